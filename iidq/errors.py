@@ -1,0 +1,125 @@
+"""Every error iidq raises on purpose, and what becomes of the job that meets it.
+
+    IidqError
+    ├── SettingsFault             a variable has a bad value; the start stops with one line
+    ├── InvalidInput              a caller's fields are wrong; HTTP 400, one entry per fault
+    ├── PermanentFault            trying again cannot help; the job fails at once
+    │   ├── ManifestFault         manifest.*      missing, malformed, too large
+    │   ├── SignatureFault        signature.*     malformed, or not recoverable
+    │   ├── RegistryFault         registry.*      no code there, or not a ContentRegistry
+    │   └── FetchRefused          fetch.refused.* a rule forbids the URL
+    └── TemporaryFault            trying again may help; the job is retried with backoff
+        ├── GatewayFault          fetch.*         time-out, 429, 5xx, connection lost
+        ├── RpcFault              rpc.*           endpoint down, limited or talking nonsense
+        ├── AttemptTimedOut       attempt.timeout the whole attempt took too long
+        └── DatabaseUnavailable   database.*      Postgres unreachable, or not migrated
+
+``code`` is stable and for machines; the message is one sentence for people and carries nothing internal:
+no credentials, no stack, no SQL. ``str(error)`` is ``"code: message"``, as stored in the job's ``error``.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
+
+
+class IidqError(Exception):
+    """Base of all errors that iidq raises on purpose."""
+
+    code: str = "internal"
+    temporary: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        if code is not None:
+            self.code = code
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+
+class SettingsFault(IidqError):
+    """An environment variable has a value that cannot be used."""
+
+    code = "settings.invalid"
+
+
+class FieldFault(NamedTuple):
+    """One thing wrong with one field of a request, with what was expected instead."""
+
+    field: str
+    message: str
+
+
+class InvalidInput(IidqError):
+    """The caller's fields are wrong; carries every fault at once."""
+
+    code = "input.invalid"
+
+    def __init__(self, faults: Sequence[FieldFault]) -> None:
+        super().__init__("; ".join(f"{fault.field}: {fault.message}" for fault in faults))
+        self.faults = tuple(faults)
+
+
+class PermanentFault(IidqError):
+    """Trying again cannot help."""
+
+    temporary = False
+
+
+class ManifestFault(PermanentFault):
+    """The manifest is missing, malformed or too large."""
+
+    code = "manifest.malformed"
+
+
+class SignatureFault(PermanentFault):
+    """The manifest's signature is malformed or no signer can be recovered from it."""
+
+    code = "signature.malformed"
+
+
+class RegistryFault(PermanentFault):
+    """The registry address holds no code, or something that is not a ContentRegistry."""
+
+    code = "registry.unrecognised"
+
+
+class FetchRefused(PermanentFault):
+    """A rule forbids fetching this URL; the message names the rule."""
+
+    code = "fetch.refused"
+
+
+class TemporaryFault(IidqError):
+    """Trying again may help, after ``retry_after_seconds`` if the far side asked for that."""
+
+    temporary = True
+
+    def __init__(self, message: str, *, code: str | None = None, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message, code=code)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class GatewayFault(TemporaryFault):
+    """A web server or IPFS gateway did not deliver this time."""
+
+    code = "fetch.unavailable"
+
+
+class RpcFault(TemporaryFault):
+    """An Ethereum JSON-RPC endpoint did not answer usefully this time."""
+
+    code = "rpc.unavailable"
+
+
+class AttemptTimedOut(TemporaryFault):
+    """The attempt's deadline passed."""
+
+    code = "attempt.timeout"
+
+
+class DatabaseUnavailable(TemporaryFault):
+    """Postgres cannot be reached, is shutting down, or has not been migrated."""
+
+    code = "database.unavailable"

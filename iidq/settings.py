@@ -1,0 +1,194 @@
+"""Every environment variable iidq reads, in one place, read once and checked at the start.
+
+Each field says what it means, in which unit, and what follows from changing it; the README's table is made
+from these texts (``iidq settings``). A bad value stops the start with one line that names the variable, the
+value (secrets hidden) and what was expected. A ``.env`` file in the working directory is read too; real
+environment variables win over it.
+"""
+
+import os
+import re
+from ipaddress import ip_network
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from iidq.errors import SettingsFault
+from iidq.redaction import redact_url
+
+_RPC_URLS = re.compile(r"RPC_URLS_([1-9][0-9]*)")
+_SECRETS = {"api_key", "private_key"}
+
+CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+
+
+class Settings(BaseSettings):
+    """The whole configuration of a process; immutable once read."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True, hide_input_in_errors=True
+    )
+
+    database_url: str | None = Field(
+        None,
+        description="libpq URL of Postgres; several hosts allowed. `demo` and `up` start their own without it",
+    )
+    rpc_url: str | None = Field(
+        None,
+        description="Ethereum JSON-RPC endpoint of the default chain. `demo` and `up` start a development chain without it",
+    )
+    rpc_urls: dict[int, tuple[str, ...]] = Field(
+        {},
+        description="`RPC_URLS_<chainId>`: endpoints of further chains, comma-separated; later ones are fallbacks",
+    )
+    redis_url: str | None = Field(None, description="optional accelerator; nothing depends on it")
+    host: str = Field("127.0.0.1", description="where the API listens")
+    port: int = Field(3001, ge=0, le=65535, description="where the API listens; 0 = any free port")
+    web_concurrency: int = Field(1, ge=1, le=64, description="API processes that `iidq serve` runs on one port")
+    api_key: SecretStr | None = Field(None, description="asks for this key (`x-api-key` or `Authorization: Bearer`)")
+    api_key_scope: Literal["operate", "all"] = Field(
+        "operate",
+        description="`all` asks for the key everywhere but health; `operate` only where jobs are changed",
+    )
+    private_key: SecretStr | None = Field(None, description="if set, proofs are signed by the service")
+
+    max_retry_attempts: int = Field(3, ge=1, le=100, description="attempts in all before a job fails")
+    retry_backoff_ms: int = Field(
+        5000, ge=0, le=300_000, description="first retry delay in ms; doubles, full jitter, capped at 5 min"
+    )
+    worker_concurrency: int = Field(3, ge=1, le=10_000, description="jobs at a time per worker process")
+    job_lease_seconds: float = Field(
+        30, ge=0.5, le=3600, description="a worker that is silent for this long loses its jobs to another"
+    )
+    job_timeout_seconds: float = Field(120, gt=0, le=86_400, description="deadline of one attempt")
+    drain_timeout_seconds: float = Field(
+        25,
+        ge=0,
+        le=3600,
+        description="how long a stopping worker lets its jobs run before it gives them back",
+    )
+    poll_interval_seconds: float = Field(
+        5,
+        ge=0.05,
+        le=300,
+        description="polling floor, jittered; the only wake-up behind a transaction pooler",
+    )
+    retention_completed_days: float | None = Field(7, ge=0, description="completed and cancelled jobs are kept so long")
+    retention_completed_count: int | None = Field(None, ge=0, description="and at most so many of them")
+    retention_failed_days: float | None = Field(30, ge=0, description="failed jobs are kept so long")
+
+    ipfs_gateways: CommaSeparated = Field(
+        ("https://ipfs.io", "https://dweb.link", "https://gateway.pinata.cloud"),
+        description="comma-separated bases; `https://ipfs.io` is asked for `https://ipfs.io/ipfs/<cid>`",
+    )
+    max_upload_bytes: int = Field(1 << 30, ge=1, description="the uploaded file's own bytes; more is 413")
+    max_manifest_bytes: int = Field(1 << 20, ge=1, description="a longer manifest fails the job")
+    fetch_allow_private: CommaSeparated = Field(
+        (), description="CIDRs or hosts that manifest URLs may reach although private, on any port"
+    )
+    rpc_allowed_urls: CommaSeparated = Field(
+        (), description="what a request's `rpcUrl` may be, besides the configured ones"
+    )
+    result_cache_seconds: float = Field(
+        10, ge=0, le=3600, description="how long a verify verdict is reused for the same inputs; 0 = never"
+    )
+    registry_start_block: int | None = Field(None, ge=0, description="earliest block to search for a registration")
+
+    sync_fallback: Literal["on", "off"] = Field(
+        "on", description="`off`: 503 instead of processing at once when Postgres is away"
+    )
+    rate_limit_submit_per_minute: int = Field(100, ge=0, description="per client address; 0 = off")
+    rate_limit_read_per_minute: int = Field(1000, ge=0, description="per client address; 0 = off")
+    trusted_proxies: CommaSeparated = Field((), description="CIDRs whose `X-Forwarded-For` counts")
+    log_format: Literal["text", "json"] | None = Field(None, description="`text` on a terminal, else `json`")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severity that is logged")
+
+    @field_validator("ipfs_gateways", "fetch_allow_private", "rpc_allowed_urls", "trusted_proxies", mode="before")
+    @classmethod
+    def _comma_separated(cls, value: Any) -> Any:
+        return _split(value) if isinstance(value, str) else value
+
+    @field_validator("database_url")
+    @classmethod
+    def _libpq_url(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("postgresql://", "postgres://")):
+            raise ValueError("a URL that begins with postgresql://")
+        return value
+
+    @field_validator("rpc_url", "ipfs_gateways", "rpc_allowed_urls")
+    @classmethod
+    def _web_urls(cls, value: Any) -> Any:
+        for url in (value,) if isinstance(value, str) else value or ():
+            if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+                raise ValueError("an http:// or https:// URL")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for item in value:
+            try:
+                ip_network(item)
+            except ValueError:
+                raise ValueError("a comma-separated list of addresses or CIDRs") from None
+        return value
+
+    @field_validator("ipfs_gateways")
+    @classmethod
+    def _some_gateway(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("at least one gateway")
+        return tuple(url.rstrip("/") for url in value)
+
+    @field_validator("rpc_urls")
+    @classmethod
+    def _web_urls_by_chain(cls, value: dict[int, tuple[str, ...]]) -> dict[int, tuple[str, ...]]:
+        for urls in value.values():
+            cls._web_urls(urls)
+        return value
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def load_settings(*require: str, **overrides: Any) -> Settings:
+    """Read the environment; raise :class:`SettingsFault` with one line that says what to mend.
+
+    ``require`` names fields that this command cannot do without; ``overrides`` come from the command line.
+    """
+    try:
+        settings = Settings(
+            rpc_urls=_rpc_urls_by_chain(),
+            **{name: value for name, value in overrides.items() if value is not None},
+        )
+    except ValidationError as error:
+        raise SettingsFault(_one_line(error)) from None
+    for name in require:
+        if getattr(settings, name) is None:
+            raise SettingsFault(f"{name.upper()} is not set; expected {_expected(name)}")
+    return settings
+
+
+def _rpc_urls_by_chain() -> dict[int, tuple[str, ...]]:
+    environment = {**dotenv_values(".env"), **os.environ}
+    return {
+        int(match[1]): _split(value)
+        for name, value in environment.items()
+        if value and (match := _RPC_URLS.fullmatch(name))
+    }
+
+
+def _expected(name: str) -> str:
+    return (Settings.model_fields[name].description or "a value").split(".")[0]
+
+
+def _one_line(error: ValidationError) -> str:
+    fault = error.errors(include_url=False, include_context=False, include_input=True)[0]
+    name = str(fault["loc"][0]) if fault["loc"] else "settings"
+    shown = "(hidden)" if name in _SECRETS else repr(redact_url(str(fault.get("input", ""))))
+    expected = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return f"{name.upper()}={shown} cannot be used; expected {expected}"
