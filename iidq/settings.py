@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     )
     rpc_url: str | None = Field(
         None,
-        description="Ethereum JSON-RPC endpoint of the default chain. `demo` and `up` start a development chain without it",
+        description="Ethereum JSON-RPC endpoint of the default chain. `demo` and `up` start their own without it",
     )
     rpc_urls: dict[int, tuple[str, ...]] = Field(
         {},
