@@ -1,0 +1,152 @@
+"""Connections to Postgres, and the one place where its error codes become ours.
+
+A pool that never fails the start: while Postgres is away, callers get :class:`DatabaseUnavailable` within
+``WAIT_SECONDS``, and the next call tries again. Nothing of Postgres' own wording reaches a caller.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import AsyncConnection, errors
+from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
+
+from iidq.errors import DatabaseUnavailable, FieldFault, IidqError, InvalidInput
+from iidq.settings import Settings
+
+T = TypeVar("T")
+Connection = AsyncConnection[tuple[Any, ...]]
+
+# How long a caller waits for a connection before it is told that there is none.
+WAIT_SECONDS = 2.0
+CONNECT_TIMEOUT_SECONDS = 5
+# A caller whose connection broke under it (a restart, a failover) is served once more on a new one.
+_TRIES = 2
+
+# Constraint → the field a caller would know, and what was expected of it.
+_CONSTRAINT_FIELDS = {
+    "VerificationJob_type_known": ("type", "expected verify or proof"),
+    "VerificationJob_contentHash_form": ("contentHash", "expected 0x and 64 lower-case hex digits"),
+    "VerificationJob_address_form": ("registryAddress", "expected 0x and 40 hex digits"),
+    "VerificationJob_chainId_range": ("chainId", "expected a positive number"),
+}
+
+_CONNECTION_LOST = (psycopg.OperationalError, psycopg.InterfaceError)
+
+
+def translate(error: psycopg.Error) -> IidqError | None:
+    """Our error for one of Postgres', or None where it can only be a bug of ours."""
+    if isinstance(error, PoolTimeout | TooManyRequests):
+        return DatabaseUnavailable("no connection to the database in time")
+    if isinstance(error, errors.UndefinedTable | errors.UndefinedColumn | errors.UndefinedFunction):
+        return DatabaseUnavailable(
+            "the database has not been migrated: run `iidq migrate`", code="database.not_migrated"
+        )
+    if isinstance(error, errors.QueryCanceled):
+        return DatabaseUnavailable("the database took too long", code="database.timeout")
+    if isinstance(error, errors.ReadOnlySqlTransaction):
+        return DatabaseUnavailable("the database is read-only for now", code="database.read_only")
+    if isinstance(error, errors.InsufficientResources):
+        return DatabaseUnavailable("the database is out of disk, memory or connections", code="database.exhausted")
+    if isinstance(error, errors.CheckViolation) and error.diag.constraint_name in _CONSTRAINT_FIELDS:
+        return InvalidInput([FieldFault(*_CONSTRAINT_FIELDS[error.diag.constraint_name])])
+    if isinstance(error, _CONNECTION_LOST):
+        return DatabaseUnavailable("the database cannot be reached")
+    return None
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether the same statement may succeed in a moment: connection lost, deadlock, shutdown, disk full."""
+    if isinstance(error, DatabaseUnavailable):
+        return True
+    if isinstance(error, errors.DataError | errors.IntegrityError | errors.ProgrammingError):
+        return False
+    return isinstance(error, _CONNECTION_LOST)
+
+
+class Database:
+    """A bounded pool of autocommitting connections."""
+
+    def __init__(self, pool: AsyncConnectionPool[Connection]) -> None:
+        self._pool = pool
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection for a moment; errors come out translated."""
+        try:
+            async with self._pool.connection() as connection:
+                yield connection
+        except psycopg.Error as error:
+            raise translate(error) or error from error
+
+    async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Do ``work``, once more if its connection broke or a deadlock chose it as victim.
+
+        ``work`` must bear repetition: a read, or a write guarded by an id of its own.
+        """
+        for _ in range(_TRIES - 1):
+            try:
+                async with self._pool.connection() as connection:
+                    return await work(connection)
+            except PoolTimeout as error:
+                raise translate(error) or error from error
+            except (errors.DeadlockDetected, errors.SerializationFailure):
+                continue
+            except _CONNECTION_LOST as error:
+                if not connection.closed and not isinstance(error, errors.ReadOnlySqlTransaction):
+                    raise translate(error) or error from error
+                # The others in the pool broke with it.
+                await self._pool.check()
+        async with self.connection() as connection:
+            return await work(connection)
+
+
+@asynccontextmanager
+async def open_database(
+    settings: Settings, *, pool_size: int, statement_timeout_seconds: float | None = None
+) -> AsyncIterator[Database]:
+    """A :class:`Database` of at most ``pool_size`` connections, whether Postgres is there yet or not."""
+
+    async def configure(connection: Connection) -> None:
+        if statement_timeout_seconds is not None:
+            await connection.execute(f"SET statement_timeout = {int(statement_timeout_seconds * 1000)}".encode())
+
+    pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+        settings.database_url or "",
+        kwargs=connect_arguments(),
+        min_size=0,
+        max_size=pool_size,
+        open=False,
+        configure=configure,
+        timeout=WAIT_SECONDS,
+        # Give up soon and let the next caller try: a longer backoff would outlast the outage.
+        reconnect_timeout=1.0,
+        max_idle=300,
+        max_lifetime=3600,
+        name="iidq",
+    )
+    async with pool:
+        yield Database(pool)
+
+
+def connect_arguments() -> dict[str, Any]:
+    """How every connection of ours is made: bounded waits, dead peers noticed, and only a writable server."""
+    return {
+        "autocommit": True,
+        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 20_000,
+        "target_session_attrs": "read-write",
+        "application_name": "iidq",
+    }
+
+
+async def connect(settings: Settings) -> Connection:
+    """One connection of one's own, outside the pool; raises :class:`DatabaseUnavailable`."""
+    try:
+        return await AsyncConnection.connect(settings.database_url or "", **connect_arguments())
+    except psycopg.Error as error:
+        raise translate(error) or error from error

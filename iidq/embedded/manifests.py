@@ -1,0 +1,132 @@
+"""A small web server for manifests, and an IPFS gateway for them, on 127.0.0.1; all in memory.
+
+The gateway answers as the trustless gateway specification asks: the plain body, or with ``?format=raw`` (or
+``Accept: application/vnd.ipld.raw``) the one block whose hash the CID is.
+"""
+
+import base64
+import contextlib
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from urllib.parse import quote
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from iidq.embedded.endpoint import serve_locally
+
+MAX_BLOCK_BYTES = 256 * 1024
+"""Longer bodies would need several blocks, as in kubo's default chunking."""
+
+_RAW_BLOCK = "application/vnd.ipld.raw"
+_SHA256_MULTIHASH = b"\x12\x20"
+_BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+
+
+@dataclass
+class ManifestServer:
+    """What :func:`serve_manifests` gives: publish here, fetch from ``base_url``."""
+
+    base_url: str = ""
+    _bodies: dict[str, bytes] = field(default_factory=dict)
+    _blocks: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
+
+    def publish(self, name: str, body: bytes) -> str:
+        """Serve ``body`` under ``name``, in place of what was there; return its URL."""
+        self._bodies[name] = body
+        return f"{self.base_url}/manifests/{quote(name)}"
+
+    def publish_ipfs(self, body: bytes, *, raw_leaf: bool = False) -> str:
+        """Serve ``body`` from the gateway; return its ``ipfs://`` URI.
+
+        That is a CIDv0 of one UnixFS dag-pb block, or with ``raw_leaf`` a CIDv1 of the bytes themselves. Raises
+        ValueError over 256 KiB.
+        """
+        if len(body) > MAX_BLOCK_BYTES:
+            raise ValueError(f"body has {len(body)} bytes; expected at most {MAX_BLOCK_BYTES}, one block")
+        block = body if raw_leaf else unixfs_block(body)
+        cid = raw_cid(block) if raw_leaf else dag_pb_cid(block)
+        self._blocks[cid] = (body, block)
+        return f"ipfs://{cid}"
+
+    def app(self) -> Starlette:
+        """The web application."""
+        return Starlette(
+            routes=[
+                Route("/manifests/{name:path}", self._manifest, methods=["GET"]),
+                Route("/ipfs/{cid}", self._ipfs, methods=["GET"]),
+            ]
+        )
+
+    async def _manifest(self, request: Request) -> Response:
+        body = self._bodies.get(request.path_params["name"])
+        if body is None:
+            return PlainTextResponse("no such manifest\n", 404)
+        return Response(body, media_type=_media_type(body))
+
+    async def _ipfs(self, request: Request) -> Response:
+        cid = request.path_params["cid"]
+        found = self._blocks.get(cid)
+        if found is None:
+            return PlainTextResponse("no such block\n", 404)
+        body, block = found
+        headers = {"X-Ipfs-Path": f"/ipfs/{cid}", "Cache-Control": "public, max-age=29030400, immutable"}
+        if request.query_params.get("format") == "raw" or _RAW_BLOCK in request.headers.get("accept", ""):
+            return Response(block, media_type=_RAW_BLOCK, headers={**headers, "Etag": f'"{cid}.raw"'})
+        return Response(body, media_type=_media_type(body), headers={**headers, "Etag": f'"{cid}"'})
+
+
+@contextlib.asynccontextmanager
+async def serve_manifests(*, port: int = 0) -> AsyncIterator[ManifestServer]:
+    """A running server: its ``base_url`` is also what IPFS_GATEWAYS takes. Port 0 = any free one."""
+    server = ManifestServer()
+    async with serve_locally(server.app(), port=port) as url:
+        server.base_url = url
+        yield server
+
+
+def unixfs_block(body: bytes) -> bytes:
+    """A file of one block: a dag-pb node without links that holds a UnixFS message (UnixFS specification)."""
+    file = b"\x08\x02" + _bytes_field(0x12, body) + b"\x18" + _varint(len(body))
+    return _bytes_field(0x0A, file)
+
+
+def dag_pb_cid(block: bytes) -> str:
+    """CIDv0: base58btc of the block's SHA-256 multihash (CID specification)."""
+    number = int.from_bytes(_SHA256_MULTIHASH + hashlib.sha256(block).digest(), "big")
+    text = ""
+    while number:
+        number, digit = divmod(number, 58)
+        text = _BASE58[digit] + text
+    return text
+
+
+def raw_cid(block: bytes) -> str:
+    """CIDv1, codec raw, base32 (CID specification)."""
+    cid = b"\x01\x55" + _SHA256_MULTIHASH + hashlib.sha256(block).digest()
+    return "b" + base64.b32encode(cid).decode().rstrip("=").lower()
+
+
+def _bytes_field(tag: int, value: bytes) -> bytes:
+    return bytes([tag]) + _varint(len(value)) + value
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def _media_type(body: bytes) -> str:
+    try:
+        json.loads(body)
+    except ValueError:
+        return "application/octet-stream"
+    return "application/json"

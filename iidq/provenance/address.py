@@ -1,0 +1,31 @@
+"""Ethereum addresses: Keccak-256 and the EIP-55 checksum."""
+
+import re
+from functools import lru_cache
+
+from Crypto.Hash import keccak
+
+ZERO_ADDRESS = "0x" + "0" * 40
+ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
+
+
+def keccak256(data: bytes) -> bytes:
+    """Keccak-256 as Ethereum uses it (the padding before FIPS 202)."""
+    return keccak.new(digest_bits=256, data=data).digest()
+
+
+@lru_cache(maxsize=4096)
+def checksum_address(address: str) -> str:
+    """Return the EIP-55 form of ``0x`` and 40 hex digits of any case; ValueError for anything else."""
+    if not ADDRESS.fullmatch(address):
+        raise ValueError("an address is 0x and 40 hex digits")
+    digits = address[2:].lower()
+    nibbles = keccak256(digits.encode()).hex()
+    return "0x" + "".join(
+        digit.upper() if nibble >= "8" else digit for digit, nibble in zip(digits, nibbles, strict=False)
+    )
+
+
+def address_of_bytes(raw: bytes) -> str:
+    """Return the EIP-55 form of 20 bytes."""
+    return checksum_address("0x" + raw.hex())

@@ -1,0 +1,149 @@
+"""A manifest's bytes, read strictly: what cannot be read in one way only is refused."""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from iidq.errors import ManifestFault
+
+MAX_SIGNATURE_BYTES = 16_384
+MAX_DID_CHARACTERS = 2_048
+
+_CONTENT_HASH = re.compile(r"0[xX][0-9a-fA-F]{64}")
+_HEX_BYTES = re.compile(r"0[xX](?:[0-9a-fA-F]{2})*")
+# Postgres' jsonb stores neither, and both can be written in JSON.
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a verification needs of a manifest.
+
+    ``content_hash`` is ``0x`` and 64 lower-case hex digits; ``signature`` the manifest's own text, hex bytes of
+    any length that a wallet may produce; ``creator_did`` None where the manifest names none.
+    """
+
+    content_hash: str
+    signature: str
+    creator_did: str | None
+
+
+def parse_manifest(body: bytes) -> Manifest:
+    """Read a manifest; raise :class:`ManifestFault` with a code for each thing that can be wrong with it.
+
+    ``content_hash`` may be written in any case, prefix included (``0X0ABE…``), and is lowered; without its
+    prefix or of another length it is a fault. Unknown members are ignored. RFC 8259: UTF-8 without a byte order
+    mark; member names once each (section 4 leaves repeated ones open, so two readers could differ).
+    """
+    fields = _parse_object(body)
+    return Manifest(
+        content_hash=_content_hash(fields),
+        signature=_signature(fields),
+        creator_did=_creator_did(fields),
+    )
+
+
+def _parse_object(body: bytes) -> dict[str, Any]:
+    if body.startswith(b"\xef\xbb\xbf"):
+        raise ManifestFault(
+            "the manifest begins with a byte order mark; expected plain UTF-8", code="manifest.not_utf8"
+        )
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ManifestFault(
+            f"the manifest is not UTF-8 (byte {error.start}); expected JSON in UTF-8", code="manifest.not_utf8"
+        ) from None
+    try:
+        value = json.loads(text, object_pairs_hook=_members_once, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ManifestFault("the manifest is nested too deeply", code="manifest.too_deep") from None
+    except json.JSONDecodeError as error:
+        raise ManifestFault(
+            f"the manifest is not JSON (line {error.lineno}, column {error.colno}); expected a JSON object",
+            code="manifest.not_json",
+        ) from None
+    except ValueError:
+        # Python's bound on the digits of an integer.
+        raise ManifestFault("the manifest holds a number of absurd length", code="manifest.not_json") from None
+    if not isinstance(value, dict):
+        raise ManifestFault(f"the manifest is {_json_type(value)}; expected a JSON object", code="manifest.not_object")
+    return value
+
+
+def _members_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ManifestFault(
+            "the manifest repeats a member's name in one object; expected each once", code="manifest.duplicate_key"
+        )
+    return members
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ManifestFault(f"the manifest holds {name}, which is not JSON", code="manifest.not_json")
+
+
+def _content_hash(fields: dict[str, Any]) -> str:
+    value = _text(fields, "content_hash", "0x and 64 hex digits")
+    if not _CONTENT_HASH.fullmatch(value):
+        raise ManifestFault(
+            f"the manifest's content_hash is {_shown(value)}; expected 0x and 64 hex digits",
+            code="manifest.content_hash",
+        )
+    return value.lower()
+
+
+def _signature(fields: dict[str, Any]) -> str:
+    value = _text(fields, "signature", "0x and the signature's bytes in hex")
+    if len(value) > 2 + 2 * MAX_SIGNATURE_BYTES or not _HEX_BYTES.fullmatch(value):
+        raise ManifestFault(
+            f"the manifest's signature is {_shown(value)}; expected 0x and the signature's bytes in hex",
+            code="manifest.signature",
+        )
+    return value
+
+
+def _creator_did(fields: dict[str, Any]) -> str | None:
+    if fields.get("creator_did") is None:
+        return None
+    value = _text(fields, "creator_did", "a DID")
+    if len(value) > MAX_DID_CHARACTERS or _UNSTORABLE.search(value):
+        raise ManifestFault(
+            f"the manifest's creator_did is {_shown(value)}; expected a DID of at most {MAX_DID_CHARACTERS} characters",
+            code="manifest.creator_did",
+        )
+    return value
+
+
+def _text(fields: dict[str, Any], name: str, expected: str) -> str:
+    if name not in fields:
+        raise ManifestFault(f"the manifest has no {name}; expected {expected}", code=f"manifest.{name}")
+    value = fields[name]
+    if not isinstance(value, str):
+        raise ManifestFault(
+            f"the manifest's {name} is {_json_type(value)}; expected {expected}", code=f"manifest.{name}"
+        )
+    return value
+
+
+def _shown(text: str) -> str:
+    shown = ascii(text[:80])
+    return shown if len(shown) <= 82 and len(text) <= 80 else f"{shown[:24]}… ({len(text):,} characters)"
+
+
+def _json_type(value: object) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a string"
+        case list():
+            return "an array"
+        case _:
+            return "an object"

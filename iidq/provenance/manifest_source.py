@@ -1,0 +1,114 @@
+"""Where manifests come from: IPFS through gateways that need no trust, or the web through the guard."""
+
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from iidq.errors import GatewayFault, ManifestFault
+from iidq.provenance.cid import Cid
+from iidq.provenance.fetch import WebAnswer, WebFetcher, retry_after_seconds
+from iidq.provenance.fetch_policy import FetchPolicy
+from iidq.provenance.freshness import fresh_seconds
+from iidq.provenance.gateways import Gateway, IpfsGateways
+from iidq.provenance.manifest_cache import ManifestCache
+from iidq.provenance.report import FetchedManifest, SourceTried
+from iidq.provenance.single_flight import SingleFlight
+from iidq.provenance.uri import IpfsUri, WebUri, parse_manifest_uri
+from iidq.redaction import redact_url
+from iidq.settings import Settings
+
+_CACHE_BYTES = 32 << 20
+_ACCEPT_JSON = (("Accept", "application/json, */*;q=0.5"),)
+
+FileKey = tuple[Cid, tuple[str, ...]]
+
+
+class ManifestSource:
+    """Fetches manifests; keeps verified ones in memory by CID, web ones only as their headers allow."""
+
+    def __init__(self, *, policy: FetchPolicy, web: WebFetcher, gateways: IpfsGateways, max_bytes: int) -> None:
+        self._policy = policy
+        self._web = web
+        self._gateways = gateways
+        self._max_bytes = max_bytes
+        self._cache = ManifestCache(_CACHE_BYTES)
+        self._flights: SingleFlight[FileKey, FetchedManifest] = SingleFlight()
+
+    async def fetch(self, manifest_uri: str) -> FetchedManifest:
+        """The manifest's bytes and every source that was tried.
+
+        Raises :class:`FetchRefused` for a URI or way that a rule forbids, :class:`ManifestFault` when there is
+        no such manifest or it is too large, :class:`GatewayFault` when trying again may help.
+        """
+        uri = parse_manifest_uri(manifest_uri, allow_private=self._policy)
+        if isinstance(uri, IpfsUri):
+            return await self._from_ipfs(uri)
+        return await self._from_web(uri)
+
+    async def aclose(self) -> None:
+        """Close the connections that are kept open."""
+        await self._gateways.aclose()
+        await self._web.aclose()
+
+    async def _from_ipfs(self, uri: IpfsUri) -> FetchedManifest:
+        key = (uri.cid, uri.path)
+        kept = self._cache.get(key)
+        if kept is not None:
+            return kept
+
+        async def fetch() -> FetchedManifest:
+            manifest = await self._gateways.fetch(uri)
+            self._cache.put(key, manifest)
+            return manifest
+
+        return await self._flights.run(key, fetch)
+
+    async def _from_web(self, uri: WebUri) -> FetchedManifest:
+        kept = self._cache.get(uri)
+        if kept is not None:
+            return kept
+        answer = await self._web.get(uri, max_bytes=self._max_bytes, headers=_ACCEPT_JSON)
+        self._check(answer)
+        source = SourceTried(
+            "manifest",
+            redact_url(str(answer.uri)),
+            f"sha256:{hashlib.sha256(answer.body).hexdigest()}",
+            "used",
+            "fetched after a redirect" if answer.redirected else "fetched",
+        )
+        manifest = FetchedManifest(answer.body, None, (source,))
+        seconds = 0.0 if answer.redirected else fresh_seconds(answer.headers)
+        if seconds:
+            self._cache.put(uri, manifest, for_seconds=seconds)
+        return manifest
+
+    def _check(self, answer: WebAnswer) -> None:
+        peer = answer.uri.authority
+        if answer.says_absent:
+            raise ManifestFault(f"{peer} has no such manifest ({answer.status})", code="manifest.not_found")
+        if answer.asks_for_patience:
+            raise GatewayFault(
+                f"{peer} answered {answer.status}",
+                code="fetch.status",
+                retry_after_seconds=retry_after_seconds(answer.headers),
+            )
+        if not answer.delivered:
+            raise ManifestFault(f"{peer} answered {answer.status}; expected 200", code="manifest.withheld")
+        if not answer.complete:
+            raise ManifestFault(f"the manifest is longer than {self._max_bytes} bytes", code="manifest.too_large")
+
+
+@asynccontextmanager
+async def open_manifest_source(settings: Settings) -> AsyncIterator[ManifestSource]:
+    """The source as the settings describe it; its connections are closed at the end."""
+    policy = FetchPolicy.opening(settings.fetch_allow_private)
+    source = ManifestSource(
+        policy=policy,
+        web=WebFetcher(policy),
+        gateways=IpfsGateways([Gateway(url) for url in settings.ipfs_gateways], max_bytes=settings.max_manifest_bytes),
+        max_bytes=settings.max_manifest_bytes,
+    )
+    try:
+        yield source
+    finally:
+        await source.aclose()

@@ -1,0 +1,48 @@
+"""What a result says about how it was found: the checks, and every source that was tried."""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Outcome = Literal["used", "mismatched", "failed", "refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTried:
+    """One source that was asked, whether or not its answer was used.
+
+    ``what`` is ``manifest``, ``registry``, …; ``url`` is redacted but keeps host and port; ``digest`` is
+    ``sha256:<hex>`` of the bytes that came, None if none came.
+    """
+
+    what: str
+    url: str
+    digest: str | None
+    outcome: Outcome
+    message: str
+
+    def as_json(self) -> dict[str, str | None]:
+        """The report's entry."""
+        return {
+            "what": self.what,
+            "url": self.url,
+            "digest": self.digest,
+            "outcome": self.outcome,
+            "message": self.message,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedManifest:
+    """A manifest's bytes; ``cid_verified`` is None for a web URL, which has no CID to verify."""
+
+    body: bytes
+    cid_verified: bool | None
+    sources: tuple[SourceTried, ...]
+
+
+class ManifestPort(Protocol):
+    """Where a verification gets a manifest from."""
+
+    async def fetch(self, manifest_uri: str) -> FetchedManifest:
+        """Return the manifest; raise FetchRefused, ManifestFault or GatewayFault."""
+        ...

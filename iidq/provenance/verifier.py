@@ -1,0 +1,58 @@
+"""The verification on real parts: gateways and endpoints as the settings name them."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from iidq.provenance.chains import Chains
+from iidq.provenance.manifest_source import open_manifest_source
+from iidq.provenance.report import ManifestPort
+from iidq.provenance.rpc import open_http
+from iidq.provenance.rpc_permission import check_rpc_url
+from iidq.provenance.signature import require_native_curve
+from iidq.provenance.verify import Progress, Subject, prove, verify
+from iidq.settings import Settings
+
+
+def _unwatched(percent: int) -> None:
+    """Progress that nobody asked for."""
+
+
+class Verifier:
+    """Runs jobs; safe to share between any number of them in one event loop."""
+
+    def __init__(self, settings: Settings, manifests: ManifestPort, chains: Chains) -> None:
+        self._settings = settings
+        self._manifests = manifests
+        self._chains = chains
+
+    async def run(self, kind: str, subject: Subject, progress: Progress = _unwatched) -> dict[str, Any]:
+        """Return the result of a ``verify`` or ``proof`` job.
+
+        Raises :class:`PermanentFault` if it can never be found out, :class:`TemporaryFault` if not this time. A FAIL
+        verdict is a result.
+        """
+        chain = await self._chains.choose(subject.rpc_url, subject.chain_id)
+        match kind:
+            case "verify":
+                return await verify(subject, self._manifests, chain, progress)
+            case "proof":
+                return await prove(subject, self._manifests, chain, progress)
+            case _:
+                raise ValueError(f"no such kind of job: {kind!r}; expected 'verify' or 'proof'")
+
+    def check_rpc_url(self, url: str) -> str:
+        """Return the operator's URL that ``url`` means; raise :class:`FetchRefused` if it is none of them."""
+        return check_rpc_url(self._settings, url)
+
+
+@asynccontextmanager
+async def open_verifier(settings: Settings) -> AsyncIterator[Verifier]:
+    """Open a verifier; its connections close with it. Raises :class:`SettingsFault` without a native curve."""
+    require_native_curve()
+    async with open_manifest_source(settings) as manifests, open_http() as http:
+        chains = Chains(settings, http)
+        try:
+            yield Verifier(settings, manifests, chains)
+        finally:
+            await chains.aclose()

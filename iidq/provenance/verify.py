@@ -1,0 +1,171 @@
+"""The verification itself: its steps in order; where the bytes come from is its ports' matter."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+from iidq.provenance.address import checksum_address
+from iidq.provenance.chain import OnchainEntry
+from iidq.provenance.manifest import Manifest, parse_manifest
+from iidq.provenance.registration import Registration
+from iidq.provenance.report import FetchedManifest, ManifestPort
+from iidq.provenance.signature import recover_signer
+from iidq.provenance.verdict import Evidence, Verdict, judge
+
+Progress = Callable[[int], None]
+
+# Progress in percent, once each step is done.
+HASH_KNOWN: Final = 10
+MANIFEST_FETCHED: Final = 30
+SIGNER_RECOVERED: Final = 50
+REGISTRY_READ: Final = 70
+TRANSACTION_SEARCHED: Final = 85
+RESULT_BUILT: Final = 90
+# A longer manifest is parsed beside the event loop.
+_LONG_MANIFEST_BYTES: Final = 64 << 10
+_UNNAMED_FILE: Final = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is to be verified: is the content with this hash what the manifest's signer registered?
+
+    ``content_hash`` is ``0x`` and 64 hex digits; ``rpc_url`` and ``chain_id`` choose the chain, None the default.
+    """
+
+    content_hash: str
+    manifest_uri: str
+    registry_address: str
+    rpc_url: str | None = None
+    chain_id: int | None = None
+    file_name: str | None = None
+
+
+class ChainPort(Protocol):
+    """Where a verification reads the registry; :class:`iidq.provenance.chain.Chain` is the real one."""
+
+    async def read_entry(self, registry_address: str, content_hash: str) -> OnchainEntry:
+        """Return the entry at a pinned block; raise RegistryFault or RpcFault."""
+        ...
+
+    async def find_registration(self, onchain: OnchainEntry) -> Registration:
+        """Return the transaction that made the entry, or why it was not found; raise RpcFault."""
+        ...
+
+
+async def verify(subject: Subject, manifests: ManifestPort, chain: ChainPort, progress: Progress) -> dict[str, Any]:
+    """Return the verify result; raise what the ports raise, ManifestFault or SignatureFault."""
+    evidence, fetched, onchain = await _gather_evidence(subject, manifests, chain, progress)
+    verdict = judge(evidence)
+    result = {
+        "status": verdict.status,
+        "fileHash": evidence.content_hash,
+        "recovered": evidence.recovered,
+        "onchain": {
+            "creator": onchain.entry.creator,
+            "contentHash": onchain.entry.content_hash,
+            "manifestURI": _storable(onchain.entry.manifest_uri),
+            "timestamp": onchain.entry.timestamp,
+        },
+        "checks": {
+            "manifestHashOk": verdict.manifest_hash_ok,
+            "creatorOk": verdict.creator_ok,
+            "manifestOk": verdict.manifest_ok,
+        },
+        "report": _report(verdict, fetched, onchain, _now()),
+    }
+    progress(RESULT_BUILT)
+    return result
+
+
+async def prove(subject: Subject, manifests: ManifestPort, chain: ChainPort, progress: Progress) -> dict[str, Any]:
+    """Return the proof: the verdict, its evidence, and the registration's transaction where it was found."""
+    evidence, fetched, onchain = await _gather_evidence(subject, manifests, chain, progress)
+    registration = await chain.find_registration(onchain)
+    progress(TRANSACTION_SEARCHED)
+    verdict = judge(replace(evidence, registration=registration))
+    verified_at = _now()
+    result = {
+        "version": "1.0",
+        "generated_at": verified_at,
+        "network": {"chainId": onchain.block.chain_id},
+        "registry": checksum_address(subject.registry_address),
+        "content": {"file": subject.file_name or _UNNAMED_FILE, "hash": evidence.content_hash},
+        "manifest": _proof_manifest(subject.manifest_uri, evidence.manifest),
+        "onchain": {
+            "creator": onchain.entry.creator,
+            "manifestURI": _storable(onchain.entry.manifest_uri),
+            "timestamp": onchain.entry.timestamp,
+        },
+        "signature": {"recovered": evidence.recovered, "valid": verdict.creator_ok},
+        **({"tx": {"txHash": registration.tx_hash}} if registration.tx_hash else {}),
+        "verification": {
+            "fileHashMatchesManifest": verdict.manifest_hash_ok,
+            "creatorMatchesOnchain": verdict.creator_ok,
+            "manifestURIMatchesOnchain": verdict.manifest_ok,
+            "status": verdict.status,
+        },
+        "report": _report(verdict, fetched, onchain, verified_at),
+    }
+    progress(RESULT_BUILT)
+    return result
+
+
+async def _gather_evidence(
+    subject: Subject, manifests: ManifestPort, chain: ChainPort, progress: Progress
+) -> tuple[Evidence, FetchedManifest, OnchainEntry]:
+    content_hash = subject.content_hash.lower()
+    progress(HASH_KNOWN)
+    reading = asyncio.create_task(chain.read_entry(subject.registry_address, content_hash))
+    try:
+        fetched = await manifests.fetch(subject.manifest_uri)
+        manifest = await _parsed(fetched.body)
+        progress(MANIFEST_FETCHED)
+        recovered = recover_signer(manifest.content_hash, manifest.signature)
+        progress(SIGNER_RECOVERED)
+        onchain = await reading
+        progress(REGISTRY_READ)
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+    evidence = Evidence(
+        content_hash=content_hash,
+        manifest_uri=subject.manifest_uri,
+        manifest=manifest,
+        cid_verified=fetched.cid_verified,
+        recovered=recovered,
+        entry=onchain.entry,
+        chain_id=onchain.block.chain_id,
+    )
+    return evidence, fetched, onchain
+
+
+async def _parsed(body: bytes) -> Manifest:
+    if len(body) > _LONG_MANIFEST_BYTES:
+        return await asyncio.to_thread(parse_manifest, body)
+    return parse_manifest(body)
+
+
+def _proof_manifest(manifest_uri: str, manifest: Manifest) -> dict[str, Any]:
+    creator = {} if manifest.creator_did is None else {"creator_did": manifest.creator_did}
+    return {"uri": manifest_uri, **creator, "signature": manifest.signature}
+
+
+def _report(verdict: Verdict, fetched: FetchedManifest, onchain: OnchainEntry, verified_at: str) -> dict[str, Any]:
+    return {
+        "checks": [check.as_json() for check in verdict.checks],
+        "sources": [source.as_json() for source in (*fetched.sources, *onchain.sources)],
+        "block": onchain.block.as_json(),
+        "verifiedAt": verified_at,
+    }
+
+
+def _storable(text: str) -> str:
+    """Show NUL as U+FFFD: anyone may register a URI with one, and jsonb stores none."""
+    return text.replace("\x00", "\N{REPLACEMENT CHARACTER}")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

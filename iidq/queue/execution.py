@@ -1,0 +1,59 @@
+"""One claimed job, one attempt: run the handler under its deadline and decide what the row shall say.
+
+handler returns ───────────────▶ completed
+handler raises, or takes too long
+    permanent, or tried enough ─▶ failed
+    temporary ──────────────────▶ queued again after a backoff, charged
+cancelled by a drain ───────────▶ queued again at once, uncharged
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from iidq import logs
+from iidq.errors import AttemptTimedOut, IidqError, TemporaryFault
+from iidq.queue.backoff import RetryPolicy
+from iidq.queue.job import ClaimedJob
+from iidq.queue.outcome import Outcome
+
+Progress = Callable[[int], None]
+Handler = Callable[[ClaimedJob, Progress], Awaitable[dict[str, Any]]]
+
+# What a client reads of an error that nobody foresaw; the log has its stack.
+_UNFORESEEN = IidqError("an unexpected error; see the worker's log")
+
+
+async def run_attempt(
+    job: ClaimedJob, handler: Handler, progress: Progress, *, policy: RetryPolicy, timeout_seconds: float
+) -> Outcome:
+    """Run one attempt to its outcome. Raises nothing but CancelledError."""
+    deadline = asyncio.timeout(timeout_seconds)
+    try:
+        async with deadline:
+            result = await handler(job, progress)
+        return Outcome.completed(job, result)
+    except IidqError as error:
+        return _after_failure(job, error, policy)
+    except Exception as error:
+        if deadline.expired():
+            return _after_failure(job, AttemptTimedOut(f"no outcome within {timeout_seconds:g} s"), policy)
+        logs.attempt_crashed(job.id, job.attempt, error)
+        return _after_failure(job, _UNFORESEEN, policy)
+
+
+def _after_failure(job: ClaimedJob, error: IidqError, policy: RetryPolicy) -> Outcome:
+    delay_seconds = policy.delay_seconds(
+        retry_count=job.retry_count,
+        max_attempts=job.max_attempts,
+        # A bug may be one of the moment; only a fault known as permanent ends the job at once.
+        temporary=error.temporary or error is _UNFORESEEN,
+        draw=random.random(),  # noqa: S311
+        wish_seconds=error.retry_after_seconds if isinstance(error, TemporaryFault) else None,
+    )
+    failure = str(error)
+    logs.attempt_failed(job.id, job.attempt, failure, delay_seconds)
+    if delay_seconds is None:
+        return Outcome.failed(job, failure)
+    return Outcome.retried(job, failure, delay_seconds)

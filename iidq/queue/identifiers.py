@@ -1,0 +1,30 @@
+"""Job ids: UUID version 7 (RFC 9562, section 5.7), time-ordered and unguessable."""
+
+import os
+import threading
+import time
+from uuid import UUID
+
+_lock = threading.Lock()
+_last_ms = 0
+
+
+def new_job_id() -> UUID:
+    """48 bits of milliseconds, then 74 random bits. Never smaller in time than the one before in this process."""
+    global _last_ms
+    with _lock:
+        _last_ms = max(_last_ms, time.time_ns() // 1_000_000)
+        milliseconds = _last_ms
+    random_bits = int.from_bytes(os.urandom(10), "big")
+    high = (milliseconds << 16) | 0x7000 | (random_bits >> 68)
+    low = (0b10 << 62) | (random_bits & ((1 << 62) - 1))
+    return UUID(int=(high << 64) | low)
+
+
+def parse_job_id(text: str) -> UUID | None:
+    """The id in ``text``, or None where the text is no job's id (only the canonical form is one)."""
+    try:
+        job_id = UUID(text)
+    except ValueError:
+        return None
+    return job_id if str(job_id) == text.lower() else None

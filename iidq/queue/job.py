@@ -1,0 +1,143 @@
+"""What a job is, which states it passes through, and which transitions are legal. Pure.
+
+                       claim                    succeed
+      insert ──▶ queued ──────▶ processing ───────────────▶ completed
+                 ▲ │ ▲              │ │ │        fail
+                 │ │ │ retry, lost, │ │ └─────────────────▶ failed
+                 │ │ └──────────────┘ │                       │
+                 │ │      release     │ cancel                │
+                 │ └────── cancel ────┴─────▶ cancelled       │
+                 │                               │            │
+                 └───────── retried by hand ─────┴────────────┘
+
+``attempt`` grows with every claim and is the fence: an outcome is stored only by the attempt that holds the
+lease. ``retry_count`` counts failures; a release (drain, lost database) is not one.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from iidq.queue.identifiers import new_job_id
+
+
+class JobType(StrEnum):
+    """What is asked for: a verdict, or a verdict with a portable proof."""
+
+    VERIFY = "verify"
+    PROOF = "proof"
+
+
+class JobStatus(StrEnum):
+    """Where a job stands, as stored in the row and shown to clients."""
+
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Transition(StrEnum):
+    """Why a job changes its state; the labels of the drawing above."""
+
+    CLAIM = "claim"
+    SUCCEED = "succeed"
+    FAIL = "fail"
+    RETRY = "retry"
+    LOSE_LEASE = "lose lease"
+    RELEASE = "release"
+    CANCEL = "cancel"
+    RETRY_BY_HAND = "retry by hand"
+
+
+FINAL = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED})
+
+LEGAL: dict[tuple[JobStatus, Transition], JobStatus] = {
+    (JobStatus.QUEUED, Transition.CLAIM): JobStatus.PROCESSING,
+    (JobStatus.QUEUED, Transition.CANCEL): JobStatus.CANCELLED,
+    (JobStatus.PROCESSING, Transition.SUCCEED): JobStatus.COMPLETED,
+    (JobStatus.PROCESSING, Transition.FAIL): JobStatus.FAILED,
+    (JobStatus.PROCESSING, Transition.RETRY): JobStatus.QUEUED,
+    (JobStatus.PROCESSING, Transition.LOSE_LEASE): JobStatus.QUEUED,
+    (JobStatus.PROCESSING, Transition.RELEASE): JobStatus.QUEUED,
+    (JobStatus.PROCESSING, Transition.CANCEL): JobStatus.CANCELLED,
+    (JobStatus.FAILED, Transition.RETRY_BY_HAND): JobStatus.QUEUED,
+    (JobStatus.CANCELLED, Transition.RETRY_BY_HAND): JobStatus.QUEUED,
+    (JobStatus.COMPLETED, Transition.RETRY_BY_HAND): JobStatus.QUEUED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """What a caller asks for. The id is made here, so that an insert can be repeated without doubling."""
+
+    type: JobType
+    content_hash: str
+    manifest_uri: str
+    registry_address: str
+    rpc_url: str | None = None
+    chain_id: int | None = None
+    file_name: str | None = None
+    id: UUID = field(default_factory=new_job_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One row of ``"VerificationJob"``, as readers see it. Times come from the database's clock."""
+
+    id: UUID
+    type: JobType
+    status: JobStatus
+    progress: int
+    content_hash: str
+    manifest_uri: str
+    registry_address: str
+    rpc_url: str | None
+    chain_id: int | None
+    file_name: str | None
+    result: dict[str, Any] | None
+    error: str | None
+    errors: list[dict[str, Any]]
+    retry_count: int
+    attempt: int
+    max_attempts: int
+    priority: int
+    run_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedJob:
+    """What a worker needs to run one attempt: the question, and the fence it must present with the outcome."""
+
+    id: UUID
+    attempt: int
+    type: JobType
+    content_hash: str
+    manifest_uri: str
+    registry_address: str
+    rpc_url: str | None
+    chain_id: int | None
+    file_name: str | None
+    retry_count: int
+    max_attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueueCounts:
+    """How many jobs stand in each state, and the two signs that tell whether they move."""
+
+    waiting: int
+    delayed: int
+    active: int
+    completed: int
+    failed: int
+    cancelled: int
+    workers: int
+    oldest_waiting_seconds: float | None

@@ -1,0 +1,105 @@
+"""Wake-ups: the coalesced NOTIFY of those who insert, and the supervised LISTEN of those who wait.
+
+A wake-up is a hint. Whoever misses one is woken by its own poll, so nothing here needs to be reliable; it only
+has to notice when it is deaf, and to say so.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+import psycopg
+
+from iidq import logs
+from iidq.database import Connection, Database, connect
+from iidq.errors import IidqError
+from iidq.queue import store
+from iidq.settings import Settings
+
+# At most one NOTIFY per process and interval: each takes the database-wide commit lock for a moment.
+ANNOUNCE_INTERVAL_SECONDS = 0.01
+# How long a deaf connection may go unnoticed.
+CHECK_INTERVAL_SECONDS = 15.0
+_ANSWER_TIMEOUT_SECONDS = 5.0
+_FIRST_RECONNECT_SECONDS = 0.1
+_LONGEST_RECONNECT_SECONDS = 10.0
+
+
+class Announcer:
+    """Sends NOTIFY after commits, at most one per ``ANNOUNCE_INTERVAL_SECONDS``."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._asked = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def announce(self) -> None:
+        """There may be something to claim. Returns at once."""
+        self._asked.set()
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _run(self) -> None:
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            # Lost announcements are what the workers' polling is for.
+            with contextlib.suppress(IidqError, psycopg.Error):
+                await self._database.run(store.announce)
+            await asyncio.sleep(ANNOUNCE_INTERVAL_SECONDS)
+
+
+class Listener:
+    """Keeps one LISTEN connection alive and calls ``wake`` at every announcement and after every reconnection."""
+
+    def __init__(self, settings: Settings, wake: Callable[[], None]) -> None:
+        self._settings = settings
+        self._wake = wake
+        self.listening = False
+
+    async def run(self) -> None:
+        """Listen until cancelled."""
+        delay_seconds = _FIRST_RECONNECT_SECONDS
+        while True:
+            try:
+                connection = await connect(self._settings)
+                try:
+                    async with asyncio.timeout(_ANSWER_TIMEOUT_SECONDS):
+                        await store.listen(connection)
+                    self.listening = True
+                    logs.listener_up()
+                    delay_seconds = _FIRST_RECONNECT_SECONDS
+                    self._wake()
+                    await self._hear(connection)
+                finally:
+                    self.listening = False
+                    await connection.close()
+            except (IidqError, psycopg.Error, TimeoutError, OSError) as error:
+                logs.listener_down(error, delay_seconds)
+                # Jittered: all workers lost their connection at the same moment.
+                await asyncio.sleep(delay_seconds * random.uniform(0.5, 1.0))  # noqa: S311
+                delay_seconds = min(_LONGEST_RECONNECT_SECONDS, delay_seconds * 2)
+
+    async def _hear(self, connection: Connection) -> None:
+        while True:
+            heard = False
+            async for _ in connection.notifies(timeout=CHECK_INTERVAL_SECONDS, stop_after=1):
+                heard = True
+                self._wake()
+            if not heard:
+                # A peer that vanished without a word shows only when it is spoken to.
+                async with asyncio.timeout(_ANSWER_TIMEOUT_SECONDS):
+                    await store.listen(connection)

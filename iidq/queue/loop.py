@@ -1,0 +1,283 @@
+"""A worker's loop: free slots are filled by one claim, woken by NOTIFY, by the poll, or by the next due time.
+
+Four things run beside each other: this loop, the attempts, the lease keeper's thread, and the listener. They meet
+in ``_running``: every job between its claim and the moment its outcome is stored.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import psycopg
+
+from iidq import logs
+from iidq.database import Database, is_passing, open_database
+from iidq.errors import IidqError
+from iidq.queue import store, upkeep
+from iidq.queue.backoff import RetryPolicy
+from iidq.queue.batching import GroupCommit
+from iidq.queue.execution import Handler, run_attempt
+from iidq.queue.job import ClaimedJob, JobStatus
+from iidq.queue.leases import LeaseKeeper
+from iidq.queue.listener import Listener
+from iidq.queue.outcome import Outcome
+from iidq.queue.store import Fence
+from iidq.settings import Settings
+
+_LARGEST_CLAIM = 1000
+_PROGRESS_INTERVAL_SECONDS = 0.25
+_FIRST_RETRY_SECONDS = 0.05
+_LONGEST_RETRY_SECONDS = 2.0
+# After the drain's deadline: how long outcomes may still take to reach a database that is away.
+_LAST_WRITE_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class _Running:
+    """A job between its claim and its stored outcome."""
+
+    job: ClaimedJob
+    task: asyncio.Task[None] | None = None
+    lost: bool = False
+    ended: bool = False
+    progress: int = 0
+
+
+class WorkLoop:
+    """Claims, runs and stores until :meth:`stop`; then drains."""
+
+    def __init__(self, settings: Settings, database: Database, handler: Handler, worker_id: str) -> None:
+        self._settings = settings
+        self._database = database
+        self._handler = handler
+        self._worker_id = worker_id
+        self._policy = RetryPolicy(settings.retry_backoff_ms / 1000)
+        self._running: dict[Fence, _Running] = {}
+        self._executing = 0
+        self._progressed: dict[Fence, int] = {}
+        self._outcomes: GroupCommit[Outcome, bool] = GroupCommit(
+            self._store_outcomes, blames_one_item=(psycopg.DataError, psycopg.IntegrityError)
+        )
+        self._retention = upkeep.Retention(settings)
+        self._wake = asyncio.Event()
+        self._work_may_wait = True
+        self._next_sweep = 0.0
+        self._stopping = False
+        self._hurry = asyncio.Event()
+        self.listener = Listener(settings, self._announced)
+
+    def stop(self) -> None:
+        """Claim no more and let running jobs end within the drain's deadline. A second call gives them back now."""
+        if self._stopping:
+            self._hurry.set()
+        self._stopping = True
+        self._wake.set()
+
+    async def run(self) -> int:
+        """Work until stopped; return how many jobs were given back."""
+        async with LeaseKeeper(self._settings, self._running, self._lost), asyncio.TaskGroup() as beside:
+            tasks = [beside.create_task(run()) for run in (self.listener.run, self._report_progress, self._purge)]
+            while not self._stopping:
+                await self._turn()
+            released = await self._drain()
+            for task in tasks:
+                task.cancel()
+        return released
+
+    # Claiming
+
+    def _announced(self) -> None:
+        self._work_may_wait = True
+        self._wake.set()
+
+    async def _turn(self) -> None:
+        """One step: sweep when it is time, claim when there is room and reason, else sleep until either."""
+        now = asyncio.get_running_loop().time()
+        try:
+            if now >= self._next_sweep:
+                await self._sweep(now)
+            slots = self._free_slots()
+            if slots and self._work_may_wait:
+                await self._claim(slots)
+                return
+        except (IidqError, psycopg.Error) as error:
+            await self._pause_after(error)
+            return
+        self._wake.clear()
+        if self._stopping or (self._work_may_wait and self._free_slots()):
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(self._next_sweep):
+                await self._wake.wait()
+
+    async def _sweep(self, now: float) -> None:
+        # The floor is jittered so that workers that started together do not poll together.
+        pause_seconds = self._settings.poll_interval_seconds * random.uniform(0.75, 1.0)  # noqa: S311
+        self._next_sweep = now + pause_seconds
+        seen = await upkeep.sweep(self._database)
+        if seen.next_event_seconds is not None:
+            self._next_sweep = min(self._next_sweep, now + seen.next_event_seconds + 0.01)
+        if seen.waiting or seen.promoted or seen.expired:
+            self._work_may_wait = True
+
+    def _free_slots(self) -> int:
+        limit = self._settings.worker_concurrency
+        # Outcomes on their way to the store hold no slot, but there may not be more of them than slots.
+        return min(limit - self._executing, 2 * limit - len(self._running), _LARGEST_CLAIM)
+
+    async def _claim(self, slots: int) -> None:
+        self._work_may_wait = False
+        try:
+            jobs = await self._database.run(
+                lambda connection: store.claim(
+                    connection,
+                    worker_id=self._worker_id,
+                    slots=slots,
+                    lease_seconds=self._settings.job_lease_seconds,
+                )
+            )
+        except BaseException:
+            self._work_may_wait = True
+            raise
+        if len(jobs) == slots:
+            self._work_may_wait = True
+        for job in jobs:
+            self._start(job)
+
+    async def _pause_after(self, error: IidqError | psycopg.Error) -> None:
+        if not is_passing(error):
+            raise error
+        pause_seconds = random.uniform(0.2, 1.0)  # noqa: S311
+        logs.database_lost("claim", error, pause_seconds)
+        self._next_sweep = 0.0
+        await asyncio.sleep(pause_seconds)
+
+    # Running
+
+    def _start(self, job: ClaimedJob) -> None:
+        running = _Running(job)
+        self._running[(job.id, job.attempt)] = running
+        self._executing += 1
+        running.task = asyncio.create_task(self._run(running))
+
+    async def _run(self, running: _Running) -> None:
+        job = running.job
+        fence = (job.id, job.attempt)
+
+        def progress(percent: int) -> None:
+            running.progress = max(running.progress, percent)
+            self._progressed[fence] = running.progress
+
+        logs.attempt_started(job.id, job.attempt, job.type)
+        try:
+            try:
+                outcome = await run_attempt(
+                    job,
+                    self._handler,
+                    progress,
+                    policy=self._policy,
+                    timeout_seconds=self._settings.job_timeout_seconds,
+                )
+            except asyncio.CancelledError:
+                if running.lost:
+                    return
+                asyncio.current_task().uncancel()  # type: ignore[union-attr]
+                outcome = Outcome.released(job)
+            finally:
+                running.ended = True
+                self._executing -= 1
+                self._progressed.pop(fence, None)
+                self._wake.set()
+            if await self._outcomes.submit(outcome):
+                logs.attempt_ended(job.id, job.attempt, outcome.status)
+                self._expect_retry(outcome)
+            else:
+                logs.lease_lost(job.id, job.attempt)
+        finally:
+            self._running.pop(fence, None)
+            self._wake.set()
+
+    def _expect_retry(self, outcome: Outcome) -> None:
+        if outcome.status is JobStatus.QUEUED:
+            due = asyncio.get_running_loop().time() + (outcome.delay_seconds or 0.0)
+            self._next_sweep = min(self._next_sweep, due + 0.01)
+            self._wake.set()
+
+    def _lost(self, fences: set[Fence]) -> None:
+        for fence in fences:
+            running = self._running.get(fence)
+            if running is not None and running.task is not None and not running.ended:
+                logs.lease_lost(*fence)
+                running.lost = True
+                running.task.cancel()
+
+    # Storing
+
+    async def _store_outcomes(self, outcomes: Sequence[Outcome]) -> Sequence[bool]:
+        delay_seconds, broken = _FIRST_RETRY_SECONDS, False
+        while True:
+            try:
+                stored = await self._database.run(lambda connection: store.store_outcomes(connection, outcomes))
+            except (IidqError, psycopg.Error) as error:
+                if not is_passing(error):
+                    raise
+                if not broken:
+                    logs.database_lost("outcomes", error, delay_seconds)
+                broken = True
+                await asyncio.sleep(delay_seconds * random.uniform(0.5, 1.0))  # noqa: S311
+                delay_seconds = min(_LONGEST_RETRY_SECONDS, delay_seconds * 2)
+            else:
+                if broken:
+                    logs.database_back("outcomes")
+                return [(outcome.id, outcome.attempt) in stored for outcome in outcomes]
+
+    async def _report_progress(self) -> None:
+        while True:
+            await asyncio.sleep(_PROGRESS_INTERVAL_SECONDS)
+            if not self._progressed:
+                continue
+            progressed = list(self._progressed.items())
+            self._progressed.clear()
+            # Progress is for onlookers: what cannot be written now is overtaken by the next.
+            with contextlib.suppress(IidqError, psycopg.Error):
+                async with self._database.connection() as connection:
+                    await store.report_progress(connection, progressed)
+
+    async def _purge(self) -> None:
+        pause_seconds = self._settings.poll_interval_seconds
+        while True:
+            await asyncio.sleep(pause_seconds)
+            try:
+                pause_seconds = await self._retention.purge(self._database)
+            except (IidqError, psycopg.Error) as error:
+                pause_seconds = self._settings.poll_interval_seconds
+                logs.database_lost("retention", error, pause_seconds)
+
+    # Stopping
+
+    async def _drain(self) -> int:
+        deadline_seconds = self._settings.drain_timeout_seconds
+        logs.worker_draining(len(self._running), deadline_seconds)
+        tasks = {running.task for running in self._running.values() if running.task}
+        all_ended = asyncio.ensure_future(asyncio.gather(*tasks, return_exceptions=True))
+        hurry = asyncio.create_task(self._hurry.wait())
+        await asyncio.wait([hurry, all_ended], timeout=deadline_seconds, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        given_back = [running for running in self._running.values() if running.task and not running.ended]
+        for running in given_back:
+            if running.task is not None:
+                running.task.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WRITE_SECONDS):
+                await all_ended
+        return len(given_back)
+
+
+@asynccontextmanager
+async def open_work_loop(settings: Settings, handler: Handler, worker_id: str) -> AsyncIterator[WorkLoop]:
+    """A :class:`WorkLoop` with a pool of its own: one connection each to claim, store, and report or purge."""
+    async with open_database(settings, pool_size=3) as database:
+        yield WorkLoop(settings, database, handler, worker_id)

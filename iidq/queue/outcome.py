@@ -1,0 +1,69 @@
+"""How an attempt ended, as it will stand in the row. Pure."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from iidq.queue.job import ClaimedJob, JobStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The end of one attempt. ``status`` queued without a failure is a release; with one it is a retry.
+
+    ``result`` is JSON text; ``delay_seconds`` is how long a retry waits, None to keep the place in line.
+    """
+
+    id: UUID
+    attempt: int
+    status: JobStatus
+    result: str | None = None
+    failure: str | None = None
+    delay_seconds: float | None = None
+
+    @classmethod
+    def completed(cls, job: ClaimedJob, result: Mapping[str, Any]) -> "Outcome":
+        """The attempt found out; raises ValueError where the result is no JSON."""
+        return cls(job.id, job.attempt, JobStatus.COMPLETED, result=encode_result(result))
+
+    @classmethod
+    def failed(cls, job: ClaimedJob, failure: str) -> "Outcome":
+        """It could not be found out, and trying again cannot help or was tried often enough."""
+        return cls(job.id, job.attempt, JobStatus.FAILED, failure=storable_text(failure))
+
+    @classmethod
+    def retried(cls, job: ClaimedJob, failure: str, delay_seconds: float) -> "Outcome":
+        """It could not be found out this time; charged, and tried again after the delay."""
+        return cls(job.id, job.attempt, JobStatus.QUEUED, failure=storable_text(failure), delay_seconds=delay_seconds)
+
+    @classmethod
+    def released(cls, job: ClaimedJob) -> "Outcome":
+        """Given back uncharged, at its old place in line."""
+        return cls(job.id, job.attempt, JobStatus.QUEUED)
+
+
+def encode_result(result: Mapping[str, Any]) -> str:
+    """JSON text that jsonb takes: no NaN; NUL and halves of surrogate pairs, which JSON allows, become U+FFFD."""
+    text = json.dumps(result, separators=(",", ":"), allow_nan=False)
+    if "\\u" in text:
+        return json.dumps(_storable(json.loads(text)), separators=(",", ":"))
+    return text
+
+
+def _storable(value: Any) -> Any:
+    match value:
+        case str():
+            return storable_text(value)
+        case list():
+            return [_storable(item) for item in value]
+        case dict():
+            return {storable_text(name): _storable(item) for name, item in value.items()}
+        case _:
+            return value
+
+
+def storable_text(text: str) -> str:
+    """``text`` as Postgres takes it: NUL and halves of surrogate pairs become U+FFFD."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "surrogatepass").decode("utf-8", "replace")

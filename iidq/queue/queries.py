@@ -1,0 +1,26 @@
+"""Loads ``queries.sql``: one attribute-like key per named statement.
+
+Statements are kept as bytes, the one type besides SQL literals that psycopg takes without guessing.
+"""
+
+import re
+from importlib.resources import files
+
+_NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+
+
+def parse_queries(text: str) -> dict[str, bytes]:
+    """Split a file of ``-- name: …`` sections; raises ValueError for a name that stands twice."""
+    parts = _NAME.split(text)[1:]
+    names, bodies = parts[0::2], parts[1::2]
+    if len(set(names)) != len(names):
+        raise ValueError("a query name stands twice")
+    return {name: _statement(body) for name, body in zip(names, bodies, strict=True)}
+
+
+def _statement(body: str) -> bytes:
+    lines = [line for line in body.strip().splitlines() if not line.startswith("--")]
+    return "\n".join(lines).rstrip(";\n ").encode()
+
+
+QUERIES = parse_queries(files("iidq.queue").joinpath("queries.sql").read_text(encoding="utf-8"))

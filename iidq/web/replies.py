@@ -1,0 +1,71 @@
+"""Errors become replies here and nowhere else: a status, one sentence, the correlation id, nothing internal."""
+
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from iidq import logs
+from iidq.errors import InvalidInput, PermanentFault, TemporaryFault
+from iidq.redaction import redact_url
+from iidq.web.correlation import correlation_id
+from iidq.web.wire import JsonReply
+
+RETRY_AFTER_SECONDS: Final = 5
+"""What a 503 asks for when the fault itself names no time."""
+_CLIENT_CLOSED_REQUEST: Final = 499
+"""nginx's number for a client that went away; nobody is left to read it."""
+
+ErrorHandler = Callable[[Request, Exception], Awaitable[Response]]
+
+
+def error_reply(request: Request, status: int, error: str, *, code: str | None = None, **headers: str) -> JsonReply:
+    """The common form of an error. ``headers`` are named in Python's way: ``retry_after``."""
+    body = {"error": error, **({"code": code} if code else {}), "correlationId": correlation_id(request)}
+    return JsonReply(body, status, headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+
+def job_not_found() -> JsonReply:
+    """404 for anything that is no job's id."""
+    return JsonReply({"error": "Job not found"}, 404)
+
+
+async def _on_invalid_input(request: Request, error: Exception) -> Response:
+    assert isinstance(error, InvalidInput)
+    errors = [{"field": fault.field, "message": fault.message} for fault in error.faults]
+    return JsonReply({"error": "Validation failed", "errors": errors}, 400)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    reply = error_reply(request, error.status_code, error.detail)
+    reply.headers.update(error.headers or {})
+    return reply
+
+
+async def _on_permanent_fault(request: Request, error: Exception) -> Response:
+    assert isinstance(error, PermanentFault)
+    return error_reply(request, 422, redact_url(error.message), code=error.code)
+
+
+async def _on_temporary_fault(request: Request, error: Exception) -> Response:
+    assert isinstance(error, TemporaryFault)
+    seconds = math.ceil(error.retry_after_seconds or RETRY_AFTER_SECONDS)
+    return error_reply(request, 503, redact_url(error.message), code=error.code, retry_after=str(seconds))
+
+
+async def _on_disconnect(request: Request, error: Exception) -> Response:
+    logs.client_gone(correlation_id(request), request.method, request.url.path)
+    return Response(status_code=_CLIENT_CLOSED_REQUEST)
+
+
+EXCEPTION_HANDLERS: Final[dict[Any, ErrorHandler]] = {
+    InvalidInput: _on_invalid_input,
+    HTTPException: _on_http_exception,
+    PermanentFault: _on_permanent_fault,
+    TemporaryFault: _on_temporary_fault,
+    ClientDisconnect: _on_disconnect,
+}

@@ -1,0 +1,30 @@
+"""What the endpoints work with, opened once per process and kept on the app."""
+
+from dataclasses import dataclass
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+
+from iidq.database import Database
+from iidq.queue.batching import Enqueuer
+from iidq.settings import Settings
+from iidq.web.submission import SubmissionRules
+from iidq.web.synchronous import SynchronousVerification
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The open parts of one API process."""
+
+    settings: Settings
+    rules: SubmissionRules
+    database: Database
+    enqueuer: Enqueuer
+    synchronous: SynchronousVerification
+
+
+def service_of(request: Request) -> Service:
+    """The parts that the app's lifespan opened."""
+    app: Starlette = request.app
+    service: Service = app.state.service
+    return service

@@ -1,0 +1,176 @@
+"""What a client asks to be verified: the fields of a form or JSON body, checked, all faults at once. Pure."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from iidq.errors import FetchRefused, FieldFault, InvalidInput
+from iidq.provenance.fetch_policy import FetchPolicy
+from iidq.provenance.rpc_permission import check_rpc_url
+from iidq.provenance.uri import parse_manifest_uri
+from iidq.queue.job import JobType, NewJob
+from iidq.redaction import redact_url
+from iidq.settings import Settings
+from iidq.web.uploads import Upload, file_name_fault
+
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
+_CONTENT_HASH = re.compile(r"0x[0-9a-fA-F]{64}")
+_POSITIVE = re.compile(r"[1-9][0-9]{0,15}")
+MAX_CHAIN_ID: Final = 2**53 - 1
+"""The largest integer that JSON readers agree on."""
+
+_EXPECTED: Final = {
+    "registryAddress": "expected 0x followed by 40 hex digits",
+    "manifestURI": "expected ipfs://CID, ipfs://CID/path, http:// or https://",
+    "contentHash": "expected 0x followed by 64 hex digits",
+    "chainId": f"expected an integer from 1 to {MAX_CHAIN_ID}",
+    "rpcUrl": "expected a configured JSON-RPC endpoint, or no rpcUrl at all",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A checked request; ``rpc_url`` is in the form that may be stored."""
+
+    content_hash: str
+    manifest_uri: str
+    registry_address: str
+    rpc_url: str | None
+    chain_id: int | None
+    file_name: str | None
+
+    def as_job(self, job_type: JobType) -> NewJob:
+        """The job that answers this request."""
+        return NewJob(
+            type=job_type,
+            content_hash=self.content_hash,
+            manifest_uri=self.manifest_uri,
+            registry_address=self.registry_address,
+            rpc_url=self.rpc_url,
+            chain_id=self.chain_id,
+            file_name=self.file_name,
+        )
+
+
+class SubmissionRules:
+    """What each field must look like under these settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._fetch_policy = FetchPolicy.opening(settings.fetch_allow_private)
+        self.checks: Mapping[str, Callable[[object], object]] = {
+            "registryAddress": _registry_address,
+            "manifestURI": self._manifest_uri,
+            "contentHash": content_hash,
+            "chainId": _chain_id,
+            "rpcUrl": self._stored_rpc_url,
+            "fileName": _file_name,
+        }
+
+    def read(
+        self, fields: Mapping[str, object], upload: Upload | None = None, faults: Sequence[FieldFault] = ()
+    ) -> Submission:
+        """Check all fields; unknown ones are ignored. ``faults`` are those that the body's reader found.
+
+        Raises :class:`InvalidInput` with one entry per fault.
+        """
+        found = list(faults)
+        values: dict[str, object] = {}
+        for name, check in self.checks.items():
+            if name in fields:
+                try:
+                    values[name] = check(fields[name])
+                except ValueError as error:
+                    found.append(FieldFault(name, str(error)))
+        named = {fault.field for fault in found} | values.keys()
+        found += [
+            FieldFault(name, f"is required; {_EXPECTED[name]}")
+            for name in ("registryAddress", "manifestURI")
+            if name not in named
+        ]
+        if upload is None and not named & {"file", "contentHash"}:
+            found.append(FieldFault("file", "is required, or contentHash instead of it"))
+        if upload is not None and values.get("contentHash", upload.content_hash) != upload.content_hash:
+            found.append(
+                FieldFault("contentHash", "is not the SHA-256 of the file; expected no contentHash beside a file")
+            )
+        if found:
+            raise InvalidInput(found)
+        return Submission(
+            content_hash=upload.content_hash if upload else str(values["contentHash"]),
+            manifest_uri=str(values["manifestURI"]),
+            registry_address=str(values["registryAddress"]),
+            rpc_url=_optional_text(values.get("rpcUrl")),
+            chain_id=_optional_integer(values.get("chainId")),
+            file_name=upload.file_name if upload else _optional_text(values.get("fileName")),
+        )
+
+    def _manifest_uri(self, value: object) -> str:
+        text = _text(value, "manifestURI")
+        try:
+            parse_manifest_uri(text, allow_private=self._fetch_policy)
+        except FetchRefused as refused:
+            raise ValueError(refused.message) from None
+        return text
+
+    def _stored_rpc_url(self, value: object) -> str:
+        text = _text(value, "rpcUrl")
+        if not text:
+            raise ValueError(f"is empty; {_EXPECTED['rpcUrl']}")
+        try:
+            # Rows hold the redacted form; the verifier finds back from it to the configured URL.
+            return redact_url(check_rpc_url(self._settings, text))
+        except FetchRefused as refused:
+            raise ValueError(refused.message) from None
+
+
+def content_hash(value: object) -> str:
+    """A SHA-256 in hex, any case, as it is stored: lower case. Raises :class:`ValueError`."""
+    text = _text(value, "contentHash")
+    if not _CONTENT_HASH.fullmatch(text):
+        raise ValueError(_EXPECTED["contentHash"])
+    return text.lower()
+
+
+def _registry_address(value: object) -> str:
+    text = _text(value, "registryAddress")
+    if not _ADDRESS.fullmatch(text):
+        raise ValueError(_EXPECTED["registryAddress"])
+    return text
+
+
+def _chain_id(value: object) -> int:
+    # A form has only text; in JSON both 1 and "1" are meant as a number, but not true or 1.0.
+    text = str(value) if type(value) in (int, str) else ""
+    if not _POSITIVE.fullmatch(text) or int(text) > MAX_CHAIN_ID:
+        raise ValueError(_EXPECTED["chainId"])
+    return int(text)
+
+
+def _file_name(value: object) -> str:
+    text = _text(value, "fileName")
+    if not text:
+        raise ValueError("is empty; expected a file's name, or no fileName at all")
+    if fault := file_name_fault(text):
+        raise ValueError(fault)
+    return text
+
+
+def _text(value: object, name: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"must be a string; {_EXPECTED.get(name, 'expected text')}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        # JSON can spell half of a surrogate pair, which is no character and has no UTF-8.
+        raise ValueError("must be valid Unicode text") from None
+    return value
+
+
+def _optional_text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _optional_integer(value: object) -> int | None:
+    return value if isinstance(value, int) else None

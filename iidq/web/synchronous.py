@@ -1,0 +1,74 @@
+"""Verification inside the request, for clients that wait for the bare result: no queue, no database."""
+
+import asyncio
+import importlib
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Final, Self
+
+from iidq.errors import AttemptTimedOut, TemporaryFault
+from iidq.queue.job import JobType
+from iidq.settings import Settings
+from iidq.web.submission import Submission
+
+MAX_AT_ONCE: Final = 32
+"""Runs at a time in one process; more are asked to come back."""
+
+
+class SynchronousVerification:
+    """Runs verifications under a bound and a deadline; the verifier is loaded and opened by the first of them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._opening = asyncio.Lock()
+        self._verifier: Any = None
+        self._resources = AsyncExitStack()
+        self._running = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._resources.aclose()
+
+    async def run(self, job_type: JobType, submission: Submission) -> dict[str, Any]:
+        """The result, as a worker would have stored it.
+
+        Raises :class:`PermanentFault` or :class:`TemporaryFault`, the latter also when too many are running or the
+        deadline of an attempt (``JOB_TIMEOUT_SECONDS``) passes.
+        """
+        if self._running >= MAX_AT_ONCE:
+            raise TemporaryFault("Too many verifications are running; try again", code="service.busy")
+        self._running += 1
+        try:
+            async with asyncio.timeout(self._settings.job_timeout_seconds):
+                return await self._run(job_type, submission)
+        except TimeoutError:
+            raise AttemptTimedOut("The verification took too long; try again") from None
+        finally:
+            self._running -= 1
+
+    async def _run(self, job_type: JobType, submission: Submission) -> dict[str, Any]:
+        await self._open()
+        # Loaded with the verifier, not before.
+        from iidq.provenance.verify import Subject
+
+        subject = Subject(
+            content_hash=submission.content_hash,
+            manifest_uri=submission.manifest_uri,
+            registry_address=submission.registry_address,
+            rpc_url=submission.rpc_url,
+            chain_id=submission.chain_id,
+            file_name=submission.file_name,
+        )
+        result: dict[str, Any] = await self._verifier.run(job_type, subject)
+        return result
+
+    async def _open(self) -> None:
+        async with self._opening:
+            if self._verifier is None:
+                # Loading it takes a while, and a process that only queues jobs never needs it.
+                verifier = await asyncio.to_thread(importlib.import_module, "iidq.provenance.verifier")
+                self._verifier = await self._resources.enter_async_context(verifier.open_verifier(self._settings))

@@ -1,0 +1,89 @@
+"""``python -m iidq.worker``: one worker process. Settings, signals, wiring, exit code.
+
+Here the queue meets the verification: a claimed job becomes a subject, a verdict becomes its result.
+"""
+
+import argparse
+import asyncio
+import os
+import signal
+import socket
+import sys
+import uuid
+from typing import Any
+
+from iidq import logs
+from iidq.errors import SettingsFault
+from iidq.provenance.verifier import Verifier, open_verifier
+from iidq.provenance.verify import Subject
+from iidq.queue.execution import Handler, Progress
+from iidq.queue.job import ClaimedJob
+from iidq.queue.loop import open_work_loop
+from iidq.settings import Settings, load_settings
+
+
+def new_worker_id() -> str:
+    """Names host and process for people, and is new at every start, so that no worker inherits another's leases."""
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+
+
+def verification(verifier: Verifier) -> Handler:
+    """The queue's handler: what a claimed job asks for, answered by ``verifier``."""
+
+    async def handle(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
+        subject = Subject(
+            content_hash=job.content_hash,
+            manifest_uri=job.manifest_uri,
+            registry_address=job.registry_address,
+            rpc_url=job.rpc_url,
+            chain_id=job.chain_id,
+            file_name=job.file_name,
+        )
+        return await verifier.run(job.type.value, subject, progress)
+
+    return handle
+
+
+async def work(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT, then drain; a second signal gives the jobs back at once. Returns the exit code."""
+    worker_id = new_worker_id()
+    signals = 0
+    async with (
+        open_verifier(settings) as verifier,
+        open_work_loop(settings, verification(verifier), worker_id) as loop,
+    ):
+
+        def stop() -> None:
+            nonlocal signals
+            signals += 1
+            loop.stop()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop)
+        logs.worker_started(worker_id, settings.worker_concurrency)
+        released = await loop.run()
+        logs.worker_stopped(worker_id, released)
+    return 0 if signals < 2 else 1
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit code: 0 after a clean drain, 1 after a hurried one, 2 for bad settings."""
+    parser = argparse.ArgumentParser(prog="python -m iidq.worker", description="one iidq worker process")
+    parser.add_argument("--concurrency", type=int, metavar="N", help="jobs at a time (WORKER_CONCURRENCY)")
+    chosen = parser.parse_args(arguments)
+    try:
+        settings = load_settings("database_url", "rpc_url", worker_concurrency=chosen.concurrency)
+    except SettingsFault as fault:
+        print(fault.message, file=sys.stderr)
+        return 2
+    logs.configure_logging(settings.log_level, settings.log_format)
+    try:
+        import uvloop
+
+        return uvloop.run(work(settings))
+    except ImportError:
+        return asyncio.run(work(settings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""The manifest server and IPFS gateway, over real HTTP."""
+
+import hashlib
+
+import httpx
+import pytest
+
+from iidq.embedded.manifests import MAX_BLOCK_BYTES, serve_manifests
+
+BODY = b'{"version": "1.0"}'
+
+
+async def test_a_published_manifest_is_fetched_by_its_url() -> None:
+    """Byte for byte, replaced by what is published later under the same name; 404 for others."""
+    async with serve_manifests() as server, httpx.AsyncClient() as client:
+        url = server.publish("a b/sample.json", BODY)
+        reply = await client.get(url)
+        assert (reply.status_code, reply.content, reply.headers["content-type"]) == (200, BODY, "application/json")
+        server.publish("a b/sample.json", b"not json")
+        assert (await client.get(url)).content == b"not json"
+        assert (await client.get(f"{server.base_url}/manifests/other.json")).status_code == 404
+
+
+@pytest.mark.parametrize("by", ["query", "header"])
+async def test_the_gateway_gives_the_block_that_the_cid_names(by: str) -> None:
+    """The plain body without, the block with ``format=raw`` or the Accept header; its digest is the CID's."""
+    async with serve_manifests() as server, httpx.AsyncClient() as client:
+        uri = server.publish_ipfs(BODY)
+        url = f"{server.base_url}/ipfs/{uri.removeprefix('ipfs://')}"
+        assert (await client.get(url)).content == BODY
+        raw = await (
+            client.get(url, params={"format": "raw"})
+            if by == "query"
+            else client.get(url, headers={"Accept": "application/vnd.ipld.raw"})
+        )
+        assert raw.headers["content-type"] == "application/vnd.ipld.raw"
+        assert raw.content == b"\x0a\x18\x08\x02\x12\x12" + BODY + b"\x18\x12"
+        assert uri.startswith("ipfs://Qm")
+
+
+async def test_a_raw_leaf_is_its_own_block() -> None:
+    """A CIDv1 of the bytes themselves gives these very bytes in both forms."""
+    async with serve_manifests() as server, httpx.AsyncClient() as client:
+        uri = server.publish_ipfs(BODY, raw_leaf=True)
+        url = f"{server.base_url}/ipfs/{uri.removeprefix('ipfs://')}"
+        assert (await client.get(url)).content == (await client.get(url, params={"format": "raw"})).content == BODY
+        assert uri.startswith("ipfs://bafkrei")
+
+
+async def test_what_was_not_published_is_not_found() -> None:
+    """404 for a CID that nobody published, 405 for anything but reading."""
+    async with serve_manifests() as server, httpx.AsyncClient() as client:
+        url = f"{server.base_url}/ipfs/Qm{hashlib.sha256(b'').hexdigest()[:44]}"
+        assert (await client.get(url)).status_code == 404
+        assert (await client.post(url)).status_code == 405
+
+
+async def test_a_body_of_more_than_one_block_is_refused() -> None:
+    """The largest that fits is served; one byte more is a ValueError that says the limit."""
+    async with serve_manifests() as server:
+        server.publish_ipfs(bytes(MAX_BLOCK_BYTES))
+        with pytest.raises(ValueError, match=str(MAX_BLOCK_BYTES)):
+            server.publish_ipfs(bytes(MAX_BLOCK_BYTES + 1))
+
+
+async def test_the_port_is_free_again_afterwards() -> None:
+    """Leaving the block ends the server: nothing accepts connections there any more."""
+    async with serve_manifests() as server:
+        url = server.publish("m", BODY)
+    async with httpx.AsyncClient() as client:
+        with pytest.raises(httpx.ConnectError):
+            await client.get(url)

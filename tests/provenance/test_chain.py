@@ -1,0 +1,381 @@
+"""One chain behind endpoints that fail, hang, lag and reorganise."""
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+from rpc_world import (
+    CHAIN_ID,
+    CONTENT_HASH,
+    CREATOR,
+    MANIFEST_URI,
+    REGISTRY,
+    Handler,
+    Server,
+    World,
+    endpoint,
+    error,
+    new_layout,
+    old_layout,
+)
+
+from iidq.errors import RegistryFault, RpcFault
+from iidq.provenance.chain import Chain
+from iidq.provenance.registry import UNREGISTERED, Entry
+
+TX = "0x" + "77" * 32
+TIMES = [1_000 + 2 * number for number in range(1_000)]
+
+
+def registered_world(number: int = 600) -> World:
+    world = World(times=list(TIMES))
+    world.register(number, TX)
+    return world
+
+
+def chain_of(
+    *handlers: Handler, chain_id: int | None = CHAIN_ID, hedge_after_seconds: float = 30, **options: Any
+) -> Chain:
+    endpoints = [endpoint(handler, f"https://rpc{n}.example/key") for n, handler in enumerate(handlers)]
+    return Chain(endpoints, chain_id=chain_id, hedge_after_seconds=hedge_after_seconds, **options)
+
+
+async def hangs(request: httpx.Request) -> httpx.Response:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def refuses(request: httpx.Request) -> httpx.Response:
+    raise httpx.ConnectError("no")
+
+
+async def fault_of(chain: Chain) -> RpcFault | RegistryFault:
+    with pytest.raises((RpcFault, RegistryFault)) as caught:
+        await chain.read_entry(REGISTRY, CONTENT_HASH)
+    assert isinstance(caught.value, RpcFault | RegistryFault)
+    return caught.value
+
+
+@pytest.mark.parametrize("layout", ["old", "new"])
+async def test_an_entry_is_read_at_one_block(layout: str) -> None:
+    """The entry comes with the number, hash and tag of the block that it was read at."""
+    world = registered_world()
+    uri = MANIFEST_URI.encode()
+    world.entry = old_layout(CREATOR, CONTENT_HASH, uri, 2_200) if layout == "old" else new_layout(CREATOR, uri, 2_200)
+    onchain = await chain_of(Server(world.answer)).read_entry(REGISTRY, CONTENT_HASH)
+    assert onchain.entry == Entry(CREATOR, CONTENT_HASH, MANIFEST_URI, 2_200)
+    assert onchain.block.as_json() == {
+        "chainId": CHAIN_ID,
+        "number": 999,
+        "hash": world.block_hash(999),
+        "tag": "latest",
+    }
+    call = next(params for method, params in zip(world.asked, world.params, strict=True) if method == "eth_call")
+    assert call[1] == hex(999)
+
+
+@pytest.mark.parametrize("tag", ["latest", "safe", "finalized"])
+async def test_the_tag_chooses_the_block(tag: Any) -> None:
+    """The configured tag is what the endpoint is asked for."""
+    world = registered_world()
+    onchain = await chain_of(Server(world.answer), tag=tag).read_entry(REGISTRY, CONTENT_HASH)
+    assert [tag, False] in world.params
+    assert onchain.block.tag == tag
+
+
+async def test_jobs_of_one_moment_share_their_reads() -> None:
+    """Fifty jobs that read at the same moment cost three bodies, and each gets its own entry."""
+    world = registered_world()
+    server = Server(world.answer)
+    chain = chain_of(server)
+    hashes = [f"0x{number:064x}" for number in range(50)]
+    read = await asyncio.gather(*(chain.read_entry(REGISTRY, content_hash) for content_hash in hashes))
+    assert [onchain.entry.content_hash for onchain in read] == hashes
+    assert server.posts == [1, 1, 51]
+
+
+async def test_no_code_is_told_from_no_registry() -> None:
+    """An address without code, and a contract that is no registry, are different permanent faults."""
+    empty = World(times=[1], entry=b"", code=b"")
+    other = World(times=[1], entry=b"", code=b"\x60")
+    assert (await fault_of(chain_of(Server(empty.answer)))).code == "registry.no_code"
+    assert (await fault_of(chain_of(Server(other.answer)))).code == "registry.unrecognised"
+
+
+@pytest.mark.parametrize("said", [error("execution reverted", 3), error("invalid opcode: INVALID")])
+async def test_a_contract_that_refuses_is_no_registry(said: dict[str, Any]) -> None:
+    """A contract that reverts on entries(bytes32) is no ContentRegistry, at once."""
+    world = registered_world()
+
+    def answer(method: str, params: list[Any]) -> dict[str, Any]:
+        return said if method == "eth_call" else world.answer(method, params)
+
+    fault = await fault_of(chain_of(Server(answer)))
+    assert (fault.code, fault.temporary) == ("registry.unrecognised", False)
+
+
+async def test_a_reorganisation_between_the_reads_starts_them_over() -> None:
+    """If the block changed its hash under the read, the entry is read again at a block that stood still."""
+    world = registered_world()
+
+    def answer(method: str, params: list[Any]) -> dict[str, Any]:
+        if method == "eth_call" and world.fork == 0:
+            world.fork = 1
+        return world.answer(method, params)
+
+    onchain = await chain_of(Server(answer)).read_entry(REGISTRY, CONTENT_HASH)
+    assert world.asked.count("eth_call") == 2
+    assert onchain.block.hash == world.block_hash(999)
+
+
+async def test_a_chain_that_never_stands_still_is_a_temporary_fault() -> None:
+    """A chain that reorganises under every read is for a later attempt."""
+    world = registered_world()
+
+    def answer(method: str, params: list[Any]) -> dict[str, Any]:
+        world.fork += 1
+        return world.answer(method, params)
+
+    assert (await fault_of(chain_of(Server(answer)))).code == "rpc.reorg"
+
+
+async def test_a_lagging_node_behind_the_endpoint_is_waited_for() -> None:
+    """A node that does not know the newest block yet gets another moment."""
+    world = registered_world()
+    refusals = [error("header not found")]
+
+    def answer(method: str, params: list[Any]) -> dict[str, Any]:
+        if method == "eth_call" and refusals:
+            return refusals.pop()
+        return world.answer(method, params)
+
+    onchain = await chain_of(Server(answer)).read_entry(REGISTRY, CONTENT_HASH)
+    assert onchain.entry.creator == CREATOR
+
+
+async def test_a_wrong_chain_is_never_read() -> None:
+    """An endpoint on another chain than configured is not asked for entries; the right one answers."""
+    wrong, right = registered_world(), registered_world()
+    wrong.chain_id = 1
+    onchain = await chain_of(Server(wrong.answer), Server(right.answer)).read_entry(REGISTRY, CONTENT_HASH)
+    assert wrong.asked == ["eth_chainId"]
+    assert [(source.outcome, source.url) for source in onchain.sources] == [
+        ("failed", "https://rpc0.example"),
+        ("used", "https://rpc1.example"),
+    ]
+
+
+async def test_a_single_endpoint_on_the_wrong_chain_is_a_fault() -> None:
+    """With no other endpoint the fault says which chain was met and which was expected."""
+    world = registered_world()
+    world.chain_id = 1
+    fault = await fault_of(chain_of(Server(world.answer)))
+    assert (fault.code, "chain 1;" in fault.message) == ("rpc.wrong_chain", True)
+
+
+async def test_a_dead_endpoint_is_replaced_and_then_asked_last() -> None:
+    """When the first endpoint is down the next answers, and later jobs do not try the first one first."""
+    tried: list[str] = []
+
+    async def dead(request: httpx.Request) -> httpx.Response:
+        tried.append(str(request.url))
+        raise httpx.ConnectError("no")
+
+    chain = chain_of(dead, Server(registered_world().answer))
+    for _ in range(3):
+        assert (await chain.read_entry(REGISTRY, CONTENT_HASH)).entry.creator == CREATOR
+    assert len(tried) == 1
+
+
+async def test_a_hanging_endpoint_is_overtaken() -> None:
+    """When the first endpoint hangs the next is started after the delay and wins, and the report says so."""
+    chain = chain_of(hangs, Server(registered_world().answer), hedge_after_seconds=0.01)
+    onchain = await chain.read_entry(REGISTRY, CONTENT_HASH)
+    assert [(source.outcome, source.url) for source in onchain.sources] == [
+        ("failed", "https://rpc0.example"),
+        ("used", "https://rpc1.example"),
+    ]
+    again = await chain.read_entry(REGISTRY, CONTENT_HASH)
+    assert [source.outcome for source in again.sources] == ["used"]
+
+
+async def test_a_slow_first_answer_still_wins() -> None:
+    """An endpoint that answers before its follower is used, and the follower is not blamed."""
+    follower_started = asyncio.Event()
+    server = Server(registered_world().answer)
+
+    async def slow(request: httpx.Request) -> httpx.Response:
+        await follower_started.wait()
+        return await server(request)
+
+    async def follower(request: httpx.Request) -> httpx.Response:
+        follower_started.set()
+        return await hangs(request)
+
+    onchain = await chain_of(slow, follower, hedge_after_seconds=0.01).read_entry(REGISTRY, CONTENT_HASH)
+    assert [(source.outcome, source.url) for source in onchain.sources] == [("used", "https://rpc0.example")]
+
+
+async def test_all_endpoints_down_is_a_temporary_fault() -> None:
+    """When no endpoint answers the job is for later."""
+    fault = await fault_of(chain_of(refuses, refuses))
+    assert (fault.code, fault.temporary) == ("rpc.unreachable", True)
+
+
+async def test_retry_after_keeps_us_away() -> None:
+    """While an endpoint's Retry-After runs it is not asked, and the fault says how long is left."""
+    posts: list[int] = []
+
+    async def limited(request: httpx.Request) -> httpx.Response:
+        posts.append(1)
+        return httpx.Response(429, headers={"retry-after": "120"})
+
+    chain = chain_of(limited)
+    assert (await fault_of(chain)).code == "rpc.limited"
+    fault = await fault_of(chain)
+    assert isinstance(fault, RpcFault)
+    assert fault.retry_after_seconds is not None
+    assert 100 < fault.retry_after_seconds <= 120
+    assert len(posts) == 1
+
+
+async def test_a_429_passes_and_then_all_is_fine() -> None:
+    """After a limit without Retry-After the next attempt reads the entry."""
+    server = Server(registered_world().answer)
+    limits = [httpx.Response(429)]
+
+    async def limited_once(request: httpx.Request) -> httpx.Response:
+        return limits.pop() if limits else await server(request)
+
+    chain = chain_of(limited_once)
+    assert (await fault_of(chain)).code == "rpc.limited"
+    assert (await chain.read_entry(REGISTRY, CONTENT_HASH)).entry.creator == CREATOR
+
+
+async def test_a_cancelled_read_leaves_nothing_running() -> None:
+    """A job that is cancelled takes its reads with it."""
+    chain = chain_of(hangs, hangs, hedge_after_seconds=0.01)
+    before = len(asyncio.all_tasks())
+    reading = asyncio.create_task(chain.read_entry(REGISTRY, CONTENT_HASH))
+    await asyncio.sleep(0)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    for each in chain.endpoints:
+        await each.aclose()
+    assert len(asyncio.all_tasks()) == before
+
+
+@pytest.mark.parametrize("number", [0, 1, 500, 998, 999])
+async def test_the_registrations_transaction_is_found(number: int) -> None:
+    """The transaction is found wherever the registration stands on the chain."""
+    chain = chain_of(Server(registered_world(number).answer))
+    onchain = await chain.read_entry(REGISTRY, CONTENT_HASH)
+    assert (await chain.find_registration(onchain)).tx_hash == TX
+
+
+async def test_two_registrations_in_one_second_are_told_apart() -> None:
+    """With several blocks, and another's registration, in the same second, the right transaction is found."""
+    world = World(times=[100, 101, 102, 102, 102, 102, 103, 104])
+    world.register(5, TX)
+    entry = world.entry
+    world.register(2, "0x" + "66" * 32, content_hash="0x" + "ee" * 32)
+    world.entry = entry
+    chain = chain_of(Server(world.answer))
+    onchain = await chain.read_entry(REGISTRY, CONTENT_HASH)
+    assert (await chain.find_registration(onchain)).tx_hash == TX
+    asked = world.params[world.asked.index("eth_getLogs")][0]
+    assert (asked["fromBlock"], asked["toBlock"], asked["topics"][1]) == ("0x2", "0x5", CONTENT_HASH)
+
+
+async def test_limited_ranges_do_not_hide_the_transaction() -> None:
+    """A provider that takes one block at a time still leads to the transaction."""
+    world = World(times=[100] + [101] * 20 + [102])
+    world.register(17, TX)
+
+    def answer(method: str, params: list[Any]) -> dict[str, Any]:
+        if method == "eth_getLogs" and int(params[0]["toBlock"], 16) > int(params[0]["fromBlock"], 16):
+            return error("block range is too wide", -32005)
+        return world.answer(method, params)
+
+    chain = chain_of(Server(answer))
+    onchain = await chain.read_entry(REGISTRY, CONTENT_HASH)
+    assert (await chain.find_registration(onchain)).tx_hash == TX
+
+
+@pytest.mark.parametrize("what", ["eth_getLogs", "eth_getBlockByNumber"])
+async def test_an_endpoint_that_refuses_the_search_gives_a_reason(what: str) -> None:
+    """If the endpoint will not be searched, the proof goes on without transaction and with a reason."""
+    world = registered_world()
+
+    def answer(method: str, params: list[Any]) -> dict[str, Any]:
+        searched = method == what and (what == "eth_getLogs" or params[0] not in ("latest", hex(999)))
+        return error("not available on your plan", -32601) if searched else world.answer(method, params)
+
+    chain = chain_of(Server(answer))
+    onchain = await chain.read_entry(REGISTRY, CONTENT_HASH)
+    registration = await chain.find_registration(onchain)
+    assert registration.tx_hash is None
+    assert "not found" in registration.reason
+
+
+async def test_no_event_gives_a_reason() -> None:
+    """An entry without its event leaves the transaction out, and says why."""
+    world = registered_world()
+    world.logs.clear()
+    chain = chain_of(Server(world.answer))
+    registration = await chain.find_registration(await chain.read_entry(REGISTRY, CONTENT_HASH))
+    assert registration.tx_hash is None
+    assert "no registration event" in registration.reason
+
+
+async def test_the_start_block_bounds_the_search() -> None:
+    """No block before the start block is read; a registration before it is not found, with the reason."""
+    world = registered_world(100)
+    chain = chain_of(Server(world.answer), start_block=200)
+    registration = await chain.find_registration(await chain.read_entry(REGISTRY, CONTENT_HASH))
+    assert registration.tx_hash is None
+    read = [int(params[0], 16) for params in world.params if params and str(params[0]).startswith("0x")]
+    assert min(read) == 200
+
+
+async def test_nothing_registered_is_not_searched_for() -> None:
+    """For an unregistered hash no block is read in search of a transaction."""
+    world = World(times=[1, 2], entry=new_layout("0x" + "0" * 40, b"", 0))
+    chain = chain_of(Server(world.answer))
+    onchain = await chain.read_entry(REGISTRY, CONTENT_HASH)
+    assert onchain.entry == UNREGISTERED
+    asked = len(world.asked)
+    assert (await chain.find_registration(onchain)).tx_hash is None
+    assert len(world.asked) == asked
+
+
+async def test_a_reorganisation_during_the_search_is_for_a_later_attempt() -> None:
+    """A transaction found on a chain that moved meanwhile is not believed."""
+    world = registered_world()
+
+    def answer(method: str, params: list[Any]) -> dict[str, Any]:
+        if method == "eth_getLogs":
+            world.fork = 1
+        return world.answer(method, params)
+
+    chain = chain_of(Server(answer))
+    onchain = await chain.read_entry(REGISTRY, CONTENT_HASH)
+    with pytest.raises(RpcFault) as caught:
+        await chain.find_registration(onchain)
+    assert caught.value.code == "rpc.reorg"
+
+
+async def test_logs_of_another_shape_are_a_temporary_fault() -> None:
+    """An endpoint that answers the search with nonsense is asked again later."""
+    world = registered_world()
+
+    def answer(method: str, params: list[Any]) -> dict[str, Any]:
+        return {"result": "none"} if method == "eth_getLogs" else world.answer(method, params)
+
+    chain = chain_of(Server(answer))
+    onchain = await chain.read_entry(REGISTRY, CONTENT_HASH)
+    with pytest.raises(RpcFault) as caught:
+        await chain.find_registration(onchain)
+    assert caught.value.code == "rpc.nonsense"

@@ -1,0 +1,132 @@
+"""Which chain a job is about."""
+
+import json
+
+import httpx
+import pytest
+
+from iidq.errors import FetchRefused, PermanentFault, RpcFault
+from iidq.provenance.chain import Chain
+from iidq.provenance.chains import Chains
+from iidq.provenance.rpc_permission import check_rpc_url
+from iidq.settings import Settings
+
+URLS = {1: ("https://one.example", "https://uno.example"), 8453: ("https://base.example/KEY",)}
+CHAIN_IDS = {"default.example": 8453, "one.example": 1, "allowed.example": 10}
+
+
+def settings(**changes: object) -> Settings:
+    values = {
+        "rpc_url": "https://default.example",
+        "rpc_urls": URLS,
+        "rpc_allowed_urls": ("https://allowed.example/v1",),
+    }
+    return Settings.model_validate({**values, **changes})
+
+
+async def answer_chain_id(request: httpx.Request) -> httpx.Response:
+    id_ = json.loads(request.content)["id"]
+    if request.url.host not in CHAIN_IDS:
+        return httpx.Response(503)
+    return httpx.Response(200, json={"jsonrpc": "2.0", "id": id_, "result": hex(CHAIN_IDS[request.url.host])})
+
+
+def chains(**changes: object) -> Chains:
+    return Chains(settings(**changes), httpx.AsyncClient(transport=httpx.MockTransport(answer_chain_id)))
+
+
+def urls(chain: Chain) -> list[str]:
+    return [endpoint.url for endpoint in chain.endpoints]
+
+
+async def test_the_default_chain_gets_its_fallbacks() -> None:
+    """RPC_URL comes first, and the endpoints listed for its chain are its fallbacks."""
+    chain = await chains().choose(None, None)
+    assert (urls(chain), chain.chain_id) == (["https://default.example", "https://base.example/KEY"], 8453)
+
+
+async def test_a_listed_default_needs_no_question() -> None:
+    """If RPC_URL stands in RPC_URLS_<id>, its chain is known even while it is down."""
+    chain = await chains(rpc_url="https://uno.example").choose(None, None)
+    assert (urls(chain), chain.chain_id) == (["https://uno.example", "https://one.example"], 1)
+
+
+async def test_a_chain_id_chooses_its_endpoints() -> None:
+    """A job's chainId is served by the endpoints listed for it, or by RPC_URL if that is its chain."""
+    several = chains()
+    assert urls(await several.choose(None, 1)) == list(URLS[1])
+    assert urls(await chains(rpc_urls={}).choose(None, 8453)) == ["https://default.example"]
+    default = await several.choose(None, None)
+    assert await several.choose(None, 8453) is default
+
+
+async def test_an_unknown_chain_is_a_permanent_fault() -> None:
+    """A chain that nobody configured cannot be found out by trying again."""
+    with pytest.raises(PermanentFault) as caught:
+        await chains().choose(None, 5)
+    assert caught.value.code == "rpc.chain_not_configured"
+
+
+async def test_an_unreachable_default_is_a_temporary_fault() -> None:
+    """While RPC_URL's chain cannot be learnt the job waits, and nothing is guessed."""
+    several = chains(rpc_url="https://down.example")
+    with pytest.raises(RpcFault):
+        await several.choose(None, None)
+    assert urls(await several.choose(None, 1)) == list(URLS[1])
+
+
+async def test_a_rpc_url_is_used_alone() -> None:
+    """A job's own rpcUrl is the only endpoint it is read from."""
+    assert urls(await chains().choose("https://allowed.example/v1/", None)) == ["https://allowed.example/v1"]
+
+
+async def test_a_rpc_url_on_another_chain_is_a_permanent_fault() -> None:
+    """A job whose rpcUrl contradicts its chainId fails at once."""
+    with pytest.raises(PermanentFault) as caught:
+        await chains().choose("https://one.example", 10)
+    assert caught.value.code == "rpc.wrong_chain"
+
+
+async def test_the_same_chain_is_shared() -> None:
+    """Jobs of one chain share its endpoints and their health."""
+    several = chains()
+    assert await several.choose(None, None) is await several.choose(None, None)
+    assert await several.choose("https://one.example", 1) is await several.choose("https://one.example", None)
+
+
+@pytest.mark.parametrize(
+    ("url", "meant"),
+    [
+        ("https://default.example", "https://default.example"),
+        ("https://default.example/", "https://default.example"),
+        ("https://base.example/KEY", "https://base.example/KEY"),
+        ("https://***@private.example/v1?key=***", "https://me:pass@private.example/v1?key=K"),
+        ("https://me:pass@private.example/v1?key=K", "https://me:pass@private.example/v1?key=K"),
+    ],
+)
+def test_the_operators_urls_are_allowed(url: str, meant: str) -> None:
+    """A configured or allowed endpoint may be named, also as stored jobs show it."""
+    allowed = settings(rpc_allowed_urls=("https://me:pass@private.example/v1?key=K",))
+    assert check_rpc_url(allowed, url) == meant
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "/",
+        "https://default.example.evil.example",
+        "https://default.example@evil.example",
+        "https://default.example/other",
+        "http://default.example",
+        "https://DEFAULT.example:444",
+        "http://127.0.0.1:8545",
+        "https://base.example",
+    ],
+)
+def test_any_other_url_is_refused(url: str) -> None:
+    """A URL that the operator did not name is refused for good."""
+    with pytest.raises(FetchRefused) as caught:
+        check_rpc_url(settings(), url)
+    assert caught.value.code.startswith("fetch.refused")
+    assert not caught.value.temporary

@@ -1,0 +1,89 @@
+"""The registry's words in both layouts."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rpc_world import new_layout, old_layout, packed, word
+
+from iidq.errors import RegistryFault
+from iidq.provenance.address import ZERO_ADDRESS, checksum_address
+from iidq.provenance.registry import UNREGISTERED, ZERO_HASH, Entry, decode_entry, encode_entries_call
+
+HASH = "0x" + "ab" * 32
+CREATOR = checksum_address("0x" + "5e" * 20)
+ADDRESS_WORD = word(int(CREATOR, 16))
+
+addresses = st.integers(1, 2**160 - 1).map(lambda number: checksum_address(f"0x{number:040x}"))
+times = st.integers(0, 2**64 - 1)
+
+
+@given(addresses, st.text(max_size=200), times)
+def test_both_layouts_give_the_same_entry(creator: str, uri: str, timestamp: int) -> None:
+    """What was registered is read alike from either layout, with the hash that was asked for."""
+    try:
+        raw = uri.encode()
+    except UnicodeEncodeError:
+        return
+    expected = Entry(creator, HASH, uri, timestamp)
+    assert decode_entry(old_layout(creator, HASH, raw, timestamp), HASH) == expected
+    assert decode_entry(new_layout(creator, raw, timestamp), HASH) == expected
+
+
+@pytest.mark.parametrize("data", [old_layout(ZERO_ADDRESS, ZERO_HASH, b"", 0), new_layout(ZERO_ADDRESS, b"", 0)])
+def test_an_empty_slot_is_unregistered(data: bytes) -> None:
+    """Nobody's entry is the zero entry in either layout, and not a revoked one."""
+    entry = decode_entry(data, HASH)
+    assert entry == UNREGISTERED
+    assert (entry.registered, entry.revoked) == (False, False)
+
+
+@pytest.mark.parametrize("data", [old_layout(CREATOR, HASH, b"", 5), new_layout(CREATOR, b"", 5)])
+def test_an_empty_uri_is_a_revoked_entry(data: bytes) -> None:
+    """A revoked entry keeps its creator and time and is told from an unregistered one."""
+    entry = decode_entry(data, HASH)
+    assert (entry.registered, entry.revoked, entry.creator, entry.timestamp) == (True, True, CREATOR, 5)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(bytes(31), id="31 bytes"),
+        pytest.param(word(1), id="a number"),
+        pytest.param(bytes(96), id="zeros"),
+        pytest.param(bytes(1024), id="many zeros"),
+        pytest.param(word(0x20) + packed(b"text"), id="a string"),
+        pytest.param(ADDRESS_WORD + word(5) + word(2**256 - 32) + packed(b"u"), id="a huge offset"),
+        pytest.param(ADDRESS_WORD + word(5) + word(0x61) + packed(b"u"), id="an odd offset"),
+        pytest.param(ADDRESS_WORD + word(5) + word(0x60), id="no string"),
+        pytest.param(ADDRESS_WORD + word(5) + word(0x60) + word(2**255), id="a huge length"),
+        pytest.param(ADDRESS_WORD + word(5) + word(0x60) + word(33) + bytes(32), id="a length beyond the end"),
+        pytest.param(ADDRESS_WORD + word(5) + word(0x60) + packed(b"u" * 65_537), id="an endless URI"),
+        pytest.param(new_layout(CREATOR, b"\xff\xfe", 5), id="invalid UTF-8"),
+        pytest.param(old_layout(CREATOR, HASH, b"\xc3", 5), id="invalid UTF-8, old"),
+        pytest.param(word(2**160) + word(5) + word(0x60) + packed(b"u"), id="creator of 21 bytes"),
+        pytest.param(ADDRESS_WORD + word(2**64) + word(0x60) + packed(b"u"), id="timestamp beyond uint64"),
+        pytest.param(old_layout(CREATOR, "0x" + "cd" * 32, b"u", 5), id="the entry of another hash"),
+        pytest.param(old_layout(CREATOR, HASH, b"", 5)[:128], id="old layout, cut short"),
+    ],
+)
+def test_anything_else_is_no_registry(data: bytes) -> None:
+    """What fits neither layout exactly is refused as no ContentRegistry, never guessed at."""
+    with pytest.raises(RegistryFault) as caught:
+        decode_entry(data, HASH)
+    assert caught.value.code == "registry.unrecognised"
+    assert "not a ContentRegistry" in caught.value.message
+
+
+@given(st.binary(max_size=400))
+def test_any_words_are_read_or_refused(data: bytes) -> None:
+    """No return data whatever raises anything but RegistryFault."""
+    try:
+        decode_entry(data, HASH)
+    except RegistryFault as fault:
+        assert fault.code == "registry.unrecognised"
+
+
+def test_the_call_asks_for_the_hash() -> None:
+    """The call data is the selector of entries(bytes32) and the hash."""
+    assert encode_entries_call(HASH) == "0x267b6922" + "ab" * 32

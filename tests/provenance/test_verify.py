@@ -1,0 +1,202 @@
+"""The verification from end to end, on a chain in memory."""
+
+import asyncio
+import json
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rpc_world import (
+    CHAIN_ID,
+    CONTENT_HASH,
+    CREATOR,
+    MANIFEST_URI,
+    REGISTRY,
+    Server,
+    World,
+    endpoint,
+    new_layout,
+    old_layout,
+)
+
+from iidq.errors import GatewayFault, IidqError, ManifestFault, RegistryFault, RpcFault, SignatureFault
+from iidq.provenance.address import checksum_address
+from iidq.provenance.chain import Chain
+from iidq.provenance.report import FetchedManifest, SourceTried
+from iidq.provenance.verify import Subject, prove, verify
+
+VECTOR = Path(__file__).parents[1] / "vectors" / "base-sepolia"
+MANIFEST = VECTOR.joinpath("manifest.json").read_bytes()
+PROOF = json.loads(VECTOR.joinpath("proof.json").read_bytes())
+TX = "0x" + "77" * 32
+ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+SUBJECT = Subject(CONTENT_HASH, MANIFEST_URI, REGISTRY, file_name="film.mp4")
+SOURCE = SourceTried("manifest", "https://gateway.example", "sha256:00", "used", "fetched")
+
+
+@dataclass
+class Manifests:
+    """The far side of a manifest URI: these bytes, or this fault."""
+
+    body: bytes = MANIFEST
+    fault: IidqError | None = None
+    asked: list[str] = field(default_factory=list)
+
+    async def fetch(self, manifest_uri: str) -> FetchedManifest:
+        self.asked.append(manifest_uri)
+        if self.fault is not None:
+            raise self.fault
+        return FetchedManifest(self.body, True, (SOURCE,))
+
+
+def registered_world() -> World:
+    world = World(times=[1_759_774_780 + 2 * number for number in range(10)])
+    world.register(3, TX)
+    return world
+
+
+def chain_of(world: World) -> Chain:
+    return Chain([endpoint(Server(world.answer))], chain_id=CHAIN_ID)
+
+
+def changed(**changes: Any) -> bytes:
+    return json.dumps({**json.loads(MANIFEST), **changes}).encode()
+
+
+@pytest.mark.parametrize("layout", ["old", "new"])
+async def test_the_public_vector_is_ok(layout: str) -> None:
+    """The field's manifest, registered as on its chain, is OK in either layout, with every member of the contract."""
+    world = registered_world()
+    if layout == "old":
+        world.entry = old_layout(CREATOR, CONTENT_HASH, MANIFEST_URI.encode(), 1_759_774_786)
+    progress: list[int] = []
+    result = await verify(SUBJECT, Manifests(), chain_of(world), progress.append)
+    report = result.pop("report")
+    assert result == {
+        "status": "OK",
+        "fileHash": CONTENT_HASH,
+        "recovered": CREATOR,
+        "onchain": {
+            "creator": CREATOR,
+            "contentHash": CONTENT_HASH,
+            "manifestURI": MANIFEST_URI,
+            "timestamp": 1_759_774_786,
+        },
+        "checks": {"manifestHashOk": True, "creatorOk": True, "manifestOk": True},
+    }
+    assert progress == [10, 30, 50, 70, 90]
+    assert [check["code"] for check in report["checks"] if check["outcome"] == "failed"] == []
+    assert [source["what"] for source in report["sources"]] == ["manifest", "registry"]
+    assert report["block"] == {"chainId": CHAIN_ID, "number": 9, "hash": world.block_hash(9), "tag": "latest"}
+    assert ISO.fullmatch(report["verifiedAt"])
+    assert "secret" not in json.dumps(report)
+
+
+async def test_the_public_vectors_proof_is_the_fields_own() -> None:
+    """The proof of the field's manifest says what the field's own proof file says, and adds the transaction."""
+    progress: list[int] = []
+    subject = replace(SUBJECT, file_name=PROOF["content"]["file"])
+    proof = await prove(subject, Manifests(), chain_of(registered_world()), progress.append)
+    assert progress == [10, 30, 50, 70, 85, 90]
+    assert proof["tx"] == {"txHash": TX}
+    assert proof["registry"] == checksum_address(REGISTRY)
+    assert proof["network"] == {"chainId": PROOF["network"]["chainId"]}
+    assert ISO.fullmatch(proof["generated_at"])
+    for name in ("version", "content", "onchain", "signature", "verification"):
+        assert proof[name] == PROOF[name]
+    del PROOF["manifest"]["cid"]
+    assert proof["manifest"] == PROOF["manifest"]
+    assert set(proof) == {*PROOF, "tx", "report"}
+
+
+async def test_another_uri_on_chain_warns() -> None:
+    """The same manifest under another URI is WARN."""
+    world = registered_world()
+    world.entry = new_layout(CREATOR, b"ipfs://other", 1_759_774_786)
+    result = await verify(SUBJECT, Manifests(), chain_of(world), lambda _: None)
+    assert (result["status"], result["onchain"]["manifestURI"]) == ("WARN", "ipfs://other")
+
+
+async def test_tampered_content_fails_with_its_signer() -> None:
+    """A tampered file is FAIL; recovered stays the signer of the manifest's own hash."""
+    world = registered_world()
+    world.entry = new_layout("0x" + "0" * 40, b"", 0)
+    subject = replace(SUBJECT, content_hash="0x" + "EE" * 32)
+    result = await verify(subject, Manifests(), chain_of(world), lambda _: None)
+    assert (result["status"], result["fileHash"], result["recovered"]) == ("FAIL", "0x" + "ee" * 32, CREATOR)
+    assert result["onchain"] == {
+        "creator": "0x" + "0" * 40,
+        "contentHash": "0x" + "0" * 64,
+        "manifestURI": "",
+        "timestamp": 0,
+    }
+    assert result["checks"] == {"manifestHashOk": False, "creatorOk": False, "manifestOk": False}
+
+
+async def test_a_proof_without_transaction_or_did_leaves_both_out() -> None:
+    """What was not found or not named is omitted, not null, and the report says why; the file may be unnamed."""
+    world = registered_world()
+    world.logs.clear()
+    manifest = json.loads(MANIFEST)
+    del manifest["creator_did"]
+    proof = await prove(
+        replace(SUBJECT, file_name=None), Manifests(json.dumps(manifest).encode()), chain_of(world), lambda _: None
+    )
+    assert "tx" not in proof
+    assert set(proof["manifest"]) == {"uri", "signature"}
+    assert proof["content"]["file"] == "unknown"
+    assert proof["verification"]["status"] == "OK"
+    reasons = {check["code"]: check for check in proof["report"]["checks"]}
+    assert reasons["registry.transaction"]["outcome"] == "notChecked"
+    assert "not found" in reasons["registry.transaction"]["message"]
+
+
+async def test_a_registered_nul_can_be_stored() -> None:
+    """A URI with a NUL on chain gives a verdict that Postgres can store, and is not the URI without it."""
+    world = registered_world()
+    world.entry = new_layout(CREATOR, MANIFEST_URI.encode() + b"\x00", 1_759_774_786)
+    result = await verify(SUBJECT, Manifests(), chain_of(world), lambda _: None)
+    assert result["status"] == "WARN"
+    assert "\\u0000" not in json.dumps(result)
+
+
+@pytest.mark.parametrize(
+    ("manifests", "fault", "code"),
+    [
+        (Manifests(b"[]"), ManifestFault, "manifest.not_object"),
+        (Manifests(changed(signature="0x" + "11" * 63)), SignatureFault, "signature.malformed"),
+        (Manifests(changed(signature="0x" + "ff" * 65)), SignatureFault, "signature.high_s"),
+        (Manifests(b'{"a":"' + b"x" * 500_000), ManifestFault, "manifest.not_json"),
+        (Manifests(fault=GatewayFault("gone")), GatewayFault, "fetch.unavailable"),
+    ],
+)
+async def test_a_manifests_fault_ends_the_job(manifests: Manifests, fault: type[IidqError], code: str) -> None:
+    """A manifest that cannot be had, read or recovered from ends the job with its own fault, and nothing runs on."""
+    before = len(asyncio.all_tasks())
+    chain = chain_of(registered_world())
+    with pytest.raises(fault) as caught:
+        await verify(SUBJECT, manifests, chain, lambda _: None)
+    assert caught.value.code == code
+    for each in chain.endpoints:
+        await each.aclose()
+    assert len(asyncio.all_tasks()) == before
+
+
+@pytest.mark.parametrize(
+    ("world", "fault"),
+    [(World(times=[1], code=b""), RegistryFault), (World(times=[1], chain_id=5), RpcFault)],
+)
+async def test_a_chains_fault_ends_the_job(world: World, fault: type[IidqError]) -> None:
+    """A registry that is not there, or an endpoint on another chain, ends the job with its own fault."""
+    with pytest.raises(fault):
+        await verify(SUBJECT, Manifests(), chain_of(world), lambda _: None)
+
+
+@pytest.mark.parametrize("both_fail", [True, False])
+async def test_the_manifests_fault_comes_first(both_fail: bool) -> None:
+    """When the manifest is at fault, the chain's state does not change which fault is told."""
+    world = World(times=[1], code=b"") if both_fail else registered_world()
+    with pytest.raises(ManifestFault):
+        await verify(SUBJECT, Manifests(b"no"), chain_of(world), lambda _: None)

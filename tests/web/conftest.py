@@ -1,0 +1,45 @@
+"""A real API on a real socket, inside the test's event loop."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from serving import NO_DATABASE, ServeApi
+
+from iidq.embedded.endpoint import serve_locally
+from iidq.settings import Settings
+from iidq.web.app import create_app
+
+
+@pytest.fixture
+def serve_api() -> ServeApi:
+    """Starts APIs; each lasts as long as its ``async with``."""
+
+    @asynccontextmanager
+    async def serve(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+        defaults: dict[str, Any] = {"database_url": NO_DATABASE, "rpc_url": "http://rpc.invalid/"}
+        app = create_app(Settings(_env_file=None, **{**defaults, **settings}))
+        async with (
+            app.router.lifespan_context(app),
+            serve_locally(app) as url,
+            httpx.AsyncClient(base_url=url, timeout=30) as client,
+        ):
+            yield client
+
+    return serve
+
+
+@pytest.fixture
+async def api(serve_api: ServeApi, database_url: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of an API with an empty queue."""
+    async with serve_api(database_url=database_url) as client:
+        yield client
+
+
+@pytest.fixture
+async def lonely_api(serve_api: ServeApi) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of an API whose database cannot be reached."""
+    async with serve_api() as client:
+        yield client

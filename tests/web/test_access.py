@@ -1,0 +1,51 @@
+"""The API key."""
+
+import httpx
+import pytest
+from serving import JOBS, ServeApi
+
+KEY = "schlüssel-0123456789"
+
+
+async def test_without_a_scope_everyone_may_submit_and_read(serve_api: ServeApi) -> None:
+    """As in the replaced system, a key in the settings alone closes neither."""
+    async with serve_api(api_key=KEY) as api:
+        assert (await api.get(f"{JOBS}/stats")).status_code == 200
+        assert (await api.post(f"{JOBS}/verify", json={})).status_code == 400
+
+
+async def test_scope_all_asks_for_the_key_everywhere_but_health(serve_api: ServeApi) -> None:
+    """Also for routes that do not exist: without the key nobody learns which do."""
+    async with serve_api(api_key=KEY, api_key_scope="all") as api:
+        for path in (f"{JOBS}/stats", JOBS, f"{JOBS}/x", "/nowhere", "/livez/"):
+            reply = await api.get(path)
+            assert (reply.status_code, reply.json()) == (401, {"error": "Unauthorized"})
+            assert "x-correlation-id" in reply.headers
+        assert [(await api.get(path)).status_code for path in ("/livez", "/api/health")] == [200, 200]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({b"x-api-key": KEY.encode()}, 200),
+        ({b"Authorization": b"Bearer " + KEY.encode()}, 200),
+        ({b"Authorization": b"bearer " + KEY.encode()}, 200),
+        ({b"Authorization": b"Basic " + KEY.encode()}, 401),
+        ({b"Authorization": KEY.encode()}, 401),
+        ({b"x-api-key": b""}, 401),
+        ({b"x-api-key": KEY.encode()[:-1]}, 401),
+        ({b"x-api-key": KEY.encode("latin-1")}, 401),
+    ],
+)
+async def test_the_key_comes_in_either_header(serve_api: ServeApi, headers: dict[bytes, bytes], status: int) -> None:
+    """`x-api-key`, or `Authorization: Bearer`; nothing else, and nothing nearly right."""
+    async with serve_api(api_key=KEY, api_key_scope="all") as api:
+        assert (await api.get(f"{JOBS}/stats", headers=headers)).status_code == status
+
+
+async def test_a_refused_upload_is_not_read(serve_api: ServeApi) -> None:
+    """401 comes before the body, and the connection closes."""
+    async with serve_api(api_key=KEY, api_key_scope="all") as api:
+        reply = await api.post(f"{JOBS}/verify", files={"file": ("x", b"x" * 100_000)})
+    assert (reply.status_code, reply.headers["connection"]) == (401, "close")
+    assert isinstance(reply, httpx.Response)

@@ -1,0 +1,97 @@
+"""The database goes away and comes back while the API serves."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from iidq.migrate import migrate
+from serving import JOBS, ServeApi
+
+from iidq.embedded.postgres import EmbeddedPostgres
+
+SUBMISSION = {
+    "registryAddress": "0x" + "ab" * 20,
+    "manifestURI": "ipfs://QmYBL4FCdr7YmHm6UEeLGf6UQE2rMqkAEttbCFDNbm1u5o",
+    "contentHash": "0x" + "ab" * 32,
+}
+
+
+@pytest.fixture
+def postgres() -> Iterator[EmbeddedPostgres]:
+    """A server of this test's own, to be stopped and started at will; its database is empty."""
+    # Where user nobody can reach it, if we are root.
+    with TemporaryDirectory(prefix="iidq-test-", dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        server = EmbeddedPostgres(Path(folder) / "postgres")
+        server.start()
+        yield server
+        server.close()
+
+
+async def eventually(ask: Callable[[], Coroutine[Any, Any, httpx.Response]], status: int) -> httpx.Response:
+    """Ask again and again until the status is the wanted one, for at most 20 s."""
+    deadline = time.monotonic() + 20
+    while True:
+        reply = await ask()
+        if reply.status_code == status or time.monotonic() > deadline:
+            return reply
+        await asyncio.sleep(0.05)
+
+
+async def test_without_a_database_every_call_has_its_answer(lonely_api: httpx.AsyncClient) -> None:
+    """Alive but not ready; stats say so; what needs the queue is 503 with Retry-After; ids that are none stay 404."""
+    stats = await lonely_api.get(f"{JOBS}/stats")
+    assert (stats.status_code, stats.json()["available"], stats.json()["waiting"]) == (200, False, 0)
+    assert (await lonely_api.get("/livez")).status_code == 200
+    health = await lonely_api.get("/api/health")
+    assert (health.status_code, health.json()["status"]) == (200, "degraded")
+    refused = [
+        await lonely_api.get("/readyz"),
+        await lonely_api.get(JOBS),
+        await lonely_api.get(f"{JOBS}/{uuid4()}"),
+    ]
+    for reply in refused:
+        assert reply.status_code == 503
+        assert int(reply.headers["retry-after"]) > 0
+    assert (await lonely_api.get(f"{JOBS}/none")).status_code == 404
+
+
+async def test_an_unmigrated_database_is_no_database_until_it_is_migrated(
+    serve_api: ServeApi, postgres: EmbeddedPostgres
+) -> None:
+    """The API may be started before the migrations; it is ready once they are done, without a restart."""
+    async with serve_api(database_url=postgres.url) as api:
+        assert (await api.get("/readyz")).status_code == 503
+        assert (await api.get(f"{JOBS}/stats")).json()["available"] is False
+        assert (await api.get(JOBS)).status_code == 503
+        await asyncio.to_thread(migrate, postgres.url)
+        assert (await eventually(lambda: api.get("/readyz"), 200)).status_code == 200
+        assert (await api.post(f"{JOBS}/verify", json=SUBMISSION)).status_code == 200
+
+
+async def test_the_database_stops_and_starts_while_serving(serve_api: ServeApi, postgres: EmbeddedPostgres) -> None:
+    """503 in JSON while it is away, service again when it is back; what was acknowledged before is still there."""
+    await asyncio.to_thread(migrate, postgres.url)
+    async with serve_api(database_url=postgres.url, sync_fallback="off") as api:
+        accepted = await api.post(f"{JOBS}/verify", json=SUBMISSION)
+        assert (await api.get("/readyz")).status_code == 200
+        await asyncio.to_thread(postgres.stop)
+        for away in (
+            await api.post(f"{JOBS}/verify", json=SUBMISSION),
+            await api.get(accepted.headers["location"]),
+            await api.get("/readyz"),
+        ):
+            assert away.status_code == 503
+            assert int(away.headers["retry-after"]) > 0
+            assert not {"sql", "psycopg", "traceback"} & set(away.text.lower().split())
+        assert (await api.get(f"{JOBS}/stats")).json()["available"] is False
+        await asyncio.to_thread(postgres.start)
+        assert (await eventually(lambda: api.get(accepted.headers["location"]), 200)).json()["status"] == "queued"
+        assert (await eventually(lambda: api.post(f"{JOBS}/verify", json=SUBMISSION), 200)).status_code == 200
+        assert (await api.get("/readyz")).status_code == 200

@@ -1,0 +1,134 @@
+"""Reading: one job, pages of jobs, counts."""
+
+from datetime import datetime
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import psycopg
+import pytest
+from serving import JOBS
+
+HASH = "0x" + "ab" * 32
+KEYS = {
+    *("id", "jobId", "type", "contentHash", "manifestUri", "registryAddress", "rpcUrl", "status", "result", "error"),
+    *("retryCount", "progress", "startedAt", "completedAt", "createdAt", "updatedAt"),
+}
+INSERT = """
+INSERT INTO "VerificationJob"
+    (type, status, "contentHash", "manifestUri", "registryAddress", result, error, progress, "createdAt", "completedAt")
+VALUES (%(type)s, %(status)s, %(hash)s, 'ipfs://x', %(address)s, %(result)s, %(error)s, %(progress)s, %(at)s, %(ended)s)
+RETURNING id::text
+"""
+
+
+async def insert(database_url: str, **changes: Any) -> str:
+    row = {
+        "type": "verify",
+        "status": "queued",
+        "hash": HASH,
+        "address": "0x" + "cd" * 20,
+        "result": None,
+        "error": None,
+        "progress": 0,
+        "at": "2024-01-01T00:00:00Z",
+        "ended": None,
+        **changes,
+    }
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        found = await (await connection.execute(INSERT, row)).fetchone()
+    assert found is not None
+    return str(found[0])
+
+
+async def test_a_job_is_read_as_the_contract_says(api: httpx.AsyncClient, database_url: str) -> None:
+    """A row that came by plain SQL is shown like any other: all keys, ISO times, null for what is unset."""
+    ended = {
+        "status": "completed",
+        "progress": 100,
+        "result": '{"status": "OK", "größe": 1}',
+        "ended": "2024-01-01T00:00:05Z",
+    }
+    job_id = await insert(database_url, **ended)
+    job = (await api.get(f"{JOBS}/{job_id}")).json()
+    assert job.keys() >= KEYS
+    assert job["id"] == job["jobId"] == job_id
+    assert (job["createdAt"], job["completedAt"]) == ("2024-01-01T00:00:00.000Z", "2024-01-01T00:00:05.000Z")
+    assert (job["result"], job["error"], job["rpcUrl"]) == ({"status": "OK", "größe": 1}, None, None)
+    assert datetime.fromisoformat(job["updatedAt"]).tzinfo is not None
+
+
+async def test_an_unknown_job_is_not_found(api: httpx.AsyncClient, database_url: str) -> None:
+    """An id that is nobody's and a text that is no id get the same 404; case does not matter, form does."""
+    job_id = await insert(database_url)
+    for other in (str(uuid4()), "1234567890", job_id.replace("-", ""), f"{{{job_id}}}"):
+        reply = await api.get(f"{JOBS}/{other}")
+        assert (reply.status_code, reply.json()) == (404, {"error": "Job not found"})
+    assert (await api.get(f"{JOBS}/{job_id.upper()}")).status_code == 200
+
+
+async def test_the_list_is_newest_first_and_filtered(api: httpx.AsyncClient, database_url: str) -> None:
+    """Status, type and hash narrow the list; empty parameters do not."""
+    old = await insert(database_url, at="2024-01-01T00:00:00Z")
+    proof = await insert(database_url, at="2024-01-02T00:00:00Z", type="proof", hash="0x" + "00" * 32)
+    failed = {"status": "failed", "error": "rpc.unavailable: down", "ended": "2024-01-04T00:00:00Z"}
+    failed_id = await insert(database_url, at="2024-01-03T00:00:00Z", **failed)
+
+    async def ids(query: str) -> list[str]:
+        page = (await api.get(f"{JOBS}{query}")).json()
+        assert page.keys() == {"jobs", "count", "nextCursor"}
+        assert page["count"] == len(page["jobs"])
+        return [job["id"] for job in page["jobs"]]
+
+    everything = [failed_id, proof, old]
+    assert await ids("") == await ids("/") == everything
+    assert await ids("?status=&type=&contentHash=&limit=50&offset=0&cursor=") == everything
+    assert await ids("?status=queued") == [proof, old]
+    assert await ids("?status=failed&type=verify") == [failed_id]
+    assert await ids("?type=proof") == [proof]
+    assert await ids(f"?contentHash={HASH.upper().replace('X', 'x')}") == [failed_id, old]
+    assert await ids("?limit=1&offset=1") == [proof]
+    assert await ids("?offset=3") == []
+
+
+async def test_cursors_lead_through_all_pages(api: httpx.AsyncClient, database_url: str) -> None:
+    """Each job is seen once, also among rows of the same instant and with new rows coming in; the last page says so."""
+    expected = {await insert(database_url, at="2024-01-01T00:00:00Z") for _ in range(5)}
+    seen: list[str] = []
+    cursor = ""
+    while True:
+        page = (await api.get(JOBS, params={"limit": 2, "cursor": cursor})).json()
+        seen += [job["id"] for job in page["jobs"]]
+        await insert(database_url, at="2025-01-01T00:00:00Z")
+        cursor = page["nextCursor"]
+        if cursor is None:
+            break
+    assert len(seen) == 5
+    assert set(seen) == expected
+    both = await api.get(JOBS, params={"cursor": (await api.get(f"{JOBS}?limit=1")).json()["nextCursor"], "offset": 1})
+    assert both.status_code == 400
+
+
+async def test_stats_count_by_state(api: httpx.AsyncClient, database_url: str) -> None:
+    """What waits, runs, is done and has failed."""
+    before = (await api.get(f"{JOBS}/stats")).json()
+    assert (before["available"], before["waiting"], before["oldestWaitingSeconds"]) == (True, 0, None)
+    await insert(database_url)
+    await insert(database_url, status="completed", result="{}", ended="2024-01-01T00:00:05Z")
+    after = (await api.get(f"{JOBS}/stats")).json()
+    assert {key: after[key] for key in ("waiting", "active", "completed", "failed", "delayed", "cancelled")} == {
+        "waiting": 1,
+        "active": 0,
+        "completed": 1,
+        "failed": 0,
+        "delayed": 0,
+        "cancelled": 0,
+    }
+    assert after["oldestWaitingSeconds"] > 0
+
+
+@pytest.mark.parametrize("path", [JOBS, f"{JOBS}/stats", "/livez", "/readyz", "/api/health"])
+async def test_reads_answer_head_as_well(api: httpx.AsyncClient, path: str) -> None:
+    """HEAD is GET without the body."""
+    reply = await api.head(path)
+    assert (reply.status_code, reply.content) == (200, b"")
