@@ -74,4 +74,3 @@ def _connect_patiently(database_url: str) -> psycopg.Connection[tuple[object, ..
                 raise translate(error) or error from error
             time.sleep(1.0)
     raise DatabaseUnavailable("the database cannot be reached")
-

@@ -95,6 +95,9 @@ class Settings(BaseSettings):
     result_cache_seconds: float = Field(
         10, ge=0, le=3600, description="how long a verify verdict is reused for the same inputs; 0 = never"
     )
+    rpc_block_tag: Literal["latest", "safe", "finalized"] = Field(
+        "latest", description="which block every read of a job is pinned to; `finalized` cannot be undone by a reorg"
+    )
     registry_start_block: int | None = Field(None, ge=0, description="earliest block to search for a registration")
 
     sync_fallback: Literal["on", "off"] = Field(
@@ -192,3 +195,22 @@ def _one_line(error: ValidationError) -> str:
     shown = "(hidden)" if name in _SECRETS else repr(redact_url(str(fault.get("input", ""))))
     expected = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     return f"{name.upper()}={shown} cannot be used; expected {expected}"
+
+
+def settings_table() -> str:
+    """The README's table of environment variables: name, default, meaning."""
+    rows = ["| variable | default | meaning |", "| --- | --- | --- |"]
+    for name, field in Settings.model_fields.items():
+        variable = "RPC_URLS_<chainId>" if name == "rpc_urls" else name.upper()
+        rows.append(f"| `{variable}` | {_shown_default(field.default)} | {field.description} |")
+    return "\n".join(rows)
+
+
+def _shown_default(default: Any) -> str:
+    match default:
+        case None | () | {}:
+            return "–"
+        case tuple():
+            return "`" + ",".join(default) + "`"
+        case _:
+            return f"`{default}`"

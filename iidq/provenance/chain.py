@@ -32,6 +32,8 @@ T = TypeVar("T")
 # How often a block is pinned anew when the chain moved under the read, and the pause before.
 _PIN_TRIES: Final = 3
 _PIN_PAUSE_SECONDS: Final = 0.2
+# A search reads about so many times as often, one after another, as an entry's read.
+_SEARCH_READS: Final = 5
 _FIRST_REST_SECONDS: Final = 1.0
 _LONGEST_REST_SECONDS: Final = 60.0
 
@@ -109,7 +111,7 @@ class Chain:
         async def on(endpoint: RpcEndpoint) -> OnchainEntry:
             return await self._entry_on(endpoint, registry_address.lower(), content_hash)
 
-        onchain = await self._first_answer(on, tried)
+        onchain = await self._first_answer(on, tried, self.hedge_after_seconds)
         return replace(onchain, sources=(*tried, *onchain.sources)) if tried else onchain
 
     async def find_registration(self, onchain: OnchainEntry) -> Registration:
@@ -124,7 +126,7 @@ class Chain:
             return await self._registration_on(endpoint, onchain)
 
         try:
-            return await self._first_answer(on, [])
+            return await self._first_answer(on, [], self.hedge_after_seconds * _SEARCH_READS)
         except NotFound as miss:
             return Registration(None, f"the registration's transaction was not found: {miss}")
         except CallRefused as fault:
@@ -204,7 +206,9 @@ class Chain:
             )
         return chain_id
 
-    async def _first_answer(self, on: Callable[[RpcEndpoint], Coroutine[Any, Any, T]], tried: list[SourceTried]) -> T:
+    async def _first_answer(
+        self, on: Callable[[RpcEndpoint], Coroutine[Any, Any, T]], tried: list[SourceTried], head_start_seconds: float
+    ) -> T:
         """Run ``on`` over the endpoints in order of health, each with a head start; return the first answer.
 
         ``tried`` collects the endpoints that failed. A fault of the chain's own (no registry there, no such
@@ -221,7 +225,7 @@ class Chain:
                     running[asyncio.create_task(on(endpoint))] = endpoint
                 done, _ = await asyncio.wait(
                     running,
-                    timeout=self.hedge_after_seconds if waiting else None,
+                    timeout=head_start_seconds if waiting else None,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
                 for task in done:

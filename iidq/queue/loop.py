@@ -10,6 +10,7 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 
@@ -261,15 +262,15 @@ class WorkLoop:
     async def _drain(self) -> int:
         deadline_seconds = self._settings.drain_timeout_seconds
         logs.worker_draining(len(self._running), deadline_seconds)
-        tasks = {running.task for running in self._running.values() if running.task}
-        all_ended = asyncio.ensure_future(asyncio.gather(*tasks, return_exceptions=True))
+        running = [each for each in self._running.values() if each.task is not None]
+        all_ended = asyncio.gather(*(each.task for each in running if each.task), return_exceptions=True)
         hurry = asyncio.create_task(self._hurry.wait())
-        await asyncio.wait([hurry, all_ended], timeout=deadline_seconds, return_when=asyncio.FIRST_COMPLETED)
+        waiting: list[asyncio.Future[Any]] = [hurry, all_ended]
+        await asyncio.wait(waiting, timeout=deadline_seconds, return_when=asyncio.FIRST_COMPLETED)
         hurry.cancel()
-        given_back = [running for running in self._running.values() if running.task and not running.ended]
-        for running in given_back:
-            if running.task is not None:
-                running.task.cancel()
+        given_back = [each.task for each in running if each.task and not each.ended]
+        for task in given_back:
+            task.cancel()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_WRITE_SECONDS):
                 await all_ended

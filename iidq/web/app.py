@@ -8,6 +8,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from iidq.database import open_database
+from iidq.logs import configure_logging
 from iidq.queue.batching import open_enqueuer
 from iidq.settings import Settings, load_settings
 from iidq.web import health, jobs, legacy
@@ -60,4 +61,6 @@ def create_app(settings: Settings) -> Starlette:
 
 def app_from_environment() -> Starlette:
     """``uvicorn --factory iidq.web.app:app_from_environment``."""
-    return create_app(load_settings("database_url", "rpc_url"))
+    settings = load_settings("database_url", "rpc_url")
+    configure_logging(settings.log_level, settings.log_format)
+    return create_app(settings)

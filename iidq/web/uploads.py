@@ -7,7 +7,6 @@ A field that is already known to be wrong decides the reply, so the rest of the 
 faults, and only as far as :data:`MAX_OVERHEAD_BYTES`: nobody waits for a gigabyte to learn of a typing error.
 """
 
-import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from python_multipart.multipart import MultipartParser
 from starlette.exceptions import HTTPException
 
 from iidq.errors import FieldFault, InvalidInput
+from iidq.provenance.digest import ContentDigest
 from iidq.web.parameters import HeaderValue, parse_disposition
 
 MAX_FIELD_BYTES: Final = 8 * 1024
@@ -79,7 +79,7 @@ class FormReader:
             raise malformed(f"the Content-Type needs a boundary of 1 to {MAX_BOUNDARY_LENGTH} ASCII characters")
         self._checks = checks
         self._max_upload_bytes = max_upload_bytes
-        self._digest = hashlib.sha256()
+        self._digest = ContentDigest()
         self._fields: dict[str, str] = {}
         self._seen: set[str] = set()
         self._upload: Upload | None = None
@@ -196,7 +196,7 @@ class FormReader:
         if part.is_upload:
             # A browser sends an empty name and no bytes where nothing was chosen.
             if part.file_name or part.size_bytes:
-                self._upload = Upload("0x" + self._digest.hexdigest(), part.size_bytes, part.file_name or None)
+                self._upload = Upload(self._digest.content_hash(), part.size_bytes, part.file_name or None)
         elif part.name in self._checks:
             self._end_field(part)
 

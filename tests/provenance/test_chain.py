@@ -5,7 +5,11 @@ from typing import Any
 
 import httpx
 import pytest
-from rpc_world import (
+
+from iidq.errors import RegistryFault, RpcFault
+from iidq.provenance.chain import Chain
+from iidq.provenance.registry import UNREGISTERED, Entry
+from tests.provenance.rpc_world import (
     CHAIN_ID,
     CONTENT_HASH,
     CREATOR,
@@ -19,10 +23,6 @@ from rpc_world import (
     new_layout,
     old_layout,
 )
-
-from iidq.errors import RegistryFault, RpcFault
-from iidq.provenance.chain import Chain
-from iidq.provenance.registry import UNREGISTERED, Entry
 
 TX = "0x" + "77" * 32
 TIMES = [1_000 + 2 * number for number in range(1_000)]

@@ -6,11 +6,11 @@ from typing import Any
 
 import httpx
 import pytest
-from rpc_world import CHAIN_ID, Handler, Server, World, endpoint, error, is_batch
 
 from iidq.errors import RpcFault
 from iidq.provenance.jsonrpc import CallRefused, CallReverted
 from iidq.provenance.rpc import hex_bytes, quantity
+from tests.provenance.rpc_world import CHAIN_ID, Handler, Server, World, endpoint, error, is_batch
 
 
 def numbered(method: str, params: list[Any]) -> dict[str, Any]:

@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rpc_world import (
+
+from iidq.errors import GatewayFault, IidqError, ManifestFault, RegistryFault, RpcFault, SignatureFault
+from iidq.provenance.address import checksum_address
+from iidq.provenance.chain import Chain
+from iidq.provenance.report import FetchedManifest, SourceTried
+from iidq.provenance.verify import Subject, prove, verify
+from tests.provenance.rpc_world import (
     CHAIN_ID,
     CONTENT_HASH,
     CREATOR,
@@ -20,12 +26,6 @@ from rpc_world import (
     new_layout,
     old_layout,
 )
-
-from iidq.errors import GatewayFault, IidqError, ManifestFault, RegistryFault, RpcFault, SignatureFault
-from iidq.provenance.address import checksum_address
-from iidq.provenance.chain import Chain
-from iidq.provenance.report import FetchedManifest, SourceTried
-from iidq.provenance.verify import Subject, prove, verify
 
 VECTOR = Path(__file__).parents[1] / "vectors" / "base-sepolia"
 MANIFEST = VECTOR.joinpath("manifest.json").read_bytes()

@@ -6,11 +6,11 @@ from typing import Any
 
 import httpx
 import pytest
-from serving import NO_DATABASE, ServeApi
 
 from iidq.embedded.endpoint import serve_locally
 from iidq.settings import Settings
 from iidq.web.app import create_app
+from tests.web.serving import NO_DATABASE, ServeApi
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ from typing import Any
 
 import httpx
 import pytest
-from serving import JOBS, ServeApi
+
+from tests.web.serving import JOBS, ServeApi
 
 FILE = {"file": ("photo.jpg", b"x")}
 FIELDS = {

@@ -10,10 +10,10 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from iidq.migrate import migrate
-from serving import JOBS, ServeApi
 
 from iidq.embedded.postgres import EmbeddedPostgres
+from iidq.migrate import migrate
+from tests.web.serving import JOBS, ServeApi
 
 SUBMISSION = {
     "registryAddress": "0x" + "ab" * 20,
@@ -46,16 +46,11 @@ async def eventually(ask: Callable[[], Coroutine[Any, Any, httpx.Response]], sta
 
 async def test_without_a_database_every_call_has_its_answer(lonely_api: httpx.AsyncClient) -> None:
     """Alive but not ready; stats say so; what needs the queue is 503 with Retry-After; ids that are none stay 404."""
-    stats = await lonely_api.get(f"{JOBS}/stats")
+    paths = (f"{JOBS}/stats", "/api/health", "/readyz", JOBS, f"{JOBS}/{uuid4()}")
+    stats, health, *refused = await asyncio.gather(*map(lonely_api.get, paths))
     assert (stats.status_code, stats.json()["available"], stats.json()["waiting"]) == (200, False, 0)
     assert (await lonely_api.get("/livez")).status_code == 200
-    health = await lonely_api.get("/api/health")
     assert (health.status_code, health.json()["status"]) == (200, "degraded")
-    refused = [
-        await lonely_api.get("/readyz"),
-        await lonely_api.get(JOBS),
-        await lonely_api.get(f"{JOBS}/{uuid4()}"),
-    ]
     for reply in refused:
         assert reply.status_code == 503
         assert int(reply.headers["retry-after"]) > 0
@@ -63,14 +58,15 @@ async def test_without_a_database_every_call_has_its_answer(lonely_api: httpx.As
 
 
 async def test_an_unmigrated_database_is_no_database_until_it_is_migrated(
-    serve_api: ServeApi, postgres: EmbeddedPostgres
+    serve_api: ServeApi, empty_database_url: str
 ) -> None:
     """The API may be started before the migrations; it is ready once they are done, without a restart."""
-    async with serve_api(database_url=postgres.url) as api:
+    async with serve_api(database_url=empty_database_url) as api:
         assert (await api.get("/readyz")).status_code == 503
         assert (await api.get(f"{JOBS}/stats")).json()["available"] is False
         assert (await api.get(JOBS)).status_code == 503
-        await asyncio.to_thread(migrate, postgres.url)
+        assert (await api.post(f"{JOBS}/verify", json=SUBMISSION)).status_code == 503
+        await asyncio.to_thread(migrate, empty_database_url)
         assert (await eventually(lambda: api.get("/readyz"), 200)).status_code == 200
         assert (await api.post(f"{JOBS}/verify", json=SUBMISSION)).status_code == 200
 
@@ -82,15 +78,17 @@ async def test_the_database_stops_and_starts_while_serving(serve_api: ServeApi, 
         accepted = await api.post(f"{JOBS}/verify", json=SUBMISSION)
         assert (await api.get("/readyz")).status_code == 200
         await asyncio.to_thread(postgres.stop)
-        for away in (
-            await api.post(f"{JOBS}/verify", json=SUBMISSION),
-            await api.get(accepted.headers["location"]),
-            await api.get("/readyz"),
-        ):
+        stats, *refused = await asyncio.gather(
+            api.get(f"{JOBS}/stats"),
+            api.post(f"{JOBS}/verify", json=SUBMISSION),
+            api.get(accepted.headers["location"]),
+            api.get("/readyz"),
+        )
+        assert stats.json()["available"] is False
+        for away in refused:
             assert away.status_code == 503
             assert int(away.headers["retry-after"]) > 0
             assert not {"sql", "psycopg", "traceback"} & set(away.text.lower().split())
-        assert (await api.get(f"{JOBS}/stats")).json()["available"] is False
         await asyncio.to_thread(postgres.start)
         assert (await eventually(lambda: api.get(accepted.headers["location"]), 200)).json()["status"] == "queued"
         assert (await eventually(lambda: api.post(f"{JOBS}/verify", json=SUBMISSION), 200)).status_code == 200

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import httpx
 import pytest
-from serving import ServeApi
 
 from iidq.embedded.accounts import DEVELOPMENT_KEYS
 from iidq.embedded.content import make_manifest
 from iidq.embedded.manifests import ManifestServer, serve_manifests
 from iidq.embedded.registry import deploy_registry, register
+from tests.web.serving import ServeApi
 
 CONTENT = b"what the creator registered"
 CONTENT_HASH = "0x" + hashlib.sha256(CONTENT).hexdigest()

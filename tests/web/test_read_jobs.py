@@ -7,7 +7,8 @@ from uuid import uuid4
 import httpx
 import psycopg
 import pytest
-from serving import JOBS
+
+from tests.web.serving import JOBS
 
 HASH = "0x" + "ab" * 32
 KEYS = {

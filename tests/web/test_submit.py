@@ -9,7 +9,8 @@ import httpx
 import psycopg
 import pytest
 from psycopg.rows import dict_row
-from serving import JOBS, ServeApi
+
+from tests.web.serving import JOBS, ServeApi
 
 CONTENT = b"some bytes of a file"
 CONTENT_HASH = "0x" + hashlib.sha256(CONTENT).hexdigest()

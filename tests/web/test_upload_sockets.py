@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
-from serving import JOBS, ServeApi
 
 from iidq.web import bodies, unread_bodies
+from tests.web.serving import JOBS, ServeApi
 
 FIELDS = {
     "registryAddress": "0x" + "ab" * 20,

@@ -1,0 +1,35 @@
+"""Runs a command that owns processes and files: the first SIGINT or SIGTERM unwinds it, later ones are let pass."""
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from typing import Any
+
+INTERRUPTED = 130
+
+
+def run_interruptible(command: Coroutine[Any, Any, int]) -> int:
+    """Run ``command`` to its exit code; when interrupted, unwind it in order and return 130."""
+
+    async def run() -> int:
+        task = asyncio.current_task()
+        assert task is not None
+        interrupted = False
+
+        def interrupt() -> None:
+            nonlocal interrupted
+            # A second Ctrl-C in the middle of the clean-up would leave processes and files behind.
+            if not interrupted:
+                interrupted = True
+                task.cancel()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, interrupt)
+        try:
+            return await command
+        except asyncio.CancelledError:
+            if not interrupted:
+                raise
+            return INTERRUPTED
+
+    return asyncio.run(run())

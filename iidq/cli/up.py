@@ -1,0 +1,56 @@
+"""``iidq up``: all in one, for a first look, for development, and for a small installation of one's own."""
+
+import asyncio
+from pathlib import Path
+
+from rich.console import Console
+
+from iidq.cli.samples import publish_sample
+from iidq.embedded.stack import Stack, run_stack
+from iidq.logs import configure_logging
+from iidq.settings import load_settings
+
+
+async def up(*, workers: int, port: int | None, data_path: Path | None) -> int:
+    """Run until interrupted; processes that die are started again."""
+    settings = load_settings(port=port)
+    configure_logging(settings.log_level, settings.log_format)
+    console = Console(soft_wrap=True, highlight=False)
+    async with run_stack(
+        settings,
+        workers=workers,
+        port=settings.port,
+        data_path=data_path,
+        report=lambda step: console.print(f"starting {step} …", style="dim"),
+    ) as stack:
+        await _introduce(stack, console)
+        async with asyncio.TaskGroup() as group:
+            for process in stack.processes:
+                group.create_task(
+                    process.keep_running(
+                        lambda name, code: console.print(
+                            f"{name} ended with code {code}; starting it again", style="red"
+                        )
+                    )
+                )
+    return 0
+
+
+async def _introduce(stack: Stack, console: Console) -> None:
+    rows = {"API": stack.api_url, "DATABASE_URL": stack.database_url, "RPC_URL": stack.rpc_url}
+    if stack.registry is not None:
+        sample = await publish_sample(stack, "song.wav", seed=1)
+        rows |= {"registry": stack.registry, "sample file": str(sample.path), "manifest": sample.manifest_uri}
+        file, registry, manifest_uri = str(sample.path), stack.registry, sample.manifest_uri
+    else:
+        file, registry, manifest_uri = "path/to/file", "0x…", "ipfs://…"
+    console.print()
+    for name, value in rows.items():
+        console.print(f"  {name:13} {value}", markup=False)
+    console.print(
+        f"\nTry:\n  curl -X POST {stack.api_url}/api/verification-jobs/verify \\\n"
+        f'    -F "file=@{file}" \\\n    -F "registryAddress={registry}" \\\n    -F "manifestURI={manifest_uri}"\n'
+        f"  curl {stack.api_url}/api/verification-jobs\n"
+        f"  psql '{stack.database_url}'\n\nCtrl-C stops everything.",
+        markup=False,
+    )

