@@ -3,11 +3,11 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ipfs_blocks import CAR_HEADER, car, cid_of, section
 
 from iidq.provenance.car import MAX_BLOCK_BYTES, LyingCar, UnusableCar, read_car
 from iidq.provenance.cid import DAG_PB, RAW
 from iidq.provenance.varint import read_varint, write_varint
+from tests.unit.ipfs_blocks import CAR_HEADER, car, cid_of, section
 
 BLOCKS = st.lists(st.tuples(st.sampled_from([RAW, DAG_PB]), st.binary(max_size=300)), max_size=6)
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ipfs_blocks import base58, cid_bytes, cid_v0
 
 from iidq.errors import FetchRefused
 from iidq.provenance.cid import DAG_PB, RAW, Cid, parse_cid
 from iidq.provenance.unixfs import names_plain_file
+from tests.unit.ipfs_blocks import base58, cid_bytes, cid_v0
 
 PUBLIC_MANIFEST = Path(__file__).parents[1] / "vectors" / "base-sepolia" / "manifest.json"
 PUBLIC_CID = "QmYBL4FCdr7YmHm6UEeLGf6UQE2rMqkAEttbCFDNbm1u5o"

@@ -14,7 +14,6 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted_server import Answer, Request, always, never, response, serving
 
 from iidq.errors import FetchRefused, GatewayFault
 from iidq.provenance.dialing import Dialer, SystemResolver
@@ -24,6 +23,7 @@ from iidq.provenance.guarded_transport import GuardedTransport
 from iidq.provenance.http_connection import Deadlines
 from iidq.provenance.ip_addresses import IpAddress
 from iidq.provenance.uri import parse_web_uri
+from tests.unit.scripted_server import Answer, Request, always, never, response, serving
 
 LOCAL = FetchPolicy.opening(["127.0.0.1"])
 SHORT = Deadlines(connect_seconds=5, first_byte_seconds=0.2, idle_seconds=0.2, total_seconds=0.6)

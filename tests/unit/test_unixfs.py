@@ -3,12 +3,12 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ipfs_blocks import cid_of, field, node, split_file
 
 from iidq.errors import ManifestFault
 from iidq.provenance.cid import DAG_PB, RAW, Cid
 from iidq.provenance.dag import MissingBlock, assemble_file
 from iidq.provenance.unixfs import MalformedBlock, NodeType, decode_node, names_plain_file, wrap_file
+from tests.unit.ipfs_blocks import cid_of, field, node, split_file
 
 
 def _by_cid(*blocks: tuple[int, bytes]) -> dict[Cid, bytes]:
