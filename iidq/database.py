@@ -33,6 +33,9 @@ _CONSTRAINT_FIELDS = {
 }
 
 _CONNECTION_LOST = (psycopg.OperationalError, psycopg.InterfaceError)
+# The first two characters of SQLSTATE (PostgreSQL manual, appendix A).
+_INSUFFICIENT_RESOURCES = "53"
+_PROGRAM_LIMIT_EXCEEDED = "54"
 
 
 def translate(error: psycopg.Error) -> IidqError | None:
@@ -47,11 +50,12 @@ def translate(error: psycopg.Error) -> IidqError | None:
         return DatabaseUnavailable("the database took too long", code="database.timeout")
     if isinstance(error, errors.ReadOnlySqlTransaction):
         return DatabaseUnavailable("the database is read-only for now", code="database.read_only")
-    if isinstance(error, errors.InsufficientResources):
+    if _sqlstate_class(error) == _INSUFFICIENT_RESOURCES:
         return DatabaseUnavailable("the database is out of disk, memory or connections", code="database.exhausted")
     if isinstance(error, errors.CheckViolation) and error.diag.constraint_name in _CONSTRAINT_FIELDS:
         return InvalidInput([FieldFault(*_CONSTRAINT_FIELDS[error.diag.constraint_name])])
-    if isinstance(error, _CONNECTION_LOST):
+    # psycopg counts "nested too deeply" among the operational errors, but no repetition mends it.
+    if isinstance(error, _CONNECTION_LOST) and _sqlstate_class(error) != _PROGRAM_LIMIT_EXCEEDED:
         return DatabaseUnavailable("the database cannot be reached")
     return None
 
@@ -60,9 +64,12 @@ def is_passing(error: BaseException) -> bool:
     """Whether the same statement may succeed in a moment: connection lost, deadlock, shutdown, disk full."""
     if isinstance(error, DatabaseUnavailable):
         return True
-    if isinstance(error, errors.DataError | errors.IntegrityError | errors.ProgrammingError):
-        return False
-    return isinstance(error, _CONNECTION_LOST)
+    return isinstance(error, _CONNECTION_LOST) and _sqlstate_class(error) != _PROGRAM_LIMIT_EXCEEDED
+
+
+def _sqlstate_class(error: psycopg.Error) -> str:
+    # psycopg has a class for each code, but none of them is a base of the others of its group.
+    return (error.sqlstate or "")[:2]
 
 
 class Database:
@@ -70,12 +77,13 @@ class Database:
 
     def __init__(self, pool: AsyncConnectionPool[Connection]) -> None:
         self._pool = pool
+        self._prepares = True
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection for a moment; errors come out translated."""
         try:
-            async with self._pool.connection() as connection:
+            async with self._lent() as connection:
                 yield connection
         except psycopg.Error as error:
             raise translate(error) or error from error
@@ -86,20 +94,34 @@ class Database:
         ``work`` must bear repetition: a read, or a write guarded by an id of its own.
         """
         for _ in range(_TRIES - 1):
+            lent: Connection | None = None
             try:
-                async with self._pool.connection() as connection:
-                    return await work(connection)
-            except PoolTimeout as error:
-                raise translate(error) or error from error
+                async with self._lent() as lent:
+                    return await work(lent)
             except (errors.DeadlockDetected, errors.SerializationFailure):
                 continue
-            except _CONNECTION_LOST as error:
-                if not connection.closed and not isinstance(error, errors.ReadOnlySqlTransaction):
+            except (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement):
+                # A pooler between transactions hands out connections that do not know our prepared statements.
+                self._prepares = False
+            except psycopg.Error as error:
+                if lent is None or not lent.closed:
                     raise translate(error) or error from error
                 # The others in the pool broke with it.
                 await self._pool.check()
         async with self.connection() as connection:
             return await work(connection)
+
+    @asynccontextmanager
+    async def _lent(self) -> AsyncIterator[Connection]:
+        async with self._pool.connection() as connection:
+            if not self._prepares:
+                connection.prepare_threshold = None
+            try:
+                yield connection
+            except errors.ReadOnlySqlTransaction:
+                # This server is no primary any more; only a new connection finds the one that is.
+                await connection.close()
+                raise
 
 
 @asynccontextmanager

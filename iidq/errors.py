@@ -2,6 +2,7 @@
 
     IidqError
     ├── SettingsFault             a variable has a bad value; the start stops with one line
+    ├── IdempotencyConflict       a key stands for another request; HTTP 422
     ├── InvalidInput              a caller's fields are wrong; HTTP 400, one entry per fault
     ├── PermanentFault            trying again cannot help; the job fails at once
     │   ├── ManifestFault         manifest.*      missing, malformed, too large
@@ -59,6 +60,12 @@ class InvalidInput(IidqError):
     def __init__(self, faults: Sequence[FieldFault]) -> None:
         super().__init__("; ".join(f"{fault.field}: {fault.message}" for fault in faults))
         self.faults = tuple(faults)
+
+
+class IdempotencyConflict(IidqError):
+    """The caller's Idempotency-Key stands for a request with other fields."""
+
+    code = "idempotency.conflict"
 
 
 class PermanentFault(IidqError):

@@ -12,12 +12,16 @@ import structlog
 from iidq.redaction import redact_url
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("iidq")
+# Two events per attempt are for debugging; asking structlog each time cost a tenth of a busy worker.
+_debugging = False
 
 
 def configure_logging(
     level: str = "info", form: Literal["text", "json"] | None = None, stream: TextIO | None = None
 ) -> None:
     """Log to ``stream`` (standard error), as text on a terminal and as JSON lines elsewhere unless ``form`` says."""
+    global _debugging
+    _debugging = level == "debug"
     stream = stream or sys.stderr
     form = form or ("text" if stream.isatty() else "json")
     renderer: Any = structlog.dev.ConsoleRenderer() if form == "text" else structlog.processors.JSONRenderer()
@@ -60,12 +64,14 @@ def worker_stopped(worker_id: str, released: int) -> None:
 
 def attempt_started(job_id: Any, attempt: int, kind: str) -> None:
     """A job was claimed and runs."""
-    _log.debug("attempt.started", job_id=str(job_id), attempt=attempt, type=kind)
+    if _debugging:
+        _log.debug("attempt.started", job_id=str(job_id), attempt=attempt, type=kind)
 
 
 def attempt_ended(job_id: Any, attempt: int, status: str) -> None:
     """The attempt's outcome goes to the store."""
-    _log.debug("attempt.ended", job_id=str(job_id), attempt=attempt, status=status)
+    if _debugging:
+        _log.debug("attempt.ended", job_id=str(job_id), attempt=attempt, status=status)
 
 
 def attempt_failed(job_id: Any, attempt: int, error: str, retry_in_seconds: float | None) -> None:
@@ -86,6 +92,11 @@ def lease_lost(job_id: Any, attempt: int) -> None:
 def lease_expired(job_id: Any, attempt: int, status: str) -> None:
     """A worker fell silent; its job went to ``status``."""
     _log.warning("lease.expired", job_id=str(job_id), attempt=attempt, status=status)
+
+
+def attempt_cancelled(job_id: Any, attempt: int) -> None:
+    """Somebody cancelled the job while it ran; the attempt was interrupted."""
+    _log.info("attempt.cancelled", job_id=str(job_id), attempt=attempt)
 
 
 def purged(count: int) -> None:
@@ -111,9 +122,9 @@ def listener_up() -> None:
     _log.info("listener.up")
 
 
-def listener_down(error: BaseException, retry_in_seconds: float) -> None:
-    """LISTEN is lost; polling covers the gap."""
-    _log.warning("listener.down", error=str(error).strip(), retry_in_seconds=round(retry_in_seconds, 2))
+def listener_down(error: BaseException) -> None:
+    """LISTEN is lost, or in place and deaf; polling covers the gap until ``listener.up``."""
+    _log.warning("listener.down", error=str(error).strip() or "does not hear itself")
 
 
 def migrated(names: list[str]) -> None:

@@ -20,7 +20,10 @@ app = typer.Typer(
 
 @app.command()
 def demo() -> None:
-    """Show the whole thing at work: a genuine file, a warned one, a tampered one, and a proof. About 10 s."""
+    """Show the whole thing at work, in some seconds.
+
+    A genuine file, a warned one, a tampered one, and a proof; everything is started for it and stopped after it.
+    """
     from iidq.cli.demo import demo as run
     from iidq.cli.interruptible import run_interruptible
 
@@ -33,11 +36,15 @@ def up(
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="where the API listens (PORT)")] = None,
     data: Annotated[Path | None, typer.Option(help="keep the embedded Postgres' data here")] = None,
 ) -> None:
-    """All in one: embedded Postgres unless DATABASE_URL, development chain unless RPC_URL, API and workers. Stays."""
+    """Run all in one, until Ctrl-C.
+
+    An embedded Postgres unless DATABASE_URL is set, a development chain unless RPC_URL is, the API and workers.
+    """
     from iidq.cli.interruptible import run_interruptible
     from iidq.cli.up import up as run
 
-    raise typer.Exit(run_interruptible(run(workers=workers, port=port, data_path=data)))
+    # Being stopped is how it ends, not a failure of it.
+    raise typer.Exit(run_interruptible(run(workers=workers, port=port, data_path=data), interrupted_code=0))
 
 
 @app.command()
@@ -60,7 +67,10 @@ def worker(
 
 @app.command()
 def migrate() -> None:
-    """Bring the database up to date. Safe to run from several hosts at once."""
+    """Bring the database up to date.
+
+    Safe to run from several hosts at once.
+    """
     from iidq.migrate import migrate as run
     from iidq.settings import load_settings
 
@@ -70,7 +80,10 @@ def migrate() -> None:
 
 @app.command()
 def settings() -> None:
-    """Print every environment variable, its default and its meaning, as a Markdown table."""
+    """Print the table of environment variables.
+
+    Name, default and meaning, in Markdown.
+    """
     from iidq.settings import settings_table
 
     typer.echo(settings_table())

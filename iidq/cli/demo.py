@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from iidq.cli.samples import publish_sample
 from iidq.embedded.stack import Stack, run_stack
@@ -45,9 +45,15 @@ async def demo() -> int:
             status.stop()
             console.print(
                 f"Running: Postgres, a development chain with registry {stack.registry}, manifests, "
-                f"the API at {stack.api_url}, one worker process.\n"
+                f"the API at {stack.api_url}, one worker process.\n",
+                soft_wrap=True,
             )
-            jobs = await _run_all(stack, cases, console)
+            try:
+                jobs = await _run_all(stack, cases, console)
+            except (TimeoutError, httpx.HTTPError) as error:
+                _print_logs(console, stack)
+                console.print(f"[red]Not every job came to its end: {type(error).__name__}.[/]")
+                return 1
             verdicts = [_verdict(job) for job in jobs]
             _print_report(console, cases, jobs)
             good = all(verdict == case.expected for verdict, case in zip(verdicts, cases, strict=True))
@@ -112,7 +118,7 @@ def _verdict(job: dict[str, Any]) -> str:
 
 
 def _print_report(console: Console, cases: list[Case], jobs: list[dict[str, Any]]) -> None:
-    table = Table("job", "verdict", "expected", "because")
+    table = Table("job", "verdict", "expected", Column("because", overflow="fold"))
     for case, job in zip(cases, jobs, strict=True):
         verdict = _verdict(job)
         colour = "green" if verdict == case.expected else "red"

@@ -1,4 +1,4 @@
-"""Runs a command that owns processes and files: the first SIGINT or SIGTERM unwinds it, later ones are let pass."""
+"""Runs a command that owns processes and files: the first signal to end unwinds it, later ones are let pass."""
 
 import asyncio
 import signal
@@ -8,8 +8,8 @@ from typing import Any
 INTERRUPTED = 130
 
 
-def run_interruptible(command: Coroutine[Any, Any, int]) -> int:
-    """Run ``command`` to its exit code; when interrupted, unwind it in order and return 130."""
+def run_interruptible(command: Coroutine[Any, Any, int], *, interrupted_code: int = INTERRUPTED) -> int:
+    """Run ``command`` to its exit code; when interrupted, unwind it in order and return ``interrupted_code``."""
 
     async def run() -> int:
         task = asyncio.current_task()
@@ -23,13 +23,17 @@ def run_interruptible(command: Coroutine[Any, Any, int]) -> int:
                 interrupted = True
                 task.cancel()
 
-        for number in (signal.SIGINT, signal.SIGTERM):
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        # A closed terminal; nohup ignores it, and means it.
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)
+        for number in numbers:
             asyncio.get_running_loop().add_signal_handler(number, interrupt)
         try:
             return await command
         except asyncio.CancelledError:
             if not interrupted:
                 raise
-            return INTERRUPTED
+            return interrupted_code
 
     return asyncio.run(run())

@@ -30,6 +30,7 @@ _START_TIMEOUT_SECONDS = 60
 _STOP_TIMEOUT_SECONDS = 20
 # The address of a Unix socket holds 107 bytes on Linux and 103 on macOS.
 _LONGEST_SOCKET_PATH = 100
+_OUR_FILES = ("data", "binaries", "postgres.log", ".s.PGSQL.")
 
 
 class PostgresNotStarted(IidqError):
@@ -114,6 +115,11 @@ class EmbeddedPostgres:
     def start(self) -> None:
         """Create the database if this is the first start, run the server, return when it accepts connections."""
         self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # As root we are about to give it away: not somebody's home.
+        if strangers := [path.name for path in self.home.iterdir() if not path.name.startswith(_OUR_FILES)]:
+            raise PostgresNotStarted(
+                f"{self.home} holds other files ({min(strangers)}); expected an empty folder or one of iidq's own"
+            )
         if not self._account.reaches(self.home.parent):
             raise PostgresNotStarted(
                 f"as root, Postgres runs as user nobody, who cannot reach {self.home.parent}; choose a folder that "
@@ -184,14 +190,19 @@ class EmbeddedPostgres:
 
     def _settings(self) -> Iterator[str]:
         listen = {"listen_addresses": "127.0.0.1", "port": str(self.port)} if self.port else {"listen_addresses": ""}
-        for name, value in {**listen, "max_connections": "200", **self.options}.items():
+        # Whoever can connect is superuser here: --auth=trust.
+        private = {"unix_socket_permissions": "0700", "max_connections": "200"}
+        for name, value in {**listen, **private, **self.options}.items():
             yield "-c"
             yield f"{name}={value}"
 
     def _socket_folder(self) -> Path:
-        if len(str(self.home)) < _LONGEST_SOCKET_PATH - len("/.s.PGSQL.65535"):
+        longest_folder = _LONGEST_SOCKET_PATH - len("/.s.PGSQL.65535")
+        if len(str(self.home)) < longest_folder:
             return self.home
-        folder = Path(tempfile.mkdtemp(prefix="iidq-socket-"))
+        # TMPDIR itself can be too long.
+        fits = len(tempfile.gettempdir()) < longest_folder - len("/iidq-socket-12345678")
+        folder = Path(tempfile.mkdtemp(prefix="iidq-socket-", dir=None if fits else "/tmp"))  # noqa: S108
         self._account.owns(folder)
         return folder
 

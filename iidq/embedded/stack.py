@@ -79,7 +79,7 @@ async def run_stack(
             postgres.start()
         database_url = settings.database_url or postgres.url  # type: ignore[union-attr]
         report("migrations")
-        await asyncio.to_thread(migrate, database_url)
+        await _migrate_to_the_end(database_url)
 
         manifests = await stack.enter_async_context(serve_manifests())
         registry = None
@@ -109,6 +109,16 @@ async def run_stack(
         report("API and workers")
         await _until_ready(running)
         yield running
+
+
+async def _migrate_to_the_end(database_url: str) -> None:
+    """A thread cannot be interrupted: when we are, it ends first, and then the Postgres that it works on."""
+    migrating = asyncio.create_task(asyncio.to_thread(migrate, database_url))
+    try:
+        await asyncio.shield(migrating)
+    except asyncio.CancelledError:
+        await asyncio.wait([migrating])
+        raise
 
 
 @contextmanager

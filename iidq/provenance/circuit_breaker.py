@@ -33,14 +33,13 @@ class CircuitBreaker:
         """How long the source asked to be left alone from now on."""
         return max(self._patience_until - self._clock(), 0.0)
 
-    @property
     def rests(self) -> bool:
         """Whether the breaker is open and the source should not be asked now."""
         return self._open_until is not None and self._clock() < self._open_until
 
     def asked(self) -> None:
         """A request goes out: if it is the probe, others hold back until its outcome is known."""
-        if self._open_until is not None and not self.rests:
+        if self._open_until is not None and not self.rests():
             self._open_until = self._clock() + self._rest_seconds
             self._probing = True
 

@@ -72,14 +72,15 @@ class IpfsGateways:
                 if waiting and not running:
                     attempts.append(self._start(waiting.pop(0), uri))
                     continue
-                done, _ = await asyncio.wait(
+                await asyncio.wait(
                     running,
                     timeout=self._hedge_seconds if waiting else None,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
-                for attempt in attempts:
-                    if attempt.task in done and self._settle(attempt):
-                        return self._won(attempt, attempts, uri)
+                ended = [attempt for attempt in attempts if attempt.fault is None and attempt.task.done()]
+                winners = [attempt for attempt in ended if self._settle(attempt)]
+                if winners:
+                    return self._won(winners[0], attempts, uri)
                 if waiting:
                     attempts.append(self._start(waiting.pop(0), uri))
         finally:
@@ -98,7 +99,7 @@ class IpfsGateways:
                 retry_after_seconds=min(gateway.health.patience_seconds for gateway in self._gateways),
             )
         # When all breakers are open, asking is better than failing unasked.
-        return [gateway for gateway in patient if not gateway.health.rests] or patient
+        return [gateway for gateway in patient if not gateway.health.rests()] or patient
 
     def _start(self, gateway: Gateway, uri: IpfsUri) -> _Attempt:
         gateway.health.asked()

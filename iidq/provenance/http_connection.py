@@ -1,7 +1,7 @@
 """One HTTP/1.1 connection with every wait and every body bounded.
 
-Written on h11 instead of an HTTP client: on this path a request costs 0.16 ms of CPU, with httpx 2.3 ms, and
-the guard sees every byte before anything unpacks it.
+Written on h11 instead of an HTTP client: with 64 requests at a time on two cores a bare exchange costs 0.16 ms
+of CPU, with httpcore's pool 1.4 ms and with httpx 2.3 ms; and every byte is counted before anything unpacks it.
 """
 
 import asyncio

@@ -26,4 +26,4 @@ class RetryPolicy:
             return None
         # 2.0**64 seconds is past every cap; a larger exponent would only overflow.
         ceiling = min(LONGEST_DELAY_SECONDS, self.first_delay_seconds * 2.0 ** min(retry_count, 64))
-        return min(LONGEST_DELAY_SECONDS, max(draw * ceiling, wish_seconds or 0.0))
+        return min(LONGEST_DELAY_SECONDS, max(draw * ceiling, float(wish_seconds or 0.0)))

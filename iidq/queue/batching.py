@@ -10,9 +10,10 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
+from uuid import UUID
 
 from iidq.database import Connection, Database
-from iidq.errors import InvalidInput
+from iidq.errors import IdempotencyConflict, InvalidInput
 from iidq.queue import store
 from iidq.queue.job import NewJob
 from iidq.queue.listener import Announcer
@@ -22,6 +23,8 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 _LARGEST_BATCH = 1000
+# How long an Idempotency-Key stands for its first request.
+KEY_LIFETIME_SECONDS = 86_400.0
 
 
 class GroupCommit(Generic[Item, Answer]):
@@ -58,6 +61,7 @@ class GroupCommit(Generic[Item, Answer]):
             await self._writer
 
     async def _write_all(self) -> None:
+        batch: list[tuple[Item, asyncio.Future[Answer]]] = []
         try:
             while self._waiting:
                 batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._largest_batch))]
@@ -65,7 +69,7 @@ class GroupCommit(Generic[Item, Answer]):
         finally:
             self._writer = None
             # Only a cancelled writer leaves anybody behind.
-            for _, future in self._waiting:
+            for _, future in (*batch, *self._waiting):
                 _settle(future, asyncio.CancelledError())
             self._waiting.clear()
 
@@ -106,23 +110,45 @@ class Enqueuer:
         self._database = database
         self._announcer = announcer
         self._max_attempts = max_attempts
-        self._commits: GroupCommit[NewJob, None] = GroupCommit(self._insert, blames_one_item=(InvalidInput,))
+        self._commits: GroupCommit[NewJob, UUID | None] = GroupCommit(self._insert, blames_one_item=(InvalidInput,))
+        self._keyed_commits: GroupCommit[NewJob, UUID | None] = GroupCommit(
+            self._insert_under_keys, blames_one_item=(InvalidInput,)
+        )
 
-    async def enqueue(self, job: NewJob) -> None:
-        """Return when the row is durable; raises DatabaseUnavailable, or InvalidInput where a constraint refuses it."""
-        await self._commits.submit(job)
+    async def enqueue(self, job: NewJob) -> UUID:
+        """Return the job's id when its row is durable: under a key that is known, the id of the first such job.
+
+        Raises DatabaseUnavailable, InvalidInput where a constraint refuses the row, IdempotencyConflict where the
+        key stands for another request.
+        """
+        commits = self._commits if job.key is None else self._keyed_commits
+        job_id = await commits.submit(job)
+        if job_id is None:
+            raise IdempotencyConflict("this Idempotency-Key was used for another request; expected a new key")
+        return job_id
 
     async def close(self) -> None:
         """Return when all rows are in."""
         await self._commits.close()
+        await self._keyed_commits.close()
 
-    async def _insert(self, jobs: Sequence[NewJob]) -> Sequence[None]:
+    async def _insert(self, jobs: Sequence[NewJob]) -> Sequence[UUID]:
         async def insert(connection: Connection) -> None:
             await store.enqueue(connection, jobs, max_attempts=self._max_attempts)
 
         await self._database.run(insert)
         self._announcer.announce()
-        return [None] * len(jobs)
+        return [job.id for job in jobs]
+
+    async def _insert_under_keys(self, jobs: Sequence[NewJob]) -> Sequence[UUID | None]:
+        async def insert(connection: Connection) -> list[UUID | None]:
+            return await store.enqueue_under_keys(
+                connection, jobs, max_attempts=self._max_attempts, keep_seconds=KEY_LIFETIME_SECONDS
+            )
+
+        ids = await self._database.run(insert)
+        self._announcer.announce()
+        return ids
 
 
 @asynccontextmanager

@@ -36,6 +36,13 @@ async def run_attempt(
         return Outcome.completed(job, result)
     except IidqError as error:
         return _after_failure(job, error, policy)
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        # Nobody asked for it: something inside the handler was cancelled. Released uncharged, it could loop for ever.
+        logs.attempt_crashed(job.id, job.attempt, error)
+        return _after_failure(job, _UNFORESEEN, policy)
     except Exception as error:
         if deadline.expired():
             return _after_failure(job, AttemptTimedOut(f"no outcome within {timeout_seconds:g} s"), policy)

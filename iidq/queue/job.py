@@ -71,6 +71,19 @@ LEGAL: dict[tuple[JobStatus, Transition], JobStatus] = {
 
 
 @dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """Under which a request is known. ``scope`` says whose key it is; ``fingerprint`` is the SHA-256 of the fields."""
+
+    scope: str
+    key: str
+    fingerprint: bytes
+
+
+# The scope of requests that may share a job under way: the key is then the digest of the request itself.
+SHARED = "shared"
+
+
+@dataclass(frozen=True, slots=True)
 class NewJob:
     """What a caller asks for. The id is made here, so that an insert can be repeated without doubling."""
 
@@ -81,6 +94,7 @@ class NewJob:
     rpc_url: str | None = None
     chain_id: int | None = None
     file_name: str | None = None
+    key: IdempotencyKey | None = None
     id: UUID = field(default_factory=new_job_id)
 
 

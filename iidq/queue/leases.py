@@ -20,6 +20,8 @@ from iidq.queue.store import Fence
 from iidq.settings import Settings
 
 _STOP_TIMEOUT_SECONDS = 5.0
+# How soon a running job must notice that it was cancelled.
+_CANCELLATION_SECONDS = 0.8
 
 
 class LeaseKeeper:
@@ -28,8 +30,17 @@ class LeaseKeeper:
     ``running`` is shared with the worker's loop, which alone changes it; this thread reads a copy.
     """
 
-    def __init__(self, settings: Settings, running: Mapping[Fence, Any], lost: Callable[[set[Fence]], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        worker_id: str,
+        running: Mapping[Fence, Any],
+        lost: Callable[[set[Fence]], None],
+        hears_cancellations: Callable[[], bool],
+    ) -> None:
         self._settings = settings
+        self._worker_id = worker_id
+        self._hears_cancellations = hears_cancellations
         self._running = running
         self._lost = lost
         self._interval_seconds = settings.job_lease_seconds / 3
@@ -59,13 +70,21 @@ class LeaseKeeper:
         broken = False
         while not self._stopping.is_set():
             pause_seconds = self._interval_seconds
+            if not self._hears_cancellations():
+                # Then the renewal is what tells of them.
+                pause_seconds = min(pause_seconds, _CANCELLATION_SECONDS)
             held = list(self._running)
             if held:
                 try:
                     async with asyncio.timeout(self._interval_seconds):
                         if connection is None or connection.closed:
                             connection = await connect(self._settings)
-                        kept = await store.renew(connection, held, lease_seconds=self._settings.job_lease_seconds)
+                        kept = await store.renew(
+                            connection,
+                            held,
+                            worker_id=self._worker_id,
+                            lease_seconds=self._settings.job_lease_seconds,
+                        )
                     if broken:
                         logs.database_back("lease renewal")
                     broken = False

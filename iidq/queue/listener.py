@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
+from uuid import UUID, uuid4
 
 import psycopg
 
@@ -17,6 +18,7 @@ from iidq import logs
 from iidq.database import Connection, Database, connect
 from iidq.errors import IidqError
 from iidq.queue import store
+from iidq.queue.identifiers import parse_job_id
 from iidq.settings import Settings
 
 # At most one NOTIFY per process and interval: each takes the database-wide commit lock for a moment.
@@ -63,11 +65,19 @@ class Announcer:
 
 
 class Listener:
-    """Keeps one LISTEN connection alive and calls ``wake`` at every announcement and after every reconnection."""
+    """Keeps one LISTEN connection alive; tells of every announcement, cancellation and reconnection.
 
-    def __init__(self, settings: Settings, wake: Callable[[], None]) -> None:
+    ``announced`` gets the announcement's payload, and ``TO_ALL`` after a reconnection: whatever was missed.
+    ``listening`` is true only while this listener has lately heard itself: a pooler that hands connections out per
+    transaction takes LISTEN and delivers nothing.
+    """
+
+    def __init__(self, settings: Settings, announced: Callable[[str], None], cancelled: Callable[[UUID], None]) -> None:
         self._settings = settings
-        self._wake = wake
+        self._announced = announced
+        self._cancelled = cancelled
+        self._echo_channel = f"iidq_echo_{uuid4().hex}"
+        self._complained = False
         self.listening = False
 
     async def run(self) -> None:
@@ -78,28 +88,43 @@ class Listener:
                 connection = await connect(self._settings)
                 try:
                     async with asyncio.timeout(_ANSWER_TIMEOUT_SECONDS):
-                        await store.listen(connection)
+                        await store.listen(connection, self._echo_channel)
+                    await self._hear_myself(connection)
                     self.listening = True
+                    self._complained = False
                     logs.listener_up()
                     delay_seconds = _FIRST_RECONNECT_SECONDS
-                    self._wake()
-                    await self._hear(connection)
+                    self._announced(store.TO_ALL)
+                    while True:
+                        if not await self._hear(connection, CHECK_INTERVAL_SECONDS):
+                            await self._hear_myself(connection)
                 finally:
                     self.listening = False
                     await connection.close()
             except (IidqError, psycopg.Error, TimeoutError, OSError) as error:
-                logs.listener_down(error, delay_seconds)
+                if not self._complained:
+                    logs.listener_down(error)
+                self._complained = True
                 # Jittered: all workers lost their connection at the same moment.
                 await asyncio.sleep(delay_seconds * random.uniform(0.5, 1.0))  # noqa: S311
                 delay_seconds = min(_LONGEST_RECONNECT_SECONDS, delay_seconds * 2)
 
-    async def _hear(self, connection: Connection) -> None:
-        while True:
-            heard = False
-            async for _ in connection.notifies(timeout=CHECK_INTERVAL_SECONDS, stop_after=1):
-                heard = True
-                self._wake()
-            if not heard:
-                # A peer that vanished without a word shows only when it is spoken to.
-                async with asyncio.timeout(_ANSWER_TIMEOUT_SECONDS):
-                    await store.listen(connection)
+    async def _hear_myself(self, connection: Connection) -> None:
+        """Raises TimeoutError where the connection is deaf: its peer is gone without a word, or a pooler is between."""
+        async with asyncio.timeout(_ANSWER_TIMEOUT_SECONDS):
+            await store.echo(connection, self._echo_channel)
+            while self._echo_channel not in await self._hear(connection, _ANSWER_TIMEOUT_SECONDS):
+                pass
+
+    async def _hear(self, connection: Connection, timeout_seconds: float) -> set[str]:
+        """Wait for notifications and pass them on; return the channels that spoke, none after the time-out."""
+        channels = set()
+        async for notification in connection.notifies(timeout=timeout_seconds, stop_after=1):
+            channels.add(notification.channel)
+            if notification.channel == "iidq_cancelled":
+                job_id = parse_job_id(notification.payload)
+                if job_id is not None:
+                    self._cancelled(job_id)
+            elif notification.channel == "iidq_jobs":
+                self._announced(notification.payload)
+        return channels

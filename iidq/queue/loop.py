@@ -6,15 +6,18 @@ in ``_running``: every job between its claim and the moment its outcome is store
 
 import asyncio
 import contextlib
+import os
 import random
-from collections.abc import AsyncIterator, Sequence
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import psycopg
 
-from iidq import logs
+from iidq import __version__, logs
 from iidq.database import Database, is_passing, open_database
 from iidq.errors import IidqError
 from iidq.queue import store, upkeep
@@ -25,15 +28,17 @@ from iidq.queue.job import ClaimedJob, JobStatus
 from iidq.queue.leases import LeaseKeeper
 from iidq.queue.listener import Listener
 from iidq.queue.outcome import Outcome
-from iidq.queue.store import Fence
+from iidq.queue.store import Fence, WorkerSigns
 from iidq.settings import Settings
 
-_LARGEST_CLAIM = 1000
+_LARGEST_CLAIM = 250
 _PROGRESS_INTERVAL_SECONDS = 0.25
 _FIRST_RETRY_SECONDS = 0.05
 _LONGEST_RETRY_SECONDS = 2.0
 # After the drain's deadline: how long outcomes may still take to reach a database that is away.
 _LAST_WRITE_SECONDS = 5.0
+# Beside three missed polls: how long a live worker's sweep may take.
+_ALIVE_MARGIN_SECONDS = 2.0
 
 
 @dataclass(slots=True)
@@ -68,7 +73,10 @@ class WorkLoop:
         self._next_sweep = 0.0
         self._stopping = False
         self._hurry = asyncio.Event()
-        self.listener = Listener(settings, self._announced)
+        self._first_responder = True
+        self._called_all = False
+        self._claim_uncertain = False
+        self.listener = Listener(settings, self._announced, self._cancelled)
 
     def stop(self) -> None:
         """Claim no more and let running jobs end within the drain's deadline. A second call gives them back now."""
@@ -79,19 +87,28 @@ class WorkLoop:
 
     async def run(self) -> int:
         """Work until stopped; return how many jobs were given back."""
-        async with LeaseKeeper(self._settings, self._running, self._lost), asyncio.TaskGroup() as beside:
+        keeper = LeaseKeeper(
+            self._settings, self._worker_id, self._running, self._lost, lambda: self.listener.listening
+        )
+        async with keeper, asyncio.TaskGroup() as beside:
             tasks = [beside.create_task(run()) for run in (self.listener.run, self._report_progress, self._purge)]
             while not self._stopping:
                 await self._turn()
             released = await self._drain()
             for task in tasks:
                 task.cancel()
+        await self._leave()
         return released
 
     # Claiming
 
-    def _announced(self) -> None:
-        self._work_may_wait = True
+    def _announced(self, payload: str) -> None:
+        if payload == store.TO_ALL or self._first_responder:
+            self._work_may_wait = True
+        else:
+            # The first responder has it. Should that one be gone, nobody waits for the whole poll interval.
+            soon = asyncio.get_running_loop().time() + random.uniform(0.25, 1.0)  # noqa: S311
+            self._next_sweep = min(self._next_sweep, soon)
         self._wake.set()
 
     async def _turn(self) -> None:
@@ -118,11 +135,24 @@ class WorkLoop:
         # The floor is jittered so that workers that started together do not poll together.
         pause_seconds = self._settings.poll_interval_seconds * random.uniform(0.75, 1.0)  # noqa: S311
         self._next_sweep = now + pause_seconds
-        seen = await upkeep.sweep(self._database)
+        seen = await upkeep.sweep(self._database, self._signs())
+        self._first_responder = seen.first_responder
         if seen.next_event_seconds is not None:
             self._next_sweep = min(self._next_sweep, now + seen.next_event_seconds + 0.01)
         if seen.waiting or seen.promoted or seen.expired:
             self._work_may_wait = True
+
+    def _signs(self) -> WorkerSigns:
+        return WorkerSigns(
+            worker_id=self._worker_id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=__version__,
+            concurrency=self._settings.worker_concurrency,
+            running=len(self._running),
+            listening=self.listener.listening,
+            alive_seconds=3 * self._settings.poll_interval_seconds + _ALIVE_MARGIN_SECONDS,
+        )
 
     def _free_slots(self) -> int:
         limit = self._settings.worker_concurrency
@@ -132,21 +162,35 @@ class WorkLoop:
     async def _claim(self, slots: int) -> None:
         self._work_may_wait = False
         try:
-            jobs = await self._database.run(
-                lambda connection: store.claim(
+            if self._claim_uncertain:
+                await self._release_unknown()
+            async with self._database.connection() as connection:
+                jobs = await store.claim(
                     connection,
                     worker_id=self._worker_id,
                     slots=slots,
                     lease_seconds=self._settings.job_lease_seconds,
                 )
-            )
         except BaseException:
-            self._work_may_wait = True
+            self._work_may_wait = self._claim_uncertain = True
             raise
-        if len(jobs) == slots:
-            self._work_may_wait = True
         for job in jobs:
             self._start(job)
+        if len(jobs) == slots:
+            self._work_may_wait = True
+            if not self._free_slots() and self._first_responder and not self._called_all:
+                # More than this worker can take: the others may come.
+                self._called_all = True
+                async with self._database.connection() as connection:
+                    await store.announce(connection, store.TO_ALL)
+        else:
+            self._called_all = False
+
+    async def _release_unknown(self) -> None:
+        """A claim may have been committed although its answer never came."""
+        async with self._database.connection() as connection:
+            await store.release_unknown(connection, worker_id=self._worker_id, known=list(self._running))
+        self._claim_uncertain = False
 
     async def _pause_after(self, error: IidqError | psycopg.Error) -> None:
         if not is_passing(error):
@@ -207,11 +251,17 @@ class WorkLoop:
             self._next_sweep = min(self._next_sweep, due + 0.01)
             self._wake.set()
 
+    def _cancelled(self, job_id: UUID) -> None:
+        self._interrupt({fence for fence in self._running if fence[0] == job_id}, logs.attempt_cancelled)
+
     def _lost(self, fences: set[Fence]) -> None:
+        self._interrupt(fences, logs.lease_lost)
+
+    def _interrupt(self, fences: set[Fence], log: Callable[[UUID, int], None]) -> None:
         for fence in fences:
             running = self._running.get(fence)
             if running is not None and running.task is not None and not running.ended:
-                logs.lease_lost(*fence)
+                log(*fence)
                 running.lost = True
                 running.task.cancel()
 
@@ -221,7 +271,9 @@ class WorkLoop:
         delay_seconds, broken = _FIRST_RETRY_SECONDS, False
         while True:
             try:
-                stored = await self._database.run(lambda connection: store.store_outcomes(connection, outcomes))
+                stored = await self._database.run(
+                    lambda connection: store.store_outcomes(connection, outcomes, worker_id=self._worker_id)
+                )
             except (IidqError, psycopg.Error) as error:
                 if not is_passing(error):
                     raise
@@ -245,7 +297,7 @@ class WorkLoop:
             # Progress is for onlookers: what cannot be written now is overtaken by the next.
             with contextlib.suppress(IidqError, psycopg.Error):
                 async with self._database.connection() as connection:
-                    await store.report_progress(connection, progressed)
+                    await store.report_progress(connection, progressed, worker_id=self._worker_id)
 
     async def _purge(self) -> None:
         pause_seconds = self._settings.poll_interval_seconds
@@ -275,6 +327,13 @@ class WorkLoop:
             async with asyncio.timeout(_LAST_WRITE_SECONDS):
                 await all_ended
         return len(given_back)
+
+    async def _leave(self) -> None:
+        # Who cannot say goodbye is missed after three polls.
+        with contextlib.suppress(IidqError, psycopg.Error):
+            async with self._database.connection() as connection:
+                await store.leave(connection, self._worker_id)
+                await store.announce(connection, store.TO_ALL)
 
 
 @asynccontextmanager

@@ -1,12 +1,15 @@
 """How an attempt ended, as it will stand in the row. Pure."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from iidq.queue.job import ClaimedJob, JobStatus
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,17 @@ class Outcome:
         """Given back uncharged, at its old place in line."""
         return cls(job.id, job.attempt, JobStatus.QUEUED)
 
+    def as_json(self) -> str:
+        """One object of the document that the store hands to Postgres; the result goes in as it is."""
+        fields = f'"id":"{self.id}","attempt":{self.attempt},"status":"{self.status.value}"'
+        if self.result is not None:
+            fields += f',"result":{self.result}'
+        if self.failure is not None:
+            fields += f',"failure":{json.dumps(self.failure)}'
+        if self.delay_seconds is not None:
+            fields += f',"delay_seconds":{self.delay_seconds!r}'
+        return "{" + fields + "}"
+
 
 def encode_result(result: Mapping[str, Any]) -> str:
     """JSON text that jsonb takes: no NaN; NUL and halves of surrogate pairs, which JSON allows, become U+FFFD."""
@@ -66,4 +80,4 @@ def _storable(value: Any) -> Any:
 
 def storable_text(text: str) -> str:
     """``text`` as Postgres takes it: NUL and halves of surrogate pairs become U+FFFD."""
-    return text.replace("\0", "\ufffd").encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    return _UNSTORABLE.sub("\ufffd", text)

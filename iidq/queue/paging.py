@@ -36,6 +36,10 @@ class Cursor:
         try:
             raw = base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True)
             microseconds, job_id = _FORM.unpack(raw)
-            return cls(_EPOCH + timedelta(microseconds=microseconds), UUID(bytes=job_id))
+            cursor = cls(_EPOCH + timedelta(microseconds=microseconds), UUID(bytes=job_id))
         except (binascii.Error, struct.error, OverflowError, UnicodeEncodeError) as error:
             raise ValueError("no cursor of this list") from error
+        # The decoder takes + and / beside - and _.
+        if cursor.encode() != text:
+            raise ValueError("no cursor of this list")
+        return cursor

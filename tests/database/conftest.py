@@ -1,7 +1,13 @@
 """These tests run on every Postgres that is found."""
 
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import psycopg
 import pytest
 
+from iidq.database import Connection, connect
+from iidq.settings import Settings, load_settings
 from tests.conftest import postgres_binaries
 
 
@@ -9,3 +15,30 @@ from tests.conftest import postgres_binaries
 def postgres_kind(request: pytest.FixtureRequest) -> str:
     """Each version of Postgres in turn."""
     return str(request.param)
+
+
+@pytest.fixture
+def sql(database_url: str) -> Iterator[psycopg.Connection[Any]]:
+    """A connection as somebody with psql has it."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def settings(database_url: str) -> Settings:
+    """Settings that reach the test's own database."""
+    return load_settings(database_url=database_url)
+
+
+@pytest.fixture
+async def connection(settings: Settings) -> AsyncIterator[Connection]:
+    """A connection as the store's functions take it."""
+    async with await connect(settings) as connection:
+        yield connection
+
+
+@pytest.fixture
+async def rival(settings: Settings) -> AsyncIterator[Connection]:
+    """A second one, to race with the first."""
+    async with await connect(settings) as connection:
+        yield connection

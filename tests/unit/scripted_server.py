@@ -21,6 +21,7 @@ class Server:
     port: int = 0
     requests: list[Request] = field(default_factory=list)
     connections: int = 0
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
     hung_up: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -59,14 +60,17 @@ async def serving(answer: Answer) -> AsyncIterator[Server]:
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server.connections += 1
+        ahead = b""
         try:
             while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+                head = (ahead + await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
                 pairs = (line.partition(":") for line in head[1:] if line)
                 request = Request(head[0].split(" ")[1], {name.lower(): value.strip() for name, _, value in pairs})
                 server.requests.append(request)
+                server.asked.set()
                 answering = asyncio.ensure_future(answer(request, writer))
-                gone = asyncio.ensure_future(writer.wait_closed())
+                # The next thing to come is the next request's first byte, or the client's goodbye.
+                gone = asyncio.ensure_future(reader.read(1))
                 try:
                     await asyncio.wait((answering, gone), return_when=asyncio.FIRST_COMPLETED)
                     if not answering.done():
@@ -77,6 +81,7 @@ async def serving(answer: Answer) -> AsyncIterator[Server]:
                     answering.cancel()
                     gone.cancel()
                     await asyncio.gather(answering, gone, return_exceptions=True)
+                ahead = b"" if gone.cancelled() else gone.result()
                 if writer.is_closing():
                     return
         except (asyncio.IncompleteReadError, OSError):

@@ -10,7 +10,7 @@ from iidq.provenance.host import canonical_host
 from iidq.provenance.ip_addresses import literal_address, special_kind
 
 SPECIAL = {
-    "0.0.0.0": "unspecified",
+    "0.0.0.0": "unspecified",  # noqa: S104
     "0.1.2.3": "unspecified",
     "10.255.255.255": "private",
     "100.64.0.1": "carrier-grade NAT",

@@ -26,7 +26,9 @@ from iidq.provenance.uri import parse_web_uri
 from tests.unit.scripted_server import Answer, Request, always, never, response, serving
 
 LOCAL = FetchPolicy.opening(["127.0.0.1"])
-SHORT = Deadlines(connect_seconds=5, first_byte_seconds=0.2, idle_seconds=0.2, total_seconds=0.6)
+IMPATIENT_AT_FIRST = Deadlines(connect_seconds=20, first_byte_seconds=0.2, idle_seconds=20, total_seconds=30)
+IMPATIENT_IN_BETWEEN = Deadlines(connect_seconds=20, first_byte_seconds=20, idle_seconds=0.2, total_seconds=30)
+IMPATIENT_IN_ALL = Deadlines(connect_seconds=20, first_byte_seconds=20, idle_seconds=20, total_seconds=0.5)
 PATIENT = Deadlines(connect_seconds=20, first_byte_seconds=20, idle_seconds=20, total_seconds=30)
 TLS = Path(__file__).parents[1] / "tls"
 
@@ -338,7 +340,7 @@ async def test_a_silent_server_is_given_up() -> None:
     """Without a first byte in time the fetch fails for now."""
     async with serving(never) as server:
         with pytest.raises(GatewayFault, match="did not answer") as caught:
-            await get(server.url, deadlines=SHORT)
+            await get(server.url, deadlines=IMPATIENT_AT_FIRST)
         await server.hung_up.wait()
     assert caught.value.code == "fetch.timeout"
 
@@ -352,7 +354,7 @@ async def test_a_body_that_stalls_is_given_up() -> None:
 
     async with serving(stall) as server:
         with pytest.raises(GatewayFault, match="sent nothing"):
-            await get(server.url, deadlines=SHORT)
+            await get(server.url, deadlines=IMPATIENT_IN_BETWEEN)
         await server.hung_up.wait()
 
 
@@ -368,7 +370,7 @@ async def test_a_slow_loris_is_given_up() -> None:
 
     async with serving(drip) as server:
         with pytest.raises(GatewayFault, match="did not deliver within"):
-            await get(server.url, deadlines=SHORT)
+            await get(server.url, deadlines=IMPATIENT_IN_ALL)
         await server.hung_up.wait()
 
 
@@ -386,12 +388,12 @@ async def test_a_cut_off_answer_is_temporary(raw: bytes) -> None:
             await get(server.url)
 
 
-@pytest.mark.parametrize("raw", [b"SSH-2.0-OpenSSH_9.6\r\n\r\n", b"\x15\x03\x01\x00\x02\x02\x16\r\n\r\n", b"-ERR\r\n\r\n"])
+@pytest.mark.parametrize("raw", [b"SSH-2.0-OpenSSH_9.6\r\n\r\n", b"\x15\x03\x01\x00\x02\x02\r\n\r\n", b"-ERR\r\n\r\n"])
 async def test_other_protocols_are_told(raw: bytes) -> None:
     """What does not speak HTTP is a temporary fault whose message carries nothing of what it said."""
     async with serving(always(raw)) as server:
         with pytest.raises(GatewayFault) as caught:
-            await get(server.url, deadlines=SHORT)
+            await get(server.url, deadlines=IMPATIENT_AT_FIRST)
     assert "SSH" not in str(caught.value)
     assert "ERR" not in str(caught.value)
 
@@ -409,8 +411,7 @@ async def test_a_cancelled_fetch_hangs_up() -> None:
     async with serving(never) as server, fetching() as fetcher:
         uri = parse_web_uri(server.url, allow_private=LOCAL)
         task = asyncio.create_task(fetcher.get(uri, max_bytes=10))
-        while not server.requests:
-            await asyncio.sleep(0.001)
+        await server.asked.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -1,0 +1,32 @@
+"""What every figure is measured with: the sizes, the server, and set-ups that serve several rounds."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from benchmarks.options import Options
+from benchmarks.server import Server
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Bench:
+    """Handed to each measurement; ``kept`` is closed after the last round."""
+
+    options: Options
+    server: Server
+    kept: ExitStack
+    _kept_by_name: dict[str, Any] = field(default_factory=dict)
+
+    def once(self, name: str, opened: Callable[[], AbstractContextManager[T]]) -> T:
+        """What ``opened`` gives, opened at the first call with this name and kept for later rounds."""
+        if name not in self._kept_by_name:
+            self._kept_by_name[name] = self.kept.enter_context(opened())
+        found: T = self._kept_by_name[name]
+        return found
+
+
+Measurement = Callable[[Bench], dict[str, float]]
+"""One round of one measurement: the figures that it yields."""

@@ -1,0 +1,82 @@
+"""Every figure: its unit, its group, and what it is compared with."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from benchmarks.bench import Measurement
+from benchmarks.figures import adverse, drain, enqueue, floor, latency, mixed
+
+Reference = str | float
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """``references``: what to divide by, label → figure or number."""
+
+    name: str
+    unit: str
+    group: str
+    measurement: Measurement
+    references: Mapping[str, Reference] = field(default_factory=dict)
+
+
+def _to(*figures: str) -> dict[str, Reference]:
+    return {figure: figure for figure in figures}
+
+
+_RATE = "jobs/s"
+
+FIGURES: Sequence[Figure] = (
+    Figure("floor_insert16", _RATE, "floor", floor.insert16),
+    Figure("floor_batch", _RATE, "floor", floor.batch),
+    Figure("floor_same", _RATE, "floor", floor.same_statements, _to("floor_batch")),
+    Figure("enqueue16", _RATE, "enqueue", enqueue.enqueue16, _to("floor_insert16")),
+    Figure("enqueue256", _RATE, "enqueue", enqueue.enqueue256, _to("floor_insert16")),
+    Figure("drain1", _RATE, "drain", drain.drain1, _to("floor_batch", "floor_same")),
+    Figure("drain2", _RATE, "drain", drain.drain2, _to("floor_batch", "drain1")),
+    Figure("latency_p50_ms", "ms", "latency", latency.latency),
+    Figure("latency_p99_ms", "ms", "latency", latency.latency),
+    Figure("history", _RATE, "adverse", adverse.history, _to("drain1", "floor_batch")),
+    Figure("delayed", _RATE, "adverse", adverse.delayed, _to("drain1", "floor_batch")),
+    Figure("proofs", _RATE, "adverse", adverse.proofs, _to("drain1", "floor_batch")),
+    Figure("horizon", _RATE, "adverse", adverse.horizon, _to("drain1", "floor_batch")),
+    Figure("mixed", _RATE, "mixed", mixed.mixed, {"ideal": mixed.IDEAL_PER_SECOND}),
+)
+
+
+class UnknownFigure(Exception):
+    """Neither a figure nor a group."""
+
+
+def groups() -> dict[str, list[str]]:
+    """The figures of each group, in the order in which they are measured."""
+    found: dict[str, list[str]] = {}
+    for figure in FIGURES:
+        found.setdefault(figure.group, []).append(figure.name)
+    return found
+
+
+def select(names: Iterable[str]) -> list[Figure]:
+    """The figures named, by themselves or by their group, and those they are compared with; all where none is named.
+
+    Raises :class:`UnknownFigure`.
+    """
+    by_name = {figure.name: figure for figure in FIGURES}
+    by_group = groups()
+    waiting: list[str] = []
+    for name in list(names) or list(by_name):
+        if name not in by_group and name not in by_name:
+            raise UnknownFigure(f"{name!r} is neither a figure nor a group; expected one of:\n{described()}")
+        waiting += by_group.get(name, [name])
+    wanted: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name not in wanted:
+            wanted.add(name)
+            waiting += (label for label in by_name[name].references.values() if isinstance(label, str))
+    return [figure for figure in FIGURES if figure.name in wanted]
+
+
+def described() -> str:
+    """Groups and their figures, one group a line."""
+    return "\n".join(f"  {group}: {', '.join(names)}" for group, names in groups().items())

@@ -1,0 +1,55 @@
+"""The drain by one worker when the table is not empty, or when an old snapshot holds back vacuum."""
+
+import contextlib
+from collections.abc import Iterator
+
+import psycopg
+from psycopg import IsolationLevel
+
+from benchmarks.bench import Bench
+from benchmarks.figures.drain import drain, fill
+from benchmarks.server import STATEMENTS, seed, settle
+
+
+def history(bench: Bench) -> dict[str, float]:
+    """Finished rows first, made once; every round drains its own jobs behind them."""
+    url = bench.once("history", lambda: history_database(bench))
+    fill(url, bench.options.jobs)
+    settle(url)
+    return {"history": drain(bench, url, workers=1)}
+
+
+def delayed(bench: Bench) -> dict[str, float]:
+    """Retries in their backoff first."""
+    with bench.server.migrated_database() as url:
+        seed(url, "seed_delayed", bench.options.delayed_rows)
+        fill(url, bench.options.jobs)
+        settle(url)
+        return {"delayed": drain(bench, url, workers=1)}
+
+
+def proofs(bench: Bench) -> dict[str, float]:
+    """Proofs behind the verifies; the clock stops when the verifies are done."""
+    with bench.server.migrated_database() as url:
+        fill(url, bench.options.jobs)
+        seed(url, "seed_proofs", bench.options.proof_rows)
+        settle(url)
+        return {"proofs": drain(bench, url, workers=1)}
+
+
+def horizon(bench: Bench) -> dict[str, float]:
+    """An idle REPEATABLE READ transaction open since before the jobs were enqueued."""
+    with bench.server.migrated_database() as url, psycopg.connect(url) as holder:
+        holder.isolation_level = IsolationLevel.REPEATABLE_READ
+        holder.execute(STATEMENTS["hold_snapshot"])
+        fill(url, bench.options.jobs)
+        settle(url)
+        return {"horizon": drain(bench, url, workers=1)}
+
+
+@contextlib.contextmanager
+def history_database(bench: Bench) -> Iterator[str]:
+    """A database with finished rows."""
+    with bench.server.migrated_database() as url:
+        seed(url, "seed_history", bench.options.history_rows)
+        yield url

@@ -1,0 +1,1 @@
+INSERT INTO floor_job (payload) VALUES ('{"n": 1}') RETURNING id;

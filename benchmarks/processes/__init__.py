@@ -1,0 +1,1 @@
+"""Programs that the figures start, each in a process of its own; ``lines`` is how they are spoken to."""

@@ -1,0 +1,84 @@
+"""One process that enqueues through :func:`iidq.queue.batching.open_enqueuer`, as an API process does."""
+
+import argparse
+import asyncio
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from benchmarks.processes.lines import Lines, run
+from iidq.database import open_database
+from iidq.logs import configure_logging
+from iidq.queue import store
+from iidq.queue.batching import Enqueuer, open_enqueuer
+from iidq.queue.job import JobType, NewJob
+from iidq.settings import load_settings
+
+_ADDRESS = "0x" + "5a" * 20
+
+
+def job(number: int, file_name: str | None = None) -> NewJob:
+    """A verification like those that come over HTTP, each of another content."""
+    digest = hashlib.sha256(number.to_bytes(8, "big")).hexdigest()
+    return NewJob(JobType.VERIFY, f"0x{digest}", f"ipfs://bafkrei{digest[:52]}", _ADDRESS, file_name=file_name)
+
+
+def jobs_from(path: Path | None, count: int) -> Iterable[NewJob]:
+    """``count`` made-up jobs, or those that a file of samples describes."""
+    if path is None:
+        yield from (job(number) for number in range(count))
+        return
+    for line in path.read_text().splitlines()[:count]:
+        sample = json.loads(line)
+        yield NewJob(JobType.VERIFY, sample["contentHash"], sample["manifestUri"], sample["registryAddress"])
+
+
+async def enqueue(jobs: Iterable[NewJob], tasks: int) -> None:
+    """Enqueue all of them, ``tasks`` at a time, each waiting for its commit; tell how long it took."""
+    settings = load_settings("database_url")
+    async with open_database(settings, pool_size=8) as database, open_enqueuer(database, settings) as enqueuer:
+        # A connection is open before the clock starts.
+        await database.run(store.announce)
+        lines = Lines()
+        await lines.ready()
+        source = iter(jobs)
+
+        async def one_by_one(enqueuer: Enqueuer) -> int:
+            done = 0
+            for each in source:
+                await enqueuer.enqueue(each)
+                done += 1
+            return done
+
+        started_at = time.perf_counter()
+        done = sum(await asyncio.gather(*(one_by_one(enqueuer) for _ in range(tasks))))
+        lines.result(jobs=done, seconds=time.perf_counter() - started_at)
+
+
+async def trickle(count: int, gap_ms: float) -> None:
+    """Enqueue one job after the other with pauses; each carries the time just before it was enqueued, in µs."""
+    settings = load_settings("database_url")
+    async with open_database(settings, pool_size=8) as database, open_enqueuer(database, settings) as enqueuer:
+        lines = Lines()
+        await lines.ready()
+        for number in range(count):
+            await enqueuer.enqueue(job(number, str(time.monotonic_ns() // 1000)))
+            await asyncio.sleep(gap_ms / 1000)
+        lines.result(jobs=count)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--jobs", type=int, required=True)
+    parser.add_argument("--tasks", type=int, default=1)
+    parser.add_argument("--gap-ms", type=float, default=0)
+    parser.add_argument("--samples", type=Path)
+    chosen = parser.parse_args()
+    configure_logging("warning", "json", sys.stderr)
+    if chosen.gap_ms:
+        run(trickle(chosen.jobs, chosen.gap_ms))
+    else:
+        run(enqueue(jobs_from(chosen.samples, chosen.jobs), chosen.tasks))

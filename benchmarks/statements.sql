@@ -1,0 +1,94 @@
+-- Every statement of the benchmarks but pgbench's scripts. Loaded by name; parameters are psycopg's %(name)s.
+
+-- name: describe_server
+SELECT name, current_setting(name)
+FROM unnest(ARRAY['server_version', 'shared_buffers', 'fsync', 'synchronous_commit']) AS name;
+
+-- name: analyze
+ANALYZE;
+
+-- name: vacuum
+VACUUM ANALYZE "VerificationJob";
+
+-- name: checkpoint
+CHECKPOINT;
+
+-- name: without_triggers
+SET session_replication_role = replica;
+
+-- name: keeps_counts
+SELECT to_regprocedure('recount_queue()') IS NOT NULL;
+
+-- name: recount
+SELECT recount_queue();
+
+-- name: seed_history
+-- Finished verifications, spread evenly over the last six days (younger than the default retention).
+INSERT INTO "VerificationJob"
+  (type, status, progress, ready, attempt, "contentHash", "manifestUri", "registryAddress", "createdAt", "runAt",
+   "startedAt", "completedAt", "updatedAt", result)
+SELECT 'verify', 'completed', 100, false, 1, hash, 'ipfs://bafkrei' || substr(hash, 3, 52),
+  '0x' || substr(hash, 10, 40), at, at, at, at + interval '40 ms', at + interval '40 ms',
+  jsonb_build_object('status', 'OK', 'fileHash', hash, 'recovered', '0x' || substr(hash, 12, 40),
+    'onchain', jsonb_build_object('creator', '0x' || substr(hash, 12, 40), 'contentHash', hash,
+      'manifestURI', 'ipfs://bafkrei' || substr(hash, 3, 52), 'timestamp', 1700000000 + number),
+    'checks', jsonb_build_object('manifestHashOk', true, 'creatorOk', true, 'manifestOk', true))
+FROM generate_series(1, %(rows)s) AS number,
+  LATERAL (SELECT '0x' || encode(sha256(number::text::bytea), 'hex') AS hash,
+                  now() - interval '6 days' * (1 - number / (%(rows)s + 1.0)) AS at) AS made;
+
+-- name: seed_delayed
+-- Retries in their backoff, due long after the run.
+INSERT INTO "VerificationJob"
+  (type, status, ready, attempt, "retryCount", "contentHash", "manifestUri", "registryAddress", "runAt")
+SELECT 'verify', 'queued', false, 1, 1, hash, 'ipfs://bafkrei' || substr(hash, 3, 52), '0x' || substr(hash, 10, 40),
+  now() + interval '1 hour' + number * interval '1 ms'
+FROM generate_series(1, %(rows)s) AS number,
+  LATERAL (SELECT '0x' || encode(sha256(number::text::bytea), 'hex') AS hash) AS made;
+
+-- name: seed_proofs
+-- Proofs that stand in line behind every verify that is there.
+INSERT INTO "VerificationJob" (type, "contentHash", "manifestUri", "registryAddress")
+SELECT 'proof', hash, 'ipfs://bafkrei' || substr(hash, 3, 52), '0x' || substr(hash, 10, 40)
+FROM generate_series(1, %(rows)s) AS number,
+  LATERAL (SELECT '0x' || encode(sha256(number::text::bytea), 'hex') AS hash) AS made;
+
+-- name: verifies_left
+-- Whether a verify that is due has not ended, by "VerificationJob_claim" and "VerificationJob_running".
+SELECT coalesce((
+    SELECT type FROM "VerificationJob" WHERE ready AND status = 'queued' ORDER BY "claimOrder", id LIMIT 1
+  ) = 'verify', false)
+  OR EXISTS (SELECT FROM "VerificationJob" WHERE "workerId" IS NOT NULL AND type = 'verify');
+
+-- name: ended
+-- How many verifies have ended, and how.
+SELECT count(*) FILTER (WHERE status = 'completed' AND result IS NOT NULL), count(*) FILTER (WHERE status = 'failed')
+FROM "VerificationJob" WHERE type = 'verify' AND "completedAt" > %(since)s;
+
+-- name: clock
+SELECT clock_timestamp();
+
+-- name: hold_snapshot
+SELECT count(*) FROM pg_class;
+
+-- name: transactions
+-- Of one database, flushed by its sessions when they go idle.
+SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = %(database)s;
+
+-- name: status_of
+SELECT status FROM "VerificationJob" WHERE id = %(id)s;
+
+-- name: row_at
+-- The row that ends page number `skip` / `page size` of the newest jobs.
+SELECT "createdAt", id FROM "VerificationJob" ORDER BY "createdAt" DESC, id DESC LIMIT 1 OFFSET %(skip)s;
+
+-- name: fill_floor
+INSERT INTO floor_job (payload) SELECT '{"n": 1}' FROM generate_series(1, %(rows)s);
+
+-- name: vacuum_floor
+VACUUM ANALYZE floor_job;
+
+-- name: held_by
+-- By "VerificationJob_running".
+SELECT array_agg(id) AS ids, array_agg(attempt) AS attempts, count(*) AS held
+FROM "VerificationJob" WHERE "workerId" IS NOT NULL AND "workerId" = %(worker_id)s;

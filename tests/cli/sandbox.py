@@ -1,0 +1,146 @@
+"""A place of its own for a program under test: what it leaves behind, in files or processes, is seen here alone."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from uuid import uuid4
+
+_TIMEOUT_SECONDS = 60.0
+_KEPT_VARIABLES = ("PATH", "HOME", "LANG", "PYTHONPATH")
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Poll ``condition``; fail the test, saying ``what`` was awaited, when the deadline passes."""
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {_TIMEOUT_SECONDS:g} s for: {what}"
+        time.sleep(0.01)
+
+
+class Running:
+    """A started program, in a session of its own like one in a terminal; its output is in a file."""
+
+    def __init__(self, process: subprocess.Popen[bytes], output_path: Path) -> None:
+        self.process = process
+        self._output_path = output_path
+
+    @property
+    def output(self) -> str:
+        """What it has said so far, on both streams."""
+        return self._output_path.read_text(errors="replace")
+
+    def wait_until_says(self, text: str) -> None:
+        """Wait for ``text`` in the output; fail with the output if the program ends without it."""
+
+        def said() -> bool:
+            return text in self.output or self.process.poll() is not None
+
+        wait_until(said, f"{text!r} in the output")
+        assert text in self.output, self.output
+
+    def interrupt(self, *, whole_group: bool) -> None:
+        """SIGINT to the process group, as Ctrl-C in a terminal does, or to the process alone, as `kill -INT`."""
+        if whole_group:
+            os.killpg(self.process.pid, signal.SIGINT)
+        else:
+            self.process.send_signal(signal.SIGINT)
+
+    def wait(self) -> int:
+        """The exit code; fails the test with the output if there is none in time."""
+        try:
+            return self.process.wait(_TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"did not end:\n{self.output}") from None
+
+
+class Sandbox:
+    """A working folder, a folder for temporary files, and a marker that every descendant inherits."""
+
+    def __init__(self) -> None:
+        # Not pytest's tmp_path: as root, Postgres runs as nobody, who must get through.
+        self.folder = Path(tempfile.mkdtemp(prefix="iidq-test-"))
+        self.folder.chmod(0o711)
+        self.temporary = self.folder / "tmp"
+        self.temporary.mkdir(mode=0o711)
+        self.working = self.folder / "cwd"
+        self.working.mkdir()
+        self._marker = f"IIDQ_SANDBOX={uuid4().hex}"
+        self._running: list[Running] = []
+
+    def environment(self, **variables: str) -> dict[str, str]:
+        """What a program here is started with: nothing of iidq's but ``variables``."""
+        name, _, value = self._marker.partition("=")
+        kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+        return {**kept, name: value, "TMPDIR": str(self.temporary), **variables}
+
+    def start(self, *arguments: str, **variables: str) -> Running:
+        """Start ``iidq`` with these arguments and environment variables."""
+        return self.start_program(str(Path(sys.executable).with_name("iidq")), *arguments, **variables)
+
+    def start_program(self, *command: str, **variables: str) -> Running:
+        """Start any program."""
+        output_path = self.folder / f"output-{len(self._running)}"
+        with output_path.open("wb") as output:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=self.working,
+                env=self.environment(**variables),
+                start_new_session=True,
+            )
+        running = Running(process, output_path)
+        self._running.append(running)
+        return running
+
+    def processes(self) -> dict[int, str]:
+        """Pid and command line of every live process that stems from here."""
+        return dict(self._processes())
+
+    def _processes(self) -> Iterator[tuple[int, str]]:
+        marks = (self._marker.encode(), bytes(self.folder))
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                command = (folder / "cmdline").read_bytes()
+                # A backend of Postgres overwrites its environment; its folder still tells.
+                place = os.fsencode((folder / "cwd").readlink())
+                if any(mark in command + place + (folder / "environ").read_bytes() for mark in marks):
+                    yield int(folder.name), command.replace(b"\0", b" ").decode(errors="replace").strip()
+
+    def files(self) -> list[str]:
+        """Everything in the folder for temporary files and in the working folder."""
+        return [str(path) for folder in (self.temporary, self.working) for path in folder.rglob("*")]
+
+    def assert_nothing_left(self) -> None:
+        """No process, no file."""
+        assert self.processes() == {}
+        assert self.files() == []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End what a failed test has left running; remove the folder."""
+        for running in self._running:
+            if running.process.poll() is None:
+                running.process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    running.process.wait(_TIMEOUT_SECONDS)
+                running.process.kill()
+                running.process.wait()
+        for pid in self.processes() if Path("/proc/self").exists() else ():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(self.folder, ignore_errors=True)

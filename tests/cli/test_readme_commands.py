@@ -1,0 +1,62 @@
+"""The README's commands, run as they stand there against a running `iidq up`."""
+
+import json
+import re
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.cli.conftest import Playground
+from tests.cli.sandbox import wait_until
+from tests.cli.shell import curl
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+COMMANDS = [
+    line
+    for language, block in _BLOCK.findall(README)
+    if language == "sh"
+    for line in block.splitlines()
+    if line.startswith("curl ")
+]
+STATEMENTS = [
+    statement.strip()
+    for language, block in _BLOCK.findall(README)
+    if language == "sql"
+    for statement in block.split(";")
+    if statement.strip()
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_curl(playground: Playground, shell_variables: dict[str, str], command: str) -> None:
+    """Every `curl` of the README is answered with JSON that is no error."""
+    if "$JOB" in command:
+        submitted = json.loads(curl(COMMANDS[0], shell_variables))
+        shell_variables["JOB"] = submitted["jobId"]
+    reply = json.loads(curl(command, shell_variables))
+    assert "error" not in reply or reply["error"] is None
+    assert {"jobId", "jobs", "available", "status", "version"} & reply.keys()
+
+
+def test_sql(playground: Playground) -> None:
+    """Every statement of the README runs, and the inserted job comes to its verdict."""
+    assert len(STATEMENTS) == 3
+    manifest = re.compile(r"ipfs://\w+")
+    with psycopg.connect(playground.database_url, autocommit=True) as connection:
+        for statement in STATEMENTS:
+            if not statement.startswith("INSERT"):
+                connection.execute(statement.encode())
+        [insert] = [statement for statement in STATEMENTS if statement.startswith("INSERT")]
+        # The registry's address and the file's hash are always the same; the manifest carries the time of its making.
+        inserted = connection.execute(f"{manifest.sub(playground.manifest, insert)} RETURNING id".encode()).fetchone()
+        assert inserted is not None
+
+        def verdict() -> object:
+            query = """SELECT result->>'status' FROM "VerificationJob" WHERE id = %s"""
+            row = connection.execute(query, inserted).fetchone()
+            return row and row[0]
+
+        wait_until(lambda: verdict() is not None, "the verdict of the inserted job")
+        assert verdict() == "OK"

@@ -1,0 +1,138 @@
+"""The commands that users of the replaced system have in their notes and scripts, as its documentation gives them."""
+
+import json
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.cli.conftest import Playground
+from tests.cli.sandbox import wait_until
+from tests.cli.shell import curl
+
+SUBMIT = """\
+curl -X POST http://localhost:3001/api/verification-jobs/{kind} \\
+  -F "file=@/path/to/file.jpg" \\
+  -F "registryAddress=0x..." \\
+  -F "manifestURI=ipfs://..."
+"""
+POLL = "curl http://localhost:3001/api/verification-jobs/1234567890"
+LIST = "curl http://localhost:3001/api/verification-jobs"
+LIST_BY_STATUS = "curl http://localhost:3001/api/verification-jobs?status=completed"
+LIST_PAGE = "curl http://localhost:3001/api/verification-jobs?limit=20&offset=0"
+STATS = "curl http://localhost:3001/api/verification-jobs/stats"
+STATS_SILENTLY = "curl -s http://localhost:3001/api/verification-jobs/stats"
+RECENT_JOBS = """\
+SELECT
+  id,
+  type,
+  status,
+  progress,
+  DATE_PART('second', NOW() - "createdAt") as age_seconds
+FROM "VerificationJob"
+ORDER BY "createdAt" DESC
+LIMIT 10;
+"""
+FAILED_JOBS = """\
+SELECT
+  id,
+  type,
+  status,
+  error,
+  "retryCount",
+  "createdAt"
+FROM "VerificationJob"
+WHERE status = 'failed'
+ORDER BY "createdAt" DESC;
+"""
+NO_REGISTRY = "0x000000000000000000000000000000000000dEaD"
+
+
+def _pasted(playground: Playground, command: str, registry: str | None = None, job_id: str = "") -> Any:
+    """The reply to ``command`` with real values put in for those of the documentation."""
+    values = {
+        "http://localhost:3001": playground.api,
+        "/path/to/file.jpg": playground.file,
+        "0x...": registry or playground.registry,
+        "ipfs://...": playground.manifest,
+        "1234567890": job_id,
+    }
+    for documented, real in values.items():
+        command = command.replace(documented, real)
+    return json.loads(curl(command))
+
+
+def _ended(playground: Playground, job_id: str) -> dict[str, Any]:
+    """The job, once polling shows its end."""
+    job: dict[str, Any] = {}
+
+    def polled_to_the_end() -> bool:
+        job.update(_pasted(playground, POLL, job_id=job_id))
+        return job["status"] in ("completed", "failed")
+
+    wait_until(polled_to_the_end, "the job's end")
+    return job
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [("verify", "Verification job queued successfully"), ("proof", "Proof generation job queued successfully")],
+)
+def test_enqueue_and_poll(playground: Playground, kind: str, message: str) -> None:
+    """Both submit commands queue a job, and the poll command shows it through to its result."""
+    accepted = _pasted(playground, SUBMIT.format(kind=kind))
+    job_id = accepted["jobId"]
+    assert accepted == {
+        "mode": "async",
+        "jobId": job_id,
+        "status": "queued",
+        "message": message,
+        "pollUrl": f"/api/verification-jobs/{job_id}",
+    }
+    job = _ended(playground, job_id)
+    assert (job["id"], job["jobId"], job["type"]) == (job_id, job_id, kind)
+    assert (job["status"], job["progress"], job["error"]) == ("completed", 100, None)
+    assert job["manifestUri"] == playground.manifest
+    if kind == "verify":
+        assert job["result"]["status"] == "OK"
+        assert job["result"]["fileHash"] == job["contentHash"]
+        assert job["result"]["checks"] == {"manifestHashOk": True, "creatorOk": True, "manifestOk": True}
+    else:
+        assert job["result"]["verification"]["status"] == "OK"
+        assert job["result"]["tx"]["txHash"].startswith("0x")
+
+
+def test_lists_and_statistics(playground: Playground) -> None:
+    """The list commands and the statistics command show what was sent, also with the unquoted & of the original."""
+    job_id = _pasted(playground, SUBMIT.format(kind="verify"))["jobId"]
+    _ended(playground, job_id)
+    for command in (LIST, LIST_BY_STATUS, LIST_PAGE):
+        listed = _pasted(playground, command)
+        assert job_id in [job["jobId"] for job in listed["jobs"]]
+        assert listed["count"] == len(listed["jobs"])
+    assert {job["status"] for job in _pasted(playground, LIST_BY_STATUS)["jobs"]} == {"completed"}
+    for command in (STATS, STATS_SILENTLY):
+        stats = _pasted(playground, command)
+        assert stats["available"] is True
+        assert stats["completed"] >= 1
+        assert {"waiting", "active", "failed"} <= stats.keys()
+
+
+def test_monitoring_statements(playground: Playground) -> None:
+    """Both SQL statements run as documented: one shows the newest jobs, the other the failed ones with the cause."""
+    job_id = _pasted(playground, SUBMIT.format(kind="verify"), registry=NO_REGISTRY)["jobId"]
+    assert _ended(playground, job_id)["status"] == "failed"
+    with psycopg.connect(playground.database_url) as connection:
+        recent = connection.execute(RECENT_JOBS.encode())
+        assert [column.name for column in recent.description or ()] == [
+            "id",
+            "type",
+            "status",
+            "progress",
+            "age_seconds",
+        ]
+        assert 1 <= len(recent.fetchall()) <= 10
+        failed = {str(row[0]): row for row in connection.execute(FAILED_JOBS.encode())}
+    _, kind, status, error, retries, _ = failed[job_id]
+    assert (kind, status, retries) == ("verify", "failed", 0)
+    assert error.startswith("registry.")

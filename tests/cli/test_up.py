@@ -1,0 +1,111 @@
+"""`iidq up`: what it prints is true, what dies comes back, and it goes when told to."""
+
+import json
+import os
+import re
+import signal
+import sys
+
+import httpx
+import pytest
+
+from tests.cli.conftest import Playground, printed
+from tests.cli.sandbox import Sandbox, wait_until
+from tests.cli.shell import curl
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds processes through /proc")
+
+
+def _only_worker(sandbox: Sandbox) -> int:
+    [pid] = [pid for pid, command in sandbox.processes().items() if command.endswith("-m iidq.worker")]
+    return pid
+
+
+def _wait_until_ended(api: str, poll_url: str) -> dict[str, object]:
+    job: dict[str, object] = {}
+
+    def ended() -> bool:
+        job.update(httpx.get(f"{api}{poll_url}", timeout=10, trust_env=False).raise_for_status().json())
+        return job["status"] in ("completed", "failed")
+
+    wait_until(ended, "the job's end")
+    return job
+
+
+def test_printed_curl_works_as_printed(playground: Playground) -> None:
+    """The command that `iidq up` prints, pasted as it stands, queues a job whose verdict is OK."""
+    printed = re.search(r"^  (curl -X POST .*?[^\\])$", playground.running.output, re.MULTILINE | re.DOTALL)
+    assert printed is not None
+    job = _wait_until_ended(playground.api, json.loads(curl(printed[1]))["pollUrl"])
+    assert job["status"] == "completed"
+    assert isinstance(job["result"], dict)
+    assert job["result"]["status"] == "OK"
+
+
+def test_killed_worker_is_started_again(playground: Playground) -> None:
+    """A job that no worker could take because the only one was killed is done by its successor."""
+    killed = _only_worker(playground.sandbox)
+    # Stopped, it cannot take the job before it is killed.
+    os.kill(killed, signal.SIGSTOP)
+    submitted = httpx.post(
+        f"{playground.api}/api/verification-jobs/verify",
+        json={
+            "contentHash": "0x" + "ab" * 32,
+            "registryAddress": playground.registry,
+            "manifestURI": playground.manifest,
+        },
+        timeout=10,
+        trust_env=False,
+    )
+    os.kill(killed, signal.SIGKILL)
+    job = _wait_until_ended(playground.api, submitted.raise_for_status().json()["pollUrl"])
+    assert job["status"] == "completed"
+    assert _only_worker(playground.sandbox) != killed
+    assert "worker-1 ended with code -9; starting it again" in playground.running.output
+
+
+def test_sigterm_ends_it_cleanly(sandbox: Sandbox) -> None:
+    """SIGTERM is how a service manager stops it: exit code 0, no stack, no process, no file."""
+    up = sandbox.start("up", "--port", "0", "--workers", "2")
+    up.wait_until_says("Ctrl-C stops everything")
+    up.process.terminate()
+    assert up.wait() == 0
+    assert "Traceback" not in up.output
+    sandbox.assert_nothing_left()
+
+
+def test_nothing_outlives_a_killed_one(sandbox: Sandbox) -> None:
+    """After `kill -9` of `iidq up`, Postgres, the chain, the API and the worker end by themselves."""
+    up = sandbox.start("up", "--port", "0")
+    up.wait_until_says("Ctrl-C stops everything")
+    assert len(sandbox.processes()) > 4
+    up.process.kill()
+    up.wait()
+    wait_until(lambda: not sandbox.processes(), "the end of all processes")
+
+
+def test_data_is_kept_where_asked(sandbox: Sandbox) -> None:
+    """With --data a job outlives its `iidq up`, and the next one still knows it."""
+    data = sandbox.folder / "kept"
+    seen: list[list[str]] = []
+    for _ in range(2):
+        up = sandbox.start("up", "--port", "0", "--workers", "0", "--data", str(data))
+        up.wait_until_says("Ctrl-C stops everything")
+        api = printed(up, "API")
+        if not seen:
+            httpx.post(
+                f"{api}/api/verification-jobs/verify",
+                json={
+                    "contentHash": "0x" + "cd" * 32,
+                    "registryAddress": "0x" + "1" * 40,
+                    "manifestURI": "https://example.org/m.json",
+                },
+                timeout=10,
+                trust_env=False,
+            ).raise_for_status()
+        listed = httpx.get(f"{api}/api/verification-jobs", timeout=10, trust_env=False).json()
+        seen.append([job["id"] for job in listed["jobs"]])
+        up.process.terminate()
+        assert up.wait() == 0
+    assert len(seen[0]) == 1
+    assert seen[0] == seen[1]

@@ -1,0 +1,87 @@
+"""Wake-ups: every insert is told to whoever listens, after its commit, and cheaply."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from iidq.database import open_database
+from iidq.queue import store
+from iidq.queue.batching import open_enqueuer
+from iidq.queue.listener import Announcer
+from iidq.settings import Settings
+from tests.job_rows import insert, new_job
+
+ECHO = "test_echo"
+
+
+@pytest.fixture
+async def listening(rival: Any) -> AsyncIterator[Any]:
+    """A connection that hears what workers hear."""
+    await store.listen(rival, ECHO)
+    yield rival
+
+
+async def heard_before_echo(listening: Any) -> int:
+    """How many announcements came before our own echo, which comes last."""
+    await store.echo(listening, ECHO)
+    announcements = 0
+    async with asyncio.timeout(10):
+        async for notification in listening.notifies():
+            if notification.channel == ECHO:
+                return announcements
+            announcements += 1
+    raise AssertionError("the connection ended")
+
+
+async def test_a_plain_insert_is_announced(listening: Any, sql: psycopg.Connection[Any]) -> None:
+    """Somebody who inserts in psql wakes a worker, once per statement."""
+    insert(sql, copies=10)
+    assert await heard_before_echo(listening) == 1
+
+
+async def test_an_insert_that_rolls_back_is_not(listening: Any, sql: psycopg.Connection[Any]) -> None:
+    """Nobody is woken for a row that never was."""
+    with sql.transaction(force_rollback=True):
+        insert(sql)
+    assert await heard_before_echo(listening) == 0
+
+
+async def test_enqueue_announces_nothing_by_itself(connection: Any, listening: Any) -> None:
+    """A commit that notifies takes a lock on the whole database, so our own inserts do not."""
+    await store.enqueue(connection, [new_job(), new_job()], max_attempts=3)
+    assert await heard_before_echo(listening) == 0
+    await store.announce(connection)
+    assert await heard_before_echo(listening) == 1
+
+
+async def test_silence_ends_with_its_transaction(connection: Any, listening: Any) -> None:
+    """A plain insert on the same connection is announced again."""
+    await store.enqueue(connection, [new_job()], max_attempts=3)
+    job = new_job()
+    await connection.execute(
+        'INSERT INTO "VerificationJob"(type, "contentHash", "manifestUri", "registryAddress") VALUES (%s, %s, %s, %s)',
+        [job.type.value, job.content_hash, job.manifest_uri, job.registry_address],
+    )
+    assert await heard_before_echo(listening) == 1
+
+
+async def test_many_enqueued_jobs_make_few_announcements(settings: Settings, listening: Any) -> None:
+    """Callers at the same moment share a wake-up, and after the last one a wake-up comes."""
+    async with open_database(settings, pool_size=2) as database, open_enqueuer(database, settings) as enqueuer:
+        await asyncio.gather(*(enqueuer.enqueue(new_job()) for _ in range(500)))
+        async with asyncio.timeout(10):
+            async for notification in listening.notifies(stop_after=1):
+                assert notification.channel == "iidq_jobs"
+    assert await heard_before_echo(listening) < 20
+
+
+async def test_announcements_that_cannot_be_sent_are_dropped(settings: Settings) -> None:
+    """A wake-up is a hint: without a database it is lost, nobody waits and nothing breaks."""
+    away = settings.model_copy(update={"database_url": "postgresql://iidq@/iidq?host=/nonexistent"})
+    async with open_database(away, pool_size=1) as database, Announcer(database) as announcer:
+        announcer.announce()
+        await asyncio.sleep(0)
+        announcer.announce()

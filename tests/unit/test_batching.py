@@ -1,0 +1,180 @@
+"""Group commit: many callers, one statement."""
+
+import asyncio
+import random
+from collections.abc import Sequence
+
+import pytest
+
+from iidq.queue.batching import GroupCommit
+
+
+class Refused(Exception):
+    """One item of the batch is bad."""
+
+
+class Store:
+    """Where batches go. Each write waits for ``let_through``; what it got stands in ``batches``."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.written: list[str] = []
+        self.let_through = asyncio.Event()
+        self.writes_begun = asyncio.Semaphore(0)
+
+    async def write(self, items: Sequence[str]) -> Sequence[str]:
+        self.batches.append(list(items))
+        self.writes_begun.release()
+        await self.let_through.wait()
+        if "broken" in items:
+            raise ConnectionError("the whole batch")
+        if bad := [item for item in items if item.startswith("bad")]:
+            raise Refused(bad[0])
+        self.written.extend(items)
+        return [f"{item}!" for item in items]
+
+
+def submit(commits: GroupCommit[str, str], *items: str) -> list[asyncio.Task[str]]:
+    return [asyncio.create_task(commits.submit(item)) for item in items]
+
+
+async def test_items_during_a_flight_share_the_next_batch() -> None:
+    """The first item goes at once and alone; all that come meanwhile go together, in the order they came."""
+    store = Store()
+    commits = GroupCommit(store.write)
+    first = submit(commits, "a")
+    await store.writes_begun.acquire()
+    others = submit(commits, "b", "c", "d")
+    await asyncio.sleep(0)
+    store.let_through.set()
+    assert await asyncio.gather(*first, *others) == ["a!", "b!", "c!", "d!"]
+    assert store.batches == [["a"], ["b", "c", "d"]]
+
+
+async def test_a_caller_returns_after_its_own_commit_alone() -> None:
+    """No answer before the write of one's own batch is over."""
+    store = Store()
+    [caller] = submit(GroupCommit(store.write), "a")
+    await store.writes_begun.acquire()
+    assert not caller.done()
+    store.let_through.set()
+    assert await caller == "a!"
+    assert store.written == ["a"]
+
+
+async def test_batches_are_bounded_and_one_at_a_time() -> None:
+    """However many wait, no statement carries more than the largest batch, and order is kept."""
+    store = Store()
+    store.let_through.set()
+    commits = GroupCommit(store.write, largest_batch=10)
+    items = [str(number) for number in range(95)]
+    answers = await asyncio.gather(*submit(commits, *items))
+    assert answers == [f"{item}!" for item in items]
+    assert store.written == items
+    assert max(len(batch) for batch in store.batches) == 10
+
+
+async def test_one_bad_item_fails_alone() -> None:
+    """Where the store blames one item, the others of its batch are written all the same."""
+    store = Store()
+    commits = GroupCommit(store.write, blames_one_item=(Refused,))
+    first = submit(commits, "a")
+    await store.writes_begun.acquire()
+    others = submit(commits, "b", "bad", "c")
+    await asyncio.sleep(0)
+    store.let_through.set()
+    answers = await asyncio.gather(*first, *others, return_exceptions=True)
+    assert answers[:2] == ["a!", "b!"]
+    assert isinstance(answers[2], Refused)
+    assert answers[3] == "c!"
+    assert store.written == ["a", "b", "c"]
+
+
+async def test_another_error_goes_to_the_whole_batch_and_no_further() -> None:
+    """All callers of a batch that could not be written are told so; the next batch is written."""
+    store = Store()
+    commits = GroupCommit(store.write, blames_one_item=(Refused,))
+    first = submit(commits, "a")
+    await store.writes_begun.acquire()
+    second = submit(commits, "b", "broken")
+    await asyncio.sleep(0)
+    store.let_through.set()
+    answers = await asyncio.gather(*first, *second, return_exceptions=True)
+    assert answers[0] == "a!"
+    assert [type(answer) for answer in answers[1:]] == [ConnectionError, ConnectionError]
+    assert await commits.submit("later") == "later!"
+
+
+async def test_a_cancelled_caller_disturbs_nobody() -> None:
+    """Whoever gives up waiting leaves the others' answers, and its own item's write, as they are."""
+    store = Store()
+    commits = GroupCommit(store.write)
+    first = submit(commits, "a")
+    await store.writes_begun.acquire()
+    gone, stays = submit(commits, "b", "c")
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.sleep(0)
+    store.let_through.set()
+    assert await asyncio.gather(*first, stays) == ["a!", "c!"]
+    assert gone.cancelled()
+    assert store.written == ["a", "b", "c"]
+
+
+async def test_close_waits_for_everything_submitted() -> None:
+    """After close, all is written; close of an idle one returns at once."""
+    store = Store()
+    commits = GroupCommit(store.write)
+    await commits.close()
+    callers = submit(commits, "a", "b")
+    await store.writes_begun.acquire()
+    closing = asyncio.create_task(commits.close())
+    await asyncio.sleep(0)
+    assert not closing.done()
+    store.let_through.set()
+    await closing
+    assert sorted(store.written) == ["a", "b"]
+    assert all(caller.done() for caller in callers) or await asyncio.gather(*callers) == ["a!", "b!"]
+
+
+async def test_a_cancelled_writer_leaves_no_caller_waiting() -> None:
+    """At shutdown every caller is released, also those of a batch that was being written item by item."""
+    store = Store()
+
+    async def write(items: Sequence[str]) -> Sequence[str]:
+        if len(items) > 1:
+            raise Refused
+        return await store.write(items)
+
+    commits = GroupCommit(write, blames_one_item=(Refused,))
+    callers = submit(commits, "a", "b", "c")
+    await store.writes_begun.acquire()
+    [writer] = [task for task in asyncio.all_tasks() if task is not asyncio.current_task() and task not in callers]
+    writer.cancel()
+    answers = await asyncio.wait_for(asyncio.gather(*callers, return_exceptions=True), timeout=5)
+    assert [type(answer) for answer in answers] == [asyncio.CancelledError] * 3
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_every_item_is_answered_once(seed: int) -> None:
+    """Under any interleaving each caller gets its own item's answer, and each item is written exactly once."""
+    chance = random.Random(seed)
+    written: list[int] = []
+
+    async def write(items: Sequence[int]) -> Sequence[int]:
+        for _ in range(chance.randrange(4)):
+            await asyncio.sleep(0)
+        if len(items) > 1 and chance.random() < 0.3:
+            raise Refused
+        written.extend(items)
+        return [-item for item in items]
+
+    commits = GroupCommit(write, blames_one_item=(Refused,), largest_batch=7)
+
+    async def call(item: int) -> int:
+        for _ in range(chance.randrange(20)):
+            await asyncio.sleep(0)
+        return await commits.submit(item)
+
+    assert await asyncio.gather(*(call(item) for item in range(200))) == [-item for item in range(200)]
+    assert sorted(written) == list(range(200))
