@@ -4,7 +4,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.bench import Measurement
-from benchmarks.figures import adverse, drain, enqueue, floor, latency, mixed
+from benchmarks.figures import (
+    adverse,
+    drain,
+    enqueue,
+    floor,
+    http_load,
+    idle,
+    latency,
+    mixed,
+    readers,
+    upload,
+    verify,
+    whole_way,
+)
 
 Reference = str | float
 
@@ -25,6 +38,8 @@ def _to(*figures: str) -> dict[str, Reference]:
 
 
 _RATE = "jobs/s"
+_REQUESTS = "requests/s"
+_SPEED = "Gbit/s"
 
 FIGURES: Sequence[Figure] = (
     Figure("floor_insert16", _RATE, "floor", floor.insert16),
@@ -41,6 +56,27 @@ FIGURES: Sequence[Figure] = (
     Figure("proofs", _RATE, "adverse", adverse.proofs, _to("drain1", "floor_batch")),
     Figure("horizon", _RATE, "adverse", adverse.horizon, _to("drain1", "floor_batch")),
     Figure("mixed", _RATE, "mixed", mixed.mixed, {"ideal": mixed.IDEAL_PER_SECOND}),
+    Figure("idle_statements_per_poll", "statements", "idle", idle.idle),
+    Figure("idle_cpu_percent", "% of a core", "idle", idle.idle),
+    Figure("read_stats_p99_ms", "ms", "read", readers.readers),
+    Figure("read_page1_p99_ms", "ms", "read", readers.readers),
+    Figure("read_page10000_p99_ms", "ms", "read", readers.readers, _to("read_page1_p99_ms")),
+    Figure("read_job_p99_ms", "ms", "read", readers.readers),
+    Figure("web3_cpu_ms", "ms/job", "verify", verify.with_web3),
+    Figure("web3_per_s", _RATE, "verify", verify.with_web3),
+    Figure("verify_cpu_ms", "ms/job", "verify", verify.verify, _to("web3_cpu_ms")),
+    Figure("verify_per_s", _RATE, "verify", verify.verify, _to("web3_per_s")),
+    Figure("http_bare", _REQUESTS, "http", http_load.bare),
+    Figure("http_submit", _REQUESTS, "http", http_load.submit, _to("http_bare")),
+    Figure("http_get", _REQUESTS, "http", http_load.get, _to("http_bare")),
+    Figure("http_get_p99_ms", "ms", "http", http_load.get),
+    Figure("post_to_completed_p50_ms", "ms", "http", whole_way.post_to_completed),
+    Figure("post_to_completed_p99_ms", "ms", "http", whole_way.post_to_completed),
+    Figure("sha256_gbps", _SPEED, "upload", upload.sha256),
+    Figure("upload_gbps", _SPEED, "upload", upload.upload, _to("sha256_gbps")),
+    Figure("upload8_gbps", _SPEED, "upload", upload.upload, _to("sha256_gbps", "upload_gbps")),
+    Figure("upload_memory_mib", "MiB", "upload", upload.upload),
+    Figure("upload8_memory_mib", "MiB", "upload", upload.upload),
 )
 
 

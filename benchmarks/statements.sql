@@ -92,3 +92,7 @@ VACUUM ANALYZE floor_job;
 -- By "VerificationJob_running".
 SELECT array_agg(id) AS ids, array_agg(attempt) AS attempts, count(*) AS held
 FROM "VerificationJob" WHERE "workerId" IS NOT NULL AND "workerId" = %(worker_id)s;
+
+-- name: ended_ok
+SELECT count(*) FROM "VerificationJob"
+WHERE "completedAt" > %(since)s AND status = 'completed' AND result ->> 'status' = 'OK';

@@ -3,13 +3,13 @@
 import argparse
 import asyncio
 import hashlib
-import json
 import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks.processes.lines import Lines, run
+from benchmarks.samples import REGISTRY, read_samples
 from iidq.database import open_database
 from iidq.logs import configure_logging
 from iidq.queue import store
@@ -31,9 +31,8 @@ def jobs_from(path: Path | None, count: int) -> Iterable[NewJob]:
     if path is None:
         yield from (job(number) for number in range(count))
         return
-    for line in path.read_text().splitlines()[:count]:
-        sample = json.loads(line)
-        yield NewJob(JobType.VERIFY, sample["contentHash"], sample["manifestUri"], sample["registryAddress"])
+    for sample in read_samples(path)[:count]:
+        yield NewJob(JobType.VERIFY, sample.content_hash, sample.manifest_uri, REGISTRY)
 
 
 async def enqueue(jobs: Iterable[NewJob], tasks: int) -> None:

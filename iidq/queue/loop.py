@@ -139,6 +139,9 @@ class WorkLoop:
         self._first_responder = seen.first_responder
         if seen.next_event_seconds is not None:
             self._next_sweep = min(self._next_sweep, now + seen.next_event_seconds + 0.01)
+        if max(seen.promoted, len(seen.expired)) >= upkeep.SWEEP_BATCH:
+            # A full batch: more of the kind is due already, and no event will tell.
+            self._next_sweep = now
         if seen.waiting or seen.promoted or seen.expired:
             self._work_may_wait = True
 
@@ -213,7 +216,8 @@ class WorkLoop:
         fence = (job.id, job.attempt)
 
         def progress(percent: int) -> None:
-            running.progress = max(running.progress, percent)
+            # 100 is the stored result's; a step out of range would spoil the report of all running jobs.
+            running.progress = max(running.progress, min(percent, 99))
             self._progressed[fence] = running.progress
 
         logs.attempt_started(job.id, job.attempt, job.type)

@@ -9,7 +9,7 @@ from iidq.queue import store
 from iidq.queue.store import Sweep, WorkerSigns
 from iidq.settings import Settings
 
-_SWEEP_BATCH = 1000
+SWEEP_BATCH = 1000
 _PURGE_BATCH = 1000
 _PURGE_INTERVAL_SECONDS = 60.0
 _BETWEEN_BATCHES_SECONDS = 0.05
@@ -18,7 +18,7 @@ _DAY_SECONDS = 86_400.0
 
 async def sweep(database: Database, signs: WorkerSigns) -> Sweep:
     """One bounded sweep; tells what it did and when the next event falls due."""
-    seen = await database.run(lambda connection: store.sweep(connection, signs, batch=_SWEEP_BATCH))
+    seen = await database.run(lambda connection: store.sweep(connection, signs, batch=SWEEP_BATCH))
     for job_id, attempt, status in seen.expired:
         logs.lease_expired(job_id, attempt, status)
     return seen

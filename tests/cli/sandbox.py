@@ -47,12 +47,12 @@ class Running:
         wait_until(said, f"{text!r} in the output")
         assert text in self.output, self.output
 
-    def interrupt(self, *, whole_group: bool) -> None:
-        """SIGINT to the process group, as Ctrl-C in a terminal does, or to the process alone, as `kill -INT`."""
+    def interrupt(self, number: signal.Signals = signal.SIGINT, *, whole_group: bool) -> None:
+        """A signal to the process group, as Ctrl-C in a terminal does, or to the process alone, as `kill` does."""
         if whole_group:
-            os.killpg(self.process.pid, signal.SIGINT)
+            os.killpg(self.process.pid, number)
         else:
-            self.process.send_signal(signal.SIGINT)
+            self.process.send_signal(number)
 
     def wait(self) -> int:
         """The exit code; fails the test with the output if there is none in time."""

@@ -1,6 +1,7 @@
 """`iidq demo`: the right verdicts on real parts, and nothing left behind however it ends."""
 
 import re
+import signal
 import sys
 from collections.abc import Callable
 
@@ -32,23 +33,25 @@ def test_two_at_once_show_every_verdict(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize(
-    ("moment", "whole_group", "times"),
+    ("moment", "whole_group", "signals"),
     [
-        pytest.param(_exists("iidq-*/postgres/data"), False, 1, id="while Postgres is made"),
-        pytest.param(_exists("iidq-*/postgres/.s.PGSQL.*"), True, 1, id="while migrations run"),
-        pytest.param(_exists("iidq-*/api.log"), True, 2, id="while the API starts, twice"),
-        pytest.param(_says("Running: "), True, 1, id="while jobs run, Ctrl-C"),
-        pytest.param(_says("Running: "), False, 1, id="while jobs run, kill -INT"),
+        pytest.param(_exists("iidq-*/postgres/data"), False, [signal.SIGINT], id="while Postgres is made"),
+        pytest.param(
+            _exists("iidq-*/postgres/.s.PGSQL.*"), True, [signal.SIGHUP], id="while migrations run, terminal closed"
+        ),
+        pytest.param(_exists("iidq-*/api.log"), True, [signal.SIGINT, signal.SIGINT], id="while the API starts, twice"),
+        pytest.param(_says("Running: "), True, [signal.SIGINT], id="while jobs run, Ctrl-C"),
+        pytest.param(_says("Running: "), False, [signal.SIGINT], id="while jobs run, kill -INT"),
     ],
 )
 def test_interrupted_leaves_nothing(
-    sandbox: Sandbox, moment: Callable[[Sandbox, Running], bool], whole_group: bool, times: int
+    sandbox: Sandbox, moment: Callable[[Sandbox, Running], bool], whole_group: bool, signals: list[signal.Signals]
 ) -> None:
     """Ctrl-C at any moment, also an impatient one, ends the demo without a stack, a process or a file left."""
     demo = sandbox.start("demo")
     wait_until(lambda: moment(sandbox, demo) or demo.process.poll() is not None, "the moment to interrupt")
-    for _ in range(times):
-        demo.interrupt(whole_group=whole_group)
+    for number in signals:
+        demo.interrupt(number, whole_group=whole_group)
     # It may just have come to its end by itself.
     assert demo.wait() == 130 or "Every verdict is the expected one." in demo.output
     assert "Traceback" not in demo.output

@@ -1,0 +1,109 @@
+"""iidq's own programs as they are deployed, and bare servers beside them: started, ready, ended."""
+
+import contextlib
+import http.client
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from iidq.embedded.lifetime import die_with_parent
+
+_START_SECONDS = 30.0
+_STOP_SECONDS = 40.0
+
+
+class ServiceFailed(Exception):
+    """A program did not answer in time; the message carries the end of its log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A server that answers on 127.0.0.1."""
+
+    port: int
+    pid: int
+
+    @property
+    def url(self) -> str:
+        """Its base URL."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def memory_mib(self) -> float:
+        """Resident memory, as Linux tells it."""
+        fields = Path(f"/proc/{self.pid}/status").read_text().split()
+        return int(fields[fields.index("VmRSS:") + 1]) / 1024
+
+    def post(self, path: str, body: str) -> tuple[int, bytes]:
+        """Send JSON on a connection of its own."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        with contextlib.closing(connection):
+            connection.request("POST", path, body, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+
+
+@contextlib.contextmanager
+def serving(module: Sequence[str], environment: Mapping[str, str], log_path: Path, path: str) -> Iterator[Serving]:
+    """``python -m MODULE… FD`` on a new port, ready when ``path`` is answered without a server error."""
+    # With the protocol named, asyncio sets TCP_NODELAY on what it accepts.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(2048)
+        port = listener.getsockname()[1]
+        arguments = [*module, str(listener.fileno())]
+        with program(arguments, environment, log_path, keep_open=listener.fileno()) as process:
+            _wait_until_ready(port, path, process, log_path)
+            yield Serving(port, process.pid)
+
+
+@contextlib.contextmanager
+def program(
+    module: Sequence[str], environment: Mapping[str, str], log_path: Path, *, keep_open: int | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """``python -m MODULE…``, its output in a file; ended with SIGTERM."""
+    with log_path.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *module],
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=[] if keep_open is None else [keep_open],
+            start_new_session=True,
+            preexec_fn=die_with_parent(9),
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextlib.contextmanager
+def api(environment: Mapping[str, str], log_path: Path) -> Iterator[Serving]:
+    """``iidq serve`` as it is deployed, rate limits off."""
+    unlimited = {"RATE_LIMIT_SUBMIT_PER_MINUTE": "0", "RATE_LIMIT_READ_PER_MINUTE": "0"}
+    with serving(["iidq", "serve", "--fd"], {**unlimited, **environment}, log_path, "/readyz") as running:
+        yield running
+
+
+def _wait_until_ready(port: int, path: str, process: subprocess.Popen[bytes], log_path: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+            with contextlib.closing(connection):
+                connection.request("GET", path)
+                if connection.getresponse().status < 500:
+                    return
+        time.sleep(0.02)
+    raise ServiceFailed(f"no answer from port {port}:\n{log_path.read_text(errors='replace')[-2000:]}")
