@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import time
@@ -24,7 +25,9 @@ class ChildFailed(Exception):
 class Child:
     """``python -m benchmarks.processes.<name>``; leaving the ``with`` block ends it."""
 
-    def __init__(self, name: str, arguments: Sequence[object] = (), environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, name: str, arguments: Sequence[object] = (), environment: Mapping[str, str] | None = None
+    ) -> None:
         self.name = name
         self.process = subprocess.Popen(
             [sys.executable, "-m", f"benchmarks.processes.{name}", *map(str, arguments)],
@@ -32,7 +35,7 @@ class Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
-            preexec_fn=die_with_parent(9),
+            preexec_fn=die_with_parent(signal.SIGKILL),
         )
         assert self.process.stdin is not None and self.process.stdout is not None
         self._stdin, self._stdout = self.process.stdin, self.process.stdout
@@ -104,7 +107,9 @@ class Child:
             yield line.decode()
 
 
-def call(name: str, arguments: Sequence[object], environment: Mapping[str, str], timeout_seconds: float) -> dict[str, Any]:
+def call(
+    name: str, arguments: Sequence[object], environment: Mapping[str, str], timeout_seconds: float
+) -> dict[str, Any]:
     """Run a program that needs no steering to its end and return its result."""
     with Child(name, arguments, environment) as child:
         child.ready()

@@ -23,7 +23,7 @@ class Options:
     latency_jobs: int = 300
     latency_gap_ms: float = 20.0
     mixed_jobs: int = 1_200
-    idle_seconds: float = 20.0
+    idle_seconds: float = 30.0
     verify_jobs: int = 4_000
     http_seconds: float = 5.0
     http_connections: int = 64
@@ -99,7 +99,9 @@ def parse(arguments: Sequence[str], names: str) -> Request:
     parser.add_argument("figures", nargs="*", metavar="FIGURE", help="figures or groups; all without any")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument("--quick", action="store_true", help="small sizes, one run: does everything work?")
-    parser.add_argument("--peers", default="", metavar="NAMES", help="comma-separated peers to measure in the same rounds")
+    parser.add_argument(
+        "--peers", default="", metavar="NAMES", help="comma-separated peers to measure in the same rounds"
+    )
     parser.add_argument("--peers-folder", type=Path, metavar="DIR", help="where the peers' bench.py is")
     for field in fields(Options):
         default = getattr(Options(), field.name)

@@ -54,7 +54,8 @@ def measure(bench: Bench, figures: Sequence[Figure], beside: Peers, progress: Co
             for name, value in beside.measure(values):
                 runs[name].append(value)
                 progress.print(f"  round {number}  {name} {shown(value)}", highlight=False)
-    units = {figure.name: figure.unit for figure in (*figures, *beside.figures)}
+    units = {figure.name: figure.unit for figure in figures}
+    units |= {figure.name: figure.unit for figure in beside.figures}
     return [Record(name, units[name], tuple(values)) for name, values in runs.items() if values]
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -75,7 +76,7 @@ def program(
             stderr=log,
             pass_fds=[] if keep_open is None else [keep_open],
             start_new_session=True,
-            preexec_fn=die_with_parent(9),
+            preexec_fn=die_with_parent(signal.SIGKILL),
         )
     try:
         yield process

@@ -89,8 +89,10 @@ INSERT INTO floor_job (payload) SELECT '{"n": 1}' FROM generate_series(1, %(rows
 VACUUM ANALYZE floor_job;
 
 -- name: held_by
--- By "VerificationJob_running".
-SELECT array_agg(id) AS ids, array_agg(attempt) AS attempts, count(*) AS held
+-- What one worker holds, by "VerificationJob_running", with the outcomes that are to be stored for it.
+SELECT array_agg(id) AS ids,
+  '[' || string_agg(format('{"id": "%%s", "attempt": %%s, "status": "completed", "result": %%s}', id, attempt, %(result)s::text), ',') || ']'
+    AS outcomes
 FROM "VerificationJob" WHERE "workerId" IS NOT NULL AND "workerId" = %(worker_id)s;
 
 -- name: ended_ok

@@ -3,6 +3,8 @@ DROP DOMAIN job_type;
 DROP DOMAIN content_hash;
 DROP DOMAIN contract_address;
 DROP DOMAIN chain_id;
+DROP DOMAIN attempt_limit;
+DROP DOMAIN percent;
 DROP FUNCTION verification_job_set_ready();
 DROP FUNCTION verification_job_announce();
 DROP FUNCTION new_job_id();

@@ -60,9 +60,7 @@ def timed_drain(
     """As :func:`drain`; raises :class:`DrainFailed` unless each job ended completed within the limit."""
     environment = {"DATABASE_URL": url, "WORKER_CONCURRENCY": str(concurrency)}
     with contextlib.ExitStack() as stack:
-        children = [
-            stack.enter_context(Child("worker", ["--pause-ms", pause_ms], environment)) for _ in range(workers)
-        ]
+        children = [stack.enter_context(Child("worker", ["--pause-ms", pause_ms], environment)) for _ in range(workers)]
         for child in children:
             child.ready()
         watcher = stack.enter_context(psycopg.connect(url, autocommit=True))

@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
-from importlib.resources import files
+from importlib.resources import as_file, files
 from pathlib import Path
 
 import psycopg
@@ -18,7 +18,10 @@ from iidq.queue.queries import QUERIES
 
 _BATCH = 100
 _PSYCOPG_PARAMETER = re.compile(r"%\((\w+)\)[sb]")
+_COMMENT = re.compile(r"--[^\n]*")
 _RATE = re.compile(r"^tps = ([0-9.]+)", re.MULTILINE)
+# With -r: milliseconds, failures, and the statement's first line.
+_LATENCY = re.compile(r"^ +([0-9]+\.[0-9]+) +\d+ ", re.MULTILINE)
 _WORKER = "pgbench"
 # What a drain's handler returns. After each colon a space: pgbench takes a colon and a letter for a variable.
 _RESULT = json.dumps(
@@ -45,7 +48,9 @@ def insert16(bench: Bench) -> dict[str, float]:
     """One row per transaction, 16 clients."""
     with bench.server.empty_database() as url, _script("insert.sql") as script:
         _make_table(url, 0)
-        rate = _pgbench(url, script, "-c", "16", "-j", "2", "-T", f"{max(1, round(bench.options.floor_seconds))}")
+        rate = _transactions_per_second(
+            url, script, "-c", "16", "-j", "2", "-T", f"{max(1, round(bench.options.floor_seconds))}"
+        )
     return {"floor_insert16": rate}
 
 
@@ -54,22 +59,23 @@ def batch(bench: Bench) -> dict[str, float]:
     rows = bench.options.floor_rows
     with bench.server.empty_database() as url, _script("claim_and_complete.sql") as script:
         _make_table(url, rows)
-        rate = _pgbench(url, script, "-c", "1", "-t", f"{max(1, rows // _BATCH)}")
+        rate = _transactions_per_second(url, script, "-c", "1", "-t", f"{max(1, rows // _BATCH)}")
     return {"floor_batch": rate * _BATCH}
 
 
 def same_statements(bench: Bench) -> dict[str, float]:
-    """iidq's claim and its outcome statement over the rows of a drain, one after the other, one client.
+    """The very statements of claim and outcome over the rows of a drain, one after the other, one client.
 
-    The batch is the drain's; between the two stands a look-up of what was claimed, for pgbench keeps no arrays.
+    The batch is the drain's. pgbench has to look up what was claimed in between; that time is not counted.
     """
     jobs = bench.options.jobs
     size = min(bench.options.concurrency, jobs)
+    script = bench.server.scratch / "same_statements.sql"
+    script.write_text(_own_statements(size))
     with filled(bench, jobs) as url:
-        script = bench.server.scratch / "same_statements.sql"
-        script.write_text(_own_statements(size))
-        rate = _pgbench(url, script, "-c", "1", "-t", f"{max(1, jobs // size)}")
-    return {"floor_same": rate * size}
+        said = _pgbench(url, script, "-r", "-c", "1", "-t", f"{max(1, jobs // size)}")
+    claim_ms, _look_up_ms, store_ms = (float(each) for each in _LATENCY.findall(said))
+    return {"floor_same": size * 1000 / (claim_ms + store_ms)}
 
 
 def _make_table(url: str, rows: int) -> None:
@@ -82,43 +88,40 @@ def _make_table(url: str, rows: int) -> None:
 
 @contextlib.contextmanager
 def _script(name: str) -> Iterator[Path]:
-    from importlib.resources import as_file
-
     with as_file(files("benchmarks").joinpath("pgbench", name)) as path:
         yield path
 
 
-def _pgbench(url: str, script: Path, *arguments: str) -> float:
-    """Transactions per second, connecting not counted."""
+def _pgbench(url: str, script: Path, *arguments: str) -> str:
     done = subprocess.run(
         [pgbench(), "-n", "-M", "prepared", "-f", script, *arguments, url],
         capture_output=True,
         text=True,
         env={**os.environ, "LC_ALL": "C"},
     )
-    found = _RATE.search(done.stdout)
-    if done.returncode or not found:
+    if done.returncode or not _RATE.search(done.stdout):
         raise PgbenchFailed(done.stderr.strip()[-2000:])
-    return float(found[1])
+    return done.stdout
+
+
+def _transactions_per_second(url: str, script: Path, *arguments: str) -> float:
+    """Connecting not counted."""
+    [rate] = _RATE.findall(_pgbench(url, script, *arguments))
+    return float(rate)
 
 
 def _own_statements(size: int) -> str:
-    """A pgbench script: claim, look up what is held, complete it."""
+    """A pgbench script: claim, look up what is held and how it ended, store that."""
     values = {
         "worker_id": f"'{_WORKER}'",
         "slots": str(size),
         "lease_seconds": "30",
         "ids": ":ids",
-        "attempts": ":attempts",
-        "statuses": "array_fill('completed'::text, ARRAY[:held::int])",
-        "results": f"array_fill('{_RESULT}'::text, ARRAY[:held::int])",
-        "failures": "array_fill(NULL::text, ARRAY[:held::int])",
-        "delays_seconds": "array_fill(NULL::float8, ARRAY[:held::int])",
+        "outcomes": ":outcomes",
+        "result": f"'{_RESULT}'",
     }
-    statements = [
-        _PSYCOPG_PARAMETER.sub(lambda match: values[match[1]], QUERIES[name].decode())
-        for name in ("claim", "store_outcomes")
-    ]
-    claim, store = (re.sub(r"--[^\n]*", "", text) for text in statements)
-    held = STATEMENTS["held_by"].decode().replace("%(worker_id)s", f"'{_WORKER}'")
-    return f"{claim};\n{held} \\gset\n{store};\n"
+    claim, look_up, store = (
+        _COMMENT.sub("", _PSYCOPG_PARAMETER.sub(lambda match: values[match[1]], statement.decode())).replace("%%", "%")
+        for statement in (QUERIES["claim"], STATEMENTS["held_by"], QUERIES["store_outcomes"])
+    )
+    return f"{claim};\n{look_up} \\gset\n{store};\n"

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from benchmarks.bench import Bench
 from benchmarks.child import call
 from benchmarks.figures.drain import timed_drain
-from benchmarks.processes.load import REGISTRY
 from benchmarks.record import quantile
-from benchmarks.service import Serving, ServiceFailed, api, serving
+from benchmarks.samples import REGISTRY
+from benchmarks.service import ServiceFailed, Serving, api, serving
 
 JOBS_PATH = "/api/verification-jobs"
 # No request of these figures reaches a chain.

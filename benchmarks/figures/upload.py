@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.bench import Bench
-from benchmarks.processes.load import REGISTRY
+from benchmarks.samples import REGISTRY
 from benchmarks.service import Serving, api
 
 AT_ONCE = 8

@@ -59,7 +59,10 @@ def verify(bench: Bench) -> dict[str, float]:
         call("enqueuer", arguments, {"DATABASE_URL": url}, timeout_seconds=600)
         settle(url)
         environment = {"DATABASE_URL": url, "WORKER_CONCURRENCY": str(CONCURRENCY), **sources.environment}
-        with Child("worker", ["--handler", "verify"], environment) as worker, psycopg.connect(url, autocommit=True) as watcher:
+        with (
+            Child("worker", ["--handler", "verify"], environment) as worker,
+            psycopg.connect(url, autocommit=True) as watcher,
+        ):
             worker.ready()
             [(since,)] = execute(url, STATEMENTS["clock"])
             seconds = time_until_drained([worker], watcher, jobs, bench.options.limit_seconds)

@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable
+from typing import cast
 from urllib.parse import urlsplit
 
 from benchmarks.processes.lines import Lines, run
@@ -30,8 +31,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by asyncio."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are no subclass of asyncio's.
+        self._transport = cast("asyncio.Transport", transport)
         self._send()
 
     def data_received(self, data: bytes) -> None:
@@ -109,7 +110,7 @@ def gets(host: str, path: str) -> Callable[[], bytes]:
 async def load(url: str, method: str, connections: int, seconds: float, per_second: float) -> None:
     """Load one URL; tell requests per second and every request's milliseconds."""
     parts = urlsplit(url)
-    assert parts.hostname is not None
+    assert parts.hostname is not None and parts.port is not None
     path = parts.path + (f"?{parts.query}" if parts.query else "")
     request = (posts if method == "POST" else gets)(parts.netloc, path)
     lines = Lines()
@@ -133,6 +134,8 @@ if __name__ == "__main__":
     parser.add_argument("--method", choices=["GET", "POST"], default="GET")
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=5)
-    parser.add_argument("--per-second", type=float, default=0, help="a beat for all connections together; 0: as fast as can be")
+    parser.add_argument(
+        "--per-second", type=float, default=0, help="a beat for all connections together; 0: as fast as can be"
+    )
     chosen = parser.parse_args()
     run(load(chosen.url, chosen.method, chosen.connections, chosen.seconds, chosen.per_second))

@@ -7,7 +7,7 @@ import argparse
 import asyncio
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from benchmarks.processes.lines import Lines, run
 from benchmarks.samples import BLOCK_HASH, BLOCK_NUMBER, BLOCK_TIME, CHAIN_ID, Sample, abi_entry, read_samples
@@ -27,8 +27,8 @@ class Upstreams(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by asyncio."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are no subclass of asyncio's.
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         """Called by asyncio: answer every request that is complete."""
@@ -58,7 +58,8 @@ class Upstreams(asyncio.Protocol):
             media_type = b"application/vnd.ipld.raw"
         assert self._transport is not None
         self._transport.write(
-            b"HTTP/1.1 %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s" % (status, media_type, len(content), content)
+            b"HTTP/1.1 %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s"
+            % (status, media_type, len(content), content)
         )
 
     def _call(self, call: dict[str, Any]) -> dict[str, Any]:

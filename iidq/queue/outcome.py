@@ -12,6 +12,9 @@ from iidq.queue.job import ClaimedJob, JobStatus
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
+_STRICT = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """The end of one attempt. ``status`` queued without a failure is a release; with one it is a retry.
@@ -60,7 +63,7 @@ class Outcome:
 
 def encode_result(result: Mapping[str, Any]) -> str:
     """JSON text that jsonb takes: no NaN; NUL and halves of surrogate pairs, which JSON allows, become U+FFFD."""
-    text = json.dumps(result, separators=(",", ":"), allow_nan=False)
+    text = _STRICT.encode(result)
     if "\\u" in text:
         return json.dumps(_storable(json.loads(text)), separators=(",", ":"))
     return text

@@ -92,11 +92,17 @@ RETURNING job.id, job.attempt;
 
 -- name: report_progress
 -- Coalesced progress of running jobs, by "VerificationJob_pkey"; it never goes backwards within an attempt.
+-- About the shape, see store_outcomes.
+WITH mine AS MATERIALIZED (
+  SELECT *, 'processing' AS status, %(worker_id)s::text AS worker_id
+  FROM jsonb_to_recordset(%(progress)s::jsonb) AS told(id uuid, attempt int, progress int)
+)
 UPDATE "VerificationJob" AS job
 SET progress = greatest(job.progress, mine.progress), "updatedAt" = now()
-FROM jsonb_to_recordset(%(progress)s::jsonb) AS mine(id uuid, attempt int, progress int)
+FROM mine
 WHERE job.id = ANY (%(ids)b::uuid[])
-  AND job.id = mine.id AND job.attempt = mine.attempt AND job.status = 'processing' AND job."workerId" = %(worker_id)s
+  AND job.id = mine.id AND job.attempt = mine.attempt
+  AND job.status = mine.status AND job."workerId" = mine.worker_id
   AND (SELECT set_config('synchronous_commit', 'off', true)) IS NOT NULL
 RETURNING job.id, job.attempt;
 
@@ -106,7 +112,13 @@ RETURNING job.id, job.attempt;
 -- must still hold, else the lease was lost and the outcome is dropped. The worker is part of it because a claim that
 -- a crash undid can give the same attempt number out twice. By "VerificationJob_pkey", and by id as renew does: an
 -- outcome that waits behind a renewal must still be stored.
-WITH stored AS (
+-- Status and worker are compared as columns of the batch: as constants they make the planner expect one row, and it
+-- then compares each row with each outcome (70 ms per 500 instead of 12).
+WITH mine AS MATERIALIZED (
+  SELECT *, 'processing' AS held_status, %(worker_id)s::text AS held_by
+  FROM jsonb_to_recordset(%(outcomes)s::jsonb)
+    AS told(id uuid, attempt int, status text, result jsonb, failure text, delay_seconds float8)
+), stored AS (
   UPDATE "VerificationJob" AS job
   SET status = mine.status,
       ready = mine.status = 'queued' AND coalesce(mine.delay_seconds, 0) = 0,
@@ -121,10 +133,10 @@ WITH stored AS (
         ELSE now() + make_interval(secs => mine.delay_seconds) END,
       "completedAt" = CASE WHEN mine.status <> 'queued' THEN now() END,
       "leaseUntil" = NULL, "workerId" = NULL, "updatedAt" = now()
-  FROM jsonb_to_recordset(%(outcomes)s::jsonb)
-         AS mine(id uuid, attempt int, status text, result jsonb, failure text, delay_seconds float8)
+  FROM mine
   WHERE job.id = ANY (%(ids)b::uuid[])
-    AND job.id = mine.id AND job.attempt = mine.attempt AND job.status = 'processing' AND job."workerId" = %(worker_id)s
+    AND job.id = mine.id AND job.attempt = mine.attempt
+    AND job.status = mine.held_status AND job."workerId" = mine.held_by
     AND (SELECT set_config('iidq.writer', 'on', true)) IS NOT NULL
   RETURNING job.id, job.attempt, job.status, job.ready
 ), counted AS (
@@ -134,7 +146,8 @@ WITH stored AS (
          count(*) FILTER (WHERE status = 'completed'), count(*) FILTER (WHERE status = 'failed')
   FROM stored HAVING count(*) > 0
 )
-SELECT id, attempt FROM stored;
+-- The lost ones: hardly ever any, where the stored ones would be as many rows as went in.
+SELECT mine.id FROM mine WHERE NOT EXISTS (SELECT FROM stored WHERE stored.id = mine.id);
 
 -- name: sweep
 -- What a worker does at every poll, in one statement; an idle worker's only one. It says that it lives, and looks

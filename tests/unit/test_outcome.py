@@ -16,7 +16,7 @@ any_text = st.text(st.characters())
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | any_text
 results = st.dictionaries(
     any_text,
-    st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(any_text, inner), max_leaves=20),
+    st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(any_text, inner), max_leaves=6),
 )
 clean_text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 

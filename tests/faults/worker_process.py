@@ -1,0 +1,56 @@
+"""The real worker program with another handler: what a job does is written in its manifest's address.
+
+Each execution is first written down in the table ``execution``, so that tests count what was really run.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from typing import Any
+
+import psycopg
+
+from iidq import worker
+from iidq.queue.execution import Handler, Progress
+from iidq.queue.job import ClaimedJob
+
+
+def handler_for(_verifier: object) -> Handler:
+    """``test:<what>:<seconds>``: sleep so long, or with ``hold`` only at the first attempt, or with ``kill`` die."""
+    ledger = asyncio.Lock()
+
+    async def handle(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
+        async with ledger:
+            await _write_down(job)
+        progress(10)
+        _, what, seconds = job.manifest_uri.split(":")
+        match what:
+            case "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "hold" if job.attempt > 1:
+                pass
+            case _:
+                await asyncio.sleep(float(seconds))
+        return {"status": "OK", "attempt": job.attempt, "pid": os.getpid()}
+
+    return handle
+
+
+async def _write_down(job: ClaimedJob) -> None:
+    """Waits for the database as long as it is away: an execution that nobody counted would be a lie."""
+    while True:
+        try:
+            async with await psycopg.AsyncConnection.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
+                await connection.execute(
+                    "INSERT INTO execution (job_id, attempt, pid) VALUES (%s, %s, %s)",
+                    [job.id, job.attempt, os.getpid()],
+                )
+                return
+        except psycopg.OperationalError:
+            await asyncio.sleep(0.05)
+
+
+if __name__ == "__main__":
+    worker.verification = handler_for  # type: ignore[assignment]
+    sys.exit(worker.main())
