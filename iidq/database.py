@@ -126,13 +126,18 @@ class Database:
 
 @asynccontextmanager
 async def open_database(
-    settings: Settings, *, pool_size: int, statement_timeout_seconds: float | None = None
+    settings: Settings, *, pool_size: int, statement_timeout_seconds: float | None = None, sorts: bool = True
 ) -> AsyncIterator[Database]:
-    """A :class:`Database` of at most ``pool_size`` connections, whether Postgres is there yet or not."""
+    """A :class:`Database` of at most ``pool_size`` connections, whether Postgres is there yet or not.
+
+    Without ``sorts`` its statements walk an index in order even where the planner thinks that there is little to sort.
+    """
 
     async def configure(connection: Connection) -> None:
         if statement_timeout_seconds is not None:
             await connection.execute(f"SET statement_timeout = {int(statement_timeout_seconds * 1000)}".encode())
+        if not sorts:
+            await connection.execute(b"SET enable_sort = off")
 
     pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
         settings.database_url or "",

@@ -3,7 +3,7 @@
 import httpx
 
 from iidq.errors import PermanentFault, SettingsFault
-from iidq.provenance.chain import BlockTag, Chain
+from iidq.provenance.chain import Chain
 from iidq.provenance.rpc import RpcEndpoint
 from iidq.provenance.rpc_permission import check_rpc_url
 from iidq.settings import Settings
@@ -12,11 +12,11 @@ from iidq.settings import Settings
 class Chains:
     """Every chain that can be asked, by what a job says of it; one record of health per chain."""
 
-    def __init__(self, settings: Settings, http: httpx.AsyncClient, *, tag: BlockTag = "latest") -> None:
+    def __init__(self, settings: Settings, http: httpx.AsyncClient) -> None:
         self._settings = settings
         self._http = http
-        self._tag: BlockTag = tag
         self._endpoints: dict[str, RpcEndpoint] = {}
+        self._chains: list[Chain] = []
         self._by_url: dict[str, Chain] = {}
         self._by_id: dict[int, Chain] = {}
         self._default: Chain | None = None
@@ -44,6 +44,8 @@ class Chains:
 
     async def aclose(self) -> None:
         """Give up every call."""
+        for chain in self._chains:
+            await chain.aclose()
         for endpoint in self._endpoints.values():
             await endpoint.aclose()
 
@@ -68,15 +70,19 @@ class Chains:
         return self._default
 
     def _chain(self, chain_id: int, urls: tuple[str, ...]) -> Chain:
-        return self._by_id.setdefault(chain_id, self._new_chain(chain_id, urls))
+        if chain_id not in self._by_id:
+            self._by_id[chain_id] = self._new_chain(chain_id, urls)
+        return self._by_id[chain_id]
 
     def _new_chain(self, chain_id: int | None, urls: tuple[str, ...]) -> Chain:
-        return Chain(
+        chain = Chain(
             [self._endpoint(url) for url in dict.fromkeys(urls)],
             chain_id=chain_id,
-            tag=self._tag,
+            tag=self._settings.rpc_block_tag,
             start_block=self._settings.registry_start_block or 0,
         )
+        self._chains.append(chain)
+        return chain
 
     def _endpoint(self, url: str) -> RpcEndpoint:
         if url not in self._endpoints:

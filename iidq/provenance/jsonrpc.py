@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from iidq.errors import PermanentFault, RpcFault
+from iidq.json_depth import is_too_deep
 
 
 class Request(NamedTuple):
@@ -44,9 +45,15 @@ class BatchRefused(Exception):
 
 Outcome = Any  # a result, or an Exception for the caller to raise
 
-_REVERTED: Final = re.compile(
-    r"revert|invalid opcode|out of gas|bad (?:jump|instruction)|invalid jump|stack (?:under|over)flow"
+_REVERTED: Final = re.compile("revert", re.IGNORECASE)
+_EXECUTION_FAILED: Final = re.compile(
+    r"invalid opcode|out of gas|bad (?:jump|instruction)|invalid jump|stack (?:under|over)flow"
     r"|undefined instruction|vm execution|evm error|opcode not found",
+    re.IGNORECASE,
+)
+# A node's own trouble in the words of a failed execution: a fork whose upstream is away, lost state.
+_NODE_TROUBLE: Final = re.compile(
+    r"time.?out|timed out|database|missing trie|header not found|unavailable|connection|upstream|cancell?ed|aborted",
     re.IGNORECASE,
 )
 _BUSY: Final = re.compile(
@@ -73,9 +80,12 @@ def decode(body: bytes, ids: Sequence[int]) -> dict[int, Outcome]:
     A call without an answer, or with two, gets an :class:`RpcFault`; so does everything if the body is no
     JSON-RPC. Raises :class:`BatchRefused` if a batch met one error for all of it.
     """
+    if is_too_deep(body):
+        raise RpcFault("the RPC endpoint's answer is nested too deeply", code="rpc.not_json")
     try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
+        # Decoded first: from bytes Python also reads UTF-16 and UTF-32, in which brackets look different.
+        answer = json.loads(body.decode())
+    except ValueError:
         raise RpcFault("the RPC endpoint's answer is not JSON", code="rpc.not_json") from None
     answers = answer if isinstance(answer, list) else [answer]
     if len(ids) > 1:
@@ -118,12 +128,18 @@ def _outcome(item: dict[str, Any]) -> Outcome:
 def _error_fault(error: Any) -> PermanentFault | RpcFault:
     message = _message(error)
     code = error.get("code") if isinstance(error, dict) else None
-    if code == 3 or _REVERTED.search(message):
+    if code == 3 or _is_revert(message):
         return CallReverted("the contract refused the call")
     if code == 429 or _BUSY.search(message):
         return RpcFault("the RPC endpoint limits our calls", code="rpc.limited")
     number = f" {code}" if type(code) is int else ""
     return CallRefused(f"the RPC endpoint answered with error{number}", block_range=_suggested(message))
+
+
+def _is_revert(message: str) -> bool:
+    if _REVERTED.search(message):
+        return True
+    return bool(_EXECUTION_FAILED.search(message)) and not _NODE_TROUBLE.search(message)
 
 
 def _is_busy(fault: PermanentFault | RpcFault) -> bool:

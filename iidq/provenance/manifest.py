@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from iidq.errors import ManifestFault
+from iidq.json_depth import is_too_deep
 
 MAX_SIGNATURE_BYTES = 16_384
 MAX_DID_CHARACTERS = 2_048
@@ -55,10 +56,10 @@ def _parse_object(body: bytes) -> dict[str, Any]:
         raise ManifestFault(
             f"the manifest is not UTF-8 (byte {error.start}); expected JSON in UTF-8", code="manifest.not_utf8"
         ) from None
+    if is_too_deep(body):
+        raise ManifestFault("the manifest is nested too deeply", code="manifest.too_deep")
     try:
         value = json.loads(text, object_pairs_hook=_members_once, parse_constant=_refuse_constant)
-    except RecursionError:
-        raise ManifestFault("the manifest is nested too deeply", code="manifest.too_deep") from None
     except json.JSONDecodeError as error:
         raise ManifestFault(
             f"the manifest is not JSON (line {error.lineno}, column {error.colno}); expected a JSON object",

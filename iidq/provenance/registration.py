@@ -11,6 +11,7 @@ from typing import Any, Final
 from iidq.errors import RpcFault
 from iidq.provenance.jsonrpc import CallRefused
 from iidq.provenance.registry import CONTENT_REGISTERED_TOPIC, Entry
+from iidq.provenance.report import SourceTried
 from iidq.provenance.rpc import hex_bytes, quantity
 
 MAX_PROBES: Final = 200
@@ -30,10 +31,11 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """The registration's transaction, or None and the ``reason`` why it was not found."""
+    """The registration's transaction, or None and the ``reason`` why it was not found; every endpoint tried for it."""
 
     tx_hash: str | None
     reason: str
+    sources: tuple[SourceTried, ...] = ()
 
 
 class NotFound(Exception):

@@ -16,7 +16,7 @@ import httpx
 
 from iidq.errors import IidqError, RpcFault
 from iidq.provenance.fetch import retry_after_seconds
-from iidq.provenance.jsonrpc import BatchRefused, Request, decode, encode
+from iidq.provenance.jsonrpc import BatchRefused, CallReverted, Request, decode, encode
 
 _SINGLE_POSTS_AT_ONCE: Final = 16
 _QUANTITY: Final = re.compile(r"0x[0-9a-fA-F]{1,64}")
@@ -90,10 +90,18 @@ class RpcEndpoint:
 
     async def calls(self, *calls: tuple[Any, ...]) -> list[Any]:
         """Return the results of ``(method, *params)`` calls that leave together; raise the first one's fault."""
+        outcomes = await self.outcomes(*calls)
+        for outcome in outcomes:
+            if isinstance(outcome, CallReverted):
+                raise outcome
+        return outcomes
+
+    async def outcomes(self, *calls: tuple[Any, ...]) -> list[Any]:
+        """Do as :meth:`calls`, but return a contract's refusal in the place of its call's result."""
         asked = [self._ask(Request(method, json.dumps(params, separators=(",", ":")))) for method, *params in calls]
         try:
             async with asyncio.timeout(self._deadline_seconds):
-                return [await asyncio.shield(waiting.future) for waiting in asked]
+                return [await _outcome(waiting.future) for waiting in asked]
         except TimeoutError:
             raise RpcFault("the RPC endpoint did not answer in time", code="rpc.timeout") from None
         finally:
@@ -255,6 +263,13 @@ def hex_bytes(value: Any) -> bytes:
 
 def _given_up() -> RpcFault:
     return RpcFault("the RPC client was closed", code="rpc.closed")
+
+
+async def _outcome(future: asyncio.Future[Any]) -> Any:
+    try:
+        return await asyncio.shield(future)
+    except CallReverted as refusal:
+        return refusal
 
 
 def _seen(future: asyncio.Future[Any]) -> None:

@@ -343,5 +343,6 @@ class WorkLoop:
 @asynccontextmanager
 async def open_work_loop(settings: Settings, handler: Handler, worker_id: str) -> AsyncIterator[WorkLoop]:
     """A :class:`WorkLoop` with a pool of its own: one connection each to claim, store, and report or purge."""
-    async with open_database(settings, pool_size=3) as database:
+    # A queue's statistics are always late: analyzed while it was empty, each claim would sort the whole burst.
+    async with open_database(settings, pool_size=3, sorts=False) as database:
         yield WorkLoop(settings, database, handler, worker_id)

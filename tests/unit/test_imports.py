@@ -18,6 +18,7 @@ MODULES = {
 }
 PURE = {
     "iidq.errors",
+    "iidq.json_depth",
     "iidq.redaction",
     "iidq.provenance.address",
     "iidq.provenance.cid",
