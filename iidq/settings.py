@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from iidq.errors import SettingsFault
@@ -22,6 +22,14 @@ from iidq.redaction import redact_url
 _RPC_URLS = re.compile(r"RPC_URLS_([1-9][0-9]*)")
 _SECRETS = {"api_key", "private_key"}
 
+
+def _web_url(text: str) -> str:
+    if urlsplit(text).scheme not in ("http", "https") or not urlsplit(text).hostname:
+        raise ValueError("an http:// or https:// URL")
+    return text
+
+
+WebUrl = Annotated[str, AfterValidator(_web_url)]
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 
 
@@ -40,7 +48,7 @@ class Settings(BaseSettings):
         None,
         description="Ethereum JSON-RPC endpoint of the default chain. `demo` and `up` start their own without it",
     )
-    rpc_urls: dict[int, tuple[str, ...]] = Field(
+    rpc_urls: dict[int, tuple[WebUrl, ...]] = Field(
         {},
         description="`RPC_URLS_<chainId>`: endpoints of further chains, comma-separated; later ones are fallbacks",
     )
@@ -125,8 +133,7 @@ class Settings(BaseSettings):
     @classmethod
     def _web_urls(cls, value: Any) -> Any:
         for url in (value,) if isinstance(value, str) else value or ():
-            if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-                raise ValueError("an http:// or https:// URL")
+            _web_url(url)
         return value
 
     @field_validator("trusted_proxies")
@@ -145,13 +152,6 @@ class Settings(BaseSettings):
         if not value:
             raise ValueError("at least one gateway")
         return tuple(url.rstrip("/") for url in value)
-
-    @field_validator("rpc_urls")
-    @classmethod
-    def _web_urls_by_chain(cls, value: dict[int, tuple[str, ...]]) -> dict[int, tuple[str, ...]]:
-        for urls in value.values():
-            cls._web_urls(urls)
-        return value
 
 
 def _split(text: str) -> tuple[str, ...]:
@@ -192,6 +192,8 @@ def _expected(name: str) -> str:
 def _one_line(error: ValidationError) -> str:
     fault = error.errors(include_url=False, include_context=False, include_input=True)[0]
     name = str(fault["loc"][0]) if fault["loc"] else "settings"
+    if name == "rpc_urls":
+        name = f"rpc_urls_{fault['loc'][1]}"
     shown = "(hidden)" if name in _SECRETS else repr(redact_url(str(fault.get("input", ""))))
     expected = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     return f"{name.upper()}={shown} cannot be used; expected {expected}"

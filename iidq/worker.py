@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from iidq import logs
@@ -77,12 +78,17 @@ def main(arguments: list[str] | None = None) -> int:
         print(fault.message, file=sys.stderr)
         return 2
     logs.configure_logging(settings.log_level, settings.log_format)
+    with asyncio.Runner(loop_factory=_fast_loop()) as runner:
+        return runner.run(work(settings))
+
+
+def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's, where it is published for the platform."""
     try:
         import uvloop
-
-        return uvloop.run(work(settings))
     except ImportError:
-        return asyncio.run(work(settings))
+        return None
+    return uvloop.new_event_loop
 
 
 if __name__ == "__main__":

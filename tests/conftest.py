@@ -70,9 +70,7 @@ def postgres_kind() -> str:
 
 
 @pytest.fixture
-def empty_database_url(
-    postgres_servers: Callable[[str], EmbeddedPostgres], postgres_kind: str
-) -> Iterator[str]:
+def empty_database_url(postgres_servers: Callable[[str], EmbeddedPostgres], postgres_kind: str) -> Iterator[str]:
     """A database of the test's own, not migrated."""
     yield from _database(postgres_servers(postgres_kind), template="template1")
 

@@ -25,7 +25,8 @@ class Chains:
         """Return a job's chain.
 
         ``rpc_url`` must be allowed and wins; ``chain_id`` must then be that endpoint's. Neither means the chain of
-        ``RPC_URL``, with ``RPC_URLS_<its id>`` as fallbacks as soon as its id is known. Raises
+        ``RPC_URL``, with ``RPC_URLS_<its id>`` as fallbacks as soon as its id is known: from the start if it is
+        listed there too. Raises
         :class:`FetchRefused` for a URL that is not allowed, :class:`PermanentFault` for a chain that the operator
         has not configured, :class:`RpcFault` while an endpoint whose id matters cannot be asked.
         """
@@ -61,12 +62,14 @@ class Chains:
             url = self._settings.rpc_url
             if url is None:
                 raise SettingsFault("RPC_URL is not set; expected an Ethereum JSON-RPC endpoint")
-            listed = (id_ for id_, urls in self._settings.rpc_urls.items() if url in urls)
+            listed = (id_ for id_, urls in self._settings.rpc_urls.items() if _is_among(url, urls))
             chain_id = next(listed, None)
             if chain_id is None:
+                # Guessing it from the fallbacks would judge a job by another chain's registry.
                 chain_id = await self._endpoint(url).chain_id()
-            self._by_id.pop(chain_id, None)
-            self._default = self._chain(chain_id, (url, *self._settings.rpc_urls.get(chain_id, ())))
+            if self._default is None:  # several jobs may have asked
+                self._by_id.pop(chain_id, None)
+                self._default = self._chain(chain_id, (url, *self._settings.rpc_urls.get(chain_id, ())))
         return self._default
 
     def _chain(self, chain_id: int, urls: tuple[str, ...]) -> Chain:
@@ -88,3 +91,7 @@ class Chains:
         if url not in self._endpoints:
             self._endpoints[url] = RpcEndpoint(url, self._http)
         return self._endpoints[url]
+
+
+def _is_among(url: str, urls: tuple[str, ...]) -> bool:
+    return url.rstrip("/") in {listed.rstrip("/") for listed in urls}

@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from iidq.errors import GatewayFault, ManifestFault
+from iidq.provenance.bounded_cache import BoundedCache
 from iidq.provenance.cid import Cid
 from iidq.provenance.fetch import WebAnswer, WebFetcher, retry_after_seconds
 from iidq.provenance.fetch_policy import FetchPolicy
 from iidq.provenance.freshness import fresh_seconds
 from iidq.provenance.gateways import Gateway, IpfsGateways
-from iidq.provenance.manifest_cache import ManifestCache
 from iidq.provenance.report import FetchedManifest, SourceTried
 from iidq.provenance.single_flight import SingleFlight
 from iidq.provenance.uri import IpfsUri, WebUri, parse_manifest_uri
@@ -18,6 +18,8 @@ from iidq.redaction import redact_url
 from iidq.settings import Settings
 
 _CACHE_BYTES = 32 << 20
+# What a kept manifest costs besides its body: its sources' texts and the bookkeeping, roughly.
+_OVERHEAD_BYTES = 2048
 _ACCEPT_JSON = (("Accept", "application/json, */*;q=0.5"),)
 
 FileKey = tuple[Cid, tuple[str, ...]]
@@ -31,7 +33,9 @@ class ManifestSource:
         self._web = web
         self._gateways = gateways
         self._max_bytes = max_bytes
-        self._cache = ManifestCache(_CACHE_BYTES)
+        self._cache: BoundedCache[FetchedManifest] = BoundedCache(
+            _CACHE_BYTES, lambda manifest: len(manifest.body) + _OVERHEAD_BYTES
+        )
         self._flights: SingleFlight[FileKey, FetchedManifest] = SingleFlight()
 
     async def fetch(self, manifest_uri: str) -> FetchedManifest:
@@ -71,7 +75,8 @@ class ManifestSource:
         self._check(answer)
         source = SourceTried(
             "manifest",
-            redact_url(str(answer.uri)),
+            # A redirect's query is often a signature by which its host lends the file to this one reader.
+            str(answer.uri).partition("?")[0] if answer.redirected else redact_url(str(answer.uri)),
             f"sha256:{hashlib.sha256(answer.body).hexdigest()}",
             "used",
             "fetched after a redirect" if answer.redirected else "fetched",

@@ -10,8 +10,8 @@ Outcome = Literal["used", "mismatched", "failed", "refused"]
 class SourceTried:
     """One source that was asked, whether or not its answer was used.
 
-    ``what`` is ``manifest``, ``registry``, …; ``url`` is redacted but keeps host and port; ``digest`` is
-    ``sha256:<hex>`` of the bytes that came, None if none came.
+    ``what`` is ``manifest``, ``registry``, ``wallet`` or ``transaction``; ``url`` is redacted but keeps host and port;
+    ``digest`` is ``sha256:<hex>`` of the bytes that came, None if none came or the report tells them elsewhere.
     """
 
     what: str

@@ -22,8 +22,12 @@ def recover_signer(content_hash: str, signature: str) -> str:
     0, 1, 27, 28 or from 35 on (EIP-155: odd is parity 0), and 64 bytes (EIP-2098). Refused with
     :class:`SignatureFault` are a high ``s`` (EIP-2), ``r`` or ``s`` outside the group, and points off the curve.
     """
-    digest = keccak256(_PERSONAL_32 + bytes.fromhex(content_hash[2:]))
-    return recover_from_digest(digest, parse_signature(signature))
+    return recover_from_digest(personal_digest(content_hash), parse_signature(signature))
+
+
+def personal_digest(content_hash: str) -> bytes:
+    """Return what is really signed: the 32 bytes of ``content_hash`` as an EIP-191 personal message, hashed."""
+    return keccak256(_PERSONAL_32 + bytes.fromhex(content_hash[2:]))
 
 
 def parse_signature(signature: str) -> bytes:

@@ -40,8 +40,8 @@ class Evidence:
     """Everything a verdict rests on.
 
     ``content_hash`` and ``manifest_uri`` are what the caller asked about. ``recovered`` is the key that signed, None
-    if the signature is a contract wallet's; ``wallet`` None if no contract was asked; ``registration`` None if no
-    transaction was searched for.
+    if the signature is a contract wallet's or no key fits it; ``wallet`` None if no contract was asked;
+    ``registration`` None if no transaction was searched for.
     """
 
     content_hash: str
@@ -95,7 +95,7 @@ def _checks(evidence: Evidence, signed_by_wallet: bool) -> tuple[Check, ...]:
         ),
         _cid_check(evidence.cid_verified),
         _did_check(evidence),
-        _not_checked("signature.recovered", "the signature is a contract wallet's; no key can be recovered from it")
+        _not_checked("signature.recovered", "the signature is for a contract wallet to judge; it names no key")
         if recovered is None
         else Check("signature.recovered", "passed", f"{recovered} signed the manifest's content hash"),
         _wallet_check(evidence.wallet),
@@ -160,7 +160,10 @@ def _did_check(evidence: Evidence) -> Check:
     match = _DID_PKH.fullmatch(did)
     if match is None:
         return _not_checked(code, "creator_did is no did:pkh of an Ethereum account")
-    signer = evidence.recovered or evidence.entry.creator
+    accepted = evidence.wallet is not None and evidence.wallet.accepts
+    signer = evidence.entry.creator if accepted else evidence.recovered
+    if signer is None:
+        return _not_checked(code, "nobody is known to have signed")
     if match[2].lower() != signer.lower():
         return Check(code, "failed", f"creator_did names another account than {signer}, who signed")
     if int(match[1]) != evidence.chain_id:

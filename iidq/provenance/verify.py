@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
+from iidq.errors import SignatureFault
 from iidq.provenance.address import checksum_address
-from iidq.provenance.chain import OnchainEntry
+from iidq.provenance.chain import OnchainEntry, WalletAnswer
 from iidq.provenance.manifest import Manifest, parse_manifest
 from iidq.provenance.registration import Registration
-from iidq.provenance.report import FetchedManifest, ManifestPort
-from iidq.provenance.signature import recover_signer
-from iidq.provenance.verdict import Evidence, Verdict, judge
+from iidq.provenance.report import ManifestPort, SourceTried
+from iidq.provenance.signature import personal_digest, recover_signer
+from iidq.provenance.verdict import ContractWallet, Evidence, Verdict, judge
 
 Progress = Callable[[int], None]
 
@@ -50,6 +51,10 @@ class ChainPort(Protocol):
         """Return the entry at a pinned block; raise RegistryFault or RpcFault."""
         ...
 
+    async def ask_wallet(self, onchain: OnchainEntry, digest: bytes, signature: bytes) -> WalletAnswer:
+        """Return what the creator says of a signature if it is a contract (EIP-1271); raise RpcFault."""
+        ...
+
     async def find_registration(self, onchain: OnchainEntry) -> Registration:
         """Return the transaction that made the entry, or why it was not found; raise RpcFault."""
         ...
@@ -57,7 +62,7 @@ class ChainPort(Protocol):
 
 async def verify(subject: Subject, manifests: ManifestPort, chain: ChainPort, progress: Progress) -> dict[str, Any]:
     """Return the verify result; raise what the ports raise, ManifestFault or SignatureFault."""
-    evidence, fetched, onchain = await _gather_evidence(subject, manifests, chain, progress)
+    evidence, onchain, sources = await _gather_evidence(subject, manifests, chain, progress)
     verdict = judge(evidence)
     result = {
         "status": verdict.status,
@@ -74,7 +79,7 @@ async def verify(subject: Subject, manifests: ManifestPort, chain: ChainPort, pr
             "creatorOk": verdict.creator_ok,
             "manifestOk": verdict.manifest_ok,
         },
-        "report": _report(verdict, fetched, onchain, _now()),
+        "report": _report(verdict, sources, onchain, _now()),
     }
     progress(RESULT_BUILT)
     return result
@@ -82,7 +87,7 @@ async def verify(subject: Subject, manifests: ManifestPort, chain: ChainPort, pr
 
 async def prove(subject: Subject, manifests: ManifestPort, chain: ChainPort, progress: Progress) -> dict[str, Any]:
     """Return the proof: the verdict, its evidence, and the registration's transaction where it was found."""
-    evidence, fetched, onchain = await _gather_evidence(subject, manifests, chain, progress)
+    evidence, onchain, sources = await _gather_evidence(subject, manifests, chain, progress)
     registration = await chain.find_registration(onchain)
     progress(TRANSACTION_SEARCHED)
     verdict = judge(replace(evidence, registration=registration))
@@ -107,7 +112,7 @@ async def prove(subject: Subject, manifests: ManifestPort, chain: ChainPort, pro
             "manifestURIMatchesOnchain": verdict.manifest_ok,
             "status": verdict.status,
         },
-        "report": _report(verdict, fetched, onchain, verified_at),
+        "report": _report(verdict, (*sources, *registration.sources), onchain, verified_at),
     }
     progress(RESULT_BUILT)
     return result
@@ -115,7 +120,7 @@ async def prove(subject: Subject, manifests: ManifestPort, chain: ChainPort, pro
 
 async def _gather_evidence(
     subject: Subject, manifests: ManifestPort, chain: ChainPort, progress: Progress
-) -> tuple[Evidence, FetchedManifest, OnchainEntry]:
+) -> tuple[Evidence, OnchainEntry, tuple[SourceTried, ...]]:
     content_hash = subject.content_hash.lower()
     progress(HASH_KNOWN)
     reading = asyncio.create_task(chain.read_entry(subject.registry_address, content_hash))
@@ -123,13 +128,14 @@ async def _gather_evidence(
         fetched = await manifests.fetch(subject.manifest_uri)
         manifest = await _parsed(fetched.body)
         progress(MANIFEST_FETCHED)
-        recovered = recover_signer(manifest.content_hash, manifest.signature)
+        signer = _signer(manifest)
         progress(SIGNER_RECOVERED)
         onchain = await reading
-        progress(REGISTRY_READ)
     finally:
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
+    recovered, wallet, sources = await _weigh(signer, manifest, chain, onchain)
+    progress(REGISTRY_READ)
     evidence = Evidence(
         content_hash=content_hash,
         manifest_uri=subject.manifest_uri,
@@ -138,8 +144,39 @@ async def _gather_evidence(
         recovered=recovered,
         entry=onchain.entry,
         chain_id=onchain.block.chain_id,
+        wallet=wallet,
     )
-    return evidence, fetched, onchain
+    return evidence, onchain, (*fetched.sources, *onchain.sources, *sources)
+
+
+def _signer(manifest: Manifest) -> str | SignatureFault:
+    """Return who signed, or why no key fits; only the registry can tell whether that is a fault."""
+    try:
+        return recover_signer(manifest.content_hash, manifest.signature)
+    except SignatureFault as fault:
+        return fault
+
+
+async def _weigh(
+    signer: str | SignatureFault, manifest: Manifest, chain: ChainPort, onchain: OnchainEntry
+) -> tuple[str | None, ContractWallet | None, tuple[SourceTried, ...]]:
+    """Ask the creator, should it be a contract wallet, about a signature that is no key's of the creator's own.
+
+    Raises the :class:`SignatureFault` if nobody is there to accept what no key fits.
+    """
+    recovered = signer if isinstance(signer, str) else None
+    wallet: ContractWallet | None = None
+    sources: tuple[SourceTried, ...] = ()
+    if onchain.entry.registered and recovered != onchain.entry.creator:
+        answer = await chain.ask_wallet(
+            onchain, personal_digest(manifest.content_hash), bytes.fromhex(manifest.signature[2:])
+        )
+        sources = answer.sources
+        if answer.accepts is not None:
+            wallet = ContractWallet(answer.accepts)
+    if wallet is None and isinstance(signer, SignatureFault):
+        raise signer
+    return None if wallet and wallet.accepts else recovered, wallet, sources
 
 
 async def _parsed(body: bytes) -> Manifest:
@@ -153,12 +190,15 @@ def _proof_manifest(manifest_uri: str, manifest: Manifest) -> dict[str, Any]:
     return {"uri": manifest_uri, **creator, "signature": manifest.signature}
 
 
-def _report(verdict: Verdict, fetched: FetchedManifest, onchain: OnchainEntry, verified_at: str) -> dict[str, Any]:
+def _report(
+    verdict: Verdict, sources: tuple[SourceTried, ...], onchain: OnchainEntry, verified_at: str
+) -> dict[str, Any]:
     return {
         "checks": [check.as_json() for check in verdict.checks],
-        "sources": [source.as_json() for source in (*fetched.sources, *onchain.sources)],
+        "sources": [source.as_json() for source in sources],
         "block": onchain.block.as_json(),
         "verifiedAt": verified_at,
+        "reused": False,
     }
 
 

@@ -60,6 +60,11 @@ class GroupCommit(Generic[Item, Answer]):
         while self._writer is not None:
             await self._writer
 
+    def abandon(self) -> None:
+        """Write no more; whoever waits is cancelled."""
+        if self._writer is not None:
+            self._writer.cancel()
+
     async def _write_all(self) -> None:
         batch: list[tuple[Item, asyncio.Future[Answer]]] = []
         try:

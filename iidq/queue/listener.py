@@ -53,15 +53,20 @@ class Announcer:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+        if self._asked.is_set():
+            await self._send()
 
     async def _run(self) -> None:
         while True:
             await self._asked.wait()
-            self._asked.clear()
-            # Lost announcements are what the workers' polling is for.
-            with contextlib.suppress(IidqError, psycopg.Error):
-                await self._database.run(store.announce)
+            await self._send()
             await asyncio.sleep(ANNOUNCE_INTERVAL_SECONDS)
+
+    async def _send(self) -> None:
+        self._asked.clear()
+        # Lost announcements are what the workers' polling is for.
+        with contextlib.suppress(IidqError, psycopg.Error):
+            await self._database.run(store.announce)
 
 
 class Listener:

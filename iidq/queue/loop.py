@@ -330,6 +330,7 @@ class WorkLoop:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_WRITE_SECONDS):
                 await all_ended
+        self._outcomes.abandon()
         return len(given_back)
 
     async def _leave(self) -> None:

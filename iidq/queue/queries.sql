@@ -38,6 +38,7 @@ LISTEN iidq_cancelled;
 LISTEN {channel};
 
 -- name: echo
+-- Heard on listen_to_echo's channel, or not.
 SELECT pg_notify(%(channel)s, '');
 
 -- name: claim
@@ -154,7 +155,8 @@ SELECT mine.id FROM mine WHERE NOT EXISTS (SELECT FROM stored WHERE stored.id = 
 -- whether anything waits ("VerificationJob_claim") and in how many seconds time alone brings the next event.
 -- Whoever gets the advisory lock also does the upkeep, in bounded batches that skip locked rows: leases that ran out
 -- ("VerificationJob_running"), retries and future jobs that are due ("VerificationJob_delayed"), dead workers' rows,
--- expired keys ("idempotency_key_expiry"), and the folding of queue_count.
+-- expired keys ("idempotency_key_expiry"), and the folding of queue_count. A job lost for the first time runs again at
+-- once; one lost again waits for a random while, lest a job that kills its worker takes the same neighbours along.
 WITH turn AS MATERIALIZED (
   SELECT pg_try_advisory_xact_lock(hashtext('iidq.upkeep')) AS mine,
          set_config('iidq.writer', 'on', true), set_config('synchronous_commit', 'off', true)
@@ -175,13 +177,15 @@ WITH turn AS MATERIALIZED (
       error = CASE WHEN "retryCount" + 1 >= "maxAttempts" THEN %(lost)s END,
       "completedAt" = CASE WHEN "retryCount" + 1 >= "maxAttempts" THEN now() END,
       "retryCount" = CASE WHEN "retryCount" + 1 >= "maxAttempts" THEN "retryCount" ELSE "retryCount" + 1 END,
-      ready = "retryCount" + 1 < "maxAttempts",
+      ready = "retryCount" = 0 AND "maxAttempts" > 1,
+      "runAt" = CASE WHEN "retryCount" = 0 OR "retryCount" + 1 >= "maxAttempts" THEN "runAt"
+        ELSE now() + random() * make_interval(secs => least(300, 5 * 2.0 ^ "retryCount")) END,
       errors = (CASE WHEN jsonb_array_length(errors) < 20 THEN errors ELSE errors - 0 END)
         || jsonb_build_object('attempt', attempt, 'at', now(), 'error', %(lost)s::text),
       progress = 0, "leaseUntil" = NULL, "workerId" = NULL, "updatedAt" = now()
   FROM turn
   WHERE job.ctid = ANY (ARRAY (SELECT ctid FROM expired))
-  RETURNING id, attempt, status
+  RETURNING id, attempt, status, ready
 ), due AS MATERIALIZED (
   SELECT ctid FROM "VerificationJob"
   WHERE status = 'queued' AND NOT ready AND "runAt" <= now() AND (SELECT mine FROM turn)
@@ -214,7 +218,8 @@ WITH turn AS MATERIALIZED (
     FROM unfolded
     UNION ALL
     SELECT date_trunc('minute', now()), now(),
-           count(*) FILTER (WHERE status = 'queued'), 0, -count(*), 0, count(*) FILTER (WHERE status = 'failed'), 0,
+           count(*) FILTER (WHERE ready), count(*) FILTER (WHERE status = 'queued' AND NOT ready), -count(*), 0,
+           count(*) FILTER (WHERE status = 'failed'), 0,
            0, 0, count(*) FILTER (WHERE status = 'failed')
     FROM taken_back HAVING count(*) > 0
     UNION ALL
@@ -295,9 +300,11 @@ SELECT cancel_job(%(id)s);
 SELECT retry_job(%(id)s);
 
 -- name: pause
+-- The same function that operators call; one row of queue_control.
 SELECT pause_queue(%(reason)s);
 
 -- name: resume
+-- The same function that operators call; it also wakes the workers.
 SELECT resume_queue();
 
 -- name: take_keys

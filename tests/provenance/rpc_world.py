@@ -36,11 +36,15 @@ def new_layout(creator: str, uri: bytes, timestamp: int) -> bytes:
 
 @dataclass
 class World:
-    """Blocks with chosen times, one registry, and what its ``entries`` returns; counts what it is asked."""
+    """Blocks with chosen times, one registry, and what its ``entries`` returns; counts what it is asked.
+
+    ``code`` is the registry's. ``wallet`` is what the creator returns when it is a contract, None for a plain account.
+    """
 
     times: list[int]
     entry: bytes = b""
     code: bytes = b"\x60"
+    wallet: dict[str, Any] | None = None
     chain_id: int = CHAIN_ID
     logs: list[dict[str, Any]] = field(default_factory=list)
     fork: int = 0
@@ -77,9 +81,14 @@ class World:
             case "eth_getBlockByNumber":
                 return {"result": self.block(params[0])}
             case "eth_call":
+                if params[0]["to"] != REGISTRY:
+                    assert params[0]["data"].startswith("0x1626ba7e")
+                    return self.wallet or {"result": "0x"}
                 assert params[0]["data"].startswith(ENTRIES_SELECTOR)
                 return {"result": "0x" + self.entry.hex()}
             case "eth_getCode":
+                if params[0] != REGISTRY:
+                    return {"result": "0x60" if self.wallet else "0x"}
                 return {"result": "0x" + self.code.hex()}
             case "eth_getLogs":
                 wanted = range(int(params[0]["fromBlock"], 16), int(params[0]["toBlock"], 16) + 1)

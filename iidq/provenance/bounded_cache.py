@@ -1,0 +1,47 @@
+"""What is kept in memory to be used again: the most recently used values, as many as fit."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from time import monotonic
+from typing import Generic, TypeVar
+
+Value = TypeVar("Value")
+
+
+class BoundedCache(Generic[Value]):
+    """At most ``max_bytes`` of values, by what ``cost`` says each takes; a value may have an end."""
+
+    def __init__(self, max_bytes: int, cost: Callable[[Value], int], clock: Callable[[], float] = monotonic) -> None:
+        self._max_bytes = max_bytes
+        self._cost = cost
+        self._clock = clock
+        self._entries: OrderedDict[Hashable, tuple[Value, float | None]] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, key: Hashable) -> Value | None:
+        """The value kept under ``key``, unless its time is over."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        value, until = entry
+        if until is not None and self._clock() >= until:
+            self._forget(key)
+            return None
+        self._entries.move_to_end(key)
+        return value
+
+    def put(self, key: Hashable, value: Value, *, for_seconds: float | None = None) -> None:
+        """Keep a value, for ever or for a while; one that is too large for the whole cache is not kept."""
+        self._forget(key)
+        cost = self._cost(value)
+        if cost > self._max_bytes:
+            return
+        self._entries[key] = (value, None if for_seconds is None else self._clock() + for_seconds)
+        self._bytes += cost
+        while self._bytes > self._max_bytes:
+            self._forget(next(iter(self._entries)))
+
+    def _forget(self, key: Hashable) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._bytes -= self._cost(entry[0])
