@@ -21,6 +21,9 @@ from iidq.redaction import redact_url
 
 _RPC_URLS = re.compile(r"RPC_URLS_([1-9][0-9]*)")
 _SECRETS = {"api_key", "private_key"}
+_PRIVATE_KEY = re.compile(r"(?:0x)?[0-9a-fA-F]{64}")
+# SEC 2, section 2.4.1: a key lies between zero and the order of secp256k1's group.
+_CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 
 
 def _web_url(text: str) -> str:
@@ -50,7 +53,8 @@ class Settings(BaseSettings):
     )
     rpc_urls: dict[int, tuple[WebUrl, ...]] = Field(
         {},
-        description="`RPC_URLS_<chainId>`: endpoints of further chains, comma-separated; later ones are fallbacks",
+        description="`RPC_URLS_<chainId>`: endpoints of further chains, comma-separated; later ones are fallbacks. "
+        "With `RPC_URL` among them they stand in for it from the start, else once it has told its chain",
     )
     redis_url: str | None = Field(None, description="optional accelerator; nothing depends on it")
     host: str = Field("127.0.0.1", description="where the API listens")
@@ -61,7 +65,9 @@ class Settings(BaseSettings):
         "operate",
         description="`all` asks for the key everywhere but health; `operate` only where jobs are changed",
     )
-    private_key: SecretStr | None = Field(None, description="if set, proofs are signed by the service")
+    private_key: SecretStr | None = Field(
+        None, description="if set, proofs are signed by the service: an Ethereum account's key, `0x` and 64 hex digits"
+    )
 
     max_retry_attempts: int = Field(3, ge=1, le=100, description="attempts in all before a job fails")
     retry_backoff_ms: int = Field(
@@ -134,6 +140,15 @@ class Settings(BaseSettings):
     def _web_urls(cls, value: Any) -> Any:
         for url in (value,) if isinstance(value, str) else value or ():
             _web_url(url)
+        return value
+
+    @field_validator("private_key")
+    @classmethod
+    def _curve_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            text = value.get_secret_value()
+            if not _PRIVATE_KEY.fullmatch(text) or not 0 < int(text, 16) < _CURVE_ORDER:
+                raise ValueError("0x and the 64 hex digits of a secp256k1 private key")
         return value
 
     @field_validator("trusted_proxies")
