@@ -9,7 +9,7 @@ import contextlib
 import os
 import random
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,19 +22,17 @@ from iidq.database import Database, is_passing, open_database
 from iidq.errors import IidqError
 from iidq.queue import store, upkeep
 from iidq.queue.backoff import RetryPolicy
-from iidq.queue.batching import GroupCommit
 from iidq.queue.execution import Handler, run_attempt
 from iidq.queue.job import ClaimedJob, JobStatus
 from iidq.queue.leases import LeaseKeeper
 from iidq.queue.listener import Listener
 from iidq.queue.outcome import Outcome
+from iidq.queue.outcome_writer import OutcomeWriter
 from iidq.queue.store import Fence, WorkerSigns
 from iidq.settings import Settings
 
 _LARGEST_CLAIM = 250
 _PROGRESS_INTERVAL_SECONDS = 0.25
-_FIRST_RETRY_SECONDS = 0.05
-_LONGEST_RETRY_SECONDS = 2.0
 # After the drain's deadline: how long outcomes may still take to reach a database that is away.
 _LAST_WRITE_SECONDS = 5.0
 # Beside three missed polls: how long a live worker's sweep may take.
@@ -64,9 +62,7 @@ class WorkLoop:
         self._running: dict[Fence, _Running] = {}
         self._executing = 0
         self._progressed: dict[Fence, int] = {}
-        self._outcomes: GroupCommit[Outcome, bool] = GroupCommit(
-            self._store_outcomes, blames_one_item=(psycopg.DataError, psycopg.IntegrityError)
-        )
+        self._outcomes = OutcomeWriter(database, worker_id)
         self._retention = upkeep.Retention(settings)
         self._wake = asyncio.Event()
         self._work_may_wait = True
@@ -240,7 +236,7 @@ class WorkLoop:
                 self._executing -= 1
                 self._progressed.pop(fence, None)
                 self._wake.set()
-            if await self._outcomes.submit(outcome):
+            if await self._outcomes.store(outcome):
                 logs.attempt_ended(job.id, job.attempt, outcome.status)
                 self._expect_retry(outcome)
             else:
@@ -269,27 +265,7 @@ class WorkLoop:
                 running.lost = True
                 running.task.cancel()
 
-    # Storing
-
-    async def _store_outcomes(self, outcomes: Sequence[Outcome]) -> Sequence[bool]:
-        delay_seconds, broken = _FIRST_RETRY_SECONDS, False
-        while True:
-            try:
-                stored = await self._database.run(
-                    lambda connection: store.store_outcomes(connection, outcomes, worker_id=self._worker_id)
-                )
-            except (IidqError, psycopg.Error) as error:
-                if not is_passing(error):
-                    raise
-                if not broken:
-                    logs.database_lost("outcomes", error, delay_seconds)
-                broken = True
-                await asyncio.sleep(delay_seconds * random.uniform(0.5, 1.0))  # noqa: S311
-                delay_seconds = min(_LONGEST_RETRY_SECONDS, delay_seconds * 2)
-            else:
-                if broken:
-                    logs.database_back("outcomes")
-                return [(outcome.id, outcome.attempt) in stored for outcome in outcomes]
+    # Reporting
 
     async def _report_progress(self) -> None:
         while True:

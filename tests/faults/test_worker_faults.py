@@ -54,6 +54,8 @@ async def test_sigterm_under_load_loses_and_repeats_nothing(
     workers = [start_worker(database_url), start_worker(database_url)]
     for number in range(2):
         await eventually(lambda: executions(ledger) > 40 * (number + 1))  # noqa: B023
+        # Before that it is still Python that starts, and holds no job.
+        await eventually(lambda: workers[number].says("worker.started"))  # noqa: B023
         workers.append(start_worker(database_url))
         workers[number].signal(signal.SIGTERM)
         assert workers[number].exit_code() == 0
