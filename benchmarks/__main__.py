@@ -1,8 +1,11 @@
 """``python -m benchmarks [FIGURE…] [--json FILE]``; see ``--help``."""
 
+import signal
 import sys
 
 from benchmarks.run import main
 
 if __name__ == "__main__":
+    # Ended from outside, we still stop our server and remove our files.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main(sys.argv[1:]))

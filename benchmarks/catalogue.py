@@ -56,7 +56,7 @@ FIGURES: Sequence[Figure] = (
     Figure("proofs", _RATE, "adverse", adverse.proofs, _to("drain1", "floor_batch")),
     Figure("horizon", _RATE, "adverse", adverse.horizon, _to("drain1", "floor_batch")),
     Figure("mixed", _RATE, "mixed", mixed.mixed, {"ideal": mixed.IDEAL_PER_SECOND}),
-    Figure("idle_statements_per_poll", "statements", "idle", idle.idle),
+    Figure("idle_transactions_per_poll", "transactions", "idle", idle.idle),
     Figure("idle_cpu_percent", "% of a core", "idle", idle.idle),
     Figure("read_stats_p99_ms", "ms", "read", readers.readers),
     Figure("read_page1_p99_ms", "ms", "read", readers.readers),

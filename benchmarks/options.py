@@ -22,7 +22,7 @@ class Options:
     proof_rows: int = 100_000
     latency_jobs: int = 300
     latency_gap_ms: float = 20.0
-    mixed_jobs: int = 1_200
+    mixed_jobs: int = 2_400
     idle_seconds: float = 30.0
     verify_jobs: int = 4_000
     http_seconds: float = 5.0

@@ -77,7 +77,6 @@ class Database:
 
     def __init__(self, pool: AsyncConnectionPool[Connection]) -> None:
         self._pool = pool
-        self._prepares = True
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -100,9 +99,6 @@ class Database:
                     return await work(lent)
             except (errors.DeadlockDetected, errors.SerializationFailure):
                 continue
-            except (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement):
-                # A pooler between transactions hands out connections that do not know our prepared statements.
-                self._prepares = False
             except psycopg.Error as error:
                 if lent is None or not lent.closed:
                     raise translate(error) or error from error
@@ -114,8 +110,6 @@ class Database:
     @asynccontextmanager
     async def _lent(self) -> AsyncIterator[Connection]:
         async with self._pool.connection() as connection:
-            if not self._prepares:
-                connection.prepare_threshold = None
             try:
                 yield connection
             except errors.ReadOnlySqlTransaction:
@@ -134,6 +128,11 @@ async def open_database(
     """
 
     async def configure(connection: Connection) -> None:
+        if await _is_pooled(connection):
+            # Its server connections are everybody's: another client's prepared statement may bear the name of ours,
+            # and notifications arrive that nobody here takes off the backlog.
+            connection.prepare_threshold = None
+            connection.add_notify_handler(lambda _: None)
         if statement_timeout_seconds is not None:
             await connection.execute(f"SET statement_timeout = {int(statement_timeout_seconds * 1000)}".encode())
         if not sorts:
@@ -155,6 +154,12 @@ async def open_database(
     )
     async with pool:
         yield Database(pool)
+
+
+async def _is_pooled(connection: Connection) -> bool:
+    """Whether a pooler stands between: it answers for a process that is not the server's."""
+    cursor = await connection.execute(b"VALUES (pg_backend_pid())")
+    return await cursor.fetchone() != (connection.info.backend_pid,)
 
 
 def connect_arguments() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a worker with nothing to do costs: statements per poll interval, and its share of a core."""
+"""What a worker with nothing to do costs: transactions per poll interval, and its share of a core."""
 
 import os
 import time
@@ -7,34 +7,35 @@ from pathlib import Path
 from psycopg.conninfo import conninfo_to_dict
 
 from benchmarks.bench import Bench
-from benchmarks.child import Child
 from benchmarks.server import STATEMENTS, execute
+from benchmarks.service import program
 
 _POLL_SECONDS = 5.0
 # The interval is drawn between three quarters and the whole of the setting.
 _MEAN_POLL_SECONDS = 0.875 * _POLL_SECONDS
-# A session tells its counts at most once a second, and an idle one within ten.
-_FLUSH_SECONDS = 11.0
+# Until it has started; then a session tells its counts at most once a second, and an idle one within ten.
+_SETTLE_SECONDS = 15.0
 
 
 def idle(bench: Bench) -> dict[str, float]:
-    """Counted as transactions of its database, asked from another one."""
+    """``python -m iidq.worker``; all transactions of its database, those of autovacuum and notifications included."""
     seconds = bench.options.idle_seconds
     with bench.server.migrated_database() as url:
         name = {"database": conninfo_to_dict(url)["dbname"]}
-        environment = {"DATABASE_URL": url, "POLL_INTERVAL_SECONDS": str(_POLL_SECONDS)}
-        with Child("worker", [], environment) as worker:
-            worker.ready()
-            worker.go()
-            time.sleep(_FLUSH_SECONDS)
+        environment = {
+            "DATABASE_URL": url,
+            "RPC_URL": "http://127.0.0.1:9",
+            "POLL_INTERVAL_SECONDS": str(_POLL_SECONDS),
+        }
+        with program(["iidq.worker"], environment, bench.server.scratch / "worker.log") as worker:
+            time.sleep(_SETTLE_SECONDS)
             [(before,)] = execute(bench.server.url, STATEMENTS["transactions"], name)
-            cpu_before = _cpu_seconds(worker.process.pid)
+            cpu_before = _cpu_seconds(worker.pid)
             time.sleep(seconds)
             [(after,)] = execute(bench.server.url, STATEMENTS["transactions"], name)
-            cpu_share = (_cpu_seconds(worker.process.pid) - cpu_before) / seconds
-            worker.finish()
+            cpu_share = (_cpu_seconds(worker.pid) - cpu_before) / seconds
     return {
-        "idle_statements_per_poll": float(after - before) / (seconds / _MEAN_POLL_SECONDS),
+        "idle_transactions_per_poll": float(after - before) / (seconds / _MEAN_POLL_SECONDS),
         "idle_cpu_percent": cpu_share * 100,
     }
 

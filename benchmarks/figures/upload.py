@@ -15,6 +15,7 @@ from benchmarks.service import Serving, api
 
 AT_ONCE = 8
 _CHUNK = 1 << 20
+_HASHINGS = 3
 _SAMPLE_SECONDS = 0.05
 
 
@@ -23,8 +24,15 @@ class UploadFailed(Exception):
 
 
 def sha256(bench: Bench) -> dict[str, float]:
-    """``openssl sha256 FILE``, or hashlib where there is no openssl; the file is in the page cache."""
+    """``openssl sha256 FILE``, or hashlib where there is no openssl; the file is in the page cache.
+
+    The best of three, so that a disturbance does not flatter what is compared with it.
+    """
     path = _file(bench)
+    return {"sha256_gbps": _gbps(path, 1, min(_hashing_seconds(path) for _ in range(_HASHINGS)))}
+
+
+def _hashing_seconds(path: Path) -> float:
     started_at = time.perf_counter()
     try:
         subprocess.run(["openssl", "sha256", path], check=True, capture_output=True)
@@ -32,7 +40,7 @@ def sha256(bench: Bench) -> dict[str, float]:
         started_at = time.perf_counter()
         with path.open("rb") as file:
             hashlib.file_digest(file, "sha256")
-    return {"sha256_gbps": _gbps(path, 1, time.perf_counter() - started_at)}
+    return time.perf_counter() - started_at
 
 
 def upload(bench: Bench) -> dict[str, float]:

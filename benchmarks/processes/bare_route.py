@@ -2,24 +2,29 @@
 
 import socket
 import sys
-from uuid import UUID
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from iidq.queue.job import JobType, NewJob
-from iidq.web.wire import JsonReply, accepted_shape, poll_url
-
-_JOB = NewJob(JobType.VERIFY, "0x" + "c0" * 32, "ipfs://cid", "0x" + "5a" * 20, id=UUID(int=7))
+_ID = "00000000-0000-0000-0000-000000000007"
+_URL = f"/api/verification-jobs/{_ID}"
+_ANSWER = {
+    "mode": "async",
+    "jobId": _ID,
+    "status": "queued",
+    "message": "Verification job queued successfully",
+    "pollUrl": _URL,
+}
+_HEADERS = {"Location": _URL, "X-Correlation-ID": "c0" * 16}
 
 
 async def submit(request: Request) -> Response:
     """Parse and answer."""
     await request.json()
-    return JsonReply(accepted_shape(_JOB), headers={"Location": poll_url(_JOB.id), "X-Correlation-ID": "c0" * 16})
+    return JSONResponse(_ANSWER, headers=_HEADERS)
 
 
 def main() -> None:

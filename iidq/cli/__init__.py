@@ -1,12 +1,15 @@
 """The command line. Each command imports what it needs when it runs, so that ``iidq --help`` is quick."""
 
 import sys
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
 from iidq.errors import IidqError
+
+Choice = TypeVar("Choice", bound=StrEnum)
 
 app = typer.Typer(
     name="iidq",
@@ -78,6 +81,21 @@ def migrate() -> None:
     typer.echo("\n".join(f"applied {name}" for name in names) or "nothing to do")
 
 
+@app.command("check-proof")
+def check_proof(
+    file: Annotated[Path, typer.Argument(help="the proof, or the job that carries it, as JSON")],
+    as_json: Annotated[bool, typer.Option("--json", help="print the findings as JSON")] = False,
+) -> None:
+    """Check a proof offline.
+
+    As far as its evidence reaches; what it cannot tell is listed. Exit code 0: nothing contradicts it. 1: something
+    does, or its verdict is FAIL. 2: it is no proof.
+    """
+    from iidq.cli.check_proof import check_proof_file
+
+    raise typer.Exit(check_proof_file(file, as_json=as_json))
+
+
 @app.command()
 def settings() -> None:
     """Print the table of environment variables.
@@ -87,6 +105,87 @@ def settings() -> None:
     from iidq.settings import settings_table
 
     typer.echo(settings_table())
+
+
+jobs = typer.Typer(help="Look at jobs, retry and cancel them, straight in the database.", no_args_is_help=True)
+app.add_typer(jobs, name="jobs")
+
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON for scripts")]
+JobId = Annotated[str, typer.Argument(help="the job's id")]
+
+
+@jobs.command("list")
+def list_jobs(
+    status: Annotated[str | None, typer.Option(help="queued, processing, completed, failed or cancelled")] = None,
+    kind: Annotated[str | None, typer.Option("--type", help="verify or proof")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="how many")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List the newest jobs."""
+    from iidq.cli import operate
+    from iidq.queue.job import JobStatus, JobType
+
+    chosen_status = None if status is None else _one_of(JobStatus, status, "--status")
+    chosen_kind = None if kind is None else _one_of(JobType, kind, "--type")
+    raise typer.Exit(operate.list_jobs(status=chosen_status, kind=chosen_kind, limit=limit, as_json=as_json))
+
+
+def _one_of(kinds: type[Choice], value: str, option: str) -> Choice:
+    try:
+        return kinds(value)
+    except ValueError:
+        raise typer.BadParameter(f"{value!r}; expected {', '.join(kinds)}", param_hint=option) from None
+
+
+@jobs.command()
+def show(job_id: JobId) -> None:
+    """Print one job, as HTTP clients see it."""
+    from iidq.cli import operate
+
+    raise typer.Exit(operate.show_job(job_id))
+
+
+@jobs.command()
+def retry(job_id: JobId) -> None:
+    """Put a job that ended back in line."""
+    from iidq.cli import operate
+
+    raise typer.Exit(operate.retry_job(job_id))
+
+
+@jobs.command()
+def cancel(job_id: JobId) -> None:
+    """End a job that waits or runs."""
+    from iidq.cli import operate
+
+    raise typer.Exit(operate.cancel_job(job_id))
+
+
+@app.command()
+def stats(as_json: AsJson = False) -> None:
+    """Print how many jobs stand in each state."""
+    from iidq.cli import operate
+
+    raise typer.Exit(operate.stats(as_json=as_json))
+
+
+@app.command()
+def pause(reason: Annotated[str | None, typer.Argument(help="shown in queue_health")] = None) -> None:
+    """Stop all claims.
+
+    Running jobs go on; `iidq resume` ends the pause.
+    """
+    from iidq.cli import operate
+
+    raise typer.Exit(operate.pause(reason))
+
+
+@app.command()
+def resume() -> None:
+    """Let claims go on after a pause."""
+    from iidq.cli import operate
+
+    raise typer.Exit(operate.resume())
 
 
 def main() -> None:

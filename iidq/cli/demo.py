@@ -125,7 +125,6 @@ def _print_report(console: Console, cases: list[Case], jobs: list[dict[str, Any]
         table.add_row(case.title, f"[{colour}]{verdict}[/]", case.expected, _reason(job))
     console.print(table)
     proof = dict(jobs[-1]["result"] or {})
-    proof.pop("report", None)
     console.print("\nThe proof:")
     console.print_json(data=proof)
 

@@ -154,7 +154,7 @@ class IpfsGateways:
 
 
 def _source(attempt: _Attempt, winner: _Attempt, uri: IpfsUri) -> SourceTried:
-    url = str(attempt.gateway.address.url_of(uri))
+    url = attempt.gateway.address.shown_url_of(uri)
     if attempt is winner:
         digest = f"sha256:{hashlib.sha256(attempt.task.result()).hexdigest()}"
         return SourceTried("manifest", url, digest, "used", "bytes proven by the CID")

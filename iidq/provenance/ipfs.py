@@ -8,7 +8,7 @@ Follows the trustless gateway specification (specs.ipfs.tech/http-gateways/trust
 import asyncio
 import hashlib
 from base64 import b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote, unquote, urlsplit
 
 from iidq.errors import GatewayFault, ManifestFault, SettingsFault
@@ -68,6 +68,11 @@ class GatewayAddress:
         """Where this gateway serves ``uri``."""
         path = "/".join(quote(segment, safe="") for segment in (uri.cid.text, *uri.path))
         return WebUri(self.base.scheme, self.base.host, self.base.port, f"{self.base.target}/ipfs/{path}{query}")
+
+    def shown_url_of(self, uri: IpfsUri) -> str:
+        """The same for a report: without the gateway's own path, in which keys may stand."""
+        own = "/***" if self.base.target else ""
+        return str(replace(self, base=replace(self.base, target=own)).url_of(uri))
 
 
 async def retrieve(fetcher: WebFetcher, gateway: GatewayAddress, uri: IpfsUri, *, max_bytes: int) -> bytes:

@@ -1,12 +1,11 @@
 """A manifest's bytes, read strictly: what cannot be read in one way only is refused."""
 
-import json
 import re
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from iidq.errors import ManifestFault
-from iidq.json_depth import is_too_deep
+from iidq.provenance.strict_json import StrictJsonFault, parse_strictly
 
 MAX_SIGNATURE_BYTES = 16_384
 MAX_DID_CHARACTERS = 2_048
@@ -46,44 +45,13 @@ def parse_manifest(body: bytes) -> Manifest:
 
 
 def _parse_object(body: bytes) -> dict[str, Any]:
-    if body.startswith(b"\xef\xbb\xbf"):
-        raise ManifestFault(
-            "the manifest begins with a byte order mark; expected plain UTF-8", code="manifest.not_utf8"
-        )
     try:
-        text = body.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ManifestFault(
-            f"the manifest is not UTF-8 (byte {error.start}); expected JSON in UTF-8", code="manifest.not_utf8"
-        ) from None
-    if is_too_deep(body):
-        raise ManifestFault("the manifest is nested too deeply", code="manifest.too_deep")
-    try:
-        value = json.loads(text, object_pairs_hook=_members_once, parse_constant=_refuse_constant)
-    except json.JSONDecodeError as error:
-        raise ManifestFault(
-            f"the manifest is not JSON (line {error.lineno}, column {error.colno}); expected a JSON object",
-            code="manifest.not_json",
-        ) from None
-    except ValueError:
-        # Python's bound on the digits of an integer.
-        raise ManifestFault("the manifest holds a number of absurd length", code="manifest.not_json") from None
+        value = parse_strictly(body)
+    except StrictJsonFault as fault:
+        raise ManifestFault(f"the manifest {fault}", code=f"manifest.{fault.kind}") from None
     if not isinstance(value, dict):
         raise ManifestFault(f"the manifest is {_json_type(value)}; expected a JSON object", code="manifest.not_object")
     return value
-
-
-def _members_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ManifestFault(
-            "the manifest repeats a member's name in one object; expected each once", code="manifest.duplicate_key"
-        )
-    return members
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ManifestFault(f"the manifest holds {name}, which is not JSON", code="manifest.not_json")
 
 
 def _content_hash(fields: dict[str, Any]) -> str:

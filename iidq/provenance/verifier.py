@@ -4,13 +4,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from iidq.provenance.chain import Chain
 from iidq.provenance.chains import Chains
 from iidq.provenance.manifest_source import open_manifest_source
+from iidq.provenance.proof_signature import ServiceKey
 from iidq.provenance.report import ManifestPort
 from iidq.provenance.rpc import open_http
 from iidq.provenance.rpc_permission import check_rpc_url
 from iidq.provenance.signature import require_native_curve
-from iidq.provenance.verify import Progress, Subject, prove, verify
+from iidq.provenance.verdict_cache import VerdictCache
+from iidq.provenance.verify import RESULT_BUILT, Progress, Subject, prove, verify
 from iidq.settings import Settings
 
 
@@ -25,9 +28,16 @@ class Verifier:
         self._settings = settings
         self._manifests = manifests
         self._chains = chains
+        seconds = settings.result_cache_seconds
+        self._verdicts = VerdictCache(seconds) if seconds else None
+        key = settings.private_key
+        self._service_key = None if key is None else ServiceKey.from_hex(key.get_secret_value())
 
     async def run(self, kind: str, subject: Subject, progress: Progress = _unwatched) -> dict[str, Any]:
         """Return the result of a ``verify`` or ``proof`` job.
+
+        A verdict may be one that was found for the same inputs within ``RESULT_CACHE_SECONDS``; its report then says
+        ``reused``. Proofs are always made anew, and signed if the service has a key.
 
         Raises :class:`PermanentFault` if it can never be found out, :class:`TemporaryFault` if not this time. A FAIL
         verdict is a result.
@@ -35,11 +45,26 @@ class Verifier:
         chain = await self._chains.choose(subject.rpc_url, subject.chain_id)
         match kind:
             case "verify":
-                return await verify(subject, self._manifests, chain, progress)
+                return await self._verify(subject, chain, progress)
             case "proof":
-                return await prove(subject, self._manifests, chain, progress)
+                proof = await prove(subject, self._manifests, chain, progress)
+                return proof if self._service_key is None else self._service_key.sign(proof)
             case _:
                 raise ValueError(f"no such kind of job: {kind!r}; expected 'verify' or 'proof'")
+
+    async def _verify(self, subject: Subject, chain: Chain, progress: Progress) -> dict[str, Any]:
+        if self._verdicts is None:
+            return await verify(subject, self._manifests, chain, progress)
+        question = (
+            subject.content_hash.lower(),
+            subject.manifest_uri,
+            subject.registry_address.lower(),
+            chain.chain_id,
+            tuple(endpoint.url for endpoint in chain.endpoints),
+        )
+        result = await self._verdicts.reuse_or(question, lambda: verify(subject, self._manifests, chain, progress))
+        progress(RESULT_BUILT)
+        return result
 
     def check_rpc_url(self, url: str) -> str:
         """Return the operator's URL that ``url`` means; raise :class:`FetchRefused` if it is none of them."""

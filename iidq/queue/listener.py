@@ -77,8 +77,15 @@ class Listener:
     transaction takes LISTEN and delivers nothing.
     """
 
-    def __init__(self, settings: Settings, announced: Callable[[str], None], cancelled: Callable[[UUID], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        announced: Callable[[str], None],
+        cancelled: Callable[[UUID], None],
+    ) -> None:
         self._settings = settings
+        self._database = database
         self._announced = announced
         self._cancelled = cancelled
         self._echo_channel = f"iidq_echo_{uuid4().hex}"
@@ -117,7 +124,8 @@ class Listener:
     async def _hear_myself(self, connection: Connection) -> None:
         """Raises TimeoutError where the connection is deaf: its peer is gone without a word, or a pooler is between."""
         async with asyncio.timeout(_ANSWER_TIMEOUT_SECONDS):
-            await store.echo(connection, self._echo_channel)
+            # By another connection: through a pooler one hears oneself while one speaks, and nothing afterwards.
+            await self._database.run(lambda speaker: store.echo(speaker, self._echo_channel))
             while self._echo_channel not in await self._hear(connection, _ANSWER_TIMEOUT_SECONDS):
                 pass
 

@@ -72,7 +72,7 @@ class WorkLoop:
         self._first_responder = True
         self._called_all = False
         self._claim_uncertain = False
-        self.listener = Listener(settings, self._announced, self._cancelled)
+        self.listener = Listener(settings, database, self._announced, self._cancelled)
 
     def stop(self) -> None:
         """Claim no more and let running jobs end within the drain's deadline. A second call gives them back now."""

@@ -317,10 +317,22 @@ FROM unnest(%(scopes)b::text[], %(keys)b::text[], %(fingerprints)b::bytea[], %(j
 ORDER BY scope, key
 ON CONFLICT (scope, key) DO UPDATE
 SET fingerprint = excluded.fingerprint, "jobId" = excluded."jobId", "expiresAt" = excluded."expiresAt"
-WHERE known."expiresAt" < now()
-  OR (known.scope = 'shared' AND NOT EXISTS (
-    SELECT FROM "VerificationJob" AS job WHERE job.id = known."jobId" AND job."completedAt" IS NULL))
-RETURNING "jobId";
+WHERE known."expiresAt" < now();
+
+-- name: take_ended_keys
+-- Shared requests whose job has ended begin anew. Their rows are locked: take_keys locks also those that it leaves as
+-- they are. In a statement of its own, whose snapshot sees the jobs of those that take_keys waited for.
+UPDATE idempotency_key AS known
+SET fingerprint = asked.fingerprint, "jobId" = asked.job_id,
+    "expiresAt" = now() + make_interval(secs => %(keep_seconds)s)
+FROM (
+  SELECT DISTINCT ON (scope, key) *
+  FROM unnest(%(scopes)b::text[], %(keys)b::text[], %(fingerprints)b::bytea[], %(job_ids)b::uuid[])
+    AS batch(scope, key, fingerprint, job_id)
+  WHERE scope = 'shared' ORDER BY scope, key
+) AS asked
+WHERE known.scope = asked.scope AND known.key = asked.key AND known."jobId" <> ALL (%(job_ids)b::uuid[])
+  AND NOT EXISTS (SELECT FROM "VerificationJob" AS job WHERE job.id = known."jobId" AND job."completedAt" IS NULL);
 
 -- name: find_keys
 -- What the keys stand for, after take_keys. By "idempotency_key_pkey".

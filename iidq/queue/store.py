@@ -16,7 +16,7 @@ from psycopg.rows import class_row, dict_row, tuple_row
 from psycopg.sql import SQL, Identifier
 
 from iidq.database import Connection
-from iidq.queue.job import ClaimedJob, Job, JobStatus, JobType, NewJob, QueueCounts
+from iidq.queue.job import SHARED, ClaimedJob, Job, JobStatus, JobType, NewJob, QueueCounts
 from iidq.queue.outcome import Outcome
 from iidq.queue.paging import Cursor
 from iidq.queue.queries import QUERIES
@@ -69,6 +69,8 @@ async def enqueue_under_keys(
     }
     async with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
         await cursor.execute(QUERIES["take_keys"], parameters)
+        if any(key.scope == SHARED for _, key in keyed):
+            await cursor.execute(QUERIES["take_ended_keys"], parameters)
         await cursor.execute(QUERIES["find_keys"], parameters)
         known = {(scope, key): (bytes(fingerprint), job_id) async for scope, key, fingerprint, job_id in cursor}
         stands_for = [known[(key.scope, key.key)] for _, key in keyed]

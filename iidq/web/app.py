@@ -11,7 +11,7 @@ from iidq.database import open_database
 from iidq.logs import configure_logging
 from iidq.queue.batching import open_enqueuer
 from iidq.settings import Settings, load_settings
-from iidq.web import health, jobs, legacy
+from iidq.web import control, health, jobs, legacy
 from iidq.web.access import ApiKey, KeyEverywhere
 from iidq.web.correlation import CorrelationIds
 from iidq.web.replies import EXCEPTION_HANDLERS
@@ -49,7 +49,7 @@ def create_app(settings: Settings) -> Starlette:
     if settings.api_key and settings.api_key_scope == "all":
         layers.append(Middleware(KeyEverywhere, ApiKey(settings)))
     app = Starlette(
-        routes=[*jobs.ROUTES, *legacy.ROUTES, *health.ROUTES],
+        routes=[*control.ROUTES, *jobs.ROUTES, *legacy.ROUTES, *health.ROUTES],
         middleware=layers,
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=lifespan,

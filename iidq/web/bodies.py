@@ -8,6 +8,7 @@ from typing import Any, Final
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
+from iidq.json_depth import is_too_deep
 from iidq.web.parameters import HeaderValue, parse_header
 from iidq.web.submission import Submission, SubmissionRules
 from iidq.web.uploads import MAX_OVERHEAD_BYTES, FormReader, malformed, too_large
@@ -32,10 +33,16 @@ async def read_submission(request: Request, rules: SubmissionRules, *, max_uploa
             reader.feed(chunk)
         form = reader.finish()
         return rules.read(form.fields, form.upload, form.faults)
-    return rules.read(await _json_object(request))
+    return rules.read(_json_object(await _json_body(request)))
 
 
-async def _json_object(request: Request) -> dict[str, object]:
+async def read_optional_json(request: Request) -> dict[str, object]:
+    """The members of a JSON object, none for an empty body; raises :class:`HTTPException` 400, 408 or 413."""
+    body = await _json_body(request)
+    return _json_object(body) if body else {}
+
+
+async def _json_body(request: Request) -> bytes:
     body = bytearray()
     if _declared_bytes(request) > MAX_JSON_BYTES:
         raise too_large(f"a JSON body may have {MAX_JSON_BYTES} bytes")
@@ -43,9 +50,15 @@ async def _json_object(request: Request) -> dict[str, object]:
         body += chunk
         if len(body) > MAX_JSON_BYTES:
             raise too_large(f"a JSON body may have {MAX_JSON_BYTES} bytes")
+    return bytes(body)
+
+
+def _json_object(body: bytes) -> dict[str, object]:
+    if is_too_deep(body):
+        raise malformed("the JSON is nested too deeply; expected an object of plain values")
     try:
         value = json.loads(body.decode(), object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise malformed("expected a JSON object in UTF-8, with each name once") from error
     if not isinstance(value, dict):
         raise malformed("expected a JSON object")

@@ -10,6 +10,7 @@ from iidq.queue.identifiers import parse_job_id
 from iidq.queue.job import JobType
 from iidq.queue.paging import Cursor
 from iidq.web.bodies import read_submission
+from iidq.web.idempotency import idempotency_key, read_idempotency_key
 from iidq.web.listing import read_listing
 from iidq.web.replies import job_not_found
 from iidq.web.service import service_of
@@ -28,10 +29,12 @@ async def proof(request: Request) -> Response:
 
 async def _submit(request: Request, job_type: JobType) -> Response:
     service = service_of(request)
+    # Before the body: a header can be refused without reading a gigabyte.
+    key_text = read_idempotency_key(request)
     submission = await read_submission(request, service.rules, max_upload_bytes=service.settings.max_upload_bytes)
-    job = submission.as_job(job_type)
-    await service.enqueuer.enqueue(job)
-    return JsonReply(accepted_shape(job), headers={"Location": poll_url(job.id)})
+    key = None if key_text is None else idempotency_key(request, key_text, submission, job_type)
+    job_id = await service.enqueuer.enqueue(submission.as_job(job_type, key))
+    return JsonReply(accepted_shape(job_id, job_type), headers={"Location": poll_url(job_id)})
 
 
 async def show(request: Request) -> Response:

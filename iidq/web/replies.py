@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from iidq import logs
-from iidq.errors import InvalidInput, PermanentFault, TemporaryFault
+from iidq.errors import IdempotencyConflict, InvalidInput, PermanentFault, TemporaryFault
 from iidq.redaction import redact_url
 from iidq.web.correlation import correlation_id
 from iidq.web.wire import JsonReply
@@ -51,6 +51,11 @@ async def _on_permanent_fault(request: Request, error: Exception) -> Response:
     return error_reply(request, 422, redact_url(error.message), code=error.code)
 
 
+async def _on_idempotency_conflict(request: Request, error: Exception) -> Response:
+    assert isinstance(error, IdempotencyConflict)
+    return error_reply(request, 422, error.message, code=error.code)
+
+
 async def _on_temporary_fault(request: Request, error: Exception) -> Response:
     assert isinstance(error, TemporaryFault)
     seconds = math.ceil(error.retry_after_seconds or RETRY_AFTER_SECONDS)
@@ -65,6 +70,7 @@ async def _on_disconnect(request: Request, error: Exception) -> Response:
 EXCEPTION_HANDLERS: Final[dict[Any, ErrorHandler]] = {
     InvalidInput: _on_invalid_input,
     HTTPException: _on_http_exception,
+    IdempotencyConflict: _on_idempotency_conflict,
     PermanentFault: _on_permanent_fault,
     TemporaryFault: _on_temporary_fault,
     ClientDisconnect: _on_disconnect,

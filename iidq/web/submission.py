@@ -1,5 +1,7 @@
 """What a client asks to be verified: the fields of a form or JSON body, checked, all faults at once. Pure."""
 
+import hashlib
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +11,7 @@ from iidq.errors import FetchRefused, FieldFault, InvalidInput
 from iidq.provenance.fetch_policy import FetchPolicy
 from iidq.provenance.rpc_permission import check_rpc_url
 from iidq.provenance.uri import parse_manifest_uri
-from iidq.queue.job import JobType, NewJob
+from iidq.queue.job import SHARED, IdempotencyKey, JobType, NewJob
 from iidq.redaction import redact_url
 from iidq.settings import Settings
 from iidq.web.uploads import Upload, file_name_fault
@@ -26,6 +28,7 @@ _EXPECTED: Final = {
     "contentHash": "expected 0x followed by 64 hex digits",
     "chainId": f"expected an integer from 1 to {MAX_CHAIN_ID}",
     "rpcUrl": "expected a configured JSON-RPC endpoint, or no rpcUrl at all",
+    "share": "expected true or false",
 }
 
 
@@ -39,9 +42,13 @@ class Submission:
     rpc_url: str | None
     chain_id: int | None
     file_name: str | None
+    share: bool = False
 
-    def as_job(self, job_type: JobType) -> NewJob:
-        """The job that answers this request."""
+    def as_job(self, job_type: JobType, key: IdempotencyKey | None = None) -> NewJob:
+        """The job that answers this request, known under ``key``, or under the question itself if it may be shared."""
+        if key is None and self.share:
+            question = self.fingerprint(job_type, with_file_name=False)
+            key = IdempotencyKey(SHARED, question.hex(), question)
         return NewJob(
             type=job_type,
             content_hash=self.content_hash,
@@ -50,7 +57,21 @@ class Submission:
             rpc_url=self.rpc_url,
             chain_id=self.chain_id,
             file_name=self.file_name,
+            key=key,
         )
+
+    def fingerprint(self, job_type: JobType, *, with_file_name: bool = True) -> bytes:
+        """SHA-256 of what is asked: equal for equal requests, whichever way the file or its hash was sent."""
+        fields = [
+            job_type.value,
+            self.content_hash,
+            self.manifest_uri,
+            self.registry_address.lower(),
+            self.rpc_url,
+            self.chain_id,
+            *([self.file_name] if with_file_name else []),
+        ]
+        return hashlib.sha256(json.dumps(fields).encode()).digest()
 
 
 class SubmissionRules:
@@ -66,6 +87,7 @@ class SubmissionRules:
             "chainId": _chain_id,
             "rpcUrl": self._stored_rpc_url,
             "fileName": _file_name,
+            "share": _share,
         }
 
     def read(
@@ -104,6 +126,7 @@ class SubmissionRules:
             rpc_url=_optional_text(values.get("rpcUrl")),
             chain_id=_optional_integer(values.get("chainId")),
             file_name=upload.file_name if upload else _optional_text(values.get("fileName")),
+            share=values.get("share") is True,
         )
 
     def _manifest_uri(self, value: object) -> str:
@@ -155,6 +178,14 @@ def _file_name(value: object) -> str:
     if fault := file_name_fault(text):
         raise ValueError(fault)
     return text
+
+
+def _share(value: object) -> bool:
+    # A form has only text.
+    text = str(value).lower() if isinstance(value, bool | str) else ""
+    if text not in ("true", "false"):
+        raise ValueError(_EXPECTED["share"])
+    return text == "true"
 
 
 def _text(value: object, name: str) -> str:

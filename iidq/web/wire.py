@@ -3,10 +3,11 @@
 import json
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 from starlette.responses import Response
 
-from iidq.queue.job import Job, JobType, NewJob, QueueCounts
+from iidq.queue.job import Job, JobType, QueueCounts
 from iidq.redaction import redact_url
 
 JOBS_PATH = "/api/verification-jobs"
@@ -23,8 +24,8 @@ class JsonReply(Response):
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        """The JSON's bytes; text stands as it is, in UTF-8."""
-        return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        """The JSON's bytes; text stands as it is, in UTF-8. A final newline keeps a terminal's prompt off the reply."""
+        return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
 
 
 def poll_url(job_id: object) -> str:
@@ -32,14 +33,14 @@ def poll_url(job_id: object) -> str:
     return f"{JOBS_PATH}/{job_id}"
 
 
-def accepted_shape(job: NewJob) -> dict[str, Any]:
+def accepted_shape(job_id: UUID, job_type: JobType) -> dict[str, Any]:
     """The reply to a submission whose row is durable."""
     return {
         "mode": "async",
-        "jobId": str(job.id),
+        "jobId": str(job_id),
         "status": "queued",
-        "message": _QUEUED_MESSAGES[job.type],
-        "pollUrl": poll_url(job.id),
+        "message": _QUEUED_MESSAGES[job_type],
+        "pollUrl": poll_url(job_id),
     }
 
 

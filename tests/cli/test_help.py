@@ -36,7 +36,7 @@ def test_help_lists_every_command(sandbox: Sandbox) -> None:
     helped, bare = sandbox.start("--help"), sandbox.start()
     assert helped.wait() == 0
     bare.wait()
-    for command in ("demo", "up", "serve", "worker", "migrate", "settings"):
+    for command in ("demo", "up", "serve", "worker", "migrate", "check-proof", "settings"):
         assert f"\n  {command} " in helped.output
         assert f"\n  {command} " in bare.output
     assert "..." not in helped.output.partition("Commands:")[2]

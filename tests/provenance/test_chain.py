@@ -1,6 +1,7 @@
 """One chain behind endpoints that fail, hang, lag and reorganise."""
 
 import asyncio
+import time
 from typing import Any
 
 import httpx
@@ -379,3 +380,154 @@ async def test_logs_of_another_shape_are_a_temporary_fault() -> None:
     with pytest.raises(RpcFault) as caught:
         await chain.find_registration(onchain)
     assert caught.value.code == "rpc.nonsense"
+
+
+def young_times(*, behind_seconds: int = 0) -> list[int]:
+    """Ten blocks, two seconds each, the newest just mined."""
+    newest = int(time.time()) - behind_seconds
+    return [newest - 2 * age for age in range(9, -1, -1)]
+
+
+async def test_an_endpoint_that_fell_behind_is_not_believed() -> None:
+    """What the first endpoint has reported lately shows that its stand-in has fallen behind: its word is no verdict."""
+    current, stale = World(times=young_times()), World(times=young_times(behind_seconds=600)[:5])
+    current.register(8, TX)
+    stale.entry = new_layout("0x" + "0" * 40, b"", 0)
+    server, down = Server(current.answer), False
+
+    async def first(request: httpx.Request) -> httpx.Response:
+        return await (refuses(request) if down else server(request))
+
+    chain = chain_of(first, Server(stale.answer))
+    assert (await chain.read_entry(REGISTRY, CONTENT_HASH)).entry.registered
+    down = True
+    fault = await fault_of(chain)
+    assert (fault.code, fault.temporary) == ("rpc.stale", True)
+    down = False
+    assert (await chain.read_entry(REGISTRY, CONTENT_HASH)).entry.registered
+
+
+async def test_an_old_block_is_compared_with_what_the_others_say() -> None:
+    """When the first endpoint's newest block is old the others are asked for theirs, and one that is ahead is used."""
+    current, stale = World(times=young_times()), World(times=young_times(behind_seconds=600)[:5])
+    current.register(8, TX)
+    stale.entry = new_layout("0x" + "0" * 40, b"", 0)
+    chain = chain_of(Server(stale.answer), Server(current.answer))
+    onchain = await chain.read_entry(REGISTRY, CONTENT_HASH)
+    assert onchain.entry.registered
+    assert [(source.outcome, source.message.partition(":")[0]) for source in onchain.sources] == [
+        ("failed", "rpc.stale"),
+        ("used", "entries() at block 9"),
+    ]
+    await chain.aclose()
+
+
+async def test_a_registry_that_a_stale_endpoint_does_not_know_is_no_fault() -> None:
+    """An endpoint from before the registry's deployment does not fail the job for good."""
+    current, stale = World(times=young_times()), World(times=young_times(behind_seconds=600)[:5], code=b"")
+    current.register(8, TX)
+    chain = chain_of(Server(stale.answer), Server(current.answer))
+    assert (await chain.read_entry(REGISTRY, CONTENT_HASH)).entry.registered
+    await chain.aclose()
+
+
+async def test_a_chain_that_stands_still_is_read() -> None:
+    """A chain whose newest block is old for everybody is read; the others are asked now and then, hanging ones too."""
+    world = registered_world()
+    chain = chain_of(Server(world.answer), Server(world.answer), hangs)
+    for _ in range(3):
+        assert (await chain.read_entry(REGISTRY, CONTENT_HASH)).entry.registered
+    assert world.asked.count("eth_chainId") == 2
+    await chain.aclose()
+    for each in chain.endpoints:
+        await each.aclose()
+
+
+async def test_a_wallet_is_asked_at_the_entrys_block() -> None:
+    """The creator's contract is asked at the pinned block, and the report names who was asked."""
+    world = registered_world()
+    world.wallet = {"result": "0x1626ba7e" + "00" * 28}
+    chain = chain_of(Server(world.answer))
+    onchain = await chain.read_entry(REGISTRY, CONTENT_HASH)
+    answer = await chain.ask_wallet(onchain, bytes(32), b"signature")
+    assert answer.accepts is True
+    assert [(source.what, source.outcome) for source in answer.sources] == [("wallet", "used")]
+    call = world.params[len(world.params) - world.asked[::-1].index("eth_call") - 1]
+    assert (call[0]["to"], call[1]) == (CREATOR.lower(), hex(999))
+
+
+async def test_a_plain_account_is_nobody_to_ask() -> None:
+    """A creator without code has not judged the signature."""
+    chain = chain_of(Server(registered_world().answer))
+    onchain = await chain.read_entry(REGISTRY, CONTENT_HASH)
+    assert (await chain.ask_wallet(onchain, bytes(32), b"signature")).accepts is None
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        (error("header not found"), "rpc.refused"),
+        (error("EVM error: database error: upstream timed out"), "rpc.refused"),
+        (error("Too Many Requests", 429), "rpc.limited"),
+    ],
+)
+async def test_an_endpoints_trouble_is_no_word_of_the_wallet(said: dict[str, Any], code: str) -> None:
+    """What keeps the endpoint from asking the wallet is for a later attempt, never a refusal by the wallet."""
+    world = registered_world()
+    world.wallet = said
+    chain = chain_of(Server(world.answer))
+    onchain = await chain.read_entry(REGISTRY, CONTENT_HASH)
+    with pytest.raises(RpcFault) as caught:
+        await chain.ask_wallet(onchain, bytes(32), b"signature")
+    assert caught.value.code == code
+
+
+async def test_a_wallet_is_not_asked_on_another_fork() -> None:
+    """If the entry's block is not the chain's any more, the wallet's word does not belong to the entry."""
+    world = registered_world()
+    world.wallet = {"result": "0x1626ba7e" + "00" * 28}
+    chain = chain_of(Server(world.answer))
+    onchain = await chain.read_entry(REGISTRY, CONTENT_HASH)
+    world.fork = 1
+    with pytest.raises(RpcFault) as caught:
+        await chain.ask_wallet(onchain, bytes(32), b"signature")
+    assert caught.value.code == "rpc.reorg"
+
+
+async def test_the_search_tells_its_sources() -> None:
+    """Endpoints that failed the search, and the one that found the transaction, stand in the report."""
+    world = registered_world()
+    searching = False
+
+    async def first(request: httpx.Request) -> httpx.Response:
+        return await (refuses(request) if searching else server(request))
+
+    server = Server(world.answer)
+    chain = chain_of(first, Server(world.answer))
+    onchain = await chain.read_entry(REGISTRY, CONTENT_HASH)
+    assert onchain.sources[0].url == "https://rpc0.example"
+    searching = True
+    registration = await chain.find_registration(onchain)
+    assert registration.tx_hash == TX
+    assert [(source.what, source.outcome, source.url) for source in registration.sources] == [
+        ("transaction", "failed", "https://rpc0.example"),
+        ("transaction", "used", "https://rpc1.example"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        b"\x00" * 31,
+        b"\x00" * 12 + b"\x11" * 20 + (5).to_bytes(32) + (1 << 255).to_bytes(32),
+        new_layout(CREATOR, b"\xff\xfe", 2_200),
+        new_layout(CREATOR, b"x" * 64, 2_200)[:-40],
+    ],
+    ids=["31 bytes", "huge offset", "invalid UTF-8", "URI cut off"],
+)
+async def test_a_contract_that_answers_otherwise_is_no_registry(returned: bytes) -> None:
+    """Answers that fit neither layout end the job at once, as no ContentRegistry."""
+    world = registered_world()
+    world.entry = returned
+    fault = await fault_of(chain_of(Server(world.answer)))
+    assert (fault.code, fault.temporary) == ("registry.unrecognised", False)

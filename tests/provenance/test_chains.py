@@ -1,5 +1,6 @@
 """Which chain a job is about."""
 
+import asyncio
 import json
 
 import httpx
@@ -49,6 +50,26 @@ async def test_a_listed_default_needs_no_question() -> None:
     """If RPC_URL stands in RPC_URLS_<id>, its chain is known even while it is down."""
     chain = await chains(rpc_url="https://uno.example").choose(None, None)
     assert (urls(chain), chain.chain_id) == (["https://uno.example", "https://one.example"], 1)
+
+
+async def test_a_listed_default_is_known_with_or_without_its_final_slash() -> None:
+    """The same endpoint spelt with a final slash is the same endpoint."""
+    chain = await chains(rpc_url="https://uno.example/").choose(None, None)
+    assert chain.chain_id == 1
+
+
+async def test_the_block_tag_is_the_operators() -> None:
+    """RPC_BLOCK_TAG chooses the block of every chain."""
+    assert (await chains(rpc_block_tag="finalized").choose(None, None)).tag == "finalized"
+    assert (await chains(rpc_block_tag="safe").choose(None, 1)).tag == "safe"
+    assert (await chains().choose("https://one.example", None)).tag == "latest"
+
+
+async def test_jobs_that_ask_at_once_get_one_default_chain() -> None:
+    """The first jobs of a process, all waiting for the chain's id, share one record of health."""
+    several = chains()
+    first, second = await asyncio.gather(several.choose(None, None), several.choose(None, None))
+    assert first is second
 
 
 async def test_a_chain_id_chooses_its_endpoints() -> None:

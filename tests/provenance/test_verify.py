@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from iidq.errors import GatewayFault, IidqError, ManifestFault, RegistryFault, RpcFault, SignatureFault
+from iidq.provenance import verify as steps
 from iidq.provenance.address import checksum_address
 from iidq.provenance.chain import Chain
 from iidq.provenance.report import FetchedManifest, SourceTried
-from iidq.provenance.verify import Subject, prove, verify
+from iidq.provenance.verify import Subject
+from tests.provenance.report_schema import valid
 from tests.provenance.rpc_world import (
     CHAIN_ID,
     CONTENT_HASH,
@@ -33,7 +35,15 @@ PROOF = json.loads(VECTOR.joinpath("proof.json").read_bytes())
 TX = "0x" + "77" * 32
 ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 SUBJECT = Subject(CONTENT_HASH, MANIFEST_URI, REGISTRY, file_name="film.mp4")
-SOURCE = SourceTried("manifest", "https://gateway.example", "sha256:00", "used", "fetched")
+SOURCE = SourceTried("manifest", "https://gateway.example", "sha256:" + "00" * 32, "used", "fetched")
+
+
+async def verify(*arguments: Any) -> dict[str, Any]:
+    return valid(await steps.verify(*arguments))
+
+
+async def prove(*arguments: Any) -> dict[str, Any]:
+    return valid(await steps.prove(*arguments))
 
 
 @dataclass
@@ -182,6 +192,44 @@ async def test_a_manifests_fault_ends_the_job(manifests: Manifests, fault: type[
     for each in chain.endpoints:
         await each.aclose()
     assert len(asyncio.all_tasks()) == before
+
+
+async def test_a_wallets_signature_names_no_signer() -> None:
+    """A signature that no key fits, but that the creator's contract accepts, is OK in verdict and proof."""
+    world = registered_world()
+    world.wallet = {"result": "0x1626ba7e" + "00" * 28}
+    manifests = Manifests(changed(signature="0x" + "ab" * 200))
+    result = await verify(SUBJECT, manifests, chain_of(world), lambda _: None)
+    assert (result["status"], result["recovered"]) == ("OK", None)
+    proof = await prove(SUBJECT, manifests, chain_of(world), lambda _: None)
+    assert proof["signature"] == {"recovered": None, "valid": True}
+    whats = [source["what"] for source in proof["report"]["sources"]]
+    assert whats == ["manifest", "registry", "wallet", "transaction"]
+
+
+async def test_the_creators_own_key_needs_no_wallet() -> None:
+    """A signature by the registered creator's key is taken as such, even if there is code at its address."""
+    world = registered_world()
+    world.wallet = {"result": "0xffffffff" + "00" * 28}
+    result = await verify(SUBJECT, Manifests(), chain_of(world), lambda _: None)
+    assert (result["status"], result["recovered"]) == ("OK", CREATOR)
+    assert "eth_getCode" not in world.asked
+
+
+async def test_a_bad_signature_waits_for_the_registry() -> None:
+    """Whether a signature that no key fits is a fault shows only at the registry: while that is away, the job waits."""
+    world = registered_world()
+    world.chain_id = 5
+    with pytest.raises(RpcFault):
+        await verify(SUBJECT, Manifests(changed(signature="0x11")), chain_of(world), lambda _: None)
+
+
+async def test_a_huge_string_is_not_used() -> None:
+    """A manifest with a string of ten megabytes, should it get that far, is read beside the loop and refused."""
+    manifests = Manifests(changed(signature="0x" + "11" * 5_000_000))
+    with pytest.raises(ManifestFault) as caught:
+        await verify(SUBJECT, manifests, chain_of(registered_world()), lambda _: None)
+    assert (caught.value.code, len(caught.value.message) < 300) == ("manifest.signature", True)
 
 
 @pytest.mark.parametrize(

@@ -321,6 +321,12 @@ async def test_what_verified_blocks_prove_ends_the_search() -> None:
         assert not other.requests
 
 
+def test_a_gateways_own_path_is_not_shown() -> None:
+    """Keys that stand in a gateway's path do not get into reports; its host and port do."""
+    shown = GatewayAddress.parse("https://user:pass@gateway.example:8443/secret-key").shown_url_of(ipfs(URI))
+    assert shown == f"https://gateway.example:8443/***/ipfs/{URI.removeprefix('ipfs://')}"
+
+
 def test_gateway_urls_are_read_once() -> None:
     """A path stays in front, credentials become a header and never part of a URL, queries stop the start."""
     address = GatewayAddress.parse("https://user:pa%20ss@Gateway.Example:8443/deep/")

@@ -78,6 +78,7 @@ def test_a_null_result_is_a_result() -> None:
         {"code": -32015, "message": "VM execution error."},
         {"code": -32603, "message": "EVM error: InvalidOpcode, invalid opcode: INVALID"},
         {"code": -32000, "message": "out of gas"},
+        {"code": -32000, "message": "execution reverted: upstream oracle timed out"},
     ],
 )
 def test_a_contracts_refusal_is_permanent(error: Any) -> None:
@@ -102,6 +103,20 @@ def test_limits_are_temporary(error: Any) -> None:
     assert isinstance(outcome, RpcFault)
     assert outcome.code == "rpc.limited"
     assert error["message"] not in outcome.message
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "EVM error: database error: upstream timed out",
+        "vm execution aborted: context deadline exceeded (timeout = 5s)",
+        "EVM error: missing trie node 0x12",
+    ],
+)
+def test_a_nodes_own_trouble_is_no_refusal_by_the_contract(message: str) -> None:
+    """A node that could not run the contract to its end has not heard the contract's answer."""
+    outcome = outcome_of({"code": -32603, "message": message})
+    assert isinstance(outcome, RpcFault)
 
 
 @pytest.mark.parametrize(

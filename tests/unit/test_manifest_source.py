@@ -105,6 +105,22 @@ async def test_a_forbidden_uri_is_refused_before_anything_is_asked() -> None:
         assert (await manifests.fetch(f"ipfs://{cid_v0(BLOCK)}")).body == CONTENT
 
 
+async def test_a_redirects_query_is_not_told() -> None:
+    """Where a redirect led is told without its query, by which its host may have lent the file to us alone."""
+
+    async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
+        if request.target == "/manifest.json":
+            writer.write(response(b"", "Location: /file?X-Amz-Signature=secret", status=302))
+        else:
+            writer.write(response(CONTENT))
+
+    async with serving(answer) as server, source() as manifests:
+        fetched = await manifests.fetch(f"{server.url}/manifest.json")
+    assert [(used.url, used.message) for used in fetched.sources] == [
+        (f"{server.url}/file", "fetched after a redirect")
+    ]
+
+
 async def test_opened_networks_do_not_widen_a_gateways_redirects() -> None:
     """What manifest URLs may reach, a gateway's redirect may not."""
     async with serving(always(response(BLOCK))) as inside:

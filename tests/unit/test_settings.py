@@ -113,11 +113,20 @@ def test_secrets_inside_bad_values_are_hidden(
 def test_a_good_secret_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys do not show when settings are logged by accident."""
     monkeypatch.setenv("API_KEY", "hunter2")
-    monkeypatch.setenv("PRIVATE_KEY", "0xhunter2")
+    monkeypatch.setenv("PRIVATE_KEY", "0x" + "ab" * 32)
     settings = load_settings()
     assert "hunter2" not in repr(settings)
+    assert "abab" not in repr(settings)
     assert settings.api_key is not None
     assert settings.api_key.get_secret_value() == "hunter2"
+
+
+@pytest.mark.parametrize("key", ["0xhunter2", "0x" + "00" * 32, "ff" * 32, "0x" + "ab" * 31, "ab" * 33])
+def test_a_private_key_that_is_none_stops_the_start(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot sign is told at the start, without showing it."""
+    monkeypatch.setenv("PRIVATE_KEY", key)
+    with pytest.raises(SettingsFault, match=r"PRIVATE_KEY=\(hidden\) cannot be used; expected 0x and the 64 hex"):
+        load_settings()
 
 
 def test_a_missing_variable_that_is_needed_is_told() -> None:

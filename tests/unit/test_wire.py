@@ -4,7 +4,7 @@ import json
 from datetime import UTC, datetime, timedelta, timezone
 from uuid import UUID
 
-from iidq.queue.job import Job, JobStatus, JobType, NewJob, QueueCounts
+from iidq.queue.job import Job, JobStatus, JobType, QueueCounts
 from iidq.web.wire import JsonReply, accepted_shape, job_shape, stats_shape
 
 ID = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
@@ -66,8 +66,7 @@ def test_credentials_in_a_row_do_not_leave() -> None:
 
 def test_an_accepted_job_tells_where_to_poll() -> None:
     """Both kinds of job say, in the replaced system's words, that they are queued."""
-    job = NewJob(JobType.PROOF, "0x", "ipfs://x", "0x", id=ID)
-    assert accepted_shape(job) == {
+    assert accepted_shape(ID, JobType.PROOF) == {
         "mode": "async",
         "jobId": str(ID),
         "status": "queued",
@@ -87,5 +86,5 @@ def test_stats_without_a_database_are_zeros() -> None:
 def test_json_is_compact_and_plain() -> None:
     """Text is UTF-8 as it stands, and the media type says JSON."""
     reply = JsonReply({"name": "größe"})
-    assert reply.body == '{"name":"größe"}'.encode()
+    assert reply.body == '{"name":"größe"}\n'.encode()
     assert reply.headers["content-type"] == "application/json"

@@ -6,50 +6,44 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from iidq.provenance.bounded_cache import BoundedCache
 from iidq.provenance.freshness import MAX_FRESH_SECONDS, fresh_seconds
-from iidq.provenance.manifest_cache import ManifestCache
-from iidq.provenance.report import FetchedManifest
 from iidq.provenance.single_flight import SingleFlight
-
-
-def manifest(body: bytes) -> FetchedManifest:
-    """A manifest with this body."""
-    return FetchedManifest(body, True, ())
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 4000)), max_size=40))
 def test_the_cache_holds_the_latest_that_fit(puts: list[tuple[int, int]]) -> None:
     """What was put last is there, what is there is what was put, and the bound holds."""
-    cache = ManifestCache(10_000)
+    cache: BoundedCache[bytes] = BoundedCache(10_000, len)
     latest: dict[int, int] = {}
     for key, size in puts:
-        cache.put(key, manifest(bytes(size)))
+        cache.put(key, bytes(size))
         latest[key] = size
-        assert cache.get(key) == manifest(bytes(size))
+        assert cache.get(key) == bytes(size)
         kept = [(other, found) for other in range(10) if (found := cache.get(other)) is not None]
-        assert all(len(found.body) == latest[other] for other, found in kept)
-        assert sum(len(found.body) for _, found in kept) <= 10_000
+        assert all(len(found) == latest[other] for other, found in kept)
+        assert sum(len(found) for _, found in kept) <= 10_000
 
 
 def test_the_least_recently_used_goes_first() -> None:
-    """Reading a manifest keeps it; one that is larger than the cache is not kept at all."""
-    cache = ManifestCache(10_000)
+    """Reading a value keeps it; one that is larger than the cache is not kept at all."""
+    cache: BoundedCache[bytes] = BoundedCache(10_000, len)
     for key in "abc":
-        cache.put(key, manifest(bytes(1000)))
+        cache.put(key, bytes(3000))
     cache.get("a")
-    cache.put("d", manifest(bytes(1000)))
+    cache.put("d", bytes(3000))
     assert [cache.get(key) is not None for key in "abcd"] == [True, False, True, True]
-    cache.put("a", manifest(bytes(10_000)))
+    cache.put("a", bytes(10_001))
     assert cache.get("a") is None
 
 
 def test_an_entry_with_an_end_ends() -> None:
     """Until its time is over it is there, then it is not."""
     now = 0.0
-    cache = ManifestCache(10_000, clock=lambda: now)
-    cache.put("a", manifest(b"x"), for_seconds=5)
+    cache: BoundedCache[bytes] = BoundedCache(10_000, len, clock=lambda: now)
+    cache.put("a", b"x", for_seconds=5)
     now = 4.9
-    assert cache.get("a") == manifest(b"x")
+    assert cache.get("a") == b"x"
     now = 5.0
     assert cache.get("a") is None
 

@@ -1,0 +1,106 @@
+"""The service's signature on a proof: EIP-712 over the SHA-256 of its canonical JSON.
+
+    domain  {name: "iidq", version: "1", chainId, verifyingContract: the registry}
+    struct  Proof(bytes32 contentHash,string status,bytes32 canonicalJsonSha256)
+
+The JSON is the whole proof, report included, without the member ``serviceSignature`` that carries the signature
+(RFC 8785), so that it can be checked after any way of storing it.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Final
+
+from iidq.errors import SignatureFault
+from iidq.provenance.address import address_of_bytes, keccak256
+from iidq.provenance.canonical_json import canonical_json
+from iidq.provenance.signature import parse_signature, recover_from_digest
+
+MEMBER: Final = "serviceSignature"
+_SCHEME: Final = "EIP-712"
+_NAME: Final = "iidq"
+_VERSION: Final = "1"
+# EIP-712, "Definition of encodeType".
+_DOMAIN_TYPE: Final = b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
+_PROOF_TYPE: Final = b"Proof(bytes32 contentHash,string status,bytes32 canonicalJsonSha256)"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceKey:
+    """The key that the operator gave the service, and its EIP-55 ``address``."""
+
+    address: str
+    _secret: bytes
+
+    @classmethod
+    def from_hex(cls, text: str) -> "ServiceKey":
+        """Read 64 hex digits, with or without ``0x``; settings have checked that they are a key."""
+        from coincurve import PrivateKey  # loaded when proofs are signed
+
+        secret = bytes.fromhex(text.removeprefix("0x"))
+        public = PrivateKey(secret).public_key.format(compressed=False)
+        return cls(address_of_bytes(keccak256(public[1:])[12:]), secret)
+
+    def __repr__(self) -> str:
+        return f"ServiceKey({self.address})"
+
+    def sign(self, proof: dict[str, Any]) -> dict[str, Any]:
+        """Return the proof with the service's signature as its last member."""
+        from coincurve import PrivateKey
+
+        signed = PrivateKey(self._secret).sign_recoverable(signing_digest(proof), hasher=None)
+        signature = "0x" + signed[:64].hex() + f"{27 + signed[64]:02x}"
+        return {
+            **proof,
+            MEMBER: {
+                "scheme": _SCHEME,
+                "signer": self.address,
+                "domain": {
+                    "name": _NAME,
+                    "version": _VERSION,
+                    "chainId": proof["network"]["chainId"],
+                    "verifyingContract": proof["registry"],
+                },
+                "canonicalJsonSha256": "0x" + _json_sha256(proof).hex(),
+                "signature": signature,
+            },
+        }
+
+
+def recover_service_signer(proof: dict[str, Any]) -> str:
+    """Return the EIP-55 address whose key signed this proof, as its ``serviceSignature`` alone can tell.
+
+    Raises :class:`SignatureFault` if there is none that can be read, :class:`ValueError` if the proof is no proof.
+    """
+    member = proof.get(MEMBER)
+    signature = member.get("signature") if isinstance(member, dict) else None
+    if not isinstance(signature, str):
+        raise SignatureFault(f"{MEMBER} carries no signature")
+    return recover_from_digest(signing_digest(proof), parse_signature(signature))
+
+
+def signing_digest(proof: dict[str, Any]) -> bytes:
+    """Return the EIP-712 digest that is signed for this proof; ValueError if it lacks what goes into it."""
+    try:
+        chain_id, registry = int(proof["network"]["chainId"]), bytes.fromhex(proof["registry"][2:])
+        content_hash = bytes.fromhex(proof["content"]["hash"][2:])
+        status = proof["verification"]["status"].encode()
+        chain_word = chain_id.to_bytes(32)
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
+        raise ValueError("this is no proof: chain, registry, content hash or status is missing") from None
+    if len(content_hash) != 32 or len(registry) != 20:
+        raise ValueError("this is no proof: its content hash or registry has another length")
+    domain = keccak256(
+        keccak256(_DOMAIN_TYPE)
+        + keccak256(_NAME.encode())
+        + keccak256(_VERSION.encode())
+        + chain_word
+        + registry.rjust(32, b"\x00")
+    )
+    struct = keccak256(keccak256(_PROOF_TYPE) + content_hash + keccak256(status) + _json_sha256(proof))
+    return keccak256(b"\x19\x01" + domain + struct)
+
+
+def _json_sha256(proof: dict[str, Any]) -> bytes:
+    unsigned = {name: value for name, value in proof.items() if name != MEMBER}
+    return hashlib.sha256(canonical_json(unsigned)).digest()
