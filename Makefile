@@ -31,6 +31,9 @@ demo: $(STAMP) ## the whole thing at work on real parts: genuine, warned, tamper
 test: lint types ## lint, types and all tests
 	@$(BIN)/python -m pytest -n $(WORKERS)
 
+bench: $(STAMP) ## figures and ratios; FIGURES="drain latency" picks some, JSON=file writes them
+	@$(BIN)/python -m benchmarks $(FIGURES) $(if $(JSON),--json $(JSON))
+
 lint: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .

@@ -4,7 +4,12 @@ A pool that never fails the start: while Postgres is away, callers get :class:`D
 ``WAIT_SECONDS``, and the next call tries again. Nothing of Postgres' own wording reaches a caller.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -21,6 +26,8 @@ Connection = AsyncConnection[tuple[Any, ...]]
 # How long a caller waits for a connection before it is told that there is none.
 WAIT_SECONDS = 2.0
 CONNECT_TIMEOUT_SECONDS = 5
+# How long a connection may be in use: beyond all statement timeouts. Past it the server counts as lost.
+ANSWER_SECONDS = 20.0
 # A caller whose connection broke under it (a restart, a failover) is served once more on a new one.
 _TRIES = 2
 
@@ -102,8 +109,8 @@ class Database:
             except psycopg.Error as error:
                 if lent is None or not lent.closed:
                     raise translate(error) or error from error
-                # The others in the pool broke with it.
-                await self._pool.check()
+                # The others in the pool broke with it; asking each of them could take for ever.
+                await self._pool.drain()
         async with self.connection() as connection:
             return await work(connection)
 
@@ -111,11 +118,36 @@ class Database:
     async def _lent(self) -> AsyncIterator[Connection]:
         async with self._pool.connection() as connection:
             try:
-                yield connection
+                with answered_within(connection, ANSWER_SECONDS):
+                    yield connection
             except errors.ReadOnlySqlTransaction:
                 # This server is no primary any more; only a new connection finds the one that is.
                 await connection.close()
                 raise
+
+
+@contextlib.contextmanager
+def answered_within(connection: Connection, seconds: float) -> Iterator[None]:
+    """Hang up on a server that leaves us waiting for so long; the statement then fails as on any lost connection.
+
+    A dead peer behind a proxy sends nothing and closes nothing. A mere time-out would not do: psycopg waits for the
+    server's answer also when it is cancelled.
+    """
+    timer = asyncio.get_running_loop().call_later(seconds, _hang_up, connection)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _hang_up(connection: Connection) -> None:
+    # Gone already: all the better.
+    with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as line:
+        line.shutdown(socket.SHUT_RDWR)
+
+
+# Its callers are told of every failure; the pool's own lines beside that would name hosts, once per attempt.
+logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
 
 
 @asynccontextmanager

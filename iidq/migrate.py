@@ -26,6 +26,12 @@ def _folder() -> Iterator[Path]:
         yield inside if inside.is_dir() else package.parent / "migrations"
 
 
+def shipped_migrations() -> list[str]:
+    """Names of the migrations that belong to this version, in their order."""
+    with _folder() as folder:
+        return sorted(path.stem for path in folder.glob("*.sql") if not path.stem.endswith(".rollback"))
+
+
 def migrate(database_url: str) -> list[str]:
     """Apply what is missing and return the names; raises DatabaseUnavailable."""
     # yoyo costs 0.1 s to import; only this command needs it.

@@ -56,7 +56,7 @@ class Settings(BaseSettings):
         description="`RPC_URLS_<chainId>`: endpoints of further chains, comma-separated; later ones are fallbacks. "
         "With `RPC_URL` among them they stand in for it from the start, else once it has told its chain",
     )
-    redis_url: str | None = Field(None, description="optional accelerator; nothing depends on it")
+    redis_url: str | None = Field(None, description="optional accelerator; reserved, not used yet")
     host: str = Field("127.0.0.1", description="where the API listens")
     port: int = Field(3001, ge=0, le=65535, description="where the API listens; 0 = any free port")
     web_concurrency: int = Field(1, ge=1, le=64, description="API processes that `iidq serve` runs on one port")
@@ -115,11 +115,13 @@ class Settings(BaseSettings):
     registry_start_block: int | None = Field(None, ge=0, description="earliest block to search for a registration")
 
     sync_fallback: Literal["on", "off"] = Field(
-        "on", description="`off`: 503 instead of processing at once when Postgres is away"
+        "on", description="reserved: today a submission is answered with 503 while Postgres is away"
     )
-    rate_limit_submit_per_minute: int = Field(100, ge=0, description="per client address; 0 = off")
-    rate_limit_read_per_minute: int = Field(1000, ge=0, description="per client address; 0 = off")
-    trusted_proxies: CommaSeparated = Field((), description="CIDRs whose `X-Forwarded-For` counts")
+    rate_limit_submit_per_minute: int = Field(100, ge=0, description="per client address; reserved, not enforced yet")
+    rate_limit_read_per_minute: int = Field(1000, ge=0, description="per client address; reserved, not enforced yet")
+    trusted_proxies: CommaSeparated = Field(
+        (), description="CIDRs whose `X-Forwarded-For` counts; reserved, not used yet"
+    )
     log_format: Literal["text", "json"] | None = Field(None, description="`text` on a terminal, else `json`")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severity that is logged")
 

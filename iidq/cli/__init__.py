@@ -107,7 +107,7 @@ def settings() -> None:
     typer.echo(settings_table())
 
 
-jobs = typer.Typer(help="Look at jobs, retry and cancel them, straight in the database.", no_args_is_help=True)
+jobs = typer.Typer(help="Look at, retry and cancel jobs.", no_args_is_help=True)
 app.add_typer(jobs, name="jobs")
 
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON for scripts")]

@@ -145,7 +145,10 @@ class ClaimedJob:
 
 @dataclass(frozen=True, slots=True)
 class QueueCounts:
-    """How many jobs stand in each state, and the two signs that tell whether they move."""
+    """How many jobs stand in each state, and the signs that tell whether they move.
+
+    ``state`` is that of the view queue_health: running, idle, paused, "no workers" or "idle, no workers".
+    """
 
     waiting: int
     delayed: int
@@ -155,3 +158,7 @@ class QueueCounts:
     cancelled: int
     workers: int
     oldest_waiting_seconds: float | None
+    state: str
+    pause_reason: str | None
+    listening_workers: int
+    expired_leases: int

@@ -13,7 +13,7 @@ from typing import Any, Self
 import psycopg
 
 from iidq import logs
-from iidq.database import Connection, connect
+from iidq.database import Connection, answered_within, connect
 from iidq.errors import IidqError
 from iidq.queue import store
 from iidq.queue.store import Fence
@@ -76,9 +76,10 @@ class LeaseKeeper:
             held = list(self._running)
             if held:
                 try:
-                    async with asyncio.timeout(self._interval_seconds):
-                        if connection is None or connection.closed:
+                    if connection is None or connection.closed:
+                        async with asyncio.timeout(self._interval_seconds):
                             connection = await connect(self._settings)
+                    with answered_within(connection, self._interval_seconds):
                         kept = await store.renew(
                             connection,
                             held,

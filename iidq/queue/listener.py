@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 import psycopg
 
 from iidq import logs
-from iidq.database import Connection, Database, connect
+from iidq.database import Connection, Database, answered_within, connect
 from iidq.errors import IidqError
 from iidq.queue import store
 from iidq.queue.identifiers import parse_job_id
@@ -99,7 +99,7 @@ class Listener:
             try:
                 connection = await connect(self._settings)
                 try:
-                    async with asyncio.timeout(_ANSWER_TIMEOUT_SECONDS):
+                    with answered_within(connection, _ANSWER_TIMEOUT_SECONDS):
                         await store.listen(connection, self._echo_channel)
                     await self._hear_myself(connection)
                     self.listening = True

@@ -128,8 +128,8 @@ class WorkLoop:
                 await self._wake.wait()
 
     async def _sweep(self, now: float) -> None:
-        # The floor is jittered so that workers that started together do not poll together.
-        pause_seconds = self._settings.poll_interval_seconds * random.uniform(0.75, 1.0)  # noqa: S311
+        # Jittered, so that workers that started together do not poll together; never more than one per interval.
+        pause_seconds = self._settings.poll_interval_seconds * random.uniform(1.0, 1.25)  # noqa: S311
         self._next_sweep = now + pause_seconds
         seen = await upkeep.sweep(self._database, self._signs())
         self._first_responder = seen.first_responder

@@ -6,13 +6,14 @@
 
 -- name: enqueue
 -- Many jobs in one statement; "VerificationJob_pkey" makes a repeated insert (commit unknown) harmless.
+-- One JSON document: psycopg takes 200 µs for eight arrays, however short, and 25 for this.
 -- No NOTIFY in this transaction: it would take a database-wide lock at commit. We notify afterwards, coalesced.
 WITH inserted AS (
   INSERT INTO "VerificationJob"
     (id, type, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "chainId", "fileName", "maxAttempts")
   SELECT new.*, %(max_attempts)s
-  FROM unnest(%(ids)b::uuid[], %(types)b::text[], %(content_hashes)b::text[], %(manifest_uris)b::text[],
-              %(registry_addresses)b::text[], %(rpc_urls)b::text[], %(chain_ids)b::bigint[], %(file_names)b::text[]) AS new
+  FROM jsonb_to_recordset(%(jobs)s::jsonb) AS new(id uuid, type text, content_hash text, manifest_uri text,
+         registry_address text, rpc_url text, chain_id bigint, file_name text)
   WHERE (SELECT set_config('iidq.writer', 'on', true)) IS NOT NULL
   ON CONFLICT (id) DO NOTHING
   RETURNING id
@@ -389,5 +390,15 @@ ORDER BY "createdAt" DESC, id DESC
 LIMIT %(limit)s OFFSET %(offset)s;
 
 -- name: count
--- Jobs by state from the kept counts, and the age of the first in line by "VerificationJob_claim".
-SELECT waiting, delayed, active, completed, failed, cancelled, workers, oldest_waiting_seconds FROM queue_health;
+-- Jobs by state from the kept counts, the age of the first in line by "VerificationJob_claim", and who is at work.
+SELECT waiting, delayed, active, completed, failed, cancelled, workers, oldest_waiting_seconds,
+  state, pause_reason, listening_workers, expired_leases
+FROM queue_health;
+
+-- name: probe
+-- Fails where a migration of this version is missing; each names something that it made. Reads no row.
+SELECT FROM "VerificationJob", queue_count, queue_control, queue_health, idempotency_key LIMIT 0;
+
+-- name: applied_migrations
+-- What yoyo has noted down.
+SELECT migration_id FROM _yoyo_migration;

@@ -36,20 +36,20 @@ _UNFINISHED = frozenset({JobStatus.QUEUED, JobStatus.PROCESSING})
 
 async def enqueue(connection: Connection, jobs: Sequence[NewJob], *, max_attempts: int) -> None:
     """Insert the jobs durably, all or none; a job whose id is there already is left as it is."""
-    await connection.execute(
-        QUERIES["enqueue"],
+    rows = [
         {
-            "ids": [job.id for job in jobs],
-            "types": [job.type.value for job in jobs],
-            "content_hashes": [job.content_hash for job in jobs],
-            "manifest_uris": [job.manifest_uri for job in jobs],
-            "registry_addresses": [job.registry_address for job in jobs],
-            "rpc_urls": [job.rpc_url for job in jobs],
-            "chain_ids": [job.chain_id for job in jobs],
-            "file_names": [job.file_name for job in jobs],
-            "max_attempts": max_attempts,
-        },
-    )
+            "id": str(job.id),
+            "type": job.type.value,
+            "content_hash": job.content_hash,
+            "manifest_uri": job.manifest_uri,
+            "registry_address": job.registry_address,
+            "rpc_url": job.rpc_url,
+            "chain_id": job.chain_id,
+            "file_name": job.file_name,
+        }
+        for job in jobs
+    ]
+    await connection.execute(QUERIES["enqueue"], {"jobs": json.dumps(rows), "max_attempts": max_attempts})
 
 
 async def enqueue_under_keys(
@@ -308,8 +308,19 @@ async def list_jobs(
         return [_job(row) for row in await cursor.fetchall()]
 
 
+async def probe(connection: Connection) -> None:
+    """Fail as all else would where the schema is not the one that this version needs."""
+    await connection.execute(QUERIES["probe"])
+
+
+async def applied_migrations(connection: Connection) -> set[str]:
+    """Names of the migrations that the database has seen, of this version and of any other."""
+    cursor = await connection.execute(QUERIES["applied_migrations"])
+    return {name for (name,) in await cursor.fetchall()}
+
+
 async def count(connection: Connection) -> QueueCounts:
-    """How many jobs stand in each state."""
+    """How many jobs stand in each state, and whether they move."""
     async with connection.cursor(row_factory=class_row(QueueCounts)) as cursor:
         await cursor.execute(QUERIES["count"])
         counts = await cursor.fetchone()

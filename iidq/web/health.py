@@ -2,7 +2,6 @@
 
 import asyncio
 from typing import Final
-from uuid import UUID
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,8 +15,6 @@ from iidq.web.service import service_of
 from iidq.web.wire import JsonReply
 
 PROBE_SECONDS: Final = 5.0
-_NOBODYS_ID: Final = UUID(int=0)
-"""Looking for it costs next to nothing, and fails where the table is missing."""
 
 
 async def livez(request: Request) -> Response:
@@ -44,9 +41,9 @@ async def health(request: Request) -> Response:
 async def _database_state(request: Request) -> str:
     try:
         async with asyncio.timeout(PROBE_SECONDS):
-            await service_of(request).database.run(lambda connection: store.find(connection, _NOBODYS_ID))
-    except (DatabaseUnavailable, TimeoutError):
-        return "unavailable"
+            await service_of(request).database.run(store.probe)
+    except (DatabaseUnavailable, TimeoutError) as error:
+        return "not migrated" if getattr(error, "code", None) == "database.not_migrated" else "unavailable"
     return "ok"
 
 

@@ -85,6 +85,8 @@ def stats_shape(counts: QueueCounts | None) -> dict[str, Any]:
         "cancelled": counts.cancelled if counts else 0,
         "workers": counts.workers if counts else 0,
         "oldestWaitingSeconds": counts.oldest_waiting_seconds if counts else None,
+        "state": counts.state if counts else None,
+        "pauseReason": counts.pause_reason if counts else None,
     }
 
 

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg.sql import SQL, Identifier
 
 from iidq.queue.identifiers import new_job_id
 from tests.job_rows import insert, read, scalar
@@ -25,7 +26,8 @@ FAILED: dict[str, Any] = {
     "completedAt": "2024-01-01T00:00:00Z",
 }
 KEPT = "SELECT sum(waiting), sum(delayed), sum(active), sum(completed), sum(failed), sum(cancelled) FROM queue_count"
-REAL = """SELECT count(*) FILTER (WHERE status = 'queued' AND ready), count(*) FILTER (WHERE status = 'queued' AND NOT ready),
+REAL = """SELECT
+  count(*) FILTER (WHERE status = 'queued' AND ready), count(*) FILTER (WHERE status = 'queued' AND NOT ready),
   count(*) FILTER (WHERE status = 'processing'), count(*) FILTER (WHERE status = 'completed'),
   count(*) FILTER (WHERE status = 'failed'), count(*) FILTER (WHERE status = 'cancelled') FROM "VerificationJob" """
 
@@ -62,8 +64,8 @@ def test_a_read_only_role_reads_all_and_changes_nothing(database_url: str) -> No
         for statement in grants:
             connection.execute(statement.encode())
         connection.execute("SET LOCAL ROLE iidq_reader")
-        for view in ("queue_health", "queue_workers", "queue_errors", "queue_throughput", '"VerificationJob"'):
-            connection.execute(f"SELECT * FROM {view}".encode())
+        for view in ("queue_health", "queue_workers", "queue_errors", "queue_throughput", "VerificationJob"):
+            connection.execute(SQL("SELECT * FROM {}").format(Identifier(view)))
         for change in (
             f"SELECT cancel_job('{job_id}')",
             f"SELECT retry_job('{job_id}')",
@@ -119,13 +121,13 @@ CHANGES = st.lists(
     st.sampled_from(
         [
             """INSERT INTO "VerificationJob"(type, "contentHash", "manifestUri", "registryAddress", "runAt")
-               SELECT 'verify', '0x' || repeat('a', 64), 'ipfs://x', '0x' || repeat('b', 40), now() + n * interval '1 hour'
-               FROM generate_series(-1, 1) AS n""",
+               SELECT 'verify', '0x' || repeat('a', 64), 'ipfs://x', '0x' || repeat('b', 40),
+                 now() + n * interval '1 hour' FROM generate_series(-1, 1) AS n""",
             """UPDATE "VerificationJob" SET "runAt" = now() + interval '1 day' WHERE status = 'queued' AND ready""",
             """UPDATE "VerificationJob" SET status = 'processing', ready = false, "workerId" = 'w', "leaseUntil" = now()
                WHERE id IN (SELECT id FROM "VerificationJob" WHERE status = 'queued' ORDER BY id LIMIT 2)""",
-            """UPDATE "VerificationJob" SET status = 'completed', result = '{}', "completedAt" = now(), "workerId" = NULL,
-               "leaseUntil" = NULL WHERE status = 'processing'""",
+            """UPDATE "VerificationJob" SET status = 'completed', result = '{}', "completedAt" = now(),
+               "workerId" = NULL, "leaseUntil" = NULL WHERE status = 'processing'""",
             """UPDATE "VerificationJob" SET ready = NOT ready WHERE status = 'queued'""",
             """SELECT cancel_job(id) FROM "VerificationJob" WHERE status IN ('queued', 'processing')""",
             """SELECT retry_job(id) FROM "VerificationJob" WHERE "completedAt" IS NOT NULL""",

@@ -77,10 +77,11 @@ def test_an_accepted_job_tells_where_to_poll() -> None:
 
 def test_stats_without_a_database_are_zeros() -> None:
     """The same keys with and without a database."""
-    away, there = stats_shape(None), stats_shape(QueueCounts(1, 2, 3, 4, 5, 6, 7, 8.5))
+    away, there = stats_shape(None), stats_shape(QueueCounts(1, 2, 3, 4, 5, 6, 7, 8.5, "paused", "why", 7, 0))
     assert away.keys() == there.keys()
     assert (away["available"], away["waiting"], away["oldestWaitingSeconds"]) == (False, 0, None)
     assert (there["available"], there["waiting"], there["active"], there["failed"]) == (True, 1, 3, 5)
+    assert (away["state"], there["state"], there["pauseReason"]) == (None, "paused", "why")
 
 
 def test_json_is_compact_and_plain() -> None:

@@ -69,7 +69,7 @@ async def test_an_expired_key_is_free_again(api: httpx.AsyncClient, database_url
 @pytest.mark.parametrize("key", ["", "two words", "x" * 256, "ümlaut"])
 async def test_a_key_has_a_form(api: httpx.AsyncClient, key: str) -> None:
     """Anything else is 400 and names the header."""
-    reply = await api.post(f"{JOBS}/verify", json=QUESTION, headers={"Idempotency-Key": key.encode()})
+    reply = await api.post(f"{JOBS}/verify", json=QUESTION, headers={b"Idempotency-Key": key.encode()})
     assert reply.status_code == 400
     assert reply.json()["errors"][0]["field"] == "Idempotency-Key"
 

@@ -1,0 +1,52 @@
+"""A primary and its streaming standby, from the embedded binaries."""
+
+import time
+from pathlib import Path
+
+import psycopg
+
+from iidq.embedded.postgres import EmbeddedPostgres, PostgresNotStarted, free_port
+
+_TIMEOUT_SECONDS = 60
+
+
+class Standby(EmbeddedPostgres):
+    """A copy of ``primary`` that follows it, read-only, until it is promoted."""
+
+    def __init__(self, home: Path, primary: EmbeddedPostgres) -> None:
+        super().__init__(home, port=free_port())
+        self._primary = primary
+
+    def _initialise(self) -> None:
+        self.data_path.mkdir(mode=0o700, exist_ok=True)
+        self._account.owns(self.data_path)
+        process = self._spawn(
+            "pg_basebackup",
+            "--pgdata", str(self.data_path),
+            "--host", "127.0.0.1", "--port", str(self._primary.port), "--username", "iidq",
+            "--write-recovery-conf", "--checkpoint=fast", "--no-sync",
+        )  # fmt: skip
+        if process.wait(_TIMEOUT_SECONDS) != 0:
+            raise PostgresNotStarted(f"pg_basebackup failed:\n{self._log_end()}")
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + _TIMEOUT_SECONDS
+        while True:
+            try:
+                with psycopg.connect(self.url, connect_timeout=5):
+                    return
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline:
+                    raise PostgresNotStarted(f"the standby did not come up:\n{self._log_end()}") from None
+                time.sleep(0.02)
+
+    def promote(self) -> None:
+        """Make it the primary; returns when it takes writes."""
+        with psycopg.connect(self.url, autocommit=True) as admin:
+            admin.execute("SELECT pg_promote(wait => true)")
+
+
+def tcp_url(*servers: EmbeddedPostgres) -> str:
+    """One URL that names all of them."""
+    hosts = ",".join(f"127.0.0.1:{server.port}" for server in servers)
+    return f"postgresql://iidq@{hosts}/iidq"
