@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import settings
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Identifier
 
@@ -16,6 +17,10 @@ from iidq.embedded.postgres import EmbeddedPostgres, wheel_binaries
 from iidq.migrate import migrate
 
 pytest_plugins = ["tests.chain_fixtures"]
+
+# A property is right or wrong; how long an example takes on a busy machine is no part of it.
+settings.register_profile("iidq", deadline=None)
+settings.load_profile("iidq")
 
 _TEMPLATE = "migrated"
 _numbers = itertools.count()

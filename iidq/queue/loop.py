@@ -202,8 +202,12 @@ class WorkLoop:
     # Running
 
     def _start(self, job: ClaimedJob) -> None:
-        running = _Running(job)
-        self._running[(job.id, job.attempt)] = running
+        fence = (job.id, job.attempt)
+        under_way = self._running.get(fence)
+        if under_way is not None and not under_way.ended and not under_way.lost:
+            # A crash of the database undid this very claim, and we got it anew: the attempt that runs serves it.
+            return
+        running = self._running[fence] = _Running(job)
         self._executing += 1
         running.task = asyncio.create_task(self._run(running))
 
@@ -242,7 +246,8 @@ class WorkLoop:
             else:
                 logs.lease_lost(job.id, job.attempt)
         finally:
-            self._running.pop(fence, None)
+            if self._running.get(fence) is running:
+                del self._running[fence]
             self._wake.set()
 
     def _expect_retry(self, outcome: Outcome) -> None:

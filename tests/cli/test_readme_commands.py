@@ -27,17 +27,28 @@ STATEMENTS = [
     for statement in block.split(";")
     if statement.strip()
 ]
+_FUTURE_JOB = """
+  INSERT INTO "VerificationJob"(type, "contentHash", "manifestUri", "registryAddress", "runAt")
+  VALUES ('verify', '0x' || repeat('a', 64), 'ipfs://x', '0x' || repeat('b', 40), now() + interval '1 day') RETURNING id
+"""
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_curl(playground: Playground, shell_variables: dict[str, str], command: str) -> None:
     """Every `curl` of the README is answered with JSON that is no error."""
     if "$JOB" in command:
-        submitted = json.loads(curl(COMMANDS[0], shell_variables))
-        shell_variables["JOB"] = submitted["jobId"]
+        with psycopg.connect(playground.database_url, autocommit=True) as connection:
+            # One that waits can be cancelled, one that was cancelled can be retried.
+            row = connection.execute(_FUTURE_JOB.encode()).fetchone()
+            assert row is not None
+            shell_variables["JOB"] = str(row[0])
+            if command.endswith('/retry"'):
+                connection.execute("SELECT cancel_job(%s)", row)
     reply = json.loads(curl(command, shell_variables))
+    if "/pause" in command:
+        curl(next(resume for resume in COMMANDS if "/resume" in resume), shell_variables)
     assert "error" not in reply or reply["error"] is None
-    assert {"jobId", "jobs", "available", "status", "version"} & reply.keys()
+    assert {"jobId", "jobs", "available", "status", "version", "paused"} & reply.keys()
 
 
 def test_sql(playground: Playground) -> None:

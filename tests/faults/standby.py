@@ -14,7 +14,7 @@ class Standby(EmbeddedPostgres):
     """A copy of ``primary`` that follows it, read-only, until it is promoted."""
 
     def __init__(self, home: Path, primary: EmbeddedPostgres) -> None:
-        super().__init__(home, port=free_port())
+        super().__init__(home, port=free_port(), options=primary.options)
         self._primary = primary
 
     def _initialise(self) -> None:
@@ -38,6 +38,17 @@ class Standby(EmbeddedPostgres):
             except psycopg.OperationalError:
                 if time.monotonic() > deadline:
                     raise PostgresNotStarted(f"the standby did not come up:\n{self._log_end()}") from None
+                time.sleep(0.02)
+
+    def wait_until_synchronous(self) -> None:
+        """From now on the primary acknowledges no commit that this standby does not have."""
+        deadline = time.monotonic() + _TIMEOUT_SECONDS
+        with psycopg.connect(self._primary.url, autocommit=True) as admin:
+            admin.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            admin.execute("SELECT pg_reload_conf()")
+            while admin.execute("SELECT FROM pg_stat_replication WHERE sync_state = 'sync'").fetchone() is None:
+                if time.monotonic() > deadline:
+                    raise PostgresNotStarted(f"the standby does not follow:\n{self._log_end()}")
                 time.sleep(0.02)
 
     def promote(self) -> None:
