@@ -50,7 +50,9 @@ BEGIN
     (is_now = 'waiting')::int - (was = 'waiting')::int, (is_now = 'delayed')::int - (was = 'delayed')::int,
     (is_now = 'active')::int - (was = 'active')::int, (is_now = 'completed')::int - (was = 'completed')::int,
     (is_now = 'failed')::int - (was = 'failed')::int, (is_now = 'cancelled')::int - (was = 'cancelled')::int,
-    (was = '')::int, (is_now = 'completed' AND was <> '')::int, (is_now = 'failed' AND was <> '')::int);
+    -- A row that is inserted as finished is history, not an event of now.
+    (was = '' AND is_now IN ('waiting', 'delayed'))::int,
+    (is_now = 'completed' AND was <> '')::int, (is_now = 'failed' AND was <> '')::int);
   RETURN NULL;
 END $$;
 
@@ -88,4 +90,11 @@ END $$;
 CREATE TRIGGER verification_job_truncated AFTER TRUNCATE ON "VerificationJob"
   FOR EACH STATEMENT EXECUTE FUNCTION verification_job_truncated();
 
-DO $$ BEGIN PERFORM recount_queue(); END $$;
+-- Counting is done with the owner's rights: whoever may change jobs need not be let at the counts. The path is fixed,
+-- lest a caller's temporary table of the same name be written with those rights.
+DO $$
+BEGIN
+  EXECUTE format('ALTER FUNCTION verification_job_count() SECURITY DEFINER SET search_path = %I, pg_temp', current_schema());
+  EXECUTE format('ALTER FUNCTION verification_job_truncated() SECURITY DEFINER SET search_path = %I, pg_temp', current_schema());
+  PERFORM recount_queue();
+END $$;

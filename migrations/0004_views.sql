@@ -11,7 +11,8 @@ COMMENT ON VIEW queue_workers IS 'One row per live worker process.';
 CREATE VIEW queue_health AS
 SELECT
   CASE WHEN control."pausedAt" IS NOT NULL THEN 'paused'
-       WHEN workers.live = 0 THEN CASE WHEN counts.waiting > 0 THEN 'no workers' ELSE 'idle, no workers' END
+       WHEN workers.live = 0 THEN CASE WHEN counts.waiting + counts.delayed + counts.active > 0 THEN 'no workers'
+                                       ELSE 'idle, no workers' END
        WHEN counts.waiting + counts.active > 0 THEN 'running'
        ELSE 'idle' END AS state,
   control."pauseReason" AS pause_reason,

@@ -1,8 +1,11 @@
 """The queue as operators see and steer it in SQL: views, functions, kept counts, a read-only role."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -11,7 +14,8 @@ from hypothesis import strategies as st
 from psycopg.sql import SQL, Identifier
 
 from iidq.queue.identifiers import new_job_id
-from tests.job_rows import insert, read, scalar
+from tests.job_rows import CANCELLED, COMPLETED, PROCESSING, QUEUED, Sql, insert, read, scalar
+from tests.job_rows import FAILED as FAILED_NOW
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "sql.md"
 STATEMENTS = [
@@ -40,13 +44,6 @@ def counted(sql: psycopg.Connection[Any]) -> tuple[list[int], list[int]]:
     return [int(value or 0) for value in kept], [int(value) for value in real]
 
 
-@pytest.fixture
-def sql(database_url: str) -> Any:
-    """An operator's connection."""
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        yield connection
-
-
 def test_every_documented_statement_runs(database_url: str) -> None:
     """What docs/sql.md shows can be pasted as it stands, also twice but for the role."""
     with psycopg.connect(database_url) as connection:
@@ -56,26 +53,76 @@ def test_every_documented_statement_runs(database_url: str) -> None:
         connection.rollback()
 
 
-def test_a_read_only_role_reads_all_and_changes_nothing(database_url: str) -> None:
-    """With the documented GRANTs every view can be read; inserts, functions and pauses are refused."""
+VIEWS = ("queue_health", "queue_workers", "queue_errors", "queue_throughput", "VerificationJob")
+
+
+@contextmanager
+def acting_as(database_url: str, role: str) -> Iterator[tuple[psycopg.Connection[Any], UUID]]:
+    """A connection with the documented rights of ``role``, and a waiting job; roles are undone at the end."""
     grants = [s for s in STATEMENTS if s.startswith(("CREATE ROLE", "GRANT"))]
     with psycopg.connect(database_url) as connection:
         job_id = insert(connection)
         for statement in grants:
             connection.execute(statement.encode())
-        connection.execute("SET LOCAL ROLE iidq_reader")
-        for view in ("queue_health", "queue_workers", "queue_errors", "queue_throughput", "VerificationJob"):
-            connection.execute(SQL("SELECT * FROM {}").format(Identifier(view)))
-        for change in (
-            f"SELECT cancel_job('{job_id}')",
-            f"SELECT retry_job('{job_id}')",
-            "SELECT pause_queue('no')",
-            "SELECT resume_queue()",
-            'DELETE FROM "VerificationJob"',
-        ):
-            with pytest.raises(psycopg.errors.InsufficientPrivilege), connection.transaction():
-                connection.execute(change.encode())
+        connection.execute(SQL("SET LOCAL ROLE {}").format(Identifier(role)))
+        yield connection, job_id
         connection.rollback()
+
+
+@pytest.mark.parametrize("role", ["iidq_reader", "iidq_asker", "iidq_operator"])
+def test_every_role_reads_all(database_url: str, role: str) -> None:
+    """With the documented GRANTs the table and every view can be read, whole."""
+    with acting_as(database_url, role) as (connection, _):
+        for view in VIEWS:
+            connection.execute(SQL("SELECT * FROM {}").format(Identifier(view)))
+
+
+ALL_CHANGES = {
+    "cancel": 'SELECT cancel_job(id) FROM "VerificationJob"',
+    "retry": 'SELECT retry_job(id) FROM "VerificationJob"',
+    "pause": "SELECT pause_queue('no')",
+    "resume": "SELECT resume_queue()",
+    "insert": """INSERT INTO "VerificationJob"(type, "contentHash", "manifestUri", "registryAddress")
+                 SELECT type, "contentHash", "manifestUri", "registryAddress" FROM "VerificationJob" LIMIT 1""",
+    "update": 'UPDATE "VerificationJob" SET priority = 1',
+    "delete": 'DELETE FROM "VerificationJob"',
+    "truncate": 'TRUNCATE "VerificationJob"',
+    "recount": "SELECT recount_queue()",
+    "counts": "DELETE FROM queue_count",
+    "keys": "SELECT * FROM idempotency_key",
+}
+MAY = {
+    "iidq_reader": set[str](),
+    "iidq_asker": {"insert"},
+    "iidq_operator": {"cancel", "retry", "pause", "resume", "update"},
+}
+
+
+@pytest.mark.parametrize("role", MAY)
+def test_each_role_changes_what_it_may_and_nothing_else(database_url: str, role: str) -> None:
+    """A reader changes nothing, an asker only asks, an operator steers; the counts are right after each."""
+    with acting_as(database_url, role) as (connection, _):
+        allowed = set()
+        for name, change in ALL_CHANGES.items():
+            try:
+                with connection.transaction():
+                    connection.execute(change.encode())
+            except psycopg.errors.InsufficientPrivilege:
+                continue
+            allowed.add(name)
+        assert allowed == MAY[role]
+        connection.execute("RESET ROLE")
+        kept, real = counted(connection)
+        assert kept == real
+
+
+def test_counting_is_not_lured_into_a_callers_table(database_url: str) -> None:
+    """A temporary table named like the counts is left alone: the trigger has its owner's rights, and its own path."""
+    with acting_as(database_url, "iidq_asker") as (connection, _):
+        connection.execute("CREATE TEMP TABLE queue_count (LIKE public.queue_count)")
+        connection.execute(ALL_CHANGES["insert"].encode())
+        assert scalar(connection, "SELECT count(*) FROM pg_temp.queue_count") == 0
+        assert scalar(connection, "SELECT waiting FROM queue_health") == 2
 
 
 def test_functions_steer_many_rows_at_once(sql: psycopg.Connection[Any]) -> None:
@@ -109,12 +156,110 @@ def test_errors_are_grouped_by_cause(sql: psycopg.Connection[Any]) -> None:
     assert rows[0][2] in ids
 
 
+@pytest.mark.parametrize(
+    ("base", "cancelled", "retried"),
+    [
+        (QUEUED, True, False),
+        ({**QUEUED, "runAt": Sql("now() + interval '1 hour'")}, True, False),
+        (PROCESSING, True, False),
+        (COMPLETED, False, True),
+        (FAILED_NOW, False, True),
+        (CANCELLED, False, True),
+    ],
+    ids=["waiting", "delayed", "running", "completed", "failed", "cancelled"],
+)
+def test_functions_in_every_state(
+    sql: psycopg.Connection[Any], base: dict[str, Any], cancelled: bool, retried: bool
+) -> None:
+    """What has not ended can be cancelled, what has ended can be retried; otherwise the row stays as it is."""
+    for function, possible, status in (("cancel_job", cancelled, "cancelled"), ("retry_job", retried, "queued")):
+        job_id = insert(sql, base, retryCount=2, attempt=3)
+        before = read(sql, job_id)
+        assert scalar(sql, f"SELECT {function}(%s)", job_id) is possible
+        row = read(sql, job_id)
+        if not possible:
+            assert row == before
+            continue
+        assert (row["status"], row["attempt"], row["workerId"], row["leaseUntil"]) == (status, 3, None, None)
+        if function == "retry_job":
+            assert (row["ready"], row["retryCount"], row["progress"]) == (True, 0, 0)
+            assert (row["result"], row["error"], row["completedAt"], row["startedAt"]) == (None, None, None, None)
+        else:
+            assert (row["ready"], row["completedAt"] is not None) == (False, True)
+
+
+def test_pausing_touches_no_job(sql: psycopg.Connection[Any]) -> None:
+    """Neither pause nor resume writes a row of the queue, or a lock on one; a second pause keeps the first moment."""
+    insert(sql, copies=3)
+    rows = 'SELECT ctid, xmin, xmax, * FROM "VerificationJob" ORDER BY id'
+    before = sql.execute(rows).fetchall()
+    sql.execute("SELECT pause_queue('one')")
+    since = scalar(sql, 'SELECT "pausedAt" FROM queue_control')
+    sql.execute("SELECT pause_queue('two')")
+    assert sql.execute('SELECT "pausedAt", "pauseReason" FROM queue_control').fetchone() == (since, "two")
+    sql.execute("SELECT resume_queue()")
+    sql.execute("SELECT resume_queue()")
+    assert sql.execute('SELECT "pausedAt", "pauseReason" FROM queue_control').fetchone() == (None, None)
+    assert sql.execute(rows).fetchall() == before
+
+
+def state(sql: psycopg.Connection[Any]) -> str:
+    """The queue's state."""
+    return str(scalar(sql, "SELECT state FROM queue_health"))
+
+
+def test_health_tells_every_state(sql: psycopg.Connection[Any]) -> None:
+    """What waits, who is there, and a pause above all."""
+    assert state(sql) == "idle, no workers"
+    for base in (QUEUED, {**QUEUED, "runAt": Sql("now() + interval '1 hour'")}, PROCESSING):
+        job_id = insert(sql, base)
+        assert state(sql) == "no workers"
+        sql.execute('DELETE FROM "VerificationJob" WHERE id = %s', [job_id])
+    sql.execute(
+        'INSERT INTO queue_worker ("workerId", host, pid, version, concurrency, running, listening, "aliveUntil")'
+        " VALUES ('w', 'h', 1, '0', 4, 0, true, now() + interval '1 minute')"
+    )
+    insert(sql, COMPLETED)
+    assert state(sql) == "idle"
+    insert(sql)
+    assert state(sql) == "running"
+    sql.execute("SELECT pause_queue()")
+    assert state(sql) == "paused"
+    sql.execute("""UPDATE queue_worker SET "aliveUntil" = now() - interval '1 second'""")
+    assert state(sql) == "paused"
+    sql.execute("SELECT resume_queue()")
+    assert state(sql) == "no workers"
+
+
+def test_health_shows_the_signs(sql: psycopg.Connection[Any]) -> None:
+    """Ages, leases that ran out, slots and listeners of the live workers alone."""
+    insert(sql, runAt=Sql("now() - interval '1 hour'"))
+    insert(sql, {**QUEUED, "runAt": Sql("now() + interval '1 hour'")})
+    insert(sql, PROCESSING)
+    insert(sql, PROCESSING, leaseUntil=Sql("now() - interval '1 second'"))
+    sql.execute(
+        'INSERT INTO queue_worker ("workerId", host, pid, version, concurrency, running, listening, "aliveUntil")'
+        " SELECT n, 'h', n, '0', 4, 0, n = 1, now() + n * interval '1 minute' FROM generate_series(-1, 2) AS n"
+    )
+    assert sql.execute(
+        "SELECT oldest_waiting_seconds BETWEEN 3600 AND 3700, next_due_at > now(), expired_leases, workers, slots,"
+        " listening_workers, waiting, delayed, active FROM queue_health"
+    ).fetchone() == (True, True, 1, 2, 8, 1, 1, 1, 2)
+    assert {row[0] for row in sql.execute("SELECT worker_id FROM queue_workers")} == {"1", "2"}
+
+
 def test_throughput_has_a_row_per_minute(sql: psycopg.Connection[Any]) -> None:
     """Sixty rows, the newest first, with what was asked for and failed in each minute."""
     insert(sql, copies=3)
     rows = sql.execute("SELECT enqueued, completed, failed FROM queue_throughput").fetchall()
     assert len(rows) == 60
     assert sum(row[0] for row in rows) == 3
+    # History that is brought in happened then, not now.
+    insert(sql, COMPLETED, FAILED_NOW, copies=4)
+    sql.execute("""UPDATE "VerificationJob" SET status = 'failed', error = 'a: b', "completedAt" = now(), ready = false
+                   WHERE status = 'queued'""")
+    rows = sql.execute("SELECT sum(enqueued), sum(completed), sum(failed) FROM queue_throughput").fetchall()
+    assert rows == [(3, 0, 3)]
 
 
 CHANGES = st.lists(
@@ -134,9 +279,20 @@ CHANGES = st.lists(
             """DELETE FROM "VerificationJob" WHERE id IN (SELECT id FROM "VerificationJob" ORDER BY id DESC LIMIT 2)""",
             'TRUNCATE "VerificationJob"',
             "SELECT recount_queue()",
+            """BEGIN; DELETE FROM "VerificationJob"; ROLLBACK""",
+            """INSERT INTO "VerificationJob"(id, type, "contentHash", "manifestUri", "registryAddress")
+               SELECT id, type, "contentHash", "manifestUri", "registryAddress" FROM "VerificationJob"
+               ON CONFLICT (id) DO UPDATE SET priority = "VerificationJob".priority + 1""",
+            """INSERT INTO "VerificationJob"(type, status, "contentHash", "manifestUri", "registryAddress", error,
+                 "createdAt", "completedAt")
+               VALUES ('proof', 'failed', '0x' || repeat('a', 64), 'x', '0x' || repeat('b', 40), 'a: b',
+                 '2020-01-01', '2020-01-02')""",
+            """UPDATE "VerificationJob" SET "runAt" = now() - interval '1 day' WHERE NOT ready""",
+            """UPDATE "VerificationJob" SET status = 'queued', ready = true, "completedAt" = NULL, error = NULL
+               WHERE status = 'failed'""",
         ]
     ),
-    max_size=12,
+    max_size=15,
 )
 
 

@@ -1,0 +1,192 @@
+"""What claims and outcomes cost does not grow with the history, with what waits for later, or with old snapshots."""
+
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import psycopg
+import pytest
+
+from iidq.database import Connection, open_database
+from iidq.queue import store
+from iidq.queue.job import ClaimedJob, JobType
+from iidq.queue.outcome import Outcome
+from iidq.queue.queries import QUERIES
+from iidq.settings import Settings
+from tests.database.attempts import LEASE_SECONDS, WORKER, claim, finish
+from tests.job_rows import COMPLETED, QUEUED, Sql, insert, scalar
+
+FINISHED = 200_000
+DELAYED = 20_000
+SLOTS = 50
+TABLE = '"VerificationJob"'
+
+
+@pytest.fixture
+def postgres_kind() -> str:
+    """The version that the costs were measured with."""
+    return "embedded"
+
+
+@pytest.fixture
+def unwatched(sql: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
+    """Nobody vacuums or analyzes behind the test's back; rows are counted at the end of the filling."""
+    sql.execute(f"ALTER TABLE {TABLE} SET (autovacuum_enabled = off)".encode())
+    sql.execute("SET iidq.writer = 'on'")
+    return sql
+
+
+def fill(sql: psycopg.Connection[Any], *, finished: int = 0, delayed: int = 0, waiting: int = 0) -> None:
+    """So many more rows."""
+    if finished:
+        insert(sql, COMPLETED, copies=finished)
+    if delayed:
+        insert(sql, QUEUED, copies=delayed, ready=False, runAt=Sql("now() + interval '1 hour'"))
+    if waiting:
+        insert(sql, copies=waiting)
+    sql.execute("SELECT recount_queue()")
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A plan's node and all below it."""
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from nodes(child)
+
+
+async def explain(connection: Connection, name: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """The plan that a statement really took, with what it touched; its effect is rolled back."""
+    async with connection.transaction(force_rollback=True):
+        cursor = await connection.execute(
+            b"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + QUERIES[name], parameters, prepare=False
+        )
+        row = await cursor.fetchone()
+    assert row is not None
+    plan: dict[str, Any] = row[0][0]["Plan"]
+    return plan
+
+
+async def explain_claim(connection: Connection) -> dict[str, Any]:
+    return await explain(connection, "claim", {"worker_id": WORKER, "slots": SLOTS, "lease_seconds": LEASE_SECONDS})
+
+
+def blocks(plan: dict[str, Any]) -> int:
+    """How many blocks of tables and indexes were touched."""
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+
+def scans(plan: dict[str, Any]) -> dict[str, list[str]]:
+    """How the table of jobs is read: kind of scan → indexes."""
+    found: dict[str, list[str]] = {}
+    for node in nodes(plan):
+        if node.get("Relation Name") == "VerificationJob" and "Scan" in node["Node Type"]:
+            found.setdefault(node["Node Type"], []).append(node.get("Index Name", ""))
+    return found
+
+
+async def test_a_claim_costs_the_same_in_an_old_and_crowded_table(
+    settings: Settings, unwatched: psycopg.Connection[Any], database_url: str
+) -> None:
+    """With a long history, many delayed rows and a snapshot that keeps dead rows, the claim touches no more blocks."""
+    fill(unwatched, waiting=3 * SLOTS)
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(open_database(settings, pool_size=1, sorts=False))
+        connection = await stack.enter_async_context(database.connection())
+        fresh = blocks(await explain_claim(connection))
+
+        fill(unwatched, finished=FINISHED, delayed=DELAYED)
+        unwatched.execute(f"ANALYZE {TABLE}".encode())
+        plan = await explain_claim(connection)
+        assert scans(plan) == {"Index Scan": ["VerificationJob_claim"], "Tid Scan": [""]}
+        assert not [node for node in nodes(plan) if "Sort" in node["Node Type"]]
+        assert blocks(plan) < 1.5 * fresh
+
+        # A reader holds a snapshot while a thousand jobs come and go: their dead entries stay in the claim's index,
+        # forty to a block.
+        reader = stack.enter_context(psycopg.connect(database_url, autocommit=True))
+        reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        reader.execute("SELECT count(*) FROM queue_control")
+        fill(unwatched, waiting=1000)
+        while jobs := await claim(connection, SLOTS):
+            await finish(connection, *(Outcome.completed(job, {"status": "OK"}) for job in jobs))
+        fill(unwatched, waiting=SLOTS)
+        plan = await explain_claim(connection)
+        assert scans(plan) == {"Index Scan": ["VerificationJob_claim"], "Tid Scan": [""]}
+        assert not [node for node in nodes(plan) if "Sort" in node["Node Type"]]
+        assert blocks(plan) < 2 * fresh
+
+
+async def test_outcomes_are_found_by_id_in_batches_of_any_size(
+    settings: Settings, unwatched: psycopg.Connection[Any]
+) -> None:
+    """Whatever the statistics say, the outcome statement neither scans the table nor compares row by row."""
+    fill(unwatched, finished=50_000, waiting=1200)
+    for statistics in ("none", "fresh"):
+        if statistics == "fresh":
+            unwatched.execute(f"ANALYZE {TABLE}".encode())
+        async with open_database(settings, pool_size=1) as database, database.connection() as connection:
+            for size in (1, 10, 500):
+                jobs = await claim(connection, size)
+                assert len(jobs) == size
+                plan = await explain(connection, "store_outcomes", outcome_parameters(jobs))
+                assert "Seq Scan" not in scans(plan)
+                compared = sum(removed(node) for node in nodes(plan))
+                # Each row is met about once; row by row it would be size × size.
+                assert compared <= 4 * size + 10, (statistics, size, compared)
+                stored = await finish(connection, *(Outcome.completed(job, {"status": "OK"}) for job in jobs))
+                assert len(stored) == size
+
+
+def outcome_parameters(jobs: list[ClaimedJob]) -> dict[str, Any]:
+    """As the store passes them."""
+    outcomes = [Outcome.completed(job, {"status": "OK", "padding": "x" * 1500}) for job in jobs]
+    return {
+        "worker_id": WORKER,
+        "ids": [outcome.id for outcome in outcomes],
+        "outcomes": f"[{','.join(outcome.as_json() for outcome in outcomes)}]",
+    }
+
+
+def removed(node: dict[str, Any]) -> int:
+    """Rows that a node looked at and dropped."""
+    lost = node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Join Filter", 0)
+    return int(lost * node["Actual Loops"])
+
+
+async def test_proofs_do_not_starve_behind_an_endless_stream_of_verifies(
+    connection: Any, sql: psycopg.Connection[Any]
+) -> None:
+    """A proof is overtaken by the verifies of the next thirty seconds and by none that came later."""
+    moment = scalar(sql, "SELECT now() - interval '10 minutes'")
+    proof = insert(sql, type="proof", runAt=Sql("now() - interval '10 minutes'"))
+    # Ten verifies for each second, and every claim takes as many as come: the line never gets shorter.
+    overtakers = 0
+    for second in range(60):
+        sql.execute(
+            'INSERT INTO "VerificationJob"(type, "contentHash", "manifestUri", "registryAddress", "runAt")'
+            ' SELECT type, "contentHash", "manifestUri", "registryAddress", %s + make_interval(secs => %s)'
+            ' FROM (SELECT \'verify\' AS type, "contentHash", "manifestUri", "registryAddress"'
+            '       FROM "VerificationJob" WHERE id = %s) AS one, generate_series(1, 10)',
+            [moment, second + 0.5, proof],
+        )
+        jobs = await claim(connection, 10)
+        assert len(jobs) == 10
+        if any(job.type is JobType.PROOF for job in jobs):
+            break
+        overtakers += len(jobs)
+    assert 290 <= overtakers <= 310
+    assert (await store.find(connection, proof)).status == "processing"  # type: ignore[union-attr]
+
+
+async def test_waiting_proofs_cost_a_verify_nothing(settings: Settings, unwatched: psycopg.Connection[Any]) -> None:
+    """A verify that comes while many proofs wait is found without walking past them."""
+    insert(unwatched, copies=20_000, type="proof")
+    fill(unwatched, waiting=SLOTS)
+    unwatched.execute(f"ANALYZE {TABLE}".encode())
+    async with open_database(settings, pool_size=1, sorts=False) as database, database.connection() as connection:
+        plan = await explain_claim(connection)
+        [scan] = [node for node in nodes(plan) if node.get("Index Name") == "VerificationJob_claim"]
+        assert scan["Actual Rows"] == SLOTS
+        jobs = await claim(connection, SLOTS)
+    assert {job.type for job in jobs} == {JobType.VERIFY}
+    assert removed(scan) == 0
