@@ -10,7 +10,6 @@ from email.utils import format_datetime
 from ipaddress import ip_address
 from pathlib import Path
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +18,6 @@ from iidq.errors import FetchRefused, GatewayFault
 from iidq.provenance.dialing import Dialer, SystemResolver
 from iidq.provenance.fetch import MAX_RETRY_AFTER_SECONDS, WebAnswer, WebFetcher, retry_after_seconds
 from iidq.provenance.fetch_policy import PUBLIC_ONLY, FetchPolicy
-from iidq.provenance.guarded_transport import GuardedTransport
 from iidq.provenance.http_connection import Deadlines
 from iidq.provenance.ip_addresses import IpAddress
 from iidq.provenance.uri import parse_web_uri
@@ -466,29 +464,3 @@ def test_retry_after_as_a_date(offset: int) -> None:
     assert seconds is not None
     assert max(min(offset - 60, MAX_RETRY_AFTER_SECONDS), 0) <= seconds
     assert seconds <= max(min(offset, MAX_RETRY_AFTER_SECONDS), 0)
-
-
-def echoing() -> Answer:
-    """A limited endpoint: 429 with a body."""
-
-    async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
-        writer.write(response(b'{"ok":true}', "X-Seen: yes", "Connection: close", status=429))
-
-    return answer
-
-
-async def test_httpx_goes_through_the_same_guard() -> None:
-    """As httpx's transport the guard sends bodies, returns any status, and refuses what it refuses elsewhere."""
-    async with serving(echoing()) as server:
-        async with httpx.AsyncClient(transport=GuardedTransport(LOCAL, max_bytes=100)) as client:
-            reply = await client.post(server.url, json={"a": 1})
-            assert (reply.status_code, reply.json(), reply.headers["x-seen"]) == (429, {"ok": True}, "yes")
-            with pytest.raises(FetchRefused):
-                await client.post(f"http://127.0.0.2:{server.port}/", json={})
-        async with httpx.AsyncClient(transport=GuardedTransport(LOCAL, max_bytes=5)) as client:
-            with pytest.raises(httpx.TransportError, match="more than 5 bytes"):
-                await client.get(server.url)
-        async with httpx.AsyncClient(transport=GuardedTransport(PUBLIC_ONLY, max_bytes=5)) as client:
-            with pytest.raises(FetchRefused):
-                await client.get(server.url)
-    assert server.requests[0].headers["content-length"] == "7"
