@@ -1,6 +1,7 @@
 """The command line. Each command imports what it needs when it runs, so that ``iidq --help`` is quick."""
 
 import sys
+import traceback
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -81,6 +82,33 @@ def migrate() -> None:
     typer.echo("\n".join(f"applied {name}" for name in names) or "nothing to do")
 
 
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(help="the file in question")],
+    manifest: Annotated[str, typer.Option(help="its manifest: ipfs://CID, http:// or https://")],
+    registry: Annotated[str, typer.Option(help="address of the ContentRegistry contract")],
+    chain: Annotated[int | None, typer.Option(min=1, help="the registry's chain id, if not the service's own")] = None,
+    proof: Annotated[bool, typer.Option("--proof", help="ask for a portable proof as well")] = False,
+    upload: Annotated[bool, typer.Option("--upload", help="send the file instead of its hash")] = False,
+    server: Annotated[str, typer.Option(envvar="IIDQ_SERVER", help="the service")] = "http://127.0.0.1:3001",
+    api_key: Annotated[str | None, typer.Option(envvar="IIDQ_API_KEY", help="the service's key, if it asks")] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="seconds to wait for the verdict")] = 300.0,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="write the result or proof here")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the job as JSON")] = False,
+) -> None:
+    """Ask whether a file is what its creator registered.
+
+    The file is hashed here, and only its hash is sent. Exit code 0: OK. 1: FAIL. 3: WARN. 2: it could not be found out.
+    """
+    from iidq.cli.verify import Question
+    from iidq.cli.verify import verify as run
+
+    question = Question(file, manifest, registry, chain, proof, upload)
+    raise typer.Exit(
+        run(question, server=server, api_key=api_key, timeout_seconds=timeout, output=output, as_json=as_json)
+    )
+
+
 @app.command("check-proof")
 def check_proof(
     file: Annotated[Path, typer.Argument(help="the proof, or the job that carries it, as JSON")],
@@ -138,11 +166,11 @@ def _one_of(kinds: type[Choice], value: str, option: str) -> Choice:
 
 
 @jobs.command()
-def show(job_id: JobId) -> None:
+def show(job_id: JobId, as_json: AsJson = False) -> None:
     """Print one job, as HTTP clients see it."""
     from iidq.cli import operate
 
-    raise typer.Exit(operate.show_job(job_id))
+    raise typer.Exit(operate.show_job(job_id, as_json=as_json))
 
 
 @jobs.command()
@@ -188,10 +216,26 @@ def resume() -> None:
     raise typer.Exit(operate.resume())
 
 
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Check everything that a job needs.
+
+    Database, migrations, LISTEN, workers, chain, gateways, Redis: what was tried, what came back, what to do.
+    Exit code 1: something is broken.
+    """
+    from iidq.cli.doctor import doctor as run
+
+    raise typer.Exit(run(as_json=as_json))
+
+
 def main() -> None:
     """Entry point: our own errors end with one line and exit code 2, not with a stack."""
     try:
         app()
     except IidqError as error:
         print(f"iidq: {error.message}", file=sys.stderr)
+        sys.exit(2)
+    except Exception:
+        # Python's own exit code 1 would read as "not possible", or as the verdict FAIL.
+        traceback.print_exc()
         sys.exit(2)

@@ -6,6 +6,7 @@ from typing import Final
 
 import typer
 
+from iidq.cli.terminal import printable
 from iidq.provenance.proof_check import NotAProof, ProofFindings, check_proof, read_proof
 
 MAX_PROOF_BYTES: Final = 16 << 20
@@ -43,12 +44,7 @@ def _as_text(findings: ProofFindings) -> str:
     lines += ["", "Not checked; a proof alone cannot tell:"]
     lines += [f"  {signs[check.outcome]} {check.code}: {check.message}" for check in open_ones]
     lines += ["", _conclusion(findings)]
-    return "\n".join(map(_printable, lines))
-
-
-def _printable(line: str) -> str:
-    """Texts of the proof are a stranger's: nothing in them may steer the terminal."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
+    return "\n".join(map(printable, lines))
 
 
 def _conclusion(findings: ProofFindings) -> str:

@@ -22,10 +22,15 @@ class ApiKey:
         """Whether ``x-api-key`` or ``Authorization: Bearer`` carries the key."""
         if self._key is None:
             return True
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        candidates = [headers.get("x-api-key", ""), token.strip() if scheme.lower() == "bearer" else ""]
-        # Header texts are Latin-1 by HTTP.
-        return any(hmac.compare_digest(candidate.encode("latin-1"), self._key) for candidate in candidates)
+        return any(hmac.compare_digest(candidate, self._key) for candidate in presented_keys(headers))
+
+
+def presented_keys(headers: Headers) -> list[bytes]:
+    """What the caller shows as a key, right or wrong: ``x-api-key``, then ``Authorization: Bearer``."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    shown = [headers.get("x-api-key", ""), token.strip() if scheme.lower() == "bearer" else ""]
+    # Header texts are Latin-1 by HTTP.
+    return [key.encode("latin-1") for key in shown if key]
 
 
 class KeyEverywhere:

@@ -7,6 +7,7 @@ from starlette.requests import Request
 
 from iidq.errors import FieldFault, InvalidInput
 from iidq.queue.job import IdempotencyKey, JobType
+from iidq.web.access import presented_keys
 from iidq.web.submission import Submission
 
 _HEADER = "Idempotency-Key"
@@ -15,10 +16,12 @@ _FORM = re.compile(r"[!-~]{1,255}")
 
 def read_idempotency_key(request: Request) -> str | None:
     """The header's value, or None without one; raises :class:`InvalidInput` for another form."""
-    text = request.headers.get(_HEADER)
-    if text is not None and not _FORM.fullmatch(text):
-        raise InvalidInput([FieldFault(_HEADER, "expected 1 to 255 printable ASCII characters without spaces")])
-    return text
+    texts = request.headers.getlist(_HEADER)
+    if not texts:
+        return None
+    if len(texts) > 1 or not _FORM.fullmatch(texts[0]):
+        raise InvalidInput([FieldFault(_HEADER, "expected one key of 1 to 255 printable ASCII characters, no spaces")])
+    return texts[0]
 
 
 def idempotency_key(request: Request, text: str, submission: Submission, job_type: JobType) -> IdempotencyKey:
@@ -26,7 +29,7 @@ def idempotency_key(request: Request, text: str, submission: Submission, job_typ
 
     A caller is who presents an API key, or else the client's address.
     """
-    presented = request.headers.get("x-api-key") or request.headers.get("authorization")
-    caller = f"key {presented}" if presented else f"address {request.client.host if request.client else ''}"
-    scope = hashlib.sha256(f"{job_type.value} {caller}".encode()).hexdigest()
+    keys = presented_keys(request.headers)
+    caller = b"key " + keys[0] if keys else b"address " + (request.client.host if request.client else "").encode()
+    scope = hashlib.sha256(f"{job_type.value} ".encode() + caller).hexdigest()
     return IdempotencyKey(scope, text, submission.fingerprint(job_type))

@@ -36,7 +36,10 @@ def test_help_lists_every_command(sandbox: Sandbox) -> None:
     helped, bare = sandbox.start("--help"), sandbox.start()
     assert helped.wait() == 0
     bare.wait()
-    for command in ("demo", "up", "serve", "worker", "migrate", "check-proof", "settings"):
+    for command in (
+        *("demo", "up", "serve", "worker", "migrate", "verify", "check-proof", "settings"),
+        *("jobs", "stats", "pause", "resume", "doctor"),
+    ):
         assert f"\n  {command} " in helped.output
         assert f"\n  {command} " in bare.output
     assert "..." not in helped.output.partition("Commands:")[2]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from typing import Any
@@ -10,7 +11,7 @@ import psycopg
 import pytest
 
 from iidq.queue.identifiers import new_job_id
-from tests.job_rows import insert, read
+from tests.job_rows import PROCESSING, Sql, insert, read
 
 FAILED: dict[str, Any] = {"status": "failed", "error": "rpc.unavailable: no", "completedAt": "2024-01-01T00:00:00Z"}
 
@@ -42,7 +43,52 @@ def test_jobs_are_listed_and_shown(database_url: str, sql: psycopg.Connection[An
     table = iidq(database_url, "jobs", "list", "--status", "failed").stdout
     assert str(failed) in table
     assert str(waiting) not in table
-    assert json.loads(iidq(database_url, "jobs", "show", str(failed)).stdout)["error"] == "rpc.unavailable: no"
+    shown = json.loads(iidq(database_url, "jobs", "show", str(failed), "--json").stdout)
+    assert (shown["id"], shown["error"]) == (str(failed), "rpc.unavailable: no")
+    lines = iidq(database_url, "jobs", "show", str(failed)).stdout.splitlines()
+    assert "status           failed" in lines
+    assert "error            rpc.unavailable: no" in lines
+    assert iidq(database_url, "jobs", "list", "--type", "proof").stdout == "no such jobs\n"
+
+
+def test_the_list_fits_a_terminal(database_url: str, sql: psycopg.Connection[Any]) -> None:
+    """In 80 columns every id stands whole, and ages are short."""
+    insert(sql, **FAILED)
+    insert(sql, PROCESSING, createdAt=Sql("now() - interval '90 minutes'"), progress=70)
+    header, *lines = iidq(database_url, "jobs", "list").stdout.splitlines()
+    assert all(len(line) <= 80 for line in (header, *lines))
+    assert lines[1] == "    rpc.unavailable: no"
+    assert lines[2].split()[2:] == ["processing", "70", "%", "0", "2", "h"]
+
+
+def test_strangers_texts_cannot_steer_the_terminal(database_url: str, sql: psycopg.Connection[Any]) -> None:
+    """Escape sequences and markup in errors and names are shown, not obeyed; credentials are not shown at all."""
+    error = "fetch.x: \x1b[2J\x9b31m [red]http://me:hidden@x/"
+    job_id = insert(sql, **{**FAILED, "error": error}, fileName="\x1b]0;title\x07.jpg")
+    for arguments in (("list",), ("show", str(job_id)), ("list", "--json"), ("show", str(job_id), "--json")):
+        done = iidq(database_url, "jobs", *arguments)
+        assert done.returncode == 0
+        assert not {"\x1b", "\x9b", "\x07"} & set(done.stdout)
+        assert "[red]" in done.stdout
+        assert "hidden" not in done.stdout
+
+
+def test_a_role_that_may_not_is_told(database_url: str, sql: psycopg.Connection[Any]) -> None:
+    """A reader's role can list and count; steering is not possible: exit code 1 and one line."""
+    job_id = insert(sql)
+    sql.execute("CREATE ROLE operate_reader LOGIN")
+    try:
+        sql.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO operate_reader")
+        url = database_url.replace("//iidq@", "//operate_reader@")
+        assert iidq(url, "jobs", "list").returncode == 0
+        assert iidq(url, "stats").returncode == 0
+        for arguments in (("pause",), ("resume",), ("jobs", "cancel", str(job_id)), ("jobs", "retry", str(job_id))):
+            done = iidq(url, *arguments)
+            assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+            assert "may not" in done.stderr
+    finally:
+        sql.execute("DROP OWNED BY operate_reader")
+        sql.execute("DROP ROLE operate_reader")
 
 
 def test_jobs_are_retried_and_cancelled(database_url: str, sql: psycopg.Connection[Any]) -> None:
@@ -61,9 +107,14 @@ def test_jobs_are_retried_and_cancelled(database_url: str, sql: psycopg.Connecti
 def test_the_queue_is_counted_paused_and_resumed(database_url: str, sql: psycopg.Connection[Any]) -> None:
     """`stats` tells the counts, `pause` keeps its reason, `resume` ends it."""
     insert(sql, copies=3)
-    assert json.loads(iidq(database_url, "stats", "--json").stdout)["waiting"] == 3
+    counts = json.loads(iidq(database_url, "stats", "--json").stdout)
+    assert (counts["available"], counts["waiting"], counts["state"]) == (True, 3, "no workers")
+    told = iidq(database_url, "stats").stdout
+    assert "waiting       3" in told
+    assert re.search(r"^no workers; the first in line has waited \d+ s; live workers: 0$", told, re.MULTILINE)
     assert iidq(database_url, "pause", "maintenance").returncode == 0
     assert sql.execute("SELECT state, pause_reason FROM queue_health").fetchone() == ("paused", "maintenance")
+    assert "paused (maintenance); " in iidq(database_url, "stats").stdout
     assert iidq(database_url, "resume").returncode == 0
     assert sql.execute("SELECT state FROM queue_health").fetchone() == ("no workers",)
 

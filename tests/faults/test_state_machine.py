@@ -47,6 +47,10 @@ SELECT (SELECT jsonb_object_agg(state, n) FROM
        to_jsonb(health)
 FROM queue_health AS health
 """
+_FORGET = """
+UPDATE "VerificationJob"
+SET status = 'queued', ready = true, attempt = attempt - 1, "workerId" = NULL, "leaseUntil" = NULL WHERE id = %s
+"""
 _IN_LINE = """
 SELECT id FROM "VerificationJob" WHERE status = 'queued' AND ready ORDER BY "claimOrder", id LIMIT %s
 """
@@ -161,19 +165,24 @@ class Queue(RuleBasedStateMachine):
         jobs = self.run(claim(actor.connection, slots, actor.name))
         assert {job.id for job in jobs} == set(in_line)
         assert len(jobs) == len(in_line)
+        knew = list(actor.heard_of)
+        self._claimed(actor, jobs)
+        if hears:
+            return
+        actor.heard_of = knew
+        knows = [fence(job) for job in actor.heard_of if self.holds(actor, job)]
+        self.run(store.release_unknown(actor.connection, worker_id=actor.name, known=knows))
+        for job in jobs:
+            self.jobs[job.id].end(QUEUED, ready=True)
+
+    def _claimed(self, actor: Actor, jobs: list[ClaimedJob]) -> None:
         for job in jobs:
             known = self.jobs[job.id]
             assert (known.status, known.ready) == (QUEUED, True)
             known.status, known.ready, known.worker = PROCESSING, False, actor.name
             known.attempt += 1
             assert (job.attempt, job.retry_count) == (known.attempt, known.retry_count)
-        if hears:
-            actor.heard_of += jobs
-            return
-        knows = [fence(job) for job in actor.heard_of if self.holds(actor, job)]
-        self.run(store.release_unknown(actor.connection, worker_id=actor.name, known=knows))
-        for job in jobs:
-            self.jobs[job.id].end(QUEUED, ready=True)
+        actor.heard_of += jobs
 
     @rule(worker=WORKER, picks=st.lists(st.tuples(SOME, HOW), min_size=1, max_size=4))
     def end_attempts(self, worker: int, picks: list[tuple[int, str]]) -> None:
@@ -188,6 +197,41 @@ class Queue(RuleBasedStateMachine):
         for job, how in ends:
             if fence(job) in stored:
                 self._ended(job, how)
+
+    @rule(worker=WORKER, number=SOME, how=HOW)
+    def come_late(self, worker: int, number: int, how: str) -> None:
+        """A worker gives a job back, gets it again, and then the first attempt's outcome arrives after all."""
+        actor = self.workers[worker]
+        held = [job for job in actor.heard_of if self.holds(actor, job)]
+        if not held or self.paused:
+            return
+        first = held[number % len(held)]
+        assert self.run(finish(actor.connection, Outcome.released(first), worker_id=actor.name))
+        self._ended(first, "release")
+        self._claimed(actor, self.run(claim(actor.connection, 1000, actor.name)))
+        assert self.jobs[first.id].attempt == first.attempt + 1
+        assert self.run(finish(actor.connection, ENDS[how][0](first), worker_id=actor.name)) == set()
+
+    @rule(number=SOME, how=HOW, worker=WORKER)
+    def forget_a_claim(self, number: int, how: str, worker: int) -> None:
+        """A crash of Postgres undoes a claim; another worker gets the same attempt, and the first comes late."""
+        held = [(actor, job) for actor in self.workers for job in actor.heard_of if self.holds(actor, job)]
+        if not held or self.paused:
+            return
+        first, job = held[number % len(held)]
+        known = self.jobs[job.id]
+        self.sql.execute(_FORGET.encode(), [job.id])
+        self.sql.execute("DELETE FROM attempt_end WHERE id = %s AND attempt = %s", [job.id, job.attempt])
+        known.end(QUEUED, ready=True)
+        known.attempt -= 1
+        del self.before[job.id]
+        second = self.workers[worker]
+        self._claimed(second, self.run(claim(second.connection, 1000, second.name)))
+        assert known.attempt == job.attempt
+        stored = self.run(finish(first.connection, ENDS[how][0](job), worker_id=first.name))
+        assert stored == ({fence(job)} if second is first else set())
+        if stored:
+            self._ended(job, how)
 
     def _ended(self, job: ClaimedJob, how: str) -> None:
         _, status, charged = ENDS[how]
@@ -355,12 +399,7 @@ class Queue(RuleBasedStateMachine):
             )
 
         for worker, jobs in zip((first, second), self.run(both()), strict=True):
-            for job in jobs:
-                known = self.jobs[job.id]
-                assert (known.status, known.ready) == (QUEUED, True)
-                known.status, known.ready, known.worker = PROCESSING, False, worker.name
-                known.attempt += 1
-            worker.heard_of += jobs
+            self._claimed(worker, jobs)
 
     # What always holds
 

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import psycopg
 import pytest
 
 from iidq.embedded.postgres import EmbeddedPostgres
@@ -69,6 +70,38 @@ async def test_an_unmigrated_database_is_no_database_until_it_is_migrated(
         await asyncio.to_thread(migrate, empty_database_url)
         assert (await eventually(lambda: api.get("/readyz"), 200)).status_code == 200
         assert (await api.post(f"{JOBS}/verify", json=SUBMISSION)).status_code == 200
+
+
+async def test_half_of_the_migrations_are_not_enough(serve_api: ServeApi, database_url: str) -> None:
+    """Ready means that everything this version needs is there, not only the table of jobs."""
+    async with serve_api(database_url=database_url) as api:
+        assert (await api.get("/readyz")).json() == {"status": "ready", "database": "ok"}
+        async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+            await connection.execute("DROP TABLE idempotency_key")
+        reply = await api.get("/readyz")
+        assert (reply.status_code, reply.json()) == (503, {"status": "unavailable", "database": "not migrated"})
+        assert int(reply.headers["retry-after"]) > 0
+
+
+async def test_a_slow_read_ends_cleanly(
+    serve_api: ServeApi, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Past the statement timeout readers get 503 and Retry-After, and the next request is served as ever."""
+    monkeypatch.setattr("iidq.web.app.STATEMENT_TIMEOUT_SECONDS", 0.2)
+    async with serve_api(database_url=database_url) as api:
+        job_id = (await api.post(f"{JOBS}/verify", json=SUBMISSION)).json()["jobId"]
+        async with await psycopg.AsyncConnection.connect(database_url) as connection:
+            await connection.execute('LOCK TABLE "VerificationJob" IN ACCESS EXCLUSIVE MODE')
+            # More of them than the pool has connections: none is lost with its statement.
+            for _ in range(2):
+                replies = await asyncio.gather(*(api.get(f"{JOBS}/{job_id}") for _ in range(5)), api.get(JOBS))
+                assert {reply.status_code for reply in replies} == {503}
+                assert {reply.json()["code"] for reply in replies} == {"database.timeout"}
+                assert all(int(reply.headers["retry-after"]) > 0 for reply in replies)
+                stats = await api.get(f"{JOBS}/stats")
+                assert (stats.status_code, stats.json()["available"]) == (200, False)
+        assert (await api.get(f"{JOBS}/{job_id}")).status_code == 200
+        assert (await api.get(f"{JOBS}/stats")).json()["waiting"] == 1
 
 
 async def test_the_database_stops_and_starts_while_serving(serve_api: ServeApi, postgres: EmbeddedPostgres) -> None:

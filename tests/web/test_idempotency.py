@@ -1,5 +1,6 @@
 """The Idempotency-Key header, and requests that share a job under way."""
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -53,6 +54,9 @@ async def test_keys_are_each_callers_own(api: httpx.AsyncClient, database_url: s
     ]
     assert len({reply.json()["jobId"] for reply in replies}) == 3
     assert len(await rows(database_url)) == 3
+    # One caller may show the same key in either header.
+    bearer = await api.post(f"{JOBS}/verify", json=QUESTION, headers={**KEY, "Authorization": "Bearer somebody else"})
+    assert bearer.json() == replies[1].json()
 
 
 async def test_an_expired_key_is_free_again(api: httpx.AsyncClient, database_url: str) -> None:
@@ -72,6 +76,33 @@ async def test_a_key_has_a_form(api: httpx.AsyncClient, key: str) -> None:
     reply = await api.post(f"{JOBS}/verify", json=QUESTION, headers={b"Idempotency-Key": key.encode()})
     assert reply.status_code == 400
     assert reply.json()["errors"][0]["field"] == "Idempotency-Key"
+
+
+async def test_one_request_has_one_key(api: httpx.AsyncClient, database_url: str) -> None:
+    """Two headers leave open which key is meant: refused before the body, and nothing is queued."""
+    headers = [("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
+    reply = await api.post(f"{JOBS}/verify", json=QUESTION, headers=headers)
+    assert (reply.status_code, reply.json()["errors"][0]["field"]) == (400, "Idempotency-Key")
+    assert await rows(database_url) == []
+
+
+async def test_a_request_that_was_refused_leaves_its_key_free(api: httpx.AsyncClient) -> None:
+    """Only a job takes a key: after a typing error the mended request may use the same one."""
+    wrong = await api.post(f"{JOBS}/verify", json={**QUESTION, "registryAddress": "0x1"}, headers=KEY)
+    assert wrong.status_code == 400
+    assert (await api.post(f"{JOBS}/verify", json=QUESTION, headers=KEY)).status_code == 200
+
+
+async def test_racing_requests_under_one_key_are_one_job(api: httpx.AsyncClient, database_url: str) -> None:
+    """Twenty at once, half of them uploads: one row, one id."""
+    upload = {"data": FIELDS, "files": {"file": ("a.jpg", CONTENT)}}
+    as_json = {"json": {**QUESTION, "fileName": "a.jpg"}}
+    replies = await asyncio.gather(
+        *(api.post(f"{JOBS}/verify", headers=KEY, **form) for form in (upload, as_json) * 10)
+    )
+    assert {reply.status_code for reply in replies} == {200}
+    assert len({reply.json()["jobId"] for reply in replies}) == 1
+    assert len(await rows(database_url)) == 1
 
 
 async def test_those_who_ask_may_share_a_job(api: httpx.AsyncClient, database_url: str) -> None:

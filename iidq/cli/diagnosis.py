@@ -1,0 +1,267 @@
+"""What ``iidq doctor`` looks at: each check tries the thing itself, and says what came back and what to do."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final, NamedTuple
+from uuid import uuid4
+
+import httpx
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from iidq.database import Database, connect, open_database
+from iidq.errors import IidqError
+from iidq.migrate import shipped_migrations
+from iidq.provenance.gateways import Gateway
+from iidq.provenance.http_connection import Deadlines
+from iidq.provenance.rpc import RpcEndpoint, open_http, quantity
+from iidq.queue import store
+from iidq.redaction import redact_url
+from iidq.settings import Settings
+
+CHECK_SECONDS: Final = 10.0
+_HEAR_SECONDS = 3.0
+_LONG_WAIT_SECONDS = 300.0
+_OLDEST_TESTED_POSTGRES = 15
+# The empty file as an identity CID: gateways answer for it without looking anywhere (specs.ipfs.tech,
+# trustless gateway, "probe paths").
+_PROBE_TARGET = "/ipfs/bafkqaaa?format=raw"
+
+
+class Outcome(StrEnum):
+    """How a check went; only ``BROKEN`` keeps jobs from being done."""
+
+    OK = "ok"
+    WARNING = "warning"
+    BROKEN = "broken"
+
+
+class Answer(NamedTuple):
+    """What came back, and what to do about it (nothing where all is well)."""
+
+    outcome: Outcome
+    came_back: str
+    to_do: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check, whole."""
+
+    check: str
+    outcome: Outcome
+    tried: str
+    came_back: str
+    to_do: str
+
+
+async def diagnose(settings: Settings) -> list[Finding]:
+    """Look at everything that these settings name, all at the same time; each check has its own deadline."""
+    async with open_http() as http:
+        groups = await asyncio.gather(
+            _look_at_database(settings), _look_at_chains(settings, http), _look_at_gateways(settings)
+        )
+    findings = [finding for group in groups for finding in group]
+    return [*findings, await _look_at_redis(settings.redis_url)] if settings.redis_url else findings
+
+
+async def _look(check: str, tried: str, look: Callable[[], Awaitable[Answer]], to_do: str) -> Finding:
+    """Run one check; a failure of any foreseeable kind is its finding, with ``to_do`` beside it."""
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            answer = await look()
+    except TimeoutError:
+        answer = Answer(Outcome.BROKEN, f"no answer within {CHECK_SECONDS:.0f} s", to_do)
+    except (IidqError, psycopg.Error, OSError) as error:
+        answer = Answer(Outcome.BROKEN, _reason(error), to_do)
+    return Finding(check, answer.outcome, tried, redact_url(answer.came_back), answer.to_do)
+
+
+def _reason(error: BaseException) -> str:
+    # An operator may see the driver's own words, which clients never do.
+    cause = error.__cause__ if isinstance(error.__cause__, psycopg.Error) else error
+    text = cause.message if isinstance(cause, IidqError) else str(cause)
+    return " ".join(text.split()) or type(cause).__name__
+
+
+async def _look_at_database(settings: Settings) -> list[Finding]:
+    url = settings.database_url
+    if url is None:
+        to_do = "set DATABASE_URL to the queue's Postgres: postgresql://user:password@host/database"
+        return [Finding("database", Outcome.BROKEN, "DATABASE_URL", "it is not set", to_do)]
+
+    async def greet() -> Answer:
+        async with await connect(settings) as connection:
+            version = connection.info.server_version
+        shown = f"PostgreSQL {version // 10000}.{version % 10000}"
+        if version // 10000 < _OLDEST_TESTED_POSTGRES:
+            return Answer(Outcome.WARNING, shown, f"iidq is tested from PostgreSQL {_OLDEST_TESTED_POSTGRES} on")
+        return Answer(Outcome.OK, shown)
+
+    place = conninfo_to_dict(url)
+    tried = f"connect to database {place.get('dbname', '(default)')} on {place.get('host', 'this machine')}"
+    database = await _look("database", tried, greet, "start Postgres, or correct DATABASE_URL")
+    if database.outcome is Outcome.BROKEN:
+        return [database]
+    async with open_database(settings, pool_size=2, statement_timeout_seconds=CHECK_SECONDS) as pool:
+        migrations = await _look(
+            "migrations", "compare with the database's list", lambda: _migrations(pool), "run `iidq migrate`"
+        )
+        listening = await _look(
+            "LISTEN", "notify oneself over a second connection", lambda: _listen(settings, pool), "see the database"
+        )
+        if migrations.outcome is Outcome.BROKEN:
+            return [database, migrations, listening]
+        workers = await _look("workers", "ask queue_health", lambda: _workers(pool), "see the database")
+        queue = await _look("queue", "ask queue_health", lambda: _queue(pool), "see the database")
+    return [database, migrations, listening, workers, queue]
+
+
+async def _migrations(database: Database) -> Answer:
+    shipped = shipped_migrations()
+    applied = await database.run(store.applied_migrations)
+    if missing := [name for name in shipped if name not in applied]:
+        return Answer(Outcome.BROKEN, f"not applied: {', '.join(missing)}", "run `iidq migrate`")
+    if newer := sorted(applied - set(shipped)):
+        to_do = "nothing during a rollout; else install the iidq that they belong to"
+        return Answer(Outcome.WARNING, f"the database is ahead of this iidq: {', '.join(newer)}", to_do)
+    return Answer(Outcome.OK, f"all {len(shipped)} applied")
+
+
+async def _listen(settings: Settings, database: Database) -> Answer:
+    channel = f"iidq_echo_{uuid4().hex}"
+    async with await connect(settings) as connection:
+        await store.listen(connection, channel)
+        # Through a pooler one hears oneself while one speaks, and nothing afterwards.
+        await database.run(lambda speaker: store.echo(speaker, channel))
+        deadline = time.monotonic() + _HEAR_SECONDS
+        while (left := deadline - time.monotonic()) > 0:
+            async for notification in connection.notifies(timeout=left, stop_after=1):
+                if notification.channel == channel:
+                    return Answer(Outcome.OK, "heard")
+    return Answer(
+        Outcome.WARNING,
+        f"nothing heard in {_HEAR_SECONDS:.0f} s: a transaction pooler is between, so workers only poll "
+        f"(every {settings.poll_interval_seconds:g} s)",
+        "nothing if that is quick enough; else point the workers' DATABASE_URL at the server itself",
+    )
+
+
+async def _workers(database: Database) -> Answer:
+    counts = await database.run(store.count)
+    if counts.workers == 0:
+        waits = f", and {counts.waiting} jobs wait" if counts.waiting else ""
+        return Answer(Outcome.BROKEN, f"no live worker{waits}", "start one: `iidq worker`")
+    shown = f"{counts.workers} live, {counts.listening_workers} of them woken by LISTEN"
+    if counts.listening_workers < counts.workers:
+        return Answer(Outcome.WARNING, shown, "the others poll: look for listener.down in their logs")
+    return Answer(Outcome.OK, shown)
+
+
+async def _queue(database: Database) -> Answer:
+    counts = await database.run(store.count)
+    age = counts.oldest_waiting_seconds
+    shown = f"{counts.state}; {counts.waiting} waiting, {counts.active} running, {counts.failed} failed"
+    if counts.state == "paused":
+        reason = f": {counts.pause_reason}" if counts.pause_reason else ""
+        return Answer(Outcome.WARNING, f"{shown}{reason}", "`iidq resume` when the reason is gone")
+    if age is not None and age > _LONG_WAIT_SECONDS:
+        return Answer(Outcome.WARNING, f"{shown}; the first in line has waited {age:.0f} s", "start more workers")
+    return Answer(Outcome.OK, shown)
+
+
+async def _look_at_chains(settings: Settings, http: httpx.AsyncClient) -> list[Finding]:
+    looks = [
+        _look_at_chain(f"RPC_URLS_{chain_id}", urls, chain_id, http) for chain_id, urls in settings.rpc_urls.items()
+    ]
+    # Where RPC_URL is listed, the other endpoints of its chain stand in for it.
+    if settings.rpc_url is not None and not any(settings.rpc_url in urls for urls in settings.rpc_urls.values()):
+        looks.insert(0, _look_at_chain("RPC_URL", (settings.rpc_url,), None, http))
+    findings = [finding for group in await asyncio.gather(*looks) for finding in group]
+    if settings.rpc_url is None:
+        to_do = "set RPC_URL to an Ethereum JSON-RPC endpoint"
+        findings.insert(0, Finding("chain", Outcome.BROKEN, "RPC_URL", "it is not set", to_do))
+    return findings
+
+
+async def _look_at_chain(
+    variable: str, urls: tuple[str, ...], chain_id: int | None, http: httpx.AsyncClient
+) -> list[Finding]:
+    async def look(url: str) -> Finding:
+        endpoint = RpcEndpoint(url, http, deadline_seconds=CHECK_SECONDS)
+        to_do = f"correct {variable}, or see why {endpoint.origin} is away"
+        try:
+            return await _look("chain", f"newest block at {endpoint.origin}", lambda: _head(endpoint, chain_id), to_do)
+        finally:
+            await endpoint.aclose()
+
+    return _one_is_enough(await asyncio.gather(*map(look, urls)))
+
+
+async def _head(endpoint: RpcEndpoint, chain_id: int | None) -> Answer:
+    told, block = await endpoint.calls(("eth_chainId",), ("eth_getBlockByNumber", "latest", False))
+    actual = quantity(told)
+    if chain_id is not None and actual != chain_id:
+        return Answer(
+            Outcome.BROKEN, f"it serves chain {actual}, not {chain_id}", f"name it in RPC_URLS_{actual} instead"
+        )
+    if not isinstance(block, dict):
+        return Answer(Outcome.BROKEN, f"chain {actual}, but no newest block", "wait until the node is in step")
+    age = max(0, time.time() - quantity(block.get("timestamp")))
+    return Answer(Outcome.OK, f"chain {actual}, block {quantity(block.get('number'))}, {age:.0f} s old")
+
+
+async def _look_at_gateways(settings: Settings) -> list[Finding]:
+    async def look(url: str) -> Finding:
+        host = httpx.URL(url).host
+        to_do = f"take {host} out of IPFS_GATEWAYS, or open the way to it"
+        return await _look("gateway", f"the empty file at {host}", lambda: _probe_gateway(url), to_do)
+
+    return _one_is_enough(await asyncio.gather(*map(look, settings.ipfs_gateways)))
+
+
+async def _probe_gateway(url: str) -> Answer:
+    gateway = Gateway(url, deadlines=Deadlines(first_byte_seconds=5, idle_seconds=2, total_seconds=8))
+    base = gateway.address.base
+    try:
+        answer = await gateway.fetcher.get(
+            replace(base, target=base.target + _PROBE_TARGET), max_bytes=1024, headers=gateway.address.headers
+        )
+    finally:
+        await gateway.fetcher.aclose()
+    if answer.asks_for_patience:
+        return Answer(Outcome.BROKEN, f"HTTP {answer.status}", "it is overloaded or limits us: name another one too")
+    if answer.status in (401, 403):
+        return Answer(Outcome.BROKEN, f"HTTP {answer.status}", "put user and password or key into its URL")
+    # A gateway that serves only its owner's files says 404 here, and is well.
+    return Answer(Outcome.OK, f"HTTP {answer.status}")
+
+
+def _one_is_enough(findings: list[Finding]) -> list[Finding]:
+    """Endpoints that stand in for one another: while one answers, the others' faults are warnings."""
+    if all(finding.outcome is Outcome.BROKEN for finding in findings):
+        return findings
+    return [
+        replace(finding, outcome=Outcome.WARNING) if finding.outcome is Outcome.BROKEN else finding
+        for finding in findings
+    ]
+
+
+async def _look_at_redis(url: str) -> Finding:
+    async def ping() -> Answer:
+        try:
+            from redis import RedisError
+            from redis.asyncio import from_url
+        except ImportError:
+            return Answer(Outcome.BROKEN, "the package redis is not installed", "pip install 'iidq[redis]'")
+        try:
+            async with from_url(url, socket_connect_timeout=CHECK_SECONDS, socket_timeout=CHECK_SECONDS) as redis:
+                await redis.ping()
+        except (RedisError, ValueError) as error:
+            return Answer(Outcome.BROKEN, _reason(error), "start Redis, or unset REDIS_URL: nothing depends on it")
+        return Answer(Outcome.OK, "PONG")
+
+    return await _look("Redis", f"PING to {redact_url(url)}", ping, "start Redis, or unset REDIS_URL")

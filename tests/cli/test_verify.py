@@ -1,0 +1,207 @@
+"""``iidq verify`` as people and scripts run it, against a running `iidq up`."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from tests.cli.conftest import Playground
+from tests.cli.sandbox import wait_until
+from tests.job_rows import scalar
+
+UNREGISTERED = "0x000000000000000000000000000000000000dEaD"
+ELSEWHERE = "http://127.0.0.1:9"
+
+
+def iidq(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run ``iidq verify``."""
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "PYTHONPATH")}
+    return subprocess.run(
+        [sys.executable, "-m", "iidq", "verify", *arguments],
+        env=kept | {"NO_PROXY": "*"} | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def ask(playground: Playground, *arguments: str, file: str | Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Ask the playground about its own sample, or about ``file``."""
+    return iidq(
+        str(file or playground.file),
+        *("--manifest", playground.manifest, "--registry", playground.registry, "--server", playground.api),
+        *arguments,
+    )
+
+
+def job_of(playground: Playground, done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """The job as ``--json`` printed it."""
+    job = json.loads(done.stdout)
+    assert isinstance(job, dict)
+    return job
+
+
+def test_a_genuine_file_is_ok(playground: Playground) -> None:
+    """Exit code 0, the verdict in words, who registered it and when, each check with its outcome."""
+    done = ask(playground)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("OK: this is what its creator registered.")
+    for part in (playground.manifest, playground.registry, "creator", "since", "✓ content.hashMatchesManifest"):
+        assert part in done.stdout
+    assert "✗" not in done.stdout
+
+
+def test_a_tampered_file_fails(playground: Playground, tmp_path: Path) -> None:
+    """Exit code 1, and the check that failed says why."""
+    tampered = tmp_path / "song.wav"
+    tampered.write_bytes(Path(playground.file).read_bytes() + b"!")
+    done = ask(playground, file=tampered)
+    assert done.returncode == 1
+    assert done.stdout.startswith("FAIL: ")
+    assert "✗ content.hashMatchesManifest" in done.stdout
+
+
+def test_json_is_the_job(playground: Playground) -> None:
+    """``--json`` prints the job as HTTP clients see it, and nothing else on standard output."""
+    job = job_of(playground, ask(playground, "--json"))
+    assert (job["status"], job["result"]["status"], job["type"]) == ("completed", "OK", "verify")
+    assert (job["fileName"], job["contentHash"]) == (
+        Path(playground.file).name,
+        "0x" + hashlib.sha256(Path(playground.file).read_bytes()).hexdigest(),
+    )
+
+
+def test_an_upload_comes_to_the_same_verdict(playground: Playground) -> None:
+    """``--upload`` sends the file itself; the service's hash is the one made here."""
+    by_hash, uploaded = (
+        job_of(playground, ask(playground, "--json")),
+        job_of(playground, ask(playground, "--json", "--upload")),
+    )
+    assert uploaded["result"]["status"] == "OK"
+    assert uploaded["contentHash"] == by_hash["contentHash"]
+
+
+def test_a_proof_is_written(playground: Playground, tmp_path: Path) -> None:
+    """``--proof --output`` leaves a proof that `iidq check-proof` accepts."""
+    output = tmp_path / "proof.json"
+    done = ask(playground, "--proof", "--output", str(output))
+    assert (done.returncode, str(output) in done.stdout) == (0, True)
+    assert json.loads(output.read_bytes())["verification"]["status"] == "OK"
+    checked = subprocess.run(
+        [sys.executable, "-m", "iidq", "check-proof", str(output)], capture_output=True, timeout=60, check=False
+    )
+    assert checked.returncode == 0
+
+
+def test_a_job_that_fails_is_not_found_out(playground: Playground) -> None:
+    """Exit code 2 and the job's error: no verdict is not a bad verdict."""
+    done = iidq(
+        *(playground.file, "--manifest", playground.manifest, "--registry", UNREGISTERED, "--server", playground.api)
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "registry." in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--manifest", "ftp://x", "--registry", UNREGISTERED), "manifestURI"),
+        (("--manifest", "ipfs://x", "--registry", "0x1"), "registryAddress"),
+        (("--manifest", "ipfs://x", "--registry", UNREGISTERED, "--server", ELSEWHERE), "is `iidq serve` running"),
+        (("--manifest", "ipfs://x", "--registry", UNREGISTERED, "--server", "localhost:3001"), "http://host:port"),
+        (("--manifest", "ipfs://x", "--registry", UNREGISTERED, "--server", "http://[::"), "http://host:port"),
+        (("--manifest", "ipfs://x"), "--registry"),
+    ],
+)
+def test_what_cannot_be_asked_is_exit_code_2(playground: Playground, arguments: tuple[str, ...], said: str) -> None:
+    """Refused fields, a service that is away and wrong options all say what is wrong."""
+    done = iidq(playground.file, *arguments, **({} if "--server" in arguments else {"IIDQ_SERVER": playground.api}))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_file_that_cannot_be_read_is_exit_code_2(playground: Playground, tmp_path: Path) -> None:
+    """A missing file and a folder are told by name; nothing is sent."""
+    for path in (tmp_path / "none", tmp_path):
+        done = ask(playground, file=path)
+        assert done.returncode == 2
+        assert str(path) in done.stderr
+
+
+def test_waiting_has_an_end(playground: Playground) -> None:
+    """While the queue is paused there is no verdict: exit code 2 after --timeout, and where the job can be seen."""
+    with psycopg.connect(playground.database_url, autocommit=True) as connection:
+        connection.execute("SELECT pause_queue('a test')")
+        try:
+            done = ask(playground, "--timeout", "1")
+        finally:
+            connection.execute("SELECT resume_queue()")
+    assert done.returncode == 2
+    url = done.stderr.split()[-1]
+    assert httpx.get(url, trust_env=False).json()["status"] in ("queued", "processing", "completed")
+
+
+def test_an_interrupt_leaves_the_job_alone(playground: Playground) -> None:
+    """Ctrl-C is neither a verdict nor an error: exit code 130, one line."""
+    waiting = """SELECT count(*) FROM "VerificationJob" WHERE status = 'queued'"""
+    with psycopg.connect(playground.database_url, autocommit=True) as connection:
+        connection.execute("SELECT pause_queue('a test')")
+        try:
+            before = scalar(connection, waiting)
+            running = playground.sandbox.start(
+                *("verify", playground.file, "--manifest", playground.manifest),
+                *("--registry", playground.registry, "--server", playground.api),
+            )
+            wait_until(lambda: scalar(connection, waiting) == before + 1, "the job")
+            running.interrupt(whole_group=True)
+            assert running.wait() == 130
+        finally:
+            connection.execute("SELECT resume_queue()")
+    assert running.output.startswith("iidq: stopped")
+    assert len(running.output.splitlines()) == 1
+
+
+class _AnswersAtOnce(BaseHTTPRequestHandler):
+    """A service without its queue, which answers with the bare result and no report."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        checks = {"manifestHashOk": True, "creatorOk": True, "manifestOk": False}
+        body = json.dumps({"mode": "sync", "result": {"status": "WARN", "checks": checks}}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
+        """Nothing."""
+
+
+def test_a_service_without_its_queue_warns(tmp_path: Path) -> None:
+    """A synchronous reply is a verdict, too: WARN is exit code 3, and the bare checks are shown."""
+    file = tmp_path / "a"
+    file.write_bytes(b"x")
+    with ThreadingHTTPServer(("127.0.0.1", 0), _AnswersAtOnce) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        try:
+            done = iidq(str(file), "--manifest", "ipfs://x", "--registry", UNREGISTERED, "--server", url)
+        finally:
+            server.shutdown()
+            serving.join()
+    assert (done.returncode, done.stderr) == (3, "")
+    assert done.stdout.startswith("WARN: ")
+    assert "✗ manifestOk" in done.stdout
