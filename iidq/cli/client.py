@@ -11,6 +11,8 @@ from uuid import uuid4
 
 import httpx
 
+from iidq.json_depth import is_too_deep
+
 _JOBS: Final = "/api/verification-jobs"
 _ENDED: Final = {"completed", "failed", "cancelled"}
 _ANSWER_SECONDS = 60.0
@@ -120,9 +122,11 @@ class JobClient:
 
 
 def _json_object(response: httpx.Response) -> Body:
+    if is_too_deep(response.content):
+        return {}
     try:
         body = response.json()
-    except (ValueError, RecursionError):
+    except ValueError:
         return {}
     return body if isinstance(body, dict) else {}
 
