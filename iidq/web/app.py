@@ -13,7 +13,7 @@ from iidq.queue.batching import open_enqueuer
 from iidq.settings import Settings, load_settings
 from iidq.web import control, health, jobs, legacy
 from iidq.web.access import ApiKey, KeyEverywhere
-from iidq.web.correlation import CorrelationIds
+from iidq.web.exchange import Exchanges
 from iidq.web.replies import EXCEPTION_HANDLERS
 from iidq.web.service import Service
 from iidq.web.submission import SubmissionRules
@@ -45,7 +45,7 @@ def create_app(settings: Settings) -> Starlette:
             app.state.service = Service(settings, rules, database, enqueuer, synchronous)
             yield
 
-    layers = [Middleware(CorrelationIds), Middleware(UnreadBodies)]
+    layers = [Middleware(Exchanges), Middleware(UnreadBodies)]
     if settings.api_key and settings.api_key_scope == "all":
         layers.append(Middleware(KeyEverywhere, ApiKey(settings)))
     app = Starlette(

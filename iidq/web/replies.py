@@ -11,7 +11,7 @@ from starlette.responses import Response
 from iidq import logs
 from iidq.errors import IdempotencyConflict, InvalidInput, PermanentFault, TemporaryFault
 from iidq.redaction import redact_url
-from iidq.web.correlation import correlation_id
+from iidq.web.exchange import correlation_id
 from iidq.web.wire import JsonReply
 
 RETRY_AFTER_SECONDS: Final = 5
