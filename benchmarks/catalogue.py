@@ -55,6 +55,7 @@ FIGURES: Sequence[Figure] = (
     Figure("delayed", _RATE, "adverse", adverse.delayed, _to("drain1", "floor_batch")),
     Figure("proofs", _RATE, "adverse", adverse.proofs, _to("drain1", "floor_batch")),
     Figure("horizon", _RATE, "adverse", adverse.horizon, _to("drain1", "floor_batch")),
+    Figure("retention", _RATE, "adverse", adverse.retention, _to("drain1", "floor_batch")),
     Figure("mixed", _RATE, "mixed", mixed.mixed, {"ideal": mixed.IDEAL_PER_SECOND}),
     Figure("idle_transactions_per_poll", "transactions", "idle", idle.idle),
     Figure("idle_cpu_percent", "% of a core", "idle", idle.idle),

@@ -8,10 +8,13 @@ The map, in the order in which it is best read:
    ``queue/listener.py`` wakes it, ``queue/upkeep.py`` does what time alone brings about.
 4. ``provenance/verify.py``: the verification, step by step; ``provenance/verdict.py`` weighs the evidence.
 5. ``web/app.py``: the routes; ``web/uploads.py`` hashes a file while it streams in.
-6. ``worker.py``: where queue and provenance meet. ``cli/`` and ``embedded/``: the commands, and what they start.
+6. ``webhooks/deliverer.py``: a job's end, told to whoever asked for it.
+7. ``worker.py``: where queue, provenance and webhooks meet. ``cli/`` and ``embedded/``: the commands, and what they
+   start.
 
 ``queue`` knows jobs but not content, ``provenance`` knows content but not jobs, ``web`` speaks HTTP. ``errors.py`` has
-every error, ``settings.py`` every variable, ``logs.py`` every event, ``database.py`` every connection.
+every error, ``settings.py`` every variable, ``logs.py`` every event, ``metrics.py`` every metric, ``database.py`` every
+connection.
 """
 
 __version__ = "0.1.0"

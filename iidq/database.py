@@ -1,7 +1,8 @@
 """Connections to Postgres, and the one place where its error codes become ours.
 
 A pool that never fails the start: while Postgres is away, callers get :class:`DatabaseUnavailable` within
-``WAIT_SECONDS``, and the next call tries again. Nothing of Postgres' own wording reaches a caller.
+``WAIT_SECONDS``, and the next call tries again; where somebody watches Postgres (``web/availability.py``), they get it
+at once. Nothing of Postgres' own wording reaches a caller.
 """
 
 import asyncio
@@ -55,6 +56,8 @@ def translate(error: psycopg.Error) -> IidqError | None:
         )
     if isinstance(error, errors.QueryCanceled):
         return DatabaseUnavailable("the database took too long", code="database.timeout")
+    if isinstance(error, errors.LockNotAvailable):
+        return DatabaseUnavailable("another transaction keeps the row locked", code="database.locked")
     if isinstance(error, errors.ReadOnlySqlTransaction):
         return DatabaseUnavailable("the database is read-only for now", code="database.read_only")
     if _sqlstate_class(error) == _INSUFFICIENT_RESOURCES:
@@ -63,7 +66,7 @@ def translate(error: psycopg.Error) -> IidqError | None:
         return InvalidInput([FieldFault(*_CONSTRAINT_FIELDS[error.diag.constraint_name])])
     # psycopg counts "nested too deeply" among the operational errors, but no repetition mends it.
     if isinstance(error, _CONNECTION_LOST) and _sqlstate_class(error) != _PROGRAM_LIMIT_EXCEEDED:
-        return DatabaseUnavailable("the database cannot be reached")
+        return _unreachable()
     return None
 
 
@@ -80,10 +83,40 @@ def _sqlstate_class(error: psycopg.Error) -> str:
 
 
 class Database:
-    """A bounded pool of autocommitting connections."""
+    """A bounded pool of autocommitting connections.
+
+    ``suspected`` is set by callers that met a broken connection, for whoever watches Postgres to look at once.
+    """
 
     def __init__(self, pool: AsyncConnectionPool[Connection]) -> None:
         self._pool = pool
+        self._away = False
+        self._in_use: set[Connection] = set()
+        self._waits: set[asyncio.Timeout] = set()
+        self.suspected = asyncio.Event()
+
+    @property
+    def away(self) -> bool:
+        """Whether callers are refused without asking Postgres: the circuit is open."""
+        return self._away
+
+    async def lose(self) -> None:
+        """Open the circuit: callers to come, waiting for a connection or in the middle of a statement are refused."""
+        self._away = True
+        waits, self._waits = self._waits, set()
+        for wait in waits:
+            wait.reschedule(asyncio.get_running_loop().time())
+        await self.reconnect()
+
+    def regain(self) -> None:
+        """Close the circuit."""
+        self._away = False
+
+    async def reconnect(self) -> None:
+        """Give up all connections that stand; the statements on them fail as on any lost connection."""
+        for connection in self._in_use:
+            _hang_up(connection)
+        await self._pool.drain()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -109,6 +142,7 @@ class Database:
             except psycopg.Error as error:
                 if lent is None or not lent.closed:
                     raise translate(error) or error from error
+                self.suspected.set()
                 # The others in the pool broke with it; asking each of them could take for ever.
                 await self._pool.drain()
         async with self.connection() as connection:
@@ -116,14 +150,38 @@ class Database:
 
     @asynccontextmanager
     async def _lent(self) -> AsyncIterator[Connection]:
-        async with self._pool.connection() as connection:
-            try:
-                with answered_within(connection, ANSWER_SECONDS):
-                    yield connection
-            except errors.ReadOnlySqlTransaction:
-                # This server is no primary any more; only a new connection finds the one that is.
-                await connection.close()
-                raise
+        connection = await self._borrow()
+        self._in_use.add(connection)
+        try:
+            with answered_within(connection, ANSWER_SECONDS):
+                yield connection
+        except errors.ReadOnlySqlTransaction:
+            # This server is no primary any more; only a new connection finds the one that is.
+            await connection.close()
+            raise
+        finally:
+            self._in_use.discard(connection)
+            await self._pool.putconn(connection)
+
+    async def _borrow(self) -> Connection:
+        if self._away:
+            raise _unreachable()
+        try:
+            async with asyncio.timeout(None) as wait:
+                self._waits.add(wait)
+                try:
+                    return await self._pool.getconn()
+                finally:
+                    self._waits.discard(wait)
+        except TimeoutError:
+            raise _unreachable() from None
+        except PoolTimeout:
+            self.suspected.set()
+            raise
+
+
+def _unreachable() -> DatabaseUnavailable:
+    return DatabaseUnavailable("the database cannot be reached")
 
 
 @contextlib.contextmanager

@@ -13,7 +13,8 @@
         ├── GatewayFault          fetch.*         time-out, 429, 5xx, connection lost
         ├── RpcFault              rpc.*           endpoint down, limited or talking nonsense
         ├── AttemptTimedOut       attempt.timeout the whole attempt took too long
-        └── DatabaseUnavailable   database.*      Postgres unreachable, or not migrated
+        ├── DatabaseUnavailable   database.*      Postgres unreachable, or not migrated
+        └── TooManyWatchers       watching.limit  no room for another client that waits; HTTP 503
 
 ``code`` is stable and for machines; the message is one sentence for people and carries nothing internal:
 no credentials, no stack, no SQL. ``str(error)`` is ``"code: message"``, as stored in the job's ``error``.
@@ -130,3 +131,9 @@ class DatabaseUnavailable(TemporaryFault):
     """Postgres cannot be reached, is shutting down, or has not been migrated."""
 
     code = "database.unavailable"
+
+
+class TooManyWatchers(TemporaryFault):
+    """As many clients wait for changes of jobs as this process lets."""
+
+    code = "watching.limit"

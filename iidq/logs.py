@@ -3,27 +3,33 @@
 Code calls the functions below and never words a message itself; what an operator can grep for is this list.
 """
 
+import contextlib
 import logging
 import sys
 from typing import Any, Literal, TextIO
 
 import structlog
 
+from iidq import access_log
 from iidq.redaction import redact_url
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("iidq")
 # Two events per attempt are for debugging; asking structlog each time cost a tenth of a busy worker.
 _debugging = False
+# Where access lines go and how they look; None: nobody asked for them.
+_access: tuple[TextIO, access_log.AccessLine] | None = None
 
 
 def configure_logging(
     level: str = "info", form: Literal["text", "json"] | None = None, stream: TextIO | None = None
 ) -> None:
     """Log to ``stream`` (standard error), as text on a terminal and as JSON lines elsewhere unless ``form`` says."""
-    global _debugging
+    global _debugging, _access
     _debugging = level == "debug"
     stream = stream or sys.stderr
     form = form or ("text" if stream.isatty() else "json")
+    access_line = access_log.text_line if form == "text" else access_log.json_line
+    _access = (stream, access_line) if level in ("debug", "info") else None
     renderer: Any = structlog.dev.ConsoleRenderer() if form == "text" else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[
@@ -104,6 +110,44 @@ def purged(count: int) -> None:
     _log.info("upkeep.purged", count=count)
 
 
+# Webhooks
+
+
+def webhook_delivered(job_id: Any, event_id: Any, attempt: int, host: str) -> None:
+    """The receiver took the event."""
+    _log.info("webhook.delivered", job_id=str(job_id), event_id=str(event_id), attempt=attempt, host=host)
+
+
+def webhook_failed(
+    job_id: Any, event_id: Any, attempt: int, host: str, error: str | None, retry_in_seconds: float | None
+) -> None:
+    """The receiver did not take the event this time."""
+    _log.warning(
+        "webhook.failed",
+        job_id=str(job_id),
+        event_id=str(event_id),
+        attempt=attempt,
+        host=host,
+        error=error,
+        retry_in_seconds=retry_in_seconds and round(retry_in_seconds, 1),
+    )
+
+
+def webhook_given_up(job_id: Any, event_id: Any, attempt: int, host: str, error: str | None) -> None:
+    """The event is not delivered any more: tried often enough, refused for good, or forbidden by a rule."""
+    _log.error("webhook.given_up", job_id=str(job_id), event_id=str(event_id), attempt=attempt, host=host, error=error)
+
+
+def webhook_crashed(job_id: Any, event_id: Any, attempt: int, error: BaseException) -> None:
+    """A delivery met an error that nobody foresaw: a bug, with its stack."""
+    _log.error("webhook.crashed", job_id=str(job_id), event_id=str(event_id), attempt=attempt, exc_info=error)
+
+
+def webhooks_crashed(error: BaseException) -> None:
+    """The search for due deliveries met an error that nobody foresaw; it goes on in a moment: a bug, with its stack."""
+    _log.error("webhooks.crashed", exc_info=error)
+
+
 # Database
 
 
@@ -115,6 +159,16 @@ def database_lost(what: str, error: BaseException, retry_in_seconds: float) -> N
 def database_back(what: str) -> None:
     """The statement went through again."""
     _log.info("database.back", what=what)
+
+
+def circuit_opened(sync_fallback: bool) -> None:
+    """The API has lost Postgres: callers are refused at once, and submissions processed at once if that is allowed."""
+    _log.warning("circuit.opened", sync_fallback=sync_fallback)
+
+
+def circuit_closed(seconds_open: float) -> None:
+    """Postgres is back: submissions become jobs again."""
+    _log.info("circuit.closed", seconds_open=round(seconds_open, 1))
 
 
 def listener_up() -> None:
@@ -140,11 +194,74 @@ def request_failed(correlation_id: str, method: str, path: str, error: BaseExcep
     _log.error("request.failed", correlation_id=correlation_id, method=method, path=path, exc_info=error)
 
 
-def request_served(**fields: Any) -> None:
-    """One line per request."""
-    _log.info("request.served", **fields)
+def request_served(
+    correlation_id: str, method: str, path: str, route: str, status: int, duration_ms: float, client: str
+) -> None:
+    """One line per request; ``path`` is without its query string, ``route`` the template that it met."""
+    if _access is not None:
+        stream, line = _access
+        # A reply is not to fail because nobody reads the log any more.
+        with contextlib.suppress(OSError, ValueError):
+            stream.write(line(correlation_id, method, path, route, status, duration_ms, client))
+            stream.flush()
+
+
+def request_refused(correlation_id: str, status: int, error: str) -> None:
+    """What came is no request that could be served: the server itself answered, and ends the connection."""
+    _log.info("request.refused", correlation_id=correlation_id, status=status, error=error)
 
 
 def client_gone(correlation_id: str, method: str, path: str) -> None:
     """The client went away before the request was complete."""
     _log.info("request.client_gone", correlation_id=correlation_id, method=method, path=path)
+
+
+# API processes
+
+
+def api_serving(pid: int) -> None:
+    """An API process accepts connections."""
+    _log.info("api.serving", pid=pid)
+
+
+def api_draining(requests: int, deadline_seconds: float) -> None:
+    """A stop was asked for: no new connections are accepted, and open requests may end."""
+    _log.info("api.draining", requests=requests, deadline_seconds=deadline_seconds)
+
+
+def api_stopped(interrupted: int) -> None:
+    """The process is done; ``interrupted`` requests were told to come back."""
+    _log.info("api.stopped", interrupted=interrupted)
+
+
+def api_process_ended(pid: int, code: int, restart_in_seconds: float) -> None:
+    """One of several API processes ended by itself; another takes its place."""
+    _log.error("api.process_ended", pid=pid, code=code, restart_in_seconds=round(restart_in_seconds, 2))
+
+
+def api_process_replaced(old_pid: int, new_pid: int) -> None:
+    """Rolling restart: the new process serves, the old one ends its requests and goes."""
+    _log.info("api.process_replaced", old_pid=old_pid, new_pid=new_pid)
+
+
+def api_restart_abandoned(kept_pid: int, reason: str) -> None:
+    """Rolling restart: the new process did not come up, so the old one stays."""
+    _log.error("api.restart_abandoned", kept_pid=kept_pid, reason=reason)
+
+
+# Observation
+
+
+def traces_unavailable(remedy: str) -> None:
+    """The environment asks for traces, and their packages are not installed; iidq runs without them."""
+    _log.warning("traces.unavailable", remedy=remedy)
+
+
+def metrics_served(port: int) -> None:
+    """The worker answers ``GET /metrics`` there."""
+    _log.info("metrics.served", port=port)
+
+
+def metrics_unavailable(port: int, error: BaseException) -> None:
+    """The worker's metrics port cannot be bound (another worker's?); the worker runs without it."""
+    _log.warning("metrics.unavailable", port=port, error=str(error))

@@ -18,9 +18,12 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from iidq.errors import SettingsFault
 from iidq.redaction import redact_url
+from iidq.webhooks.signing import signing_keys
 
 _RPC_URLS = re.compile(r"RPC_URLS_([1-9][0-9]*)")
-_SECRETS = {"api_key", "private_key"}
+_SECRETS = {"api_key", "private_key", "webhook_secret"}
+# As browsers send it: lower case, no path, no default port (RFC 6454, section 6.2).
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 _PRIVATE_KEY = re.compile(r"(?:0x)?[0-9a-fA-F]{64}")
 # SEC 2, section 2.4.1: a key lies between zero and the order of secp256k1's group.
 _CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
@@ -60,14 +63,26 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="where the API listens")
     port: int = Field(3001, ge=0, le=65535, description="where the API listens; 0 = any free port")
     web_concurrency: int = Field(1, ge=1, le=64, description="API processes that `iidq serve` runs on one port")
-    api_key: SecretStr | None = Field(None, description="asks for this key (`x-api-key` or `Authorization: Bearer`)")
+    api_key: SecretStr | None = Field(
+        None,
+        min_length=1,
+        description="the one key that operators and services present as `x-api-key` or `Authorization: Bearer`",
+    )
     api_key_scope: Literal["operate", "all"] = Field(
         "operate",
-        description="`all` asks for the key everywhere but health; `operate` only where jobs are changed",
+        description="`all` asks for the key everywhere but health; `operate` for cancel, retry, batch, pause, resume, "
+        "metrics and the operations pages",
     )
     private_key: SecretStr | None = Field(
         None, description="if set, proofs are signed by the service: an Ethereum account's key, `0x` and 64 hex digits"
     )
+
+    webhook_secret: SecretStr | None = Field(
+        None,
+        description="signs webhooks; without it `callbackUrl` is refused: `whsec_` and the base64 of 24 to 64 random "
+        "bytes. Several, separated by spaces, for a rotation. The API and all workers need it",
+    )
+    webhook_timeout_seconds: float = Field(15, ge=0.1, le=120, description="a receiver's time to answer a webhook")
 
     max_retry_attempts: int = Field(3, ge=1, le=100, description="attempts in all before a job fails")
     retry_backoff_ms: int = Field(
@@ -82,7 +97,15 @@ class Settings(BaseSettings):
         25,
         ge=0,
         le=3600,
-        description="how long a stopping worker lets its jobs run before it gives them back",
+        description="how long a stopping worker lets its jobs run before it gives them back, and a stopping API its "
+        "requests before it answers 503",
+    )
+    shutdown_delay_seconds: float = Field(
+        0,
+        ge=0,
+        le=300,
+        description="how long a stopping API still accepts connections, with `/readyz` at 503, so that load balancers "
+        "look elsewhere first",
     )
     poll_interval_seconds: float = Field(
         5,
@@ -101,7 +124,7 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(1 << 30, ge=1, description="the uploaded file's own bytes; more is 413")
     max_manifest_bytes: int = Field(1 << 20, ge=1, description="a longer manifest fails the job")
     fetch_allow_private: CommaSeparated = Field(
-        (), description="CIDRs or hosts that manifest URLs may reach although private, on any port"
+        (), description="CIDRs or hosts that manifest and callback URLs may reach although private, on any port"
     )
     rpc_allowed_urls: CommaSeparated = Field(
         (), description="what a request's `rpcUrl` may be, besides the configured ones"
@@ -115,17 +138,57 @@ class Settings(BaseSettings):
     registry_start_block: int | None = Field(None, ge=0, description="earliest block to search for a registration")
 
     sync_fallback: Literal["on", "off"] = Field(
-        "on", description="reserved: today a submission is answered with 503 while Postgres is away"
+        "on",
+        description="while Postgres is away or not migrated, submissions are processed at once and answered with the "
+        "result; `off` = they are answered with 503 and `Retry-After`",
     )
-    rate_limit_submit_per_minute: int = Field(100, ge=0, description="per client address; reserved, not enforced yet")
-    rate_limit_read_per_minute: int = Field(1000, ge=0, description="per client address; reserved, not enforced yet")
+    request_idle_seconds: float = Field(
+        30,
+        ge=0.05,
+        le=3600,
+        description="a client's time for a request's headers, and for each pause in its body; longer is 408",
+    )
+    max_watchers: int = Field(
+        10_000, ge=0, description="clients per API process that wait for a job (`Prefer: wait`, events); more get 503"
+    )
+    rate_limit_submit_per_minute: int = Field(
+        100,
+        ge=0,
+        description="submissions per client address (IPv6: per /64), over all API processes; a batch is one; 0 = off",
+    )
+    rate_limit_read_per_minute: int = Field(
+        1000, ge=0, description="all other requests per client address, but health and metrics; 0 = off"
+    )
+    rate_limit_key_factor: int = Field(
+        10,
+        ge=0,
+        le=1_000_000,
+        description="whoever presents the API key may do so many times as much, counted per key whatever the address; "
+        "0 = without limit",
+    )
     trusted_proxies: CommaSeparated = Field(
-        (), description="CIDRs whose `X-Forwarded-For` counts; reserved, not used yet"
+        (), description="addresses or CIDRs of proxies whose `X-Forwarded-For` is believed; else a client is its peer"
+    )
+    cors_origins: CommaSeparated = Field(
+        ("*",),
+        description="origins whose web pages may use the API: `*` = all, `none` = none, or "
+        "`https://app.example.org`, comma-separated",
+    )
+    worker_metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="a worker answers `GET /metrics` at `HOST` on this port; unset = it does not"
+    )
+    otel_exporter_otlp_endpoint: WebUrl | None = Field(
+        None, description="OpenTelemetry collector (OTLP over HTTP) that traces go to; needs the extra `otel`"
+    )
+    otel_traces_exporter: Literal["otlp", "console", "none"] | None = Field(
+        None, description="where traces go; `otlp` once an endpoint is set, `none` = nowhere"
     )
     log_format: Literal["text", "json"] | None = Field(None, description="`text` on a terminal, else `json`")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severity that is logged")
 
-    @field_validator("ipfs_gateways", "fetch_allow_private", "rpc_allowed_urls", "trusted_proxies", mode="before")
+    @field_validator(
+        "ipfs_gateways", "fetch_allow_private", "rpc_allowed_urls", "trusted_proxies", "cors_origins", mode="before"
+    )
     @classmethod
     def _comma_separated(cls, value: Any) -> Any:
         return _split(value) if isinstance(value, str) else value
@@ -153,14 +216,30 @@ class Settings(BaseSettings):
                 raise ValueError("0x and the 64 hex digits of a secp256k1 private key")
         return value
 
+    @field_validator("webhook_secret")
+    @classmethod
+    def _webhook_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            signing_keys(value.get_secret_value())
+        return value
+
     @field_validator("trusted_proxies")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for item in value:
             try:
-                ip_network(item)
+                # 10.1.2.3/8 is meant as 10.0.0.0/8.
+                ip_network(item, strict=False)
             except ValueError:
                 raise ValueError("a comma-separated list of addresses or CIDRs") from None
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _known_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        alone = value in (("*",), ("none",))
+        if not value or not (alone or all(_ORIGIN.fullmatch(item) for item in value)):
+            raise ValueError("*, none, or a comma-separated list of origins such as https://app.example.org")
         return value
 
     @field_validator("ipfs_gateways")

@@ -1,6 +1,7 @@
 """``python -m iidq.worker``: one worker process. Settings, signals, wiring, exit code.
 
-Here the queue meets the verification: a claimed job becomes a subject, a verdict becomes its result.
+Here the queue meets the verification: a claimed job becomes a subject, a verdict becomes its result, and the end of a
+job becomes a webhook.
 """
 
 import argparse
@@ -21,6 +22,10 @@ from iidq.queue.execution import Handler, Progress
 from iidq.queue.job import ClaimedJob
 from iidq.queue.loop import open_work_loop
 from iidq.settings import Settings, load_settings
+from iidq.traces import open_traces
+from iidq.web.wire import job_shape
+from iidq.webhooks.deliverer import open_deliverer
+from iidq.worker_metrics import serve_metrics
 
 
 def new_worker_id() -> str:
@@ -50,8 +55,10 @@ async def work(settings: Settings) -> int:
     worker_id = new_worker_id()
     signals = 0
     async with (
+        open_traces(settings, "worker"),
         open_verifier(settings) as verifier,
-        open_work_loop(settings, verification(verifier), worker_id) as loop,
+        open_deliverer(settings, job_shape) as wake_deliverer,
+        open_work_loop(settings, verification(verifier), worker_id, wake_deliverer) as loop,
     ):
 
         def stop() -> None:
@@ -62,7 +69,8 @@ async def work(settings: Settings) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop)
         logs.worker_started(worker_id, settings.worker_concurrency)
-        released = await loop.run()
+        with serve_metrics(settings):
+            released = await loop.run()
         logs.worker_stopped(worker_id, released)
     return 0 if signals < 2 else 1
 

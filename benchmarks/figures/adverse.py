@@ -1,6 +1,8 @@
 """The drain by one worker when the table is not empty, or when an old snapshot holds back vacuum."""
 
+import asyncio
 import contextlib
+import threading
 from collections.abc import Iterator
 
 import psycopg
@@ -9,6 +11,11 @@ from psycopg import IsolationLevel
 from benchmarks.bench import Bench
 from benchmarks.figures.drain import drain, fill
 from benchmarks.server import STATEMENTS, seed, settle
+from iidq.database import open_database
+from iidq.queue.upkeep import Retention
+from iidq.settings import load_settings
+
+_AN_HOUR_IN_DAYS = 1 / 24
 
 
 def history(bench: Bench) -> dict[str, float]:
@@ -45,6 +52,38 @@ def horizon(bench: Bench) -> dict[str, float]:
         fill(url, bench.options.jobs)
         settle(url)
         return {"horizon": drain(bench, url, workers=1)}
+
+
+def retention(bench: Bench) -> dict[str, float]:
+    """Old rows are removed meanwhile, batch by batch as a worker does it: all that is older than an hour."""
+    with bench.server.migrated_database() as url:
+        seed(url, "seed_history", bench.options.history_rows)
+        fill(url, bench.options.jobs)
+        settle(url)
+        with removing_old_rows(url):
+            return {"retention": drain(bench, url, workers=1)}
+
+
+@contextlib.contextmanager
+def removing_old_rows(url: str) -> Iterator[None]:
+    """A worker's retention in a thread of its own, until the block ends."""
+    end = threading.Event()
+    settings = load_settings(database_url=url, retention_completed_days=_AN_HOUR_IN_DAYS)
+
+    async def remove() -> None:
+        old = Retention(settings)
+        async with open_database(settings, pool_size=1, sorts=False) as database:
+            # It asks for a minute when nothing is left.
+            while not await asyncio.to_thread(end.wait, min(0.5, await old.purge(database))):
+                continue
+
+    thread = threading.Thread(target=lambda: asyncio.run(remove()), name="retention")
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
 
 
 @contextlib.contextmanager

@@ -116,6 +116,7 @@ def _own_statements(size: int) -> str:
         "worker_id": f"'{_WORKER}'",
         "slots": str(size),
         "lease_seconds": "30",
+        "from_order": "'-infinity'::float8",
         "ids": ":ids",
         "outcomes": ":outcomes",
         "result": f"'{_RESULT}'",

@@ -52,11 +52,17 @@ def up(
 
 
 @app.command()
-def serve(fd: Annotated[int | None, typer.Option(help="serve on this open socket", hidden=True)] = None) -> None:
-    """Run the API alone, on HOST and PORT."""
+def serve(
+    fd: Annotated[int | None, typer.Option(help="serve on this open socket", hidden=True)] = None,
+    ready_fd: Annotated[int | None, typer.Option(help="tell here once requests are served", hidden=True)] = None,
+) -> None:
+    """Run the API alone, on HOST and PORT, in WEB_CONCURRENCY processes.
+
+    SIGTERM: requests end, then the processes. SIGHUP: several processes are replaced one by one, while they serve.
+    """
     from iidq.cli.serve import serve as run
 
-    run(fd)
+    raise typer.Exit(run(fd, ready_fd))
 
 
 @app.command()

@@ -1,39 +1,39 @@
 """``iidq serve``: the API alone, in one process or in several on one port."""
 
+import asyncio
+import os
 import socket
 
-import uvicorn
-
+from iidq.logs import configure_logging
 from iidq.settings import Settings, load_settings
 
-_GRACE_SECONDS = 20
-_BACKLOG = 2048
+BACKLOG = 2048
+"""Connections that the kernel accepts for processes that are busy, or not up yet."""
 
 
-def serve(fd: int | None = None) -> None:
-    """Serve until SIGTERM; ``fd`` is a listening socket that whoever started us has bound."""
+def serve(fd: int | None = None, ready_fd: int | None = None) -> int:
+    """Serve until SIGTERM; returns the exit code: 0 after all requests ended in order, else 1.
+
+    ``fd`` is a listening socket that whoever started us has bound; one byte goes to ``ready_fd`` once we serve.
+    """
     settings = load_settings("database_url", "rpc_url")
-    config = uvicorn.Config(
-        "iidq.web.app:app_from_environment",
-        factory=True,
-        host=settings.host,
-        port=settings.port,
-        workers=settings.web_concurrency,
-        backlog=_BACKLOG,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        ws="none",
-        proxy_headers=False,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-    )
     listener = socket.socket(fileno=fd) if fd is not None else _listen(settings)
     if settings.web_concurrency > 1:
-        from uvicorn.supervisors import Multiprocess
+        from iidq.cli.api_processes import ApiProcesses
+        from iidq.metrics_folder import counted_together
 
-        Multiprocess(config, sockets=[listener]).run()
-    else:
-        uvicorn.Server(config).run(sockets=[listener])
+        configure_logging(settings.log_level, settings.log_format)
+        with counted_together():
+            return asyncio.run(ApiProcesses(listener, settings).run())
+    from iidq.web.server import serve_on
+
+    return serve_on(listener, settings, lambda: _tell(ready_fd))
+
+
+def _tell(ready_fd: int | None) -> None:
+    if ready_fd is not None:
+        os.write(ready_fd, b"1")
+        os.close(ready_fd)
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -42,7 +42,7 @@ def _listen(settings: Settings) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((settings.host, settings.port))
-    listener.listen(_BACKLOG)
-    listener.set_inheritable(True)
+    # Here already: clients wait in the backlog, however long the processes take to come up.
+    listener.listen(BACKLOG)
     print(f"iidq listens on http://{settings.host}:{listener.getsockname()[1]}", flush=True)
     return listener

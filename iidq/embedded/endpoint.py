@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Generator
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -20,8 +21,11 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serve_locally(app: ASGIApp, *, port: int = 0) -> AsyncIterator[str]:
-    """Serve ``app``; give its base URL (no trailing slash) once connections are accepted. Port 0 = any free one."""
+async def serve_locally(app: ASGIApp, *, port: int = 0, http: Any = "auto") -> AsyncIterator[str]:
+    """Serve ``app``; give its base URL (no trailing slash) once connections are accepted. Port 0 = any free one.
+
+    ``http`` is what ``uvicorn.Config`` takes under this name.
+    """
     # With the protocol named, asyncio sets TCP_NODELAY on what it accepts; without, every reply takes 40 ms longer.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
@@ -31,8 +35,10 @@ async def serve_locally(app: ASGIApp, *, port: int = 0) -> AsyncIterator[str]:
         listener.listen(_BACKLOG)
         config = uvicorn.Config(
             app,
+            http=http,
             lifespan="off",
             ws="none",
+            proxy_headers=False,
             access_log=False,
             log_config=None,
             log_level="error",

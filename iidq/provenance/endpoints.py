@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from iidq import metrics
 from iidq.errors import IidqError, RpcFault
 from iidq.provenance.heads import BlockTag, Heads
 from iidq.provenance.jsonrpc import CallRefused
@@ -114,6 +115,7 @@ class Endpoints:
             while True:
                 if waiting:
                     endpoint = waiting.pop(0)
+                    metrics.upstream_asked("rpc")
                     running[asyncio.create_task(on(endpoint))] = endpoint
                 done, _ = await asyncio.wait(
                     running,
@@ -147,6 +149,7 @@ class Endpoints:
         await asyncio.gather(*asking, return_exceptions=True)
 
     def _failed(self, what: str, endpoint: RpcEndpoint, fault: RpcFault) -> SourceTried:
+        metrics.upstream_failed("rpc", fault.code)
         if not isinstance(fault, CallRefused):
             self._health[endpoint.url].failed(asyncio.get_running_loop().time(), fault.retry_after_seconds)
         return SourceTried(what, endpoint.origin, None, "failed", str(fault))

@@ -164,18 +164,18 @@ class WebFetcher:
             await self._idle.popleft()[1].aclose()
 
 
-def retry_after_seconds(headers: dict[str, str]) -> float | None:
-    """What ``Retry-After`` asks for (RFC 9110, seconds or a date), at most five minutes; None without it."""
+def retry_after_seconds(headers: dict[str, str], *, longest_seconds: float = MAX_RETRY_AFTER_SECONDS) -> float | None:
+    """What ``Retry-After`` asks for (RFC 9110, seconds or a date), at most ``longest_seconds``; None without it."""
     text = headers.get("retry-after", "").strip()
     if not text:
         return None
     if text.isascii() and text.isdigit():
-        return min(float(text[:9]), MAX_RETRY_AFTER_SECONDS)
+        return min(float(text[:9]), longest_seconds)
     try:
         at = parsedate_to_datetime(text).timestamp()
     except (ValueError, OverflowError):
         return None
-    return min(max(at - time.time(), 0.0), MAX_RETRY_AFTER_SECONDS)
+    return min(max(at - time.time(), 0.0), longest_seconds)
 
 
 def _origin(uri: WebUri) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic
 
+from iidq import metrics
 from iidq.errors import FetchRefused, GatewayFault, ManifestFault
 from iidq.provenance.circuit_breaker import UNAVAILABLE_STRAIN, WRONG_ANSWER_STRAIN, CircuitBreaker
 from iidq.provenance.dialing import Resolve
@@ -103,6 +104,7 @@ class IpfsGateways:
 
     def _start(self, gateway: Gateway, uri: IpfsUri) -> _Attempt:
         gateway.health.asked()
+        metrics.upstream_asked("gateway")
         retrieval = retrieve(gateway.fetcher, gateway.address, uri, max_bytes=self._max_bytes)
         return _Attempt(gateway, asyncio.create_task(retrieval), monotonic())
 
@@ -126,6 +128,7 @@ class IpfsGateways:
         else:
             health.succeeded()
             return True
+        metrics.upstream_failed("gateway", attempt.fault.code)
         return False
 
     def _won(self, winner: _Attempt, attempts: Sequence[_Attempt], uri: IpfsUri) -> FetchedManifest:

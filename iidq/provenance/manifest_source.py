@@ -4,7 +4,8 @@ import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from iidq.errors import GatewayFault, ManifestFault
+from iidq import metrics
+from iidq.errors import GatewayFault, IidqError, ManifestFault
 from iidq.provenance.bounded_cache import BoundedCache
 from iidq.provenance.cid import Cid
 from iidq.provenance.fetch import WebAnswer, WebFetcher, retry_after_seconds
@@ -71,8 +72,13 @@ class ManifestSource:
         kept = self._cache.get(uri)
         if kept is not None:
             return kept
-        answer = await self._web.get(uri, max_bytes=self._max_bytes, headers=_ACCEPT_JSON)
-        self._check(answer)
+        metrics.upstream_asked("web")
+        try:
+            answer = await self._web.get(uri, max_bytes=self._max_bytes, headers=_ACCEPT_JSON)
+            self._check(answer)
+        except IidqError as fault:
+            metrics.upstream_failed("web", fault.code)
+            raise
         source = SourceTried(
             "manifest",
             # A redirect's query is often a signature by which its host lends the file to this one reader.

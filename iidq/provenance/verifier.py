@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from iidq import metrics
 from iidq.provenance.chain import Chain
 from iidq.provenance.chains import Chains
 from iidq.provenance.manifest_source import open_manifest_source
@@ -45,9 +46,12 @@ class Verifier:
         chain = await self._chains.choose(subject.rpc_url, subject.chain_id)
         match kind:
             case "verify":
-                return await self._verify(subject, chain, progress)
+                result = await self._verify(subject, chain, progress)
+                metrics.verdict_found(kind, result["status"])
+                return result
             case "proof":
                 proof = await prove(subject, self._manifests, chain, progress)
+                metrics.verdict_found(kind, proof["verification"]["status"])
                 return proof if self._service_key is None else self._service_key.sign(proof)
             case _:
                 raise ValueError(f"no such kind of job: {kind!r}; expected 'verify' or 'proof'")

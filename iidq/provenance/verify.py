@@ -14,6 +14,7 @@ from iidq.provenance.registration import Registration
 from iidq.provenance.report import ManifestPort, SourceTried
 from iidq.provenance.signature import personal_digest, recover_signer
 from iidq.provenance.verdict import ContractWallet, Evidence, Verdict, judge
+from iidq.steps import step
 
 Progress = Callable[[int], None]
 
@@ -88,7 +89,8 @@ async def verify(subject: Subject, manifests: ManifestPort, chain: ChainPort, pr
 async def prove(subject: Subject, manifests: ManifestPort, chain: ChainPort, progress: Progress) -> dict[str, Any]:
     """Return the proof: the verdict, its evidence, and the registration's transaction where it was found."""
     evidence, onchain, sources = await _gather_evidence(subject, manifests, chain, progress)
-    registration = await chain.find_registration(onchain)
+    with step("transaction"):
+        registration = await chain.find_registration(onchain)
     progress(TRANSACTION_SEARCHED)
     verdict = judge(replace(evidence, registration=registration))
     verified_at = _now()
@@ -123,12 +125,14 @@ async def _gather_evidence(
 ) -> tuple[Evidence, OnchainEntry, tuple[SourceTried, ...]]:
     content_hash = subject.content_hash.lower()
     progress(HASH_KNOWN)
-    reading = asyncio.create_task(chain.read_entry(subject.registry_address, content_hash))
+    reading = asyncio.create_task(_read_entry(chain, subject.registry_address, content_hash))
     try:
-        fetched = await manifests.fetch(subject.manifest_uri)
-        manifest = await _parsed(fetched.body)
+        with step("manifest"):
+            fetched = await manifests.fetch(subject.manifest_uri)
+            manifest = await _parsed(fetched.body)
         progress(MANIFEST_FETCHED)
-        signer = _signer(manifest)
+        with step("signature"):
+            signer = _signer(manifest)
         progress(SIGNER_RECOVERED)
         onchain = await reading
     finally:
@@ -147,6 +151,11 @@ async def _gather_evidence(
         wallet=wallet,
     )
     return evidence, onchain, (*fetched.sources, *onchain.sources, *sources)
+
+
+async def _read_entry(chain: ChainPort, registry_address: str, content_hash: str) -> OnchainEntry:
+    with step("registry"):
+        return await chain.read_entry(registry_address, content_hash)
 
 
 def _signer(manifest: Manifest) -> str | SignatureFault:
@@ -168,9 +177,10 @@ async def _weigh(
     wallet: ContractWallet | None = None
     sources: tuple[SourceTried, ...] = ()
     if onchain.entry.registered and recovered != onchain.entry.creator:
-        answer = await chain.ask_wallet(
-            onchain, personal_digest(manifest.content_hash), bytes.fromhex(manifest.signature[2:])
-        )
+        with step("wallet"):
+            answer = await chain.ask_wallet(
+                onchain, personal_digest(manifest.content_hash), bytes.fromhex(manifest.signature[2:])
+            )
         sources = answer.sources
         if answer.accepts is not None:
             wallet = ContractWallet(answer.accepts)

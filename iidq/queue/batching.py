@@ -16,7 +16,7 @@ from uuid import UUID
 from iidq.database import Connection, Database
 from iidq.errors import IdempotencyConflict, InvalidInput
 from iidq.queue import store
-from iidq.queue.job import NewJob
+from iidq.queue.job import IdempotencyKey, NewJob
 from iidq.queue.listener import Announcer
 from iidq.settings import Settings
 
@@ -27,6 +27,8 @@ _LARGEST_BATCH = 1000
 # Inserts in flight at a time: while Postgres commits one batch, Python prepares the other (256 callers: 52,000 rows/s
 # instead of 37,000; a third lane gains nothing).
 _LANES = 2
+# Up to here one lane is faster than two: a statement costs as much as ten rows (16 callers: 17,600 instead of 15,300).
+_ONE_LANE_TAKES = 32
 # How long an Idempotency-Key stands for its first request.
 KEY_LIFETIME_SECONDS = 86_400.0
 
@@ -52,17 +54,14 @@ class GroupCommit(Generic[Item, Answer]):
         self._writer: asyncio.Task[None] | None = None
         self.pending = 0
 
-    async def submit(self, item: Item) -> Answer:
-        """Return the answer for ``item`` once its batch is written; ``pending`` counts who waits for that."""
+    def submit(self, item: Item) -> asyncio.Future[Answer]:
+        """The answer for ``item``, there once its batch is written; ``pending`` counts the answers that are due."""
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, answer))
+        self.pending += 1
         if self._writer is None:
             self._writer = asyncio.create_task(self._write_all())
-        self.pending += 1
-        try:
-            return await answer
-        finally:
-            self.pending -= 1
+        return answer
 
     async def close(self) -> None:
         """Return when everything submitted so far is written."""
@@ -80,8 +79,10 @@ class GroupCommit(Generic[Item, Answer]):
             while self._waiting:
                 batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._largest_batch))]
                 await self._write_batch(batch)
+                self.pending -= len(batch)
         finally:
             self._writer = None
+            self.pending = 0
             # Only a cancelled writer leaves anybody behind.
             for _, future in (*batch, *self._waiting):
                 _settle(future, asyncio.CancelledError())
@@ -138,12 +139,32 @@ class Enqueuer:
         key stands for another request.
         """
         if job.key is None:
-            job_id = await min(self._lanes, key=attrgetter("pending")).submit(job)
+            lane = self._lanes[0]
+            if lane.pending >= _ONE_LANE_TAKES:
+                lane = min(self._lanes, key=attrgetter("pending"))
+            job_id = await lane.submit(job)
         else:
             job_id = await self._keyed_commits.submit(job)
         if job_id is None:
             raise IdempotencyConflict("this Idempotency-Key was used for another request; expected a new key")
         return job_id
+
+    async def enqueue_batch(self, batch_id: UUID, jobs: Sequence[NewJob], key: IdempotencyKey | None) -> UUID:
+        """Return when all rows are durable, in one transaction: the id of the batch that the key stands for.
+
+        Raises as ``enqueue`` does; then no row is there.
+        """
+
+        async def insert(connection: Connection) -> UUID | None:
+            return await store.enqueue_batch(
+                connection, batch_id, jobs, key, max_attempts=self._max_attempts, keep_seconds=KEY_LIFETIME_SECONDS
+            )
+
+        stands_for = await self._database.run(insert)
+        if stands_for is None:
+            raise IdempotencyConflict("this Idempotency-Key was used for another request; expected a new key")
+        self._announcer.announce()
+        return stands_for
 
     async def close(self) -> None:
         """Return when all rows are in."""

@@ -25,15 +25,10 @@ Handler = Callable[[ClaimedJob, Progress], Awaitable[dict[str, Any]]]
 _UNFORESEEN = IidqError("an unexpected error; see the worker's log")
 
 
-async def run_attempt(
-    job: ClaimedJob, handler: Handler, progress: Progress, *, policy: RetryPolicy, timeout_seconds: float
-) -> Outcome:
-    """Run one attempt to its outcome. Raises nothing but CancelledError."""
-    deadline = asyncio.timeout(timeout_seconds)
+async def run_attempt(job: ClaimedJob, handler: Handler, progress: Progress, *, policy: RetryPolicy) -> Outcome:
+    """Run one attempt to its outcome. Raises nothing but CancelledError, and that only where its task is cancelled."""
     try:
-        async with deadline:
-            result = await handler(job, progress)
-        return Outcome.completed(job, result)
+        return Outcome.completed(job, await handler(job, progress))
     except IidqError as error:
         return _after_failure(job, error, policy)
     except asyncio.CancelledError as error:
@@ -44,10 +39,17 @@ async def run_attempt(
         logs.attempt_crashed(job.id, job.attempt, error)
         return _after_failure(job, _UNFORESEEN, policy)
     except Exception as error:
-        if deadline.expired():
-            return _after_failure(job, AttemptTimedOut(f"no outcome within {timeout_seconds:g} s"), policy)
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            # What a handler makes of being cancelled is not what ended it.
+            raise asyncio.CancelledError from error
         logs.attempt_crashed(job.id, job.attempt, error)
         return _after_failure(job, _UNFORESEEN, policy)
+
+
+def timed_out(job: ClaimedJob, timeout_seconds: float, policy: RetryPolicy) -> Outcome:
+    """The outcome of an attempt that was cancelled because it took too long."""
+    return _after_failure(job, AttemptTimedOut(f"no outcome within {timeout_seconds:g} s"), policy)
 
 
 def _after_failure(job: ClaimedJob, error: IidqError, policy: RetryPolicy) -> Outcome:

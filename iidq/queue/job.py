@@ -17,6 +17,7 @@ lease. ``retry_count`` counts failures; a release (drain, lost database) is not 
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any
 from uuid import UUID
 
@@ -85,7 +86,10 @@ SHARED = "shared"
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """What a caller asks for. The id is made here, so that an insert can be repeated without doubling."""
+    """What a caller asks for. The id is made here, so that an insert can be repeated without doubling.
+
+    ``trace_context`` is the request's ``traceparent`` (W3C Trace Context), None where traces are off.
+    """
 
     type: JobType
     content_hash: str
@@ -95,12 +99,39 @@ class NewJob:
     chain_id: int | None = None
     file_name: str | None = None
     key: IdempotencyKey | None = None
+    trace_context: str | None = None
+    callback_url: str | None = None
     id: UUID = field(default_factory=new_job_id)
+
+    def as_json(self) -> str:
+        """One object of the document that the store hands to Postgres.
+
+        Written out: a dict and json.dumps take 5 µs where this takes 1.5, a tenth of what a job costs its caller.
+        """
+        fields = (
+            f'"id":"{self.id}","type":"{self.type.value}","content_hash":{_quoted(self.content_hash)},'
+            f'"manifest_uri":{_quoted(self.manifest_uri)},"registry_address":{_quoted(self.registry_address)}'
+        )
+        for name, text in (
+            ("rpc_url", self.rpc_url),
+            ("file_name", self.file_name),
+            ("trace_context", self.trace_context),
+        ):
+            if text is not None:
+                fields += f',"{name}":{_quoted(text)}'
+        if self.chain_id is not None:
+            fields += f',"chain_id":{self.chain_id}'
+        if self.callback_url is not None:
+            fields += ',"has_callback":true'
+        return f"{{{fields}}}"
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One row of ``"VerificationJob"``, as readers see it. Times come from the database's clock."""
+    """One row of ``"VerificationJob"``, as readers see it. Times come from the database's clock.
+
+    ``callback`` tells how far the delivery of its end has come, as JSON; None without a callback.
+    """
 
     id: UUID
     type: JobType
@@ -124,6 +155,7 @@ class Job:
     completed_at: datetime | None
     created_at: datetime
     updated_at: datetime
+    callback: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +173,8 @@ class ClaimedJob:
     file_name: str | None
     retry_count: int
     max_attempts: int
+    trace_context: str | None = None
+    has_callback: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

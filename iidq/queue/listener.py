@@ -7,18 +7,17 @@ has to notice when it is deaf, and to say so.
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import psycopg
 
-from iidq import logs
+from iidq import logs, metrics
 from iidq.database import Connection, Database, answered_within, connect
 from iidq.errors import IidqError
 from iidq.queue import store
-from iidq.queue.identifiers import parse_job_id
 from iidq.settings import Settings
 
 # At most one NOTIFY per process and interval: each takes the database-wide commit lock for a moment.
@@ -70,9 +69,9 @@ class Announcer:
 
 
 class Listener:
-    """Keeps one LISTEN connection alive; tells of every announcement, cancellation and reconnection.
+    """Keeps one LISTEN connection alive; passes on what it hears, and tells of every (re)connection.
 
-    ``announced`` gets the announcement's payload, and ``TO_ALL`` after a reconnection: whatever was missed.
+    ``heard`` has, for each channel, who gets the payloads. ``connected`` is called when some may have been missed.
     ``listening`` is true only while this listener has lately heard itself: a pooler that hands connections out per
     transaction takes LISTEN and delivers nothing.
     """
@@ -81,13 +80,13 @@ class Listener:
         self,
         settings: Settings,
         database: Database,
-        announced: Callable[[str], None],
-        cancelled: Callable[[UUID], None],
+        heard: Mapping[str, Callable[[str], None]],
+        connected: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._database = database
-        self._announced = announced
-        self._cancelled = cancelled
+        self._heard = heard
+        self._connected = connected
         self._echo_channel = f"iidq_echo_{uuid4().hex}"
         self._complained = False
         self.listening = False
@@ -100,18 +99,18 @@ class Listener:
                 connection = await connect(self._settings)
                 try:
                     with answered_within(connection, _ANSWER_TIMEOUT_SECONDS):
-                        await store.listen(connection, self._echo_channel)
+                        await store.listen(connection, self._echo_channel, self._heard)
                     await self._hear_myself(connection)
-                    self.listening = True
+                    self._hears(True)
                     self._complained = False
                     logs.listener_up()
                     delay_seconds = _FIRST_RECONNECT_SECONDS
-                    self._announced(store.TO_ALL)
+                    self._connected()
                     while True:
                         if not await self._hear(connection, CHECK_INTERVAL_SECONDS):
                             await self._hear_myself(connection)
                 finally:
-                    self.listening = False
+                    self._hears(False)
                     await connection.close()
             except (IidqError, psycopg.Error, TimeoutError, OSError) as error:
                 if not self._complained:
@@ -120,6 +119,10 @@ class Listener:
                 # Jittered: all workers lost their connection at the same moment.
                 await asyncio.sleep(delay_seconds * random.uniform(0.5, 1.0))  # noqa: S311
                 delay_seconds = min(_LONGEST_RECONNECT_SECONDS, delay_seconds * 2)
+
+    def _hears(self, hears: bool) -> None:
+        self.listening = hears
+        metrics.listening("jobs" if store.JOBS_CHANNEL in self._heard else "changes", hears)
 
     async def _hear_myself(self, connection: Connection) -> None:
         """Raises TimeoutError where the connection is deaf: its peer is gone without a word, or a pooler is between."""
@@ -134,10 +137,6 @@ class Listener:
         channels = set()
         async for notification in connection.notifies(timeout=timeout_seconds, stop_after=1):
             channels.add(notification.channel)
-            if notification.channel == "iidq_cancelled":
-                job_id = parse_job_id(notification.payload)
-                if job_id is not None:
-                    self._cancelled(job_id)
-            elif notification.channel == "iidq_jobs":
-                self._announced(notification.payload)
+            if notification.channel in self._heard:
+                self._heard[notification.channel](notification.payload)
         return channels

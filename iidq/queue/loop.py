@@ -1,7 +1,7 @@
 """A worker's loop: free slots are filled by one claim, woken by NOTIFY, by the poll, or by the next due time.
 
 Four things run beside each other: this loop, the attempts, the lease keeper's thread, and the listener. They meet
-in ``_running``: every job between its claim and the moment its outcome is stored.
+in ``Attempts.held``: every job between its claim and the moment its outcome is stored.
 """
 
 import asyncio
@@ -11,58 +11,48 @@ import random
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
-from uuid import UUID
 
 import psycopg
 
-from iidq import __version__, logs
+from iidq import __version__, logs, metrics
 from iidq.database import Database, is_passing, open_database
 from iidq.errors import IidqError
 from iidq.queue import store, upkeep
-from iidq.queue.backoff import RetryPolicy
-from iidq.queue.execution import Handler, run_attempt
-from iidq.queue.job import ClaimedJob, JobStatus
+from iidq.queue.attempts import Attempts
+from iidq.queue.changes import ChangeAnnouncer
+from iidq.queue.claim_span import ClaimSpan
+from iidq.queue.execution import Handler
+from iidq.queue.identifiers import parse_job_id
 from iidq.queue.leases import LeaseKeeper
 from iidq.queue.listener import Listener
-from iidq.queue.outcome import Outcome
-from iidq.queue.outcome_writer import OutcomeWriter
-from iidq.queue.store import Fence, WorkerSigns
+from iidq.queue.store import WorkerSigns
 from iidq.settings import Settings
 
 _LARGEST_CLAIM = 250
-_PROGRESS_INTERVAL_SECONDS = 0.25
-# After the drain's deadline: how long outcomes may still take to reach a database that is away.
-_LAST_WRITE_SECONDS = 5.0
+# At most one call to the other workers per interval.
+_CALL_INTERVAL_SECONDS = 0.05
 # Beside three missed polls: how long a live worker's sweep may take.
 _ALIVE_MARGIN_SECONDS = 2.0
 
 
-@dataclass(slots=True)
-class _Running:
-    """A job between its claim and its stored outcome."""
-
-    job: ClaimedJob
-    task: asyncio.Task[None] | None = None
-    lost: bool = False
-    ended: bool = False
-    progress: int = 0
+def _nobody_calls_back() -> None:
+    """Webhooks are off."""
 
 
 class WorkLoop:
     """Claims, runs and stores until :meth:`stop`; then drains."""
 
-    def __init__(self, settings: Settings, database: Database, handler: Handler, worker_id: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        handler: Handler,
+        worker_id: str,
+        callback_due: Callable[[], None] = _nobody_calls_back,
+    ) -> None:
         self._settings = settings
         self._database = database
-        self._handler = handler
         self._worker_id = worker_id
-        self._policy = RetryPolicy(settings.retry_backoff_ms / 1000)
-        self._running: dict[Fence, _Running] = {}
-        self._executing = 0
-        self._progressed: dict[Fence, int] = {}
-        self._outcomes = OutcomeWriter(database, worker_id)
         self._retention = upkeep.Retention(settings)
         self._wake = asyncio.Event()
         self._work_may_wait = True
@@ -70,9 +60,27 @@ class WorkLoop:
         self._stopping = False
         self._hurry = asyncio.Event()
         self._first_responder = True
-        self._called_all = False
+        self._call_others = self._called_for_backlog = False
+        self._next_call = 0.0
         self._claim_uncertain = False
-        self.listener = Listener(settings, database, self._announced, self._cancelled)
+        self._span = ClaimSpan()
+        self._changes = ChangeAnnouncer(database)
+        self._attempts = Attempts(
+            settings,
+            database,
+            handler,
+            worker_id,
+            changes=self._changes,
+            freed=self._wake.set,
+            retry_in=self._sweep_in,
+            callback_due=callback_due,
+        )
+        heard: dict[str, Callable[[str], None]] = {
+            store.JOBS_CHANNEL: self._announced,
+            store.CANCELLED_CHANNEL: self._cancelled,
+            store.WATCHING_CHANNEL: self._changes.watched,
+        }
+        self.listener = Listener(settings, database, heard, lambda: self._announced(store.TO_ALL))
 
     def stop(self) -> None:
         """Claim no more and let running jobs end within the drain's deadline. A second call gives them back now."""
@@ -83,28 +91,44 @@ class WorkLoop:
 
     async def run(self) -> int:
         """Work until stopped; return how many jobs were given back."""
+        held = self._attempts.held
+        metrics.worker_starts(self._settings.worker_concurrency, lambda: len(held))
         keeper = LeaseKeeper(
-            self._settings, self._worker_id, self._running, self._lost, lambda: self.listener.listening
+            self._settings, self._worker_id, held, self._attempts.lose, lambda: self.listener.listening
         )
         async with keeper, asyncio.TaskGroup() as beside:
-            tasks = [beside.create_task(run()) for run in (self.listener.run, self._report_progress, self._purge)]
+            besides = (self.listener.run, self._changes.run, self._attempts.report_progress, self._purge)
+            tasks = [beside.create_task(run()) for run in besides]
             while not self._stopping:
                 await self._turn()
-            released = await self._drain()
-            for task in tasks:
-                task.cancel()
+            logs.worker_draining(len(held), self._settings.drain_timeout_seconds)
+            released = await self._attempts.drain(self._settings.drain_timeout_seconds, self._hurry)
+            await _cancel(tasks)
         await self._leave()
         return released
 
     # Claiming
 
     def _announced(self, payload: str) -> None:
-        if payload == store.TO_ALL or self._first_responder:
+        if payload == store.TO_ALL:
+            self._span.widen()
             self._work_may_wait = True
+        elif self._first_responder:
+            self._work_may_wait = True
+            # The others leave it to this worker, which has no room.
+            self._call_others |= not self._free_slots()
         else:
             # The first responder has it. Should that one be gone, nobody waits for the whole poll interval.
-            soon = asyncio.get_running_loop().time() + random.uniform(0.25, 1.0)  # noqa: S311
-            self._next_sweep = min(self._next_sweep, soon)
+            self._sweep_in(random.uniform(0.25, 1.0))  # noqa: S311
+        self._wake.set()
+
+    def _cancelled(self, payload: str) -> None:
+        if job_id := parse_job_id(payload):
+            self._attempts.cancel(job_id)
+
+    def _sweep_in(self, seconds: float) -> None:
+        # A little later than asked for: what is due must not be due in a moment.
+        self._next_sweep = min(self._next_sweep, asyncio.get_running_loop().time() + seconds + 0.01)
         self._wake.set()
 
     async def _turn(self) -> None:
@@ -113,6 +137,10 @@ class WorkLoop:
         try:
             if now >= self._next_sweep:
                 await self._sweep(now)
+            if self._call_others and now >= self._next_call:
+                await self._call(now)
+            if self._span.look_at is not None and now >= self._span.look_at:
+                self._work_may_wait = True
             slots = self._free_slots()
             if slots and self._work_may_wait:
                 await self._claim(slots)
@@ -124,8 +152,16 @@ class WorkLoop:
         if self._stopping or (self._work_may_wait and self._free_slots()):
             return
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(self._next_sweep):
+            async with asyncio.timeout_at(self._next_event()):
                 await self._wake.wait()
+
+    def _next_event(self) -> float:
+        event = self._next_sweep
+        if self._call_others:
+            event = min(event, self._next_call)
+        if self._span.look_at is not None and self._free_slots():
+            event = min(event, self._span.look_at)
+        return event
 
     async def _sweep(self, now: float) -> None:
         # Jittered, so that workers that started together do not poll together; never more than one per interval.
@@ -134,11 +170,12 @@ class WorkLoop:
         seen = await upkeep.sweep(self._database, self._signs())
         self._first_responder = seen.first_responder
         if seen.next_event_seconds is not None:
-            self._next_sweep = min(self._next_sweep, now + seen.next_event_seconds + 0.01)
+            self._sweep_in(seen.next_event_seconds)
         if max(seen.promoted, len(seen.expired)) >= upkeep.SWEEP_BATCH:
             # A full batch: more of the kind is due already, and no event will tell.
             self._next_sweep = now
         if seen.waiting or seen.promoted or seen.expired:
+            self._span.widen()
             self._work_may_wait = True
 
     def _signs(self) -> WorkerSigns:
@@ -148,7 +185,7 @@ class WorkLoop:
             pid=os.getpid(),
             version=__version__,
             concurrency=self._settings.worker_concurrency,
-            running=len(self._running),
+            running=len(self._attempts.held),
             listening=self.listener.listening,
             alive_seconds=3 * self._settings.poll_interval_seconds + _ALIVE_MARGIN_SECONDS,
         )
@@ -156,39 +193,48 @@ class WorkLoop:
     def _free_slots(self) -> int:
         limit = self._settings.worker_concurrency
         # Outcomes on their way to the store hold no slot, but there may not be more of them than slots.
-        return min(limit - self._executing, 2 * limit - len(self._running), _LARGEST_CLAIM)
+        return min(limit - self._attempts.executing, 2 * limit - len(self._attempts.held), _LARGEST_CLAIM)
 
     async def _claim(self, slots: int) -> None:
         self._work_may_wait = False
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        looks_from = self._span.begin(began)
         try:
             if self._claim_uncertain:
                 await self._release_unknown()
             async with self._database.connection() as connection:
-                jobs = await store.claim(
+                claim = await store.claim(
                     connection,
                     worker_id=self._worker_id,
                     slots=slots,
                     lease_seconds=self._settings.job_lease_seconds,
+                    from_order=looks_from,
                 )
         except BaseException:
             self._work_may_wait = self._claim_uncertain = True
+            self._span.widen()
             raise
-        for job in jobs:
-            self._start(job)
-        if len(jobs) == slots:
-            self._work_may_wait = True
-            if not self._free_slots() and self._first_responder and not self._called_all:
-                # More than this worker can take: the others may come.
-                self._called_all = True
-                async with self._database.connection() as connection:
-                    await store.announce(connection, store.TO_ALL)
-        else:
-            self._called_all = False
+        short = len(claim.jobs) < slots
+        self._span.end(began, clock(), looks_from, claim.reached, short=short)
+        self._attempts.start(claim.jobs)
+        self._work_may_wait = not short
+        if short:
+            self._called_for_backlog = False
+        elif not self._free_slots() and self._first_responder and not self._called_for_backlog:
+            # More than this worker can take.
+            self._called_for_backlog = self._call_others = True
+
+    async def _call(self, now: float) -> None:
+        self._call_others = False
+        self._next_call = now + _CALL_INTERVAL_SECONDS
+        async with self._database.connection() as connection:
+            await store.announce(connection, store.TO_ALL)
 
     async def _release_unknown(self) -> None:
         """A claim may have been committed although its answer never came."""
         async with self._database.connection() as connection:
-            await store.release_unknown(connection, worker_id=self._worker_id, known=list(self._running))
+            await store.release_unknown(connection, worker_id=self._worker_id, known=list(self._attempts.held))
         self._claim_uncertain = False
 
     async def _pause_after(self, error: IidqError | psycopg.Error) -> None:
@@ -198,91 +244,6 @@ class WorkLoop:
         logs.database_lost("claim", error, pause_seconds)
         self._next_sweep = 0.0
         await asyncio.sleep(pause_seconds)
-
-    # Running
-
-    def _start(self, job: ClaimedJob) -> None:
-        fence = (job.id, job.attempt)
-        under_way = self._running.get(fence)
-        if under_way is not None and not under_way.ended and not under_way.lost:
-            # A crash of the database undid this very claim, and we got it anew: the attempt that runs serves it.
-            return
-        running = self._running[fence] = _Running(job)
-        self._executing += 1
-        running.task = asyncio.create_task(self._run(running))
-
-    async def _run(self, running: _Running) -> None:
-        job = running.job
-        fence = (job.id, job.attempt)
-
-        def progress(percent: int) -> None:
-            # 100 is the stored result's; a step out of range would spoil the report of all running jobs.
-            running.progress = max(running.progress, min(percent, 99))
-            self._progressed[fence] = running.progress
-
-        logs.attempt_started(job.id, job.attempt, job.type)
-        try:
-            try:
-                outcome = await run_attempt(
-                    job,
-                    self._handler,
-                    progress,
-                    policy=self._policy,
-                    timeout_seconds=self._settings.job_timeout_seconds,
-                )
-            except asyncio.CancelledError:
-                if running.lost:
-                    return
-                asyncio.current_task().uncancel()  # type: ignore[union-attr]
-                outcome = Outcome.released(job)
-            finally:
-                running.ended = True
-                self._executing -= 1
-                self._progressed.pop(fence, None)
-                self._wake.set()
-            if await self._outcomes.store(outcome):
-                logs.attempt_ended(job.id, job.attempt, outcome.status)
-                self._expect_retry(outcome)
-            else:
-                logs.lease_lost(job.id, job.attempt)
-        finally:
-            if self._running.get(fence) is running:
-                del self._running[fence]
-            self._wake.set()
-
-    def _expect_retry(self, outcome: Outcome) -> None:
-        if outcome.status is JobStatus.QUEUED:
-            due = asyncio.get_running_loop().time() + (outcome.delay_seconds or 0.0)
-            self._next_sweep = min(self._next_sweep, due + 0.01)
-            self._wake.set()
-
-    def _cancelled(self, job_id: UUID) -> None:
-        self._interrupt({fence for fence in self._running if fence[0] == job_id}, logs.attempt_cancelled)
-
-    def _lost(self, fences: set[Fence]) -> None:
-        self._interrupt(fences, logs.lease_lost)
-
-    def _interrupt(self, fences: set[Fence], log: Callable[[UUID, int], None]) -> None:
-        for fence in fences:
-            running = self._running.get(fence)
-            if running is not None and running.task is not None and not running.ended:
-                log(*fence)
-                running.lost = True
-                running.task.cancel()
-
-    # Reporting
-
-    async def _report_progress(self) -> None:
-        while True:
-            await asyncio.sleep(_PROGRESS_INTERVAL_SECONDS)
-            if not self._progressed:
-                continue
-            progressed = list(self._progressed.items())
-            self._progressed.clear()
-            # Progress is for onlookers: what cannot be written now is overtaken by the next.
-            with contextlib.suppress(IidqError, psycopg.Error):
-                async with self._database.connection() as connection:
-                    await store.report_progress(connection, progressed, worker_id=self._worker_id)
 
     async def _purge(self) -> None:
         pause_seconds = self._settings.poll_interval_seconds
@@ -294,26 +255,6 @@ class WorkLoop:
                 pause_seconds = self._settings.poll_interval_seconds
                 logs.database_lost("retention", error, pause_seconds)
 
-    # Stopping
-
-    async def _drain(self) -> int:
-        deadline_seconds = self._settings.drain_timeout_seconds
-        logs.worker_draining(len(self._running), deadline_seconds)
-        running = [each for each in self._running.values() if each.task is not None]
-        all_ended = asyncio.gather(*(each.task for each in running if each.task), return_exceptions=True)
-        hurry = asyncio.create_task(self._hurry.wait())
-        waiting: list[asyncio.Future[Any]] = [hurry, all_ended]
-        await asyncio.wait(waiting, timeout=deadline_seconds, return_when=asyncio.FIRST_COMPLETED)
-        hurry.cancel()
-        given_back = [each.task for each in running if each.task and not each.ended]
-        for task in given_back:
-            task.cancel()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LAST_WRITE_SECONDS):
-                await all_ended
-        self._outcomes.abandon()
-        return len(given_back)
-
     async def _leave(self) -> None:
         # Who cannot say goodbye is missed after three polls.
         with contextlib.suppress(IidqError, psycopg.Error):
@@ -322,9 +263,23 @@ class WorkLoop:
                 await store.announce(connection, store.TO_ALL)
 
 
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    # Python 3.11's wait_for, in which the pool waits, can lose a cancellation.
+    waiting = set(tasks)
+    while waiting:
+        for task in waiting:
+            task.cancel()
+        _, waiting = await asyncio.wait(waiting, timeout=1.0)
+
+
 @asynccontextmanager
-async def open_work_loop(settings: Settings, handler: Handler, worker_id: str) -> AsyncIterator[WorkLoop]:
-    """A :class:`WorkLoop` with a pool of its own: one connection each to claim, store, and report or purge."""
+async def open_work_loop(
+    settings: Settings, handler: Handler, worker_id: str, callback_due: Callable[[], None] = _nobody_calls_back
+) -> AsyncIterator[WorkLoop]:
+    """A :class:`WorkLoop` with a pool of its own: one connection each to claim, store, report or purge, and announce.
+
+    ``callback_due`` is called when a job that names a callback has ended here and its outcome is stored.
+    """
     # A queue's statistics are always late: analyzed while it was empty, each claim would sort the whole burst.
-    async with open_database(settings, pool_size=3, sorts=False) as database:
-        yield WorkLoop(settings, database, handler, worker_id)
+    async with open_database(settings, pool_size=4, sorts=False) as database:
+        yield WorkLoop(settings, database, handler, worker_id, callback_due)

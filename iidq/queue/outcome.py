@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from iidq.queue.job import ClaimedJob, JobStatus
@@ -48,6 +48,17 @@ class Outcome:
     def released(cls, job: ClaimedJob) -> "Outcome":
         """Given back uncharged, at its old place in line."""
         return cls(job.id, job.attempt, JobStatus.QUEUED)
+
+    @property
+    def kind(self) -> Literal["completed", "failed", "retried", "released"]:
+        """What the end was, in one word."""
+        match self.status:
+            case JobStatus.COMPLETED:
+                return "completed"
+            case JobStatus.FAILED:
+                return "failed"
+            case _:
+                return "released" if self.failure is None else "retried"
 
     def as_json(self) -> str:
         """One object of the document that the store hands to Postgres; the result goes in as it is."""

@@ -1,60 +1,119 @@
 """Stores the outcomes of all attempts of a worker: many in one statement, through flickers of the database."""
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from time import perf_counter
 
 import psycopg
 
-from iidq import logs
+from iidq import logs, metrics
 from iidq.database import Database, is_passing
-from iidq.errors import IidqError
+from iidq.errors import DatabaseUnavailable, IidqError
 from iidq.queue import store
-from iidq.queue.batching import GroupCommit
 from iidq.queue.job import JobStatus
 from iidq.queue.outcome import Outcome
+from iidq.queue.store import Fence
 
+_LARGEST_BATCH = 1000
 _FIRST_RETRY_SECONDS = 0.05
 _LONGEST_RETRY_SECONDS = 2.0
+# How often a row that somebody else holds locked is tried again.
+_LOCKED_RETRY_SECONDS = 1.0
 # What Postgres finds wrong with one outcome, not with the database's state.
 _REFUSALS = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded)
 _NOT_STORABLE = "internal: the result cannot be stored; see the worker's log"
 
+Settle = Callable[[Sequence[Outcome], set[Fence]], None]
+
 
 class OutcomeWriter:
-    """Writes until the database has answered; whoever waits for a store is told whether the lease still held."""
+    """Writes until the database has answered; then ``settle`` is told the batch, and which of it was stored.
 
-    def __init__(self, database: Database, worker_id: str) -> None:
+    The others had lost their lease, and nothing was written for them.
+    """
+
+    def __init__(self, database: Database, worker_id: str, settle: Settle) -> None:
         self._database = database
         self._worker_id = worker_id
-        self._commits: GroupCommit[Outcome, bool] = GroupCommit(
-            self._write,
-            blames_one_item=(psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded),
-        )
+        self._settle = settle
+        self._waiting: deque[Outcome] = deque()
+        self._locked: list[Outcome] = []
+        self._asked = asyncio.Event()
+        self._writer: asyncio.Task[None] | None = None
 
-    async def store(self, outcome: Outcome) -> bool:
-        """Return whether the outcome was stored; False: the lease was lost, and nothing was written."""
-        try:
-            return await self._commits.submit(outcome)
-        except psycopg.Error as error:
-            # Postgres refuses this very result; left alone, the job would come back when its lease runs out.
-            logs.attempt_crashed(outcome.id, outcome.attempt, error)
-            refused = Outcome(outcome.id, outcome.attempt, JobStatus.FAILED, failure=_NOT_STORABLE)
-            return await self._commits.submit(refused)
+    def put(self, outcome: Outcome) -> None:
+        """Store it with the next batch. Returns at once."""
+        self._waiting.append(outcome)
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write_all())
+        elif self._locked:
+            self._asked.set()
+
+    async def written(self) -> None:
+        """Return when everything put so far is settled."""
+        while self._writer is not None:
+            await asyncio.wait([self._writer])
 
     def abandon(self) -> None:
         """Write no more: the process ends, and what is not stored comes back when its lease runs out."""
-        self._commits.abandon()
+        if self._writer is not None:
+            self._writer.cancel()
 
-    async def _write(self, outcomes: Sequence[Outcome]) -> Sequence[bool]:
+    async def _write_all(self) -> None:
+        try:
+            while self._waiting or self._locked:
+                if not self._waiting:
+                    await self._wait_for_locks()
+                await self._write([self._waiting.popleft() for _ in range(min(len(self._waiting), _LARGEST_BATCH))])
+        finally:
+            self._writer = None
+
+    async def _wait_for_locks(self) -> None:
+        self._asked.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LOCKED_RETRY_SECONDS):
+                await self._asked.wait()
+        self._waiting.extend(self._locked)
+        self._locked.clear()
+
+    async def _write(self, outcomes: Sequence[Outcome]) -> None:
+        """Store and settle a batch; what spoils it is found by writing its outcomes one by one."""
+        try:
+            stored = await self._store(outcomes)
+        except (DatabaseUnavailable, *_REFUSALS) as error:
+            if len(outcomes) > 1:
+                for outcome in outcomes:
+                    await self._write([outcome])
+                return
+            [outcome] = outcomes
+            if isinstance(error, DatabaseUnavailable):
+                # Somebody's open transaction holds the row. The others must not wait for it.
+                self._locked.append(outcome)
+                return
+            # Postgres refuses this very result; left alone, the job would come back when its lease runs out.
+            logs.attempt_crashed(outcome.id, outcome.attempt, error)
+            await self._write([Outcome(outcome.id, outcome.attempt, JobStatus.FAILED, failure=_NOT_STORABLE)])
+            return
+        except Exception as error:
+            # A bug of ours. The jobs come back when their leases run out.
+            logs.attempt_crashed(outcomes[0].id, outcomes[0].attempt, error)
+            stored = set()
+        self._settle(outcomes, stored)
+
+    async def _store(self, outcomes: Sequence[Outcome]) -> set[Fence]:
+        """Raises DatabaseUnavailable only for a locked row; on any other loss of the database it tries again."""
         delay_seconds, broken = _FIRST_RETRY_SECONDS, False
         while True:
             try:
+                started = perf_counter()
                 stored = await self._database.run(
                     lambda connection: store.store_outcomes(connection, outcomes, worker_id=self._worker_id)
                 )
             except (IidqError, psycopg.Error) as error:
-                if not is_passing(error):
+                if not is_passing(error) or getattr(error, "code", None) == "database.locked":
                     raise
                 if not broken:
                     logs.database_lost("outcomes", error, delay_seconds)
@@ -62,6 +121,7 @@ class OutcomeWriter:
                 await asyncio.sleep(delay_seconds * random.uniform(0.5, 1.0))  # noqa: S311
                 delay_seconds = min(_LONGEST_RETRY_SECONDS, delay_seconds * 2)
             else:
+                metrics.step_ended("store", perf_counter() - started)
                 if broken:
                     logs.database_back("outcomes")
-                return [(outcome.id, outcome.attempt) in stored for outcome in outcomes]
+                return stored

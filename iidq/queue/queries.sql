@@ -10,45 +10,59 @@
 -- No NOTIFY in this transaction: it would take a database-wide lock at commit. We notify afterwards, coalesced.
 WITH inserted AS (
   INSERT INTO "VerificationJob"
-    (id, type, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "chainId", "fileName", "maxAttempts")
+    (id, type, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "chainId", "fileName", "traceContext",
+     "hasCallback", "maxAttempts")
   SELECT new.*, %(max_attempts)s
-  FROM jsonb_to_recordset(%(jobs)s::jsonb) AS new(id uuid, type text, content_hash text, manifest_uri text,
-         registry_address text, rpc_url text, chain_id bigint, file_name text)
+  FROM json_to_recordset(%(jobs)s::json) AS new(id uuid, type text, content_hash text, manifest_uri text,
+         registry_address text, rpc_url text, chain_id bigint, file_name text, trace_context text,
+         has_callback boolean)
   WHERE (SELECT set_config('iidq.writer', 'on', true)) IS NOT NULL
   ON CONFLICT (id) DO NOTHING
   RETURNING id
 )
 INSERT INTO queue_count (waiting, enqueued) SELECT count(*), count(*) FROM inserted;
 
+-- name: expect_callbacks
+-- In the transaction of enqueue, for those of its jobs that name a callback; repeated, it changes nothing.
+INSERT INTO webhook_delivery ("jobId", url)
+SELECT * FROM jsonb_to_recordset(%(callbacks)s::jsonb) AS new(job_id uuid, url text)
+ON CONFLICT ("jobId") DO NOTHING;
+
 -- name: announce
 -- After the commit of our own inserts. Empty: the first of the live workers answers, the others stay asleep.
 -- 'rest': that one had not enough free slots, everybody may come.
-SELECT pg_notify('iidq_jobs', %(payload)s);
+-- Not durable: a NOTIFY writes a commit record too, and would hold the database-wide lock through its flush.
+SELECT set_config('synchronous_commit', 'off', true), pg_notify('iidq_jobs', %(payload)s);
 
 -- name: listen
--- Announcements of work.
-LISTEN iidq_jobs;
-
--- name: listen_to_cancellations
--- Ids of running jobs that were cancelled; whoever runs one interrupts it.
-LISTEN iidq_cancelled;
-
--- name: listen_to_echo
--- A channel of this listener's own, on which it hears itself: a pooler between transactions takes LISTEN and
--- delivers nothing.
+-- One channel: iidq_jobs (work), iidq_cancelled (ids of running jobs that were cancelled), iidq_watching (somebody
+-- watches jobs), iidq_changed (ids of jobs that changed), or a listener's own, on which it hears itself: a pooler
+-- between transactions takes LISTEN and delivers nothing.
 LISTEN {channel};
 
 -- name: echo
--- Heard on listen_to_echo's channel, or not.
-SELECT pg_notify(%(channel)s, '');
+-- Heard on the listener's own channel, or not.
+SELECT set_config('synchronous_commit', 'off', true), pg_notify(%(channel)s, '');
+
+-- name: announce_watching
+-- From API processes whose clients watch jobs: for a minute, workers tell of what they change.
+SELECT set_config('synchronous_commit', 'off', true), pg_notify('iidq_watching', '');
+
+-- name: announce_changes
+-- After the commit of the changes themselves, and only while somebody watches: ids of jobs, some per payload.
+SELECT set_config('synchronous_commit', 'off', true), pg_notify('iidq_changed', payload)
+FROM jsonb_array_elements_text(%(payloads)s::jsonb) AS payload;
 
 -- name: claim
 -- For all free slots at once, in the order of "VerificationJob_claim". The locked rows are updated by ctid:
 -- a join on id turns into a hash join over the whole table once the batch is large against it.
 -- Losing this commit in a crash only un-claims rows, so it need not be durable.
+-- "reached": nothing stands before it that this claim did not see, but for rows that come in out of turn; of new rows
+-- the earliest place is that of a verify whose insert began some seconds ago. See claim_span.py.
 WITH next AS MATERIALIZED (
   SELECT ctid FROM "VerificationJob"
   WHERE ready AND status = 'queued' AND NOT EXISTS (SELECT FROM queue_control WHERE "pausedAt" IS NOT NULL)
+    AND "claimOrder" >= to_timestamp(%(from_order)s) AT TIME ZONE 'UTC'
   ORDER BY "claimOrder", id
   LIMIT %(slots)s
   FOR UPDATE SKIP LOCKED
@@ -61,11 +75,16 @@ WITH next AS MATERIALIZED (
     AND (SELECT set_config('iidq.writer', 'on', true)) IS NOT NULL
     AND (SELECT set_config('synchronous_commit', 'off', true)) IS NOT NULL
   RETURNING job.id, job.attempt, job.type, job."contentHash", job."manifestUri", job."registryAddress",
-    job."rpcUrl", job."chainId", job."fileName", job."retryCount", job."maxAttempts"
+    job."rpcUrl", job."chainId", job."fileName", job."retryCount", job."maxAttempts",
+    job."traceContext", job."hasCallback", job."claimOrder"
 ), counted AS (
   INSERT INTO queue_count (waiting, active) SELECT -count(*), count(*) FROM claimed HAVING count(*) > 0
 )
-SELECT * FROM claimed;
+SELECT id, attempt, type, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "chainId", "fileName",
+  "retryCount", "maxAttempts", "traceContext", "hasCallback",
+  (SELECT extract(epoch FROM least(max("claimOrder"), (now() - interval '5 seconds') AT TIME ZONE 'UTC'))::float8
+   FROM claimed) AS reached
+FROM claimed;
 
 -- name: release_unknown
 -- After a claim whose answer was lost with its connection: what this worker holds without knowing goes back to its
@@ -83,26 +102,40 @@ WITH unknown AS MATERIALIZED (
 INSERT INTO queue_count (waiting, active) SELECT count(*), -count(*) FROM released HAVING count(*) > 0;
 
 -- name: renew
--- Leases of all running jobs of one worker, by "VerificationJob_running". A row that does not come back was lost.
--- Straight by id, as all writes of a worker to its own jobs: rows locked first and then updated by ctid would be
--- missed when another of these writes came between.
-UPDATE "VerificationJob" AS job
-SET "leaseUntil" = now() + make_interval(secs => %(lease_seconds)s), "updatedAt" = now()
-WHERE job.id = ANY (%(ids)b::uuid[]) AND job.status = 'processing' AND job."workerId" = %(worker_id)s
-  AND (SELECT set_config('synchronous_commit', 'off', true)) IS NOT NULL
-RETURNING job.id, job.attempt;
+-- Leases of all running jobs of one worker, by "VerificationJob_pkey". A row that does not come back was lost.
+-- Rows that somebody else has locked are passed over, and count as held if they are: one that is forgotten in an open
+-- transaction must not cost the worker's other jobs their leases. Expiry passes over them, too.
+-- Updated by id: rows locked first and then updated by ctid would be missed when another write came between.
+WITH held AS MATERIALIZED (
+  SELECT id, attempt FROM "VerificationJob"
+  WHERE id = ANY (%(ids)b::uuid[]) AND status = 'processing' AND "workerId" = %(worker_id)s
+), free AS MATERIALIZED (
+  SELECT id FROM "VerificationJob"
+  WHERE id = ANY (%(ids)b::uuid[]) AND status = 'processing' AND "workerId" = %(worker_id)s
+  FOR NO KEY UPDATE SKIP LOCKED
+), renewed AS (
+  UPDATE "VerificationJob" AS job
+  SET "leaseUntil" = now() + make_interval(secs => %(lease_seconds)s), "updatedAt" = now()
+  WHERE job.id = ANY (ARRAY (SELECT id FROM free)) AND job.status = 'processing' AND job."workerId" = %(worker_id)s
+    AND (SELECT set_config('synchronous_commit', 'off', true)) IS NOT NULL
+)
+SELECT id, attempt FROM held;
 
 -- name: report_progress
 -- Coalesced progress of running jobs, by "VerificationJob_pkey"; it never goes backwards within an attempt.
--- About the shape, see store_outcomes.
+-- Rows that somebody else has locked are passed over, as in renew. About the shape, see store_outcomes.
 WITH mine AS MATERIALIZED (
   SELECT *, 'processing' AS status, %(worker_id)s::text AS worker_id
   FROM jsonb_to_recordset(%(progress)s::jsonb) AS told(id uuid, attempt int, progress int)
+), free AS MATERIALIZED (
+  SELECT id FROM "VerificationJob"
+  WHERE id = ANY (%(ids)b::uuid[]) AND status = 'processing' AND "workerId" = %(worker_id)s
+  FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE "VerificationJob" AS job
 SET progress = greatest(job.progress, mine.progress), "updatedAt" = now()
 FROM mine
-WHERE job.id = ANY (%(ids)b::uuid[])
+WHERE job.id = ANY (ARRAY (SELECT id FROM free))
   AND job.id = mine.id AND job.attempt = mine.attempt
   AND job.status = mine.status AND job."workerId" = mine.worker_id
   AND (SELECT set_config('synchronous_commit', 'off', true)) IS NOT NULL
@@ -116,6 +149,7 @@ RETURNING job.id, job.attempt;
 -- outcome that waits behind a renewal must still be stored.
 -- Status and worker are compared as columns of the batch: as constants they make the planner expect one row, and it
 -- then compares each row with each outcome (70 ms per 500 instead of 12).
+-- A row that somebody else keeps locked spoils the batch after half a second; the writer then does without it.
 WITH mine AS MATERIALIZED (
   SELECT *, 'processing' AS held_status, %(worker_id)s::text AS held_by
   FROM jsonb_to_recordset(%(outcomes)s::jsonb)
@@ -140,6 +174,7 @@ WITH mine AS MATERIALIZED (
     AND job.id = mine.id AND job.attempt = mine.attempt
     AND job.status = mine.held_status AND job."workerId" = mine.held_by
     AND (SELECT set_config('iidq.writer', 'on', true)) IS NOT NULL
+    AND (SELECT set_config('lock_timeout', '500', true)) IS NOT NULL
   RETURNING job.id, job.attempt, job.status, job.ready
 ), counted AS (
   INSERT INTO queue_count (waiting, delayed, active, completed, failed, succeeded, gave_up)
@@ -205,10 +240,16 @@ WITH turn AS MATERIALIZED (
     SELECT ctid FROM idempotency_key WHERE "expiresAt" < now() AND (SELECT mine FROM turn)
     LIMIT %(batch)s FOR UPDATE SKIP LOCKED))
 ), upkeep AS (
-  UPDATE queue_control SET "upkeepAt" = now() WHERE (SELECT mine FROM turn)
+  -- Somebody may have paused the queue in a transaction that is still open.
+  UPDATE queue_control SET "upkeepAt" = now() WHERE only_row = ANY (ARRAY (
+    SELECT only_row FROM queue_control WHERE (SELECT mine FROM turn) FOR UPDATE SKIP LOCKED))
 ), unfolded AS (
-  DELETE FROM queue_count
-  WHERE (SELECT mine FROM turn) AND (SELECT count(*) > 200 FROM (SELECT FROM queue_count LIMIT 201) AS first_rows)
+  -- Bounded: a change of millions of rows in psql leaves as many behind. They are only deleted under this lock, or
+  -- where the table of jobs is locked against us.
+  DELETE FROM queue_count WHERE ctid = ANY (ARRAY (
+    SELECT ctid FROM queue_count
+    WHERE (SELECT mine FROM turn) AND (SELECT count(*) > 200 FROM (SELECT FROM queue_count LIMIT 201) AS first_rows)
+    LIMIT 20 * %(batch)s))
   RETURNING *
 ), folded AS (
   INSERT INTO queue_count (at, waiting, delayed, active, completed, failed, cancelled, enqueued, succeeded, gave_up)
@@ -244,6 +285,11 @@ SELECT
 -- name: leave
 -- A worker that stopped in order is no longer waited for.
 DELETE FROM queue_worker WHERE "workerId" = %(worker_id)s;
+
+-- name: take_retention_turn
+-- One worker at a time removes old jobs, until the transaction ends. A statement of its own: only the next one's
+-- snapshot is sure to see what the holder before has removed, and two would each remove the same excess.
+SELECT pg_try_advisory_xact_lock(hashtext('iidq.retention'));
 
 -- name: purge
 -- Retention by age, oldest first along "VerificationJob_newest"; failed jobs may be kept longer than the others.
@@ -321,8 +367,8 @@ SET fingerprint = excluded.fingerprint, "jobId" = excluded."jobId", "expiresAt" 
 WHERE known."expiresAt" < now();
 
 -- name: take_ended_keys
--- Shared requests whose job has ended begin anew. Their rows are locked: take_keys locks also those that it leaves as
--- they are. In a statement of its own, whose snapshot sees the jobs of those that take_keys waited for.
+-- Keys whose job has been removed begin anew, and shared requests whose job has ended. Their rows are locked: take_keys
+-- locks also those that it leaves as they are. In a statement of its own, whose snapshot sees the jobs of those that take_keys waited for.
 UPDATE idempotency_key AS known
 SET fingerprint = asked.fingerprint, "jobId" = asked.job_id,
     "expiresAt" = now() + make_interval(secs => %(keep_seconds)s)
@@ -330,10 +376,11 @@ FROM (
   SELECT DISTINCT ON (scope, key) *
   FROM unnest(%(scopes)b::text[], %(keys)b::text[], %(fingerprints)b::bytea[], %(job_ids)b::uuid[])
     AS batch(scope, key, fingerprint, job_id)
-  WHERE scope = 'shared' ORDER BY scope, key
+  ORDER BY scope, key
 ) AS asked
 WHERE known.scope = asked.scope AND known.key = asked.key AND known."jobId" <> ALL (%(job_ids)b::uuid[])
-  AND NOT EXISTS (SELECT FROM "VerificationJob" AS job WHERE job.id = known."jobId" AND job."completedAt" IS NULL);
+  AND NOT EXISTS (SELECT FROM "VerificationJob" AS job
+    WHERE job.id = known."jobId" AND (asked.scope <> 'shared' OR job."completedAt" IS NULL));
 
 -- name: find_keys
 -- What the keys stand for, after take_keys. By "idempotency_key_pkey".
@@ -345,14 +392,27 @@ JOIN idempotency_key AS known USING (scope, key);
 -- One job, by "VerificationJob_pkey".
 SELECT id, type, status, progress, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "chainId", "fileName",
   result, error, errors, "retryCount", attempt, "maxAttempts", priority, "runAt", "startedAt", "completedAt",
-  "createdAt", "updatedAt"
+  "createdAt", "updatedAt", CASE WHEN "hasCallback" THEN callback_state(id) END AS callback
 FROM "VerificationJob" WHERE id = %(id)s;
+
+-- name: find_changed
+-- Of watched jobs, those whose row is another version than the one that was seen last, or gone (no version): an object
+-- of id → version. A row's version is the transaction that wrote it, so that plain SQL writes count as well. One
+-- search of "VerificationJob_pkey" per job.
+SELECT seen.key AS watched, job.xmin::text AS version,
+  job.id, job.type, job.status, job.progress, job."contentHash", job."manifestUri", job."registryAddress",
+  job."rpcUrl", job."chainId", job."fileName", job.result, job.error, job.errors, job."retryCount", job.attempt,
+  job."maxAttempts", job.priority, job."runAt", job."startedAt", job."completedAt", job."createdAt", job."updatedAt",
+  CASE WHEN job."hasCallback" THEN callback_state(job.id) END AS callback
+FROM jsonb_each_text(%(seen)s::jsonb) AS seen
+LEFT JOIN "VerificationJob" AS job ON job.id = seen.key::uuid
+WHERE job.xmin::text IS DISTINCT FROM seen.value;
 
 -- name: list_newest
 -- Newest first, by "VerificationJob_newest"; a status of failed or cancelled has an index of its own.
 SELECT id, type, status, progress, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "chainId", "fileName",
   result, error, errors, "retryCount", attempt, "maxAttempts", priority, "runAt", "startedAt", "completedAt",
-  "createdAt", "updatedAt"
+  "createdAt", "updatedAt", CASE WHEN "hasCallback" THEN callback_state(id) END AS callback
 FROM "VerificationJob"
 WHERE true
   AND (%(status)s::text IS NULL OR status = %(status)s)
@@ -365,7 +425,7 @@ LIMIT %(limit)s OFFSET %(offset)s;
 -- Newest first among the jobs that have not ended, through the three small indexes instead of the history.
 SELECT id, type, status, progress, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "chainId", "fileName",
   result, error, errors, "retryCount", attempt, "maxAttempts", priority, "runAt", "startedAt", "completedAt",
-  "createdAt", "updatedAt"
+  "createdAt", "updatedAt", CASE WHEN "hasCallback" THEN callback_state(id) END AS callback
 FROM "VerificationJob"
 WHERE (ready AND status = 'queued' OR status = 'queued' AND NOT ready OR "workerId" IS NOT NULL)
   AND (%(status)s::text IS NULL OR status = %(status)s)
@@ -378,7 +438,7 @@ LIMIT %(limit)s OFFSET %(offset)s;
 -- Newest first among the jobs of one content hash: "VerificationJob_finished_content", and the three small indexes.
 SELECT id, type, status, progress, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "chainId", "fileName",
   result, error, errors, "retryCount", attempt, "maxAttempts", priority, "runAt", "startedAt", "completedAt",
-  "createdAt", "updatedAt"
+  "createdAt", "updatedAt", CASE WHEN "hasCallback" THEN callback_state(id) END AS callback
 FROM "VerificationJob"
 WHERE ("contentHash" = %(content_hash)s AND "completedAt" IS NOT NULL
        OR ready AND status = 'queued' OR status = 'queued' AND NOT ready OR "workerId" IS NOT NULL)
@@ -389,15 +449,105 @@ WHERE ("contentHash" = %(content_hash)s AND "completedAt" IS NOT NULL
 ORDER BY "createdAt" DESC, id DESC
 LIMIT %(limit)s OFFSET %(offset)s;
 
+-- name: look_for_deliveries
+-- In how many seconds the next delivery falls due (zero or less: now), by "webhook_delivery_due"; and whether a job with
+-- a callback is still to end, by "webhook_delivery_waiting".
+SELECT (SELECT extract(epoch FROM min("nextAt") - now())::float8 FROM webhook_delivery WHERE state = 'pending'),
+  EXISTS (SELECT FROM webhook_delivery WHERE state = 'waiting');
+
+-- name: claim_deliveries
+-- Due deliveries, hosts with the oldest first, and of each host as many as may still run beside those that do: a host
+-- that hangs cannot take all slots. By "webhook_delivery_due_by_host". Until the time in "nextAt" nobody else tries:
+-- a crash of the worker only delays.
+WITH hosts AS MATERIALIZED (
+  SELECT host, %(per_host)s - coalesce((%(running)s::jsonb ->> host)::int, 0) AS room
+  FROM webhook_delivery
+  WHERE state = 'pending' AND "nextAt" <= now()
+  GROUP BY host
+  HAVING coalesce((%(running)s::jsonb ->> host)::int, 0) < %(per_host)s
+  ORDER BY min("nextAt")
+  LIMIT %(slots)s
+), due AS MATERIALIZED (
+  SELECT of_host."jobId"
+  FROM hosts CROSS JOIN LATERAL (
+    SELECT "jobId" FROM webhook_delivery AS delivery
+    WHERE delivery.state = 'pending' AND delivery.host = hosts.host AND delivery."nextAt" <= now()
+    ORDER BY delivery."nextAt"
+    LIMIT hosts.room FOR UPDATE SKIP LOCKED
+  ) AS of_host
+  LIMIT %(slots)s
+)
+UPDATE webhook_delivery AS delivery
+SET attempts = attempts + 1, "nextAt" = now() + make_interval(secs => %(lease_seconds)s)
+FROM due
+WHERE delivery."jobId" = due."jobId"
+RETURNING delivery."jobId", delivery."eventId", delivery.attempts, delivery.url, delivery.host;
+
+-- name: settle_delivery
+-- What became of an attempt, by "webhook_delivery_pkey". The fence: it is still the same event's latest attempt.
+UPDATE webhook_delivery
+SET state = %(state)s,
+    "nextAt" = CASE WHEN %(state)s = 'pending' THEN now() + make_interval(secs => %(delay_seconds)s::float8) END,
+    "deliveredAt" = CASE WHEN %(state)s = 'delivered' THEN now() END,
+    "lastStatus" = %(status)s::int, "lastError" = %(error)s
+WHERE "jobId" = %(job_id)s AND "eventId" = %(event_id)s AND attempts = %(attempt)s AND state = 'pending';
+
+-- name: release_deliveries
+-- Attempts that a stopping worker broke off: due again at once, uncharged. By "webhook_delivery_pkey".
+UPDATE webhook_delivery AS delivery
+SET "nextAt" = now(), attempts = delivery.attempts - 1
+FROM jsonb_to_recordset(%(broken_off)s::jsonb) AS mine(job_id uuid, event_id uuid, attempt int)
+WHERE delivery."jobId" = mine.job_id AND delivery."eventId" = mine.event_id AND delivery.attempts = mine.attempt
+  AND delivery.state = 'pending';
+
 -- name: count
 -- Jobs by state from the kept counts, the age of the first in line by "VerificationJob_claim", and who is at work.
 SELECT waiting, delayed, active, completed, failed, cancelled, workers, oldest_waiting_seconds,
   state, pause_reason, listening_workers, expired_leases
 FROM queue_health;
 
+-- name: queue_depth
+-- For metrics and probes: counts, ages and workers, no more than the view and one walk over the running jobs, by
+-- "VerificationJob_running".
+SELECT waiting, delayed, active, completed, failed, cancelled, state = 'paused' AS paused,
+  oldest_waiting_seconds,
+  greatest(0, extract(epoch FROM now() - next_due_at))::float8 AS overdue_seconds,
+  (SELECT extract(epoch FROM now() - min("startedAt")) FROM "VerificationJob" WHERE "workerId" IS NOT NULL)::float8
+    AS oldest_active_seconds,
+  expired_leases, workers, slots, listening_workers,
+  extract(epoch FROM now() - upkeep_at)::float8 AS upkeep_age_seconds
+FROM queue_health;
+
+-- name: share_rates
+-- Rate limits: add what one API process admitted, and read what all of them did, for these clients. Both by
+-- "rate_count_pkey"; keys in order, so that two processes cannot deadlock. The table is unlogged: nothing is awaited.
+-- A count that was added to comes twice, as it was and as it is.
+WITH counted AS (
+  INSERT INTO rate_count AS known (key, step, requests)
+  SELECT key, step, requests
+  FROM unnest(%(keys)b::bytea[], %(steps)b::int[], %(requests)b::int[]) AS told(key, step, requests)
+  ORDER BY key, step
+  ON CONFLICT (key, step) DO UPDATE SET requests = known.requests + excluded.requests
+  RETURNING key, step, requests
+)
+SELECT key, step, requests, extract(epoch FROM clock_timestamp())::float8 AS now FROM counted
+UNION ALL
+SELECT key, step, requests, NULL FROM rate_count WHERE key = ANY (%(keys)b::bytea[]) AND step > %(since_step)s;
+
+-- name: purge_rates
+-- Counts of minutes gone by, in bounded batches, by "rate_count_step".
+DELETE FROM rate_count WHERE ctid = ANY (ARRAY (
+  SELECT ctid FROM rate_count WHERE step < %(before_step)s LIMIT %(batch)s FOR UPDATE SKIP LOCKED));
+
 -- name: probe
 -- Fails where a migration of this version is missing; each names something that it made. Reads no row.
-SELECT FROM "VerificationJob", queue_count, queue_control, queue_health, idempotency_key LIMIT 0;
+SELECT "traceContext"
+FROM "VerificationJob", queue_count, queue_control, queue_health, idempotency_key, webhook_delivery,
+  rate_count LIMIT 0;
+
+-- name: is_read_only
+-- The cheapest question that tells a server that answers, and takes writes, from one that does not. Reads no table.
+SELECT current_setting('transaction_read_only')::boolean;
 
 -- name: applied_migrations
 -- What yoyo has noted down.

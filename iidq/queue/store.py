@@ -5,7 +5,7 @@ repetition: inserts by their id, outcomes by their attempt.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +16,8 @@ from psycopg.rows import class_row, dict_row, tuple_row
 from psycopg.sql import SQL, Identifier
 
 from iidq.database import Connection
-from iidq.queue.job import SHARED, ClaimedJob, Job, JobStatus, JobType, NewJob, QueueCounts
+from iidq.queue.claim_span import WHOLE
+from iidq.queue.job import ClaimedJob, IdempotencyKey, Job, JobStatus, JobType, NewJob, QueueCounts
 from iidq.queue.outcome import Outcome
 from iidq.queue.paging import Cursor
 from iidq.queue.queries import QUERIES
@@ -36,20 +37,14 @@ _UNFINISHED = frozenset({JobStatus.QUEUED, JobStatus.PROCESSING})
 
 async def enqueue(connection: Connection, jobs: Sequence[NewJob], *, max_attempts: int) -> None:
     """Insert the jobs durably, all or none; a job whose id is there already is left as it is."""
-    rows = [
-        {
-            "id": str(job.id),
-            "type": job.type.value,
-            "content_hash": job.content_hash,
-            "manifest_uri": job.manifest_uri,
-            "registry_address": job.registry_address,
-            "rpc_url": job.rpc_url,
-            "chain_id": job.chain_id,
-            "file_name": job.file_name,
-        }
-        for job in jobs
-    ]
-    await connection.execute(QUERIES["enqueue"], {"jobs": json.dumps(rows), "max_attempts": max_attempts})
+    parameters = {"jobs": f"[{','.join(job.as_json() for job in jobs)}]", "max_attempts": max_attempts}
+    callbacks = [{"job_id": str(job.id), "url": job.callback_url} for job in jobs if job.callback_url is not None]
+    if not callbacks:
+        await connection.execute(QUERIES["enqueue"], parameters)
+        return
+    async with connection.transaction():
+        await connection.execute(QUERIES["enqueue"], parameters)
+        await connection.execute(QUERIES["expect_callbacks"], {"callbacks": json.dumps(callbacks)})
 
 
 async def enqueue_under_keys(
@@ -67,13 +62,18 @@ async def enqueue_under_keys(
         "job_ids": [job.id for job, _ in keyed],
         "keep_seconds": keep_seconds,
     }
-    async with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
-        await cursor.execute(QUERIES["take_keys"], parameters)
-        if any(key.scope == SHARED for _, key in keyed):
-            await cursor.execute(QUERIES["take_ended_keys"], parameters)
-        await cursor.execute(QUERIES["find_keys"], parameters)
+
+    async def find_keys() -> list[tuple[bytes, UUID]]:
+        cursor = await connection.execute(QUERIES["find_keys"], parameters)
         known = {(scope, key): (bytes(fingerprint), job_id) async for scope, key, fingerprint, job_id in cursor}
-        stands_for = [known[(key.scope, key.key)] for _, key in keyed]
+        return [known[(key.scope, key.key)] for _, key in keyed]
+
+    async with connection.transaction():
+        await connection.execute(QUERIES["take_keys"], parameters)
+        stands_for = await find_keys()
+        if any(job.id != job_id for (job, _), (_, job_id) in zip(keyed, stands_for, strict=True)):
+            await connection.execute(QUERIES["take_ended_keys"], parameters)
+            stands_for = await find_keys()
         new = [job for (job, _), (_, job_id) in zip(keyed, stands_for, strict=True) if job.id == job_id]
         if new:
             await enqueue(connection, new, max_attempts=max_attempts)
@@ -83,12 +83,56 @@ async def enqueue_under_keys(
     ]
 
 
-async def claim(connection: Connection, *, worker_id: str, slots: int, lease_seconds: float) -> list[ClaimedJob]:
+async def enqueue_batch(
+    connection: Connection,
+    batch_id: UUID,
+    jobs: Sequence[NewJob],
+    key: IdempotencyKey | None,
+    *,
+    max_attempts: int,
+    keep_seconds: float,
+) -> UUID | None:
+    """Insert the jobs durably, all or none, unless the key stands for an earlier batch; return the batch it stands for.
+
+    None: the key stands for another request.
+    """
+    async with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
+        if key is not None:
+            parameters = {
+                "scopes": [key.scope],
+                "keys": [key.key],
+                "fingerprints": [key.fingerprint],
+                "job_ids": [batch_id],
+                "keep_seconds": keep_seconds,
+            }
+            await cursor.execute(QUERIES["take_keys"], parameters)
+            await cursor.execute(QUERIES["find_keys"], parameters)
+            ((_, _, fingerprint, stands_for),) = await cursor.fetchall()
+            if stands_for != batch_id:
+                return stands_for if bytes(fingerprint) == key.fingerprint else None
+        await enqueue(connection, jobs, max_attempts=max_attempts)
+    return batch_id
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a claim took, and how far in line it came: None where it took nothing. See ``claim_span.py``."""
+
+    jobs: list[ClaimedJob]
+    reached: float | None
+
+
+async def claim(
+    connection: Connection, *, worker_id: str, slots: int, lease_seconds: float, from_order: float = WHOLE
+) -> Claim:
     """Take up to ``slots`` ready jobs, first in line first; nobody else gets the same ones."""
+    parameters = {"worker_id": worker_id, "slots": slots, "lease_seconds": lease_seconds, "from_order": from_order}
     # Binary: an id costs 1 µs to read instead of 3.
     async with connection.cursor(binary=True, row_factory=tuple_row) as cursor:
-        await cursor.execute(QUERIES["claim"], {"worker_id": worker_id, "slots": slots, "lease_seconds": lease_seconds})
-        return [ClaimedJob(row[0], row[1], _JOB_TYPES[row[2]], *row[3:]) for row in await cursor.fetchall()]
+        await cursor.execute(QUERIES["claim"], parameters)
+        rows = await cursor.fetchall()
+    jobs = [ClaimedJob(row[0], row[1], _JOB_TYPES[row[2]], *row[3:-1]) for row in rows]
+    return Claim(jobs, rows[0][-1] if rows else None)
 
 
 async def release_unknown(connection: Connection, *, worker_id: str, known: Iterable[Fence]) -> None:
@@ -258,16 +302,51 @@ async def announce(connection: Connection, payload: str = TO_FIRST) -> None:
     await connection.execute(QUERIES["announce"], {"payload": payload})
 
 
-async def listen(connection: Connection, echo_channel: str) -> None:
-    """Subscribe this connection to announcements, cancellations, and its own echo."""
-    await connection.execute(QUERIES["listen"])
-    await connection.execute(QUERIES["listen_to_cancellations"])
-    await connection.execute(SQL(QUERIES["listen_to_echo"].decode()).format(channel=Identifier(echo_channel)))
+# Where announcements of work, ids of cancelled jobs, watchers' calls, and ids of changed jobs are heard.
+JOBS_CHANNEL = "iidq_jobs"
+CANCELLED_CHANNEL = "iidq_cancelled"
+WATCHING_CHANNEL = "iidq_watching"
+CHANGED_CHANNEL = "iidq_changed"
+WORK_CHANNELS = (JOBS_CHANNEL, CANCELLED_CHANNEL)
+
+
+async def listen(connection: Connection, echo_channel: str, channels: Iterable[str] = WORK_CHANNELS) -> None:
+    """Subscribe this connection to ``channels`` and to its own echo."""
+    for channel in (*channels, echo_channel):
+        await connection.execute(SQL(QUERIES["listen"].decode()).format(channel=Identifier(channel)))
 
 
 async def echo(connection: Connection, echo_channel: str) -> None:
     """Notify oneself, to hear whether one hears."""
     await connection.execute(QUERIES["echo"], {"channel": echo_channel})
+
+
+async def announce_watching(connection: Connection) -> None:
+    """Ask workers to tell of the changes they make."""
+    await connection.execute(QUERIES["announce_watching"])
+
+
+# A payload of NOTIFY may have 8,000 bytes; an id and its comma have 37.
+_CHANGES_PER_PAYLOAD = 100
+
+
+async def announce_changes(connection: Connection, job_ids: Sequence[UUID]) -> None:
+    """Tell whoever watches that these jobs changed."""
+    payloads = [
+        ",".join(map(str, job_ids[start : start + _CHANGES_PER_PAYLOAD]))
+        for start in range(0, len(job_ids), _CHANGES_PER_PAYLOAD)
+    ]
+    await connection.execute(QUERIES["announce_changes"], {"payloads": json.dumps(payloads)})
+
+
+async def find_changed(connection: Connection, seen: Mapping[str, str]) -> list[tuple[str, str | None, Job | None]]:
+    """Of these jobs (id → version seen last, empty for none), those that are another version now.
+
+    Each with its version and the job; both are None where there is no such job.
+    """
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(QUERIES["find_changed"], {"seen": json.dumps(seen)})
+        return [(row["watched"], row["version"], _job(row) if row["id"] else None) for row in await cursor.fetchall()]
 
 
 async def find(connection: Connection, job_id: UUID) -> Job | None:
@@ -313,6 +392,13 @@ async def probe(connection: Connection) -> None:
     await connection.execute(QUERIES["probe"])
 
 
+async def is_read_only(connection: Connection) -> bool:
+    """Whether this server refuses writes for now: it is a standby, or was told to."""
+    row = await (await connection.execute(QUERIES["is_read_only"])).fetchone()
+    assert row is not None
+    return bool(row[0])
+
+
 async def applied_migrations(connection: Connection) -> set[str]:
     """Names of the migrations that the database has seen, of this version and of any other."""
     cursor = await connection.execute(QUERIES["applied_migrations"])
@@ -352,4 +438,5 @@ def _job(row: dict[str, Any]) -> Job:
         completed_at=row["completedAt"],
         created_at=row["createdAt"],
         updated_at=row["updatedAt"],
+        callback=row["callback"],
     )

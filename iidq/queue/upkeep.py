@@ -3,9 +3,10 @@
 import random
 from datetime import datetime
 
-from iidq import logs
+from iidq import logs, metrics
 from iidq.database import Connection, Database
 from iidq.queue import store
+from iidq.queue.queries import QUERIES
 from iidq.queue.store import Sweep, WorkerSigns
 from iidq.settings import Settings
 
@@ -21,6 +22,8 @@ async def sweep(database: Database, signs: WorkerSigns) -> Sweep:
     seen = await database.run(lambda connection: store.sweep(connection, signs, batch=SWEEP_BATCH))
     for job_id, attempt, status in seen.expired:
         logs.lease_expired(job_id, attempt, status)
+    if seen.expired:
+        metrics.leases_expired(len(seen.expired))
     return seen
 
 
@@ -45,16 +48,21 @@ class Retention:
         return _PURGE_INTERVAL_SECONDS * random.uniform(0.5, 1.5)  # noqa: S311
 
     async def _remove_batch(self, connection: Connection) -> tuple[int, datetime | None]:
-        removed, last_time = await store.purge(
-            connection,
-            completed_seconds=self._completed_seconds,
-            failed_seconds=self._failed_seconds,
-            batch=_PURGE_BATCH,
-            from_time=self._from_time,
-        )
-        if removed or self._keep is None:
-            return removed, last_time
-        return await store.purge_excess(connection, keep=self._keep, batch=_PURGE_BATCH, from_time=self._from_time)
+        async with connection.transaction():
+            cursor = await connection.execute(QUERIES["take_retention_turn"])
+            if await cursor.fetchone() != (True,):
+                # Another worker is at it.
+                return 0, None
+            removed, last_time = await store.purge(
+                connection,
+                completed_seconds=self._completed_seconds,
+                failed_seconds=self._failed_seconds,
+                batch=_PURGE_BATCH,
+                from_time=self._from_time,
+            )
+            if removed or self._keep is None:
+                return removed, last_time
+            return await store.purge_excess(connection, keep=self._keep, batch=_PURGE_BATCH, from_time=self._from_time)
 
 
 def _seconds(days: float | None) -> float | None:

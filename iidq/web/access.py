@@ -1,12 +1,17 @@
 """Who may call what: nobody needs a key to submit and read, unless ``API_KEY_SCOPE=all`` asks for it everywhere."""
 
 import hmac
+from collections.abc import Awaitable, Callable
 
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.requests import Request
+from starlette.responses import Response
 
 from iidq.settings import Settings
+from iidq.web.exchange import exchange_of
 from iidq.web.wire import JsonReply
+
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/api/health"})
 """Health is open to everyone: probes carry no keys."""
@@ -33,20 +38,13 @@ def presented_keys(headers: Headers) -> list[bytes]:
     return [key.encode("latin-1") for key in shown if key]
 
 
-class KeyEverywhere:
-    """Asks for the key on every path but health: ``API_KEY_SCOPE=all``."""
+def with_key(endpoint: Endpoint) -> Endpoint:
+    """Only for whoever presents the key, where one is set; 401 to others, before their body is read."""
 
-    def __init__(self, app: ASGIApp, api_key: ApiKey) -> None:
-        self._app = app
-        self._api_key = api_key
+    async def guarded(request: Request) -> Response:
+        return await endpoint(request) if exchange_of(request).may_operate else unauthorized()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the request through, or answer 401."""
-        open_to_all = scope["type"] != "http" or scope["path"] in OPEN_PATHS
-        if open_to_all or self._api_key.admits(Headers(scope=scope)):
-            await self._app(scope, receive, send)
-        else:
-            await unauthorized()(scope, receive, send)
+    return guarded
 
 
 def unauthorized() -> JsonReply:

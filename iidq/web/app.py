@@ -1,5 +1,6 @@
 """The API as an ASGI app: what it opens, its routes, its layers."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
@@ -10,10 +11,17 @@ from starlette.middleware import Middleware
 from iidq.database import open_database
 from iidq.logs import configure_logging
 from iidq.queue.batching import open_enqueuer
+from iidq.queue.watching import open_watch_hub
 from iidq.settings import Settings, load_settings
-from iidq.web import control, health, jobs, legacy
-from iidq.web.access import ApiKey, KeyEverywhere
+from iidq.traces import open_traces
+from iidq.web import batch, control, docs, events, health, jobs, legacy, metrics
+from iidq.web.admission import Admission
+from iidq.web.allocation import keep_freed_memory
+from iidq.web.availability import watched
 from iidq.web.exchange import Exchanges
+from iidq.web.hashing import hashing_threads
+from iidq.web.queue_state import QueueState
+from iidq.web.rate_sharing import PostgresCounts, sharing
 from iidq.web.replies import EXCEPTION_HANDLERS
 from iidq.web.service import Service
 from iidq.web.submission import SubmissionRules
@@ -33,23 +41,39 @@ def create_app(settings: Settings) -> Starlette:
     Raises :class:`SettingsFault` for an item of ``FETCH_ALLOW_PRIVATE`` that is neither host nor CIDR.
     """
     rules = SubmissionRules(settings)
+    admission = Admission(settings)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(open_traces(settings, "api"))
             database = await stack.enter_async_context(
                 open_database(settings, pool_size=POOL_SIZE, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS)
             )
+            await stack.enter_async_context(watched(settings, database))
+            await stack.enter_async_context(sharing(admission.limits, admission.clock, PostgresCounts(database)))
             enqueuer = await stack.enter_async_context(open_enqueuer(database, settings))
             synchronous = await stack.enter_async_context(SynchronousVerification(settings))
-            app.state.service = Service(settings, rules, database, enqueuer, synchronous)
+            stopping = asyncio.Event()
+            watching = await stack.enter_async_context(open_watch_hub(settings, database, stopping))
+            threads = stack.enter_context(hashing_threads())
+            app.state.service = Service(
+                settings, rules, database, enqueuer, synchronous, QueueState(database), watching, stopping, threads
+            )
             yield
 
-    layers = [Middleware(Exchanges), Middleware(UnreadBodies)]
-    if settings.api_key and settings.api_key_scope == "all":
-        layers.append(Middleware(KeyEverywhere, ApiKey(settings)))
+    layers = [Middleware(Exchanges, admission.refusal), Middleware(UnreadBodies)]
     app = Starlette(
-        routes=[*control.ROUTES, *jobs.ROUTES, *legacy.ROUTES, *health.ROUTES],
+        routes=[
+            *control.ROUTES,
+            *batch.ROUTES,
+            *events.ROUTES,
+            *jobs.ROUTES,
+            *legacy.ROUTES,
+            *health.ROUTES,
+            *metrics.ROUTES,
+            *docs.routes(settings),
+        ],
         middleware=layers,
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=lifespan,
@@ -60,7 +84,8 @@ def create_app(settings: Settings) -> Starlette:
 
 
 def app_from_environment() -> Starlette:
-    """``uvicorn --factory iidq.web.app:app_from_environment``."""
+    """``uvicorn --factory --no-proxy-headers iidq.web.app:app_from_environment``; proxies are ``TRUSTED_PROXIES``."""
+    keep_freed_memory()
     settings = load_settings("database_url", "rpc_url")
     configure_logging(settings.log_level, settings.log_format)
     return create_app(settings)

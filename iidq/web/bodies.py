@@ -3,18 +3,22 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from time import perf_counter
 from typing import Any, Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
+from iidq import metrics
 from iidq.json_depth import is_too_deep
+from iidq.web.hashing import BackgroundDigest
 from iidq.web.parameters import HeaderValue, parse_header
+from iidq.web.service import service_of
 from iidq.web.submission import Submission, SubmissionRules
 from iidq.web.uploads import MAX_OVERHEAD_BYTES, FormReader, malformed, too_large
 
-IDLE_SECONDS: Final = 30.0
-"""A client that sends nothing for this long is told so, and let go."""
+MIN_BYTES_PER_SECOND: Final = 1024
+"""Over a whole body, after ``REQUEST_IDLE_SECONDS``: who sends a byte now and then only wants to keep us busy."""
 MAX_JSON_BYTES: Final = 64 * 1024
 
 
@@ -26,12 +30,18 @@ async def read_submission(request: Request, rules: SubmissionRules, *, max_uploa
     """
     content_type = _content_type(request)
     if content_type.value == "multipart/form-data":
-        reader = FormReader(content_type, rules.checks, max_upload_bytes=max_upload_bytes)
+        digest = BackgroundDigest(service_of(request).hashing)
+        reader = FormReader(content_type, rules.checks, max_upload_bytes=max_upload_bytes, digest=digest)
         if _declared_bytes(request) > max_upload_bytes + MAX_OVERHEAD_BYTES:
             raise too_large(f"the file may have {max_upload_bytes} bytes")
+        started = perf_counter()
         async for chunk in _chunks(request):
             reader.feed(chunk)
+            await digest.room()
+        await digest.done()
         form = reader.finish()
+        if form.upload is not None:
+            metrics.upload_hashed(form.upload.size_bytes, perf_counter() - started)
         return rules.read(form.fields, form.upload, form.faults)
     return rules.read(_json_object(await _json_body(request)))
 
@@ -42,14 +52,21 @@ async def read_optional_json(request: Request) -> dict[str, object]:
     return _json_object(body) if body else {}
 
 
-async def _json_body(request: Request) -> bytes:
+async def read_json(request: Request, *, max_bytes: int) -> dict[str, object]:
+    """The members of a JSON object that may be large; raises :class:`HTTPException` 400, 408, 413 or 415."""
+    if _content_type(request).value != "application/json":
+        raise HTTPException(415, "Unsupported Media Type: expected application/json")
+    return await asyncio.to_thread(_json_object, await _json_body(request, max_bytes))
+
+
+async def _json_body(request: Request, max_bytes: int = MAX_JSON_BYTES) -> bytes:
     body = bytearray()
-    if _declared_bytes(request) > MAX_JSON_BYTES:
-        raise too_large(f"a JSON body may have {MAX_JSON_BYTES} bytes")
+    if _declared_bytes(request) > max_bytes:
+        raise too_large(f"a JSON body may have {max_bytes} bytes")
     async for chunk in _chunks(request):
         body += chunk
-        if len(body) > MAX_JSON_BYTES:
-            raise too_large(f"a JSON body may have {MAX_JSON_BYTES} bytes")
+        if len(body) > max_bytes:
+            raise too_large(f"a JSON body may have {max_bytes} bytes")
     return bytes(body)
 
 
@@ -73,16 +90,25 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 async def _chunks(request: Request) -> AsyncIterator[bytes]:
+    idle_seconds = service_of(request).settings.request_idle_seconds
+    clock = asyncio.get_running_loop().time
+    slowest, received_bytes = clock() + idle_seconds, 0
     while True:
+        now = clock()
         try:
-            async with asyncio.timeout(IDLE_SECONDS):
+            async with asyncio.timeout_at(min(now + idle_seconds, slowest + received_bytes / MIN_BYTES_PER_SECOND)):
                 message = await request.receive()
         except TimeoutError:
-            raise HTTPException(408, f"Request Timeout: no byte of the body came for {IDLE_SECONDS:.0f} s") from None
+            raise HTTPException(
+                408,
+                f"Request Timeout: no byte of the body came for {idle_seconds:g} s, "
+                f"or fewer than {MIN_BYTES_PER_SECOND} bytes a second",
+            ) from None
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
-        if message.get("body"):
-            yield message["body"]
+        if body := message.get("body"):
+            received_bytes += len(body)
+            yield body
         if not message.get("more_body", False):
             return
 

@@ -12,25 +12,16 @@ from iidq.errors import FieldFault, InvalidInput
 from iidq.queue import store
 from iidq.queue.identifiers import parse_job_id
 from iidq.queue.job import Job
-from iidq.web.access import ApiKey, unauthorized
+from iidq.web import shapes
+from iidq.web.access import with_key
 from iidq.web.bodies import read_optional_json
 from iidq.web.replies import error_reply, job_not_found
 from iidq.web.service import service_of
 from iidq.web.wire import JOBS_PATH, JsonReply, job_shape
 
-_LONGEST_REASON = 500
+MAX_REASON_LENGTH = 500
 
-Endpoint = Callable[[Request], Awaitable[Response]]
 Step = Callable[[Connection, UUID], Awaitable[bool | None]]
-
-
-def _with_key(endpoint: Endpoint) -> Endpoint:
-    async def guarded(request: Request) -> Response:
-        if not ApiKey(service_of(request).settings).admits(request.headers):
-            return unauthorized()
-        return await endpoint(request)
-
-    return guarded
 
 
 async def cancel(request: Request) -> Response:
@@ -49,7 +40,10 @@ async def _steer(request: Request, step: Step, refusal: str) -> Response:
         return job_not_found()
 
     async def steer(connection: Connection) -> tuple[bool | None, Job | None]:
-        return await step(connection, job_id), await store.find(connection, job_id)
+        done = await step(connection, job_id)
+        if done:
+            await store.announce_changes(connection, [job_id])
+        return done, await store.find(connection, job_id)
 
     done, job = await service_of(request).database.run(steer)
     if job is None:
@@ -62,22 +56,24 @@ async def _steer(request: Request, step: Step, refusal: str) -> Response:
 async def pause(request: Request) -> Response:
     """POST /pause: no job is claimed until resumed; running ones go on. Optional JSON body ``{"reason": …}``."""
     reason = (await read_optional_json(request)).get("reason")
-    if reason is not None and (not isinstance(reason, str) or len(reason) > _LONGEST_REASON or "\0" in reason):
-        raise InvalidInput([FieldFault("reason", f"expected text of at most {_LONGEST_REASON} characters")])
+    if reason is not None and (not isinstance(reason, str) or len(reason) > MAX_REASON_LENGTH or "\0" in reason):
+        raise InvalidInput([FieldFault("reason", f"expected text of at most {MAX_REASON_LENGTH} characters")])
     text = reason if isinstance(reason, str) else None
     await service_of(request).database.run(lambda connection: store.pause(connection, text))
-    return JsonReply({"paused": True, "reason": text})
+    body: shapes.QueueControl = {"paused": True, "reason": text}
+    return JsonReply(body)
 
 
 async def resume(request: Request) -> Response:
     """POST /resume: claims go on."""
     await service_of(request).database.run(store.resume)
-    return JsonReply({"paused": False, "reason": None})
+    body: shapes.QueueControl = {"paused": False, "reason": None}
+    return JsonReply(body)
 
 
 ROUTES = [
-    Route(f"{JOBS_PATH}/pause", _with_key(pause), methods=["POST"]),
-    Route(f"{JOBS_PATH}/resume", _with_key(resume), methods=["POST"]),
-    Route(f"{JOBS_PATH}/{{job_id}}/cancel", _with_key(cancel), methods=["POST"]),
-    Route(f"{JOBS_PATH}/{{job_id}}/retry", _with_key(retry), methods=["POST"]),
+    Route(f"{JOBS_PATH}/pause", with_key(pause), methods=["POST"]),
+    Route(f"{JOBS_PATH}/resume", with_key(resume), methods=["POST"]),
+    Route(f"{JOBS_PATH}/{{job_id}}/cancel", with_key(cancel), methods=["POST"]),
+    Route(f"{JOBS_PATH}/{{job_id}}/retry", with_key(retry), methods=["POST"]),
 ]

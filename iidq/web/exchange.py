@@ -5,9 +5,10 @@ by plain calls, because a layer of its own costs each request about a twentieth 
 of an error that nobody expected: logged once, with the id, and the client learns no more than the id.
 """
 
+import asyncio
 import re
 import time
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -15,13 +16,18 @@ from uuid import uuid4
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from iidq import logs
+from iidq import logs, metrics, traces
+from iidq.web.security_headers import security_headers
+from iidq.web.unread_bodies import UnreadBodies
 from iidq.web.wire import JsonReply
 
 HEADER = "X-Correlation-ID"
 _HEADER_BYTES = HEADER.lower().encode()
 # Anything else could forge lines in a log.
 _PLAIN = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+UNMATCHED = "unmatched"
+"""Stands for the route of a request that met none."""
 
 RawHeader = tuple[bytes, bytes]
 
@@ -32,6 +38,12 @@ class Exchange:
 
     correlation_id: str
     started_at: float
+    client_address: str = ""
+    """The client itself, not a proxy before us; empty where nobody knows."""
+    holds_key: bool = False
+    """An API key is set, and the request carries it."""
+    may_operate: bool = False
+    """No API key is set, or the request carries it."""
     status: int = 0
     reply_headers: list[RawHeader] = field(default_factory=list)
     """Added to the reply, whichever it becomes; names in lower case."""
@@ -51,8 +63,9 @@ def correlation_id(request: Request) -> str:
 class Exchanges:
     """Opens an :class:`Exchange` for each request and closes it after the reply."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, refusal: Callable[[Scope, Exchange], ASGIApp | None]) -> None:
         self._app = app
+        self._refusal = refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -65,11 +78,30 @@ class Exchanges:
         async def send_reply(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *exchange.reply_headers]
+                own = message.get("headers", ())
+                message["headers"] = [*own, *exchange.reply_headers, *security_headers(own)]
             await send(message)
 
         try:
-            await self._app(scope, receive, send_reply)
+            app = self._refusal(scope, exchange) or self._app
+            if traces.on():
+                await _traced(app, exchange, scope, receive, send_reply)
+            else:
+                await app(scope, receive, send_reply)
+        except asyncio.CancelledError:
+            # Nobody else cancels requests: the patience of a stopping server is over.
+            if exchange.status:
+                raise
+            reply = JsonReply(
+                {
+                    "error": "The service is stopping; try again",
+                    "code": "service.stopping",
+                    "correlationId": exchange.correlation_id,
+                },
+                503,
+                headers={"Retry-After": "1"},
+            )
+            await UnreadBodies(reply)(scope, receive, send_reply)
         except Exception as error:
             logs.request_failed(exchange.correlation_id, scope["method"], scope["path"], error)
             if exchange.status:
@@ -81,14 +113,34 @@ class Exchanges:
             _close(exchange, scope)
 
 
+async def _traced(app: ASGIApp, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+    with traces.request(scope["headers"], scope["method"]) as span:
+        try:
+            await app(scope, receive, send)
+        finally:
+            # Without a status an error came through, which becomes a 500 outside.
+            traces.request_served(span, scope["method"], _route(scope), exchange.status or 500)
+
+
 def _close(exchange: Exchange, scope: Scope) -> None:
+    seconds = time.perf_counter() - exchange.started_at
+    method, route = scope["method"], _route(scope)
+    metrics.request_served(method, route, exchange.status, seconds)
     logs.request_served(
-        correlation_id=exchange.correlation_id,
-        method=scope["method"],
-        path=scope["path"],
-        status=exchange.status,
-        duration_ms=round((time.perf_counter() - exchange.started_at) * 1000, 1),
+        exchange.correlation_id,
+        method,
+        scope["path"],
+        route,
+        exchange.status,
+        seconds * 1000,
+        exchange.client_address,
     )
+
+
+def _route(scope: Scope) -> str:
+    """The template of the route that the request met: one of ours, whatever the path."""
+    route = scope.get("route")
+    return UNMATCHED if route is None else getattr(route, "path", UNMATCHED)
 
 
 def _sent_id(scope: MutableMapping[str, Any]) -> str | None:

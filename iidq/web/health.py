@@ -1,7 +1,7 @@
 """Probes: alive (restart me if not), ready (send me requests), and health for people."""
 
 import asyncio
-from typing import Final
+from typing import Final, Literal
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -10,6 +10,7 @@ from starlette.routing import Route
 from iidq import __version__
 from iidq.errors import DatabaseUnavailable
 from iidq.queue import store
+from iidq.web import shapes
 from iidq.web.replies import RETRY_AFTER_SECONDS
 from iidq.web.service import service_of
 from iidq.web.wire import JsonReply
@@ -23,22 +24,43 @@ async def livez(request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """GET /readyz: 200 once Postgres is reachable and migrated, else 503."""
+    """GET /readyz: 200 once Postgres is reachable and migrated, else 503; 503 too as soon as the process is to stop.
+
+    ``circuit`` is open while requests are refused, or processed at once, without asking Postgres.
+
+    Beside it, for people: live workers, how many of them hear of new jobs at once (the others poll), and whether the
+    queue is paused. The API is ready without any: jobs wait.
+    """
+    service = service_of(request)
     database = await _database_state(request)
+    state = {"database": database, "circuit": "open" if service.database.away else "closed"}
+    if service.stopping.is_set():
+        return _not_ready({"status": "stopping", **state})
     if database == "ok":
-        return JsonReply({"status": "ready", "database": database})
-    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-    return JsonReply({"status": "unavailable", "database": database}, 503, headers=headers)
+        return JsonReply({"status": "ready", **state, "queue": await _queue_signs(request)})
+    return _not_ready({"status": "unavailable", **state})
+
+
+def _not_ready(state: dict[str, str]) -> Response:
+    return JsonReply(state, 503, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 
 async def health(request: Request) -> Response:
     """GET /api/health: always 200 while the process serves; ``degraded`` without a database."""
     database = await _database_state(request)
-    status = "ok" if database == "ok" else "degraded"
-    return JsonReply({"status": status, "database": database, "version": __version__})
+    status: Literal["ok", "degraded"] = "ok" if database == "ok" else "degraded"
+    body: shapes.Health = {"status": status, "database": database, "version": __version__}
+    return JsonReply(body)
 
 
-async def _database_state(request: Request) -> str:
+async def _queue_signs(request: Request) -> shapes.QueueSigns | None:
+    depth = await service_of(request).queue_state.read()
+    if depth is None:
+        return None
+    return {"workers": depth.workers, "listeningWorkers": depth.listening_workers, "paused": depth.paused}
+
+
+async def _database_state(request: Request) -> shapes.DatabaseState:
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             await service_of(request).database.run(store.probe)

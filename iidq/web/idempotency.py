@@ -8,10 +8,12 @@ from starlette.requests import Request
 from iidq.errors import FieldFault, InvalidInput
 from iidq.queue.job import IdempotencyKey, JobType
 from iidq.web.access import presented_keys
+from iidq.web.exchange import exchange_of
 from iidq.web.submission import Submission
 
 _HEADER = "Idempotency-Key"
 _FORM = re.compile(r"[!-~]{1,255}")
+KEY_PATTERN = f"^{_FORM.pattern}$"
 
 
 def read_idempotency_key(request: Request) -> str | None:
@@ -25,11 +27,17 @@ def read_idempotency_key(request: Request) -> str | None:
 
 
 def idempotency_key(request: Request, text: str, submission: Submission, job_type: JobType) -> IdempotencyKey:
-    """The key as the store knows it: nobody can come upon another caller's job by guessing a key.
+    """The key as the store knows it: nobody can come upon another caller's job by guessing a key."""
+    return IdempotencyKey(_scope(request, job_type.value), text, submission.fingerprint(job_type))
 
-    A caller is who presents an API key, or else the client's address.
-    """
+
+def batch_key(request: Request, text: str, fingerprint: bytes) -> IdempotencyKey:
+    """The key of a whole batch, whose jobs make the ``fingerprint``."""
+    return IdempotencyKey(_scope(request, "batch"), text, fingerprint)
+
+
+def _scope(request: Request, endpoint: str) -> str:
+    # A caller is who presents an API key, or else the client's address.
     keys = presented_keys(request.headers)
-    caller = b"key " + keys[0] if keys else b"address " + (request.client.host if request.client else "").encode()
-    scope = hashlib.sha256(f"{job_type.value} ".encode() + caller).hexdigest()
-    return IdempotencyKey(scope, text, submission.fingerprint(job_type))
+    caller = b"key " + keys[0] if keys else b"address " + exchange_of(request).client_address.encode()
+    return hashlib.sha256(f"{endpoint} ".encode() + caller).hexdigest()

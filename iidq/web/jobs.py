@@ -4,17 +4,22 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from iidq import metrics
 from iidq.errors import DatabaseUnavailable
 from iidq.queue import store
 from iidq.queue.identifiers import parse_job_id
 from iidq.queue.job import JobType
 from iidq.queue.paging import Cursor
+from iidq.web import shapes
 from iidq.web.bodies import read_submission
+from iidq.web.conditional import awaited_job, job_reply
 from iidq.web.idempotency import idempotency_key, read_idempotency_key
 from iidq.web.listing import read_listing
 from iidq.web.replies import job_not_found
-from iidq.web.service import service_of
-from iidq.web.wire import JOBS_PATH, JsonReply, accepted_shape, job_shape, poll_url, stats_shape
+from iidq.web.service import Service, service_of
+from iidq.web.submission import Submission
+from iidq.web.waiting import read_preferences, submission_reply
+from iidq.web.wire import JOBS_PATH, JsonReply, job_shape, processed_shape, stats_shape
 
 
 async def verify(request: Request) -> Response:
@@ -31,19 +36,42 @@ async def _submit(request: Request, job_type: JobType) -> Response:
     service = service_of(request)
     # Before the body: a header can be refused without reading a gigabyte.
     key_text = read_idempotency_key(request)
+    preferences = read_preferences(request)
     submission = await read_submission(request, service.rules, max_upload_bytes=service.settings.max_upload_bytes)
     key = None if key_text is None else idempotency_key(request, key_text, submission, job_type)
-    job_id = await service.enqueuer.enqueue(submission.as_job(job_type, key))
-    return JsonReply(accepted_shape(job_id, job_type), headers={"Location": poll_url(job_id)})
+    try:
+        job_id = await service.enqueuer.enqueue(submission.as_job(job_type, key))
+    except DatabaseUnavailable:
+        if service.settings.sync_fallback == "off":
+            raise
+        return await _process_at_once(service, job_type, submission)
+    return await submission_reply(request, job_id, job_type, preferences)
+
+
+async def _process_at_once(service: Service, job_type: JobType, submission: Submission) -> Response:
+    """The synchronous fallback: the result itself, from this very process.
+
+    There is no job, so the submission's ``Idempotency-Key`` is not remembered, its ``callbackUrl`` is not called, and
+    nothing of ``Prefer`` can be honoured (a server may ignore it: RFC 7240, section 2).
+
+    If the connection died after the insert was sent, a job may have been stored although nobody was told its id: a
+    worker then does the same work once more, which has no effect but its row (and that a repetition under the same
+    key finds this job). To find out first would take the database that is away.
+    """
+    metrics.synchronous_fallback()
+    return JsonReply(processed_shape(await service.synchronous.run(job_type, submission)))
 
 
 async def show(request: Request) -> Response:
-    """GET /{jobId}."""
+    """GET /{jobId}: at once, or with ``Prefer: wait`` once there is something new, or the end."""
     job_id = parse_job_id(request.path_params["job_id"])
     if job_id is None:
         return job_not_found()
-    job = await service_of(request).database.run(lambda connection: store.find(connection, job_id))
-    return job_not_found() if job is None else JsonReply(job_shape(job))
+    preferences = read_preferences(request)
+    job = await awaited_job(request, job_id, preferences) if preferences.wait_seconds else None
+    if job is None:
+        job = await service_of(request).database.run(lambda connection: store.find(connection, job_id))
+    return job_not_found() if job is None else job_reply(request, job, preferences)
 
 
 async def list_jobs(request: Request) -> Response:
@@ -62,7 +90,8 @@ async def list_jobs(request: Request) -> Response:
     )
     page = jobs[: asked.limit]
     next_cursor = Cursor.of(page[-1]).encode() if len(jobs) > asked.limit else None
-    return JsonReply({"jobs": [job_shape(job) for job in page], "count": len(page), "nextCursor": next_cursor})
+    body: shapes.JobPage = {"jobs": [job_shape(job) for job in page], "count": len(page), "nextCursor": next_cursor}
+    return JsonReply(body)
 
 
 async def stats(request: Request) -> Response:

@@ -1,6 +1,7 @@
 """The query of ``GET /api/verification-jobs``, checked, all faults at once. Pure but for the shapes of Starlette."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, TypeVar
@@ -10,11 +11,37 @@ from starlette.datastructures import QueryParams
 from iidq.errors import FieldFault, InvalidInput
 from iidq.queue.job import JobStatus, JobType
 from iidq.queue.paging import Cursor
-from iidq.web.submission import content_hash
+from iidq.web.submission import SCHEMAS, Schema, content_hash
 
 DEFAULT_LIMIT: Final = 50
 MAX_LIMIT: Final = 500
 MAX_OFFSET: Final = 2**31 - 1
+
+PARAMETERS: Final[Mapping[str, Schema]] = {
+    "status": {"enum": list(JobStatus), "description": "Jobs in this state only."},
+    "type": {"enum": list(JobType), "description": "Jobs of this type only."},
+    "contentHash": {**SCHEMAS["contentHash"], "description": "Jobs about this content only."},
+    "limit": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": MAX_LIMIT,
+        "default": DEFAULT_LIMIT,
+        "description": "Jobs on a page.",
+    },
+    "offset": {
+        "type": "integer",
+        "minimum": 0,
+        "maximum": MAX_OFFSET,
+        "default": 0,
+        "description": "Jobs to skip. Slow where it is large: prefer `cursor`, and give only one of them.",
+    },
+    "cursor": {
+        "type": "string",
+        "format": "cursor",
+        "description": "`nextCursor` of the page before.",
+    },
+}
+"""What :func:`read_listing` checks, told to clients; each may be given once, and empty is as good as absent."""
 
 _INTEGER = re.compile(r"[0-9]{1,10}")
 _Choice = TypeVar("_Choice", bound=StrEnum)

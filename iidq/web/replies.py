@@ -11,6 +11,7 @@ from starlette.responses import Response
 from iidq import logs
 from iidq.errors import IdempotencyConflict, InvalidInput, PermanentFault, TemporaryFault
 from iidq.redaction import redact_url
+from iidq.web import shapes
 from iidq.web.exchange import correlation_id
 from iidq.web.wire import JsonReply
 
@@ -24,19 +25,24 @@ ErrorHandler = Callable[[Request, Exception], Awaitable[Response]]
 
 def error_reply(request: Request, status: int, error: str, *, code: str | None = None, **headers: str) -> JsonReply:
     """The common form of an error. ``headers`` are named in Python's way: ``retry_after``."""
-    body = {"error": error, **({"code": code} if code else {}), "correlationId": correlation_id(request)}
+    known_as = correlation_id(request)
+    body: shapes.Error = {"error": error, "correlationId": known_as}
+    if code:
+        body = {"error": error, "code": code, "correlationId": known_as}
     return JsonReply(body, status, headers={name.replace("_", "-"): value for name, value in headers.items()})
 
 
 def job_not_found() -> JsonReply:
     """404 for anything that is no job's id."""
-    return JsonReply({"error": "Job not found"}, 404)
+    body: shapes.JobNotFound = {"error": "Job not found"}
+    return JsonReply(body, 404)
 
 
 async def _on_invalid_input(request: Request, error: Exception) -> Response:
     assert isinstance(error, InvalidInput)
-    errors = [{"field": fault.field, "message": fault.message} for fault in error.faults]
-    return JsonReply({"error": "Validation failed", "errors": errors}, 400)
+    errors: list[shapes.FieldError] = [{"field": fault.field, "message": fault.message} for fault in error.faults]
+    body: shapes.ValidationError = {"error": "Validation failed", "errors": errors}
+    return JsonReply(body, 400)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

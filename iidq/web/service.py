@@ -1,5 +1,7 @@
 """What the endpoints work with, opened once per process and kept on the app."""
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from starlette.applications import Starlette
@@ -7,7 +9,9 @@ from starlette.requests import Request
 
 from iidq.database import Database
 from iidq.queue.batching import Enqueuer
+from iidq.queue.watching import WatchHub
 from iidq.settings import Settings
+from iidq.web.queue_state import QueueState
 from iidq.web.submission import SubmissionRules
 from iidq.web.synchronous import SynchronousVerification
 
@@ -21,6 +25,12 @@ class Service:
     database: Database
     enqueuer: Enqueuer
     synchronous: SynchronousVerification
+    queue_state: QueueState
+    watching: WatchHub
+    stopping: asyncio.Event
+    """Set as soon as the process is asked to stop: whoever waits stops waiting."""
+    hashing: ThreadPoolExecutor
+    """Threads that hash uploads."""
 
 
 def service_of(request: Request) -> Service:

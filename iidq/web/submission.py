@@ -7,18 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from iidq import traces
 from iidq.errors import FetchRefused, FieldFault, InvalidInput
 from iidq.provenance.fetch_policy import FetchPolicy
 from iidq.provenance.rpc_permission import check_rpc_url
-from iidq.provenance.uri import parse_manifest_uri
+from iidq.provenance.uri import MAX_URI_CHARACTERS, parse_manifest_uri, parse_web_uri
 from iidq.queue.job import SHARED, IdempotencyKey, JobType, NewJob
 from iidq.redaction import redact_url
 from iidq.settings import Settings
-from iidq.web.uploads import Upload, file_name_fault
+from iidq.web.uploads import MAX_FILE_NAME_LENGTH, Upload, file_name_fault
 
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 _CONTENT_HASH = re.compile(r"0x[0-9a-fA-F]{64}")
 _POSITIVE = re.compile(r"[1-9][0-9]{0,15}")
+_TRUTH = re.compile(r"[Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee]")
 MAX_CHAIN_ID: Final = 2**53 - 1
 """The largest integer that JSON readers agree on."""
 
@@ -29,7 +31,68 @@ _EXPECTED: Final = {
     "chainId": f"expected an integer from 1 to {MAX_CHAIN_ID}",
     "rpcUrl": "expected a configured JSON-RPC endpoint, or no rpcUrl at all",
     "share": "expected true or false",
+    "callbackUrl": "expected http:// or https://",
 }
+
+Schema = Mapping[str, object]
+"""A JSON Schema."""
+
+SCHEMAS: Final[Mapping[str, Schema]] = {
+    "registryAddress": {
+        "type": "string",
+        "pattern": f"^{_ADDRESS.pattern}$",
+        "description": "The content registry's address.",
+    },
+    "manifestURI": {
+        "type": "string",
+        "format": "manifest-uri",
+        "maxLength": MAX_URI_CHARACTERS,
+        "description": "`ipfs://CID`, `ipfs://CID/path`, or the http(s) URL of a public host on the scheme's own port.",
+    },
+    "contentHash": {
+        "type": "string",
+        "pattern": f"^{_CONTENT_HASH.pattern}$",
+        "description": "SHA-256 of the file, instead of the file.",
+    },
+    "chainId": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": MAX_CHAIN_ID,
+        "description": "Which of the configured chains; without it the default one.",
+    },
+    "rpcUrl": {
+        "type": "string",
+        "format": "rpc-url",
+        "minLength": 1,
+        "description": "One of the endpoints that this service is configured with, or allows (`RPC_ALLOWED_URLS`).",
+    },
+    "fileName": {
+        "type": "string",
+        "format": "file-name",
+        "minLength": 1,
+        "maxLength": MAX_FILE_NAME_LENGTH,
+        "description": "What the file is called in a proof, where only its hash is sent.",
+    },
+    "share": {
+        "type": "boolean",
+        "default": False,
+        "description": "Whether an equal question that still waits or runs may be this one's answer, too.",
+    },
+    "callbackUrl": {
+        "type": "string",
+        "format": "callback-url",
+        "maxLength": MAX_URI_CHARACTERS,
+        "description": "Where the job's end is told, as a signed webhook: the http(s) URL of a public host on the "
+        "scheme's own port. Not beside `share`, and only where the service has a `WEBHOOK_SECRET`.",
+    },
+}
+"""What :class:`SubmissionRules` checks, told to clients; ``/api/docs.json`` is made of it."""
+
+TEXT_PATTERNS: Final = {"chainId": f"^{_POSITIVE.pattern}$", "share": f"^({_TRUTH.pattern})$"}
+"""Fields that are no text, but are also taken as text in JSON."""
+
+REQUIRED: Final = ("registryAddress", "manifestURI")
+"""Besides ``file`` or ``contentHash``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +106,7 @@ class Submission:
     chain_id: int | None
     file_name: str | None
     share: bool = False
+    callback_url: str | None = None
 
     def as_job(self, job_type: JobType, key: IdempotencyKey | None = None) -> NewJob:
         """The job that answers this request, known under ``key``, or under the question itself if it may be shared."""
@@ -58,6 +122,8 @@ class Submission:
             chain_id=self.chain_id,
             file_name=self.file_name,
             key=key,
+            trace_context=traces.current(),
+            callback_url=self.callback_url,
         )
 
     def fingerprint(self, job_type: JobType, *, with_file_name: bool = True) -> bytes:
@@ -70,6 +136,7 @@ class Submission:
             self.rpc_url,
             self.chain_id,
             *([self.file_name] if with_file_name else []),
+            *([] if self.callback_url is None else [self.callback_url]),
         ]
         return hashlib.sha256(json.dumps(fields).encode()).digest()
 
@@ -88,6 +155,7 @@ class SubmissionRules:
             "rpcUrl": self._stored_rpc_url,
             "fileName": _file_name,
             "share": _share,
+            "callbackUrl": self._callback_url,
         }
 
     def read(
@@ -106,17 +174,15 @@ class SubmissionRules:
                 except ValueError as error:
                     found.append(FieldFault(name, str(error)))
         named = {fault.field for fault in found} | values.keys()
-        found += [
-            FieldFault(name, f"is required; {_EXPECTED[name]}")
-            for name in ("registryAddress", "manifestURI")
-            if name not in named
-        ]
+        found += [FieldFault(name, f"is required; {_EXPECTED[name]}") for name in REQUIRED if name not in named]
         if upload is None and not named & {"file", "contentHash"}:
             found.append(FieldFault("file", "is required, or contentHash instead of it"))
         if upload is not None and values.get("contentHash", upload.content_hash) != upload.content_hash:
             found.append(
                 FieldFault("contentHash", "is not the SHA-256 of the file; expected no contentHash beside a file")
             )
+        if values.get("share") and "callbackUrl" in values:
+            found.append(FieldFault("callbackUrl", "cannot stand beside share, as the job may be another caller's"))
         if found:
             raise InvalidInput(found)
         return Submission(
@@ -127,6 +193,7 @@ class SubmissionRules:
             chain_id=_optional_integer(values.get("chainId")),
             file_name=upload.file_name if upload else _optional_text(values.get("fileName")),
             share=values.get("share") is True,
+            callback_url=_optional_text(values.get("callbackUrl")),
         )
 
     def _manifest_uri(self, value: object) -> str:
@@ -136,6 +203,15 @@ class SubmissionRules:
         except FetchRefused as refused:
             raise ValueError(refused.message) from None
         return text
+
+    def _callback_url(self, value: object) -> str:
+        text = _text(value, "callbackUrl")
+        if self._settings.webhook_secret is None:
+            raise ValueError("webhooks are off here, as WEBHOOK_SECRET is not set; expected no callbackUrl")
+        try:
+            return str(parse_web_uri(text, allow_private=self._fetch_policy))
+        except FetchRefused as refused:
+            raise ValueError(refused.message) from None
 
     def _stored_rpc_url(self, value: object) -> str:
         text = _text(value, "rpcUrl")
@@ -164,8 +240,9 @@ def _registry_address(value: object) -> str:
 
 
 def _chain_id(value: object) -> int:
-    # A form has only text; in JSON both 1 and "1" are meant as a number, but not true or 1.0.
-    text = str(value) if type(value) in (int, str) else ""
+    # A form has only text; in JSON 1, 1.0 and "1" are the same number (JSON Schema, section 6.1.1), but not true.
+    number = int(value) if isinstance(value, float) and value.is_integer() else value
+    text = str(number) if type(number) in (int, str) else ""
     if not _POSITIVE.fullmatch(text) or int(text) > MAX_CHAIN_ID:
         raise ValueError(_EXPECTED["chainId"])
     return int(text)
@@ -182,10 +259,10 @@ def _file_name(value: object) -> str:
 
 def _share(value: object) -> bool:
     # A form has only text.
-    text = str(value).lower() if isinstance(value, bool | str) else ""
-    if text not in ("true", "false"):
+    text = str(value) if isinstance(value, bool | str) else ""
+    if not _TRUTH.fullmatch(text):
         raise ValueError(_EXPECTED["share"])
-    return text == "true"
+    return text.lower() == "true"
 
 
 def _text(value: object, name: str) -> str:

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Final, Self
 
+from iidq import metrics
 from iidq.errors import AttemptTimedOut, TemporaryFault
 from iidq.queue.job import JobType
 from iidq.settings import Settings
@@ -40,15 +41,20 @@ class SynchronousVerification:
         deadline of an attempt (``JOB_TIMEOUT_SECONDS``) passes.
         """
         if self._running >= MAX_AT_ONCE:
+            metrics.synchronous_run("refused")
             raise TemporaryFault("Too many verifications are running; try again", code="service.busy")
         self._running += 1
+        completed = False
         try:
             async with asyncio.timeout(self._settings.job_timeout_seconds):
-                return await self._run(job_type, submission)
+                result = await self._run(job_type, submission)
+            completed = True
+            return result
         except TimeoutError:
             raise AttemptTimedOut("The verification took too long; try again") from None
         finally:
             self._running -= 1
+            metrics.synchronous_run("completed" if completed else "failed")
 
     async def _run(self, job_type: JobType, submission: Submission) -> dict[str, Any]:
         await self._open()

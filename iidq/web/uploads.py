@@ -10,7 +10,7 @@ faults, and only as far as :data:`MAX_OVERHEAD_BYTES`: nobody waits for a gigaby
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser
@@ -35,6 +35,16 @@ FieldChecks = Mapping[str, Callable[[str], object]]
 
 # It warns about every malformed body with bytes of it; the client is told, and the log stays the operator's.
 logging.getLogger("python_multipart").setLevel(logging.ERROR)
+
+
+class Digest(Protocol):
+    """What the file's bytes are fed to: :class:`ContentDigest`, or one that hashes elsewhere."""
+
+    def update(self, piece: memoryview, /) -> None:
+        """Take the next bytes, which will not change."""
+
+    def content_hash(self) -> str:
+        """``0x`` and 64 hex digits for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +77,24 @@ class _Part:
 class FormReader:
     """Push parser of one ``multipart/form-data`` body (RFC 7578); ``checks`` see each field as it ends.
 
-    Fields without a check are ignored.
+    Fields without a check are ignored. ``digest`` hashes the file; all it took must be hashed before ``finish``.
 
     ``feed`` and ``finish`` raise :class:`HTTPException` 400 for a malformed body, 413 past a limit of size, and
     :class:`InvalidInput` once waiting for further faults would cost too much.
     """
 
-    def __init__(self, content_type: HeaderValue, checks: FieldChecks, *, max_upload_bytes: int) -> None:
+    def __init__(
+        self, content_type: HeaderValue, checks: FieldChecks, *, max_upload_bytes: int, digest: Digest | None = None
+    ) -> None:
         boundary = content_type.parameters.get("boundary", "")
         if not 0 < len(boundary) <= MAX_BOUNDARY_LENGTH or not boundary.isascii():
             raise malformed(f"the Content-Type needs a boundary of 1 to {MAX_BOUNDARY_LENGTH} ASCII characters")
         self._checks = checks
         self._max_upload_bytes = max_upload_bytes
-        self._digest = ContentDigest()
+        self._digest: Digest = digest or ContentDigest()
         self._fields: dict[str, str] = {}
         self._seen: set[str] = set()
-        self._upload: Upload | None = None
+        self._uploaded: _Part | None = None
         self._faults: list[FieldFault] = []
         self._parts = 0
         self._part: _Part | None = None
@@ -127,7 +139,10 @@ class FormReader:
         """The form, once the whole body was fed."""
         if not self._ended:
             raise malformed("it ends before its closing boundary")
-        return Form(self._fields, self._upload, tuple(self._faults))
+        upload = None
+        if (part := self._uploaded) is not None:
+            upload = Upload(self._digest.content_hash(), part.size_bytes, part.file_name or None)
+        return Form(self._fields, upload, tuple(self._faults))
 
     def _on_part_begin(self) -> None:
         self._parts += 1
@@ -196,7 +211,7 @@ class FormReader:
         if part.is_upload:
             # A browser sends an empty name and no bytes where nothing was chosen.
             if part.file_name or part.size_bytes:
-                self._upload = Upload(self._digest.content_hash(), part.size_bytes, part.file_name or None)
+                self._uploaded = part
         elif part.name in self._checks:
             self._end_field(part)
 

@@ -1,14 +1,16 @@
 """The JSON that leaves: camelCase, times in ISO 8601 with milliseconds and ``Z``, null for what is unset. Pure."""
 
 import json
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from starlette.responses import Response
 
 from iidq.queue.job import Job, JobType, QueueCounts
 from iidq.redaction import redact_url
+from iidq.web import shapes
 
 JOBS_PATH = "/api/verification-jobs"
 
@@ -33,7 +35,7 @@ def poll_url(job_id: object) -> str:
     return f"{JOBS_PATH}/{job_id}"
 
 
-def accepted_shape(job_id: UUID, job_type: JobType) -> dict[str, Any]:
+def accepted_shape(job_id: UUID, job_type: JobType) -> shapes.Accepted:
     """The reply to a submission whose row is durable."""
     return {
         "mode": "async",
@@ -44,7 +46,23 @@ def accepted_shape(job_id: UUID, job_type: JobType) -> dict[str, Any]:
     }
 
 
-def job_shape(job: Job) -> dict[str, Any]:
+def processed_shape(result: dict[str, Any]) -> shapes.SyncResult:
+    """The reply to a submission that was processed at once, because the queue was not available."""
+    return {"mode": "sync", "result": result}
+
+
+def batch_shape(job_ids: Sequence[UUID]) -> shapes.AcceptedBatch:
+    """The reply to a batch whose rows are durable; ids and URLs in the order of its jobs."""
+    return {
+        "mode": "async",
+        "status": "queued",
+        "message": f"{len(job_ids)} {'job' if len(job_ids) == 1 else 'jobs'} queued successfully",
+        "jobIds": [str(job_id) for job_id in job_ids],
+        "pollUrls": [poll_url(job_id) for job_id in job_ids],
+    }
+
+
+def job_shape(job: Job) -> shapes.Job:
     """One job. Rows can come from SQL with any ``rpcUrl`` and error text, so both are redacted here again."""
     job_id = str(job.id)
     return {
@@ -60,8 +78,8 @@ def job_shape(job: Job) -> dict[str, Any]:
         "error": redact_url(job.error) if job.error else job.error,
         "retryCount": job.retry_count,
         "progress": job.progress,
-        "startedAt": _time(job.started_at),
-        "completedAt": _time(job.completed_at),
+        "startedAt": _time(job.started_at) if job.started_at else None,
+        "completedAt": _time(job.completed_at) if job.completed_at else None,
         "createdAt": _time(job.created_at),
         "updatedAt": _time(job.updated_at),
         "chainId": job.chain_id,
@@ -69,11 +87,12 @@ def job_shape(job: Job) -> dict[str, Any]:
         "attempt": job.attempt,
         "maxAttempts": job.max_attempts,
         "runAt": _time(job.run_at),
-        "errors": job.errors,
+        "errors": [_attempt_fault(told) for told in job.errors],
+        "callback": cast("shapes.Callback | None", job.callback),
     }
 
 
-def stats_shape(counts: QueueCounts | None) -> dict[str, Any]:
+def stats_shape(counts: QueueCounts | None) -> shapes.Stats:
     """The queue's counts; without a database (None) unavailable, and zeros."""
     return {
         "available": counts is not None,
@@ -90,7 +109,11 @@ def stats_shape(counts: QueueCounts | None) -> dict[str, Any]:
     }
 
 
-def _time(moment: datetime | None) -> str | None:
-    if moment is None:
-        return None
+def _attempt_fault(told: Mapping[str, Any]) -> shapes.AttemptFault:
+    # Written by the database, whose JSON has times with microseconds and an offset.
+    at = _time(datetime.fromisoformat(told["at"]))
+    return {"attempt": told["attempt"], "at": at, "error": redact_url(told["error"])}
+
+
+def _time(moment: datetime) -> str:
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"

@@ -37,7 +37,7 @@ def _by_httpx(words: list[str]) -> str:
     remaining = iter(words[1:])
     for word in remaining:
         match word:
-            case "-s" | "-sS" | "-i" | "-f":
+            case "-s" | "-sS" | "-i" | "-f" | "-N":
                 pass
             case "-X":
                 method = next(remaining)

@@ -12,7 +12,8 @@ LEASE_SECONDS = 30.0
 
 async def claim(connection: Connection, slots: int = 10, worker_id: str = WORKER) -> list[ClaimedJob]:
     """Claim with the usual lease."""
-    return await store.claim(connection, worker_id=worker_id, slots=slots, lease_seconds=LEASE_SECONDS)
+    taken = await store.claim(connection, worker_id=worker_id, slots=slots, lease_seconds=LEASE_SECONDS)
+    return taken.jobs
 
 
 async def claim_one(connection: Connection, worker_id: str = WORKER) -> ClaimedJob:

@@ -10,6 +10,7 @@ import pytest
 
 from iidq.database import open_database
 from iidq.queue import store
+from iidq.queue.claim_span import WHOLE
 from iidq.queue.job import JobType
 from iidq.queue.queries import QUERIES
 from iidq.settings import Settings
@@ -144,7 +145,7 @@ async def test_the_claim_walks_its_index_without_sorting(
         for mode in (b"force_custom_plan", b"force_generic_plan"):
             await connection.execute(b"SET plan_cache_mode = " + mode)
             for slots in (1, 50, 1000):
-                values = {"worker_id": WORKER, "slots": slots, "lease_seconds": LEASE_SECONDS}
+                values = {"worker_id": WORKER, "slots": slots, "lease_seconds": LEASE_SECONDS, "from_order": WHOLE}
                 cursor = await connection.execute(b"EXPLAIN (FORMAT JSON) " + QUERIES["claim"], values, prepare=True)
                 nodes = list(plan_nodes((await cursor.fetchall())[0][0][0]["Plan"]))
                 scans = [

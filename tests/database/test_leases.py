@@ -1,5 +1,6 @@
 """Leases and progress: kept by renewal, lost by silence, cheap to write."""
 
+import asyncio
 from typing import Any
 
 import psycopg
@@ -95,6 +96,29 @@ async def test_a_sweep_passes_over_rows_that_others_hold(
     await connection.commit()
     assert (await sweep(rival)).expired == []
     assert read(sql, job.id)["status"] == "processing"
+
+
+@pytest.mark.parametrize("first", ["progress", "priority"])
+async def test_a_renewal_waits_for_nobody(
+    connection: Any, rival: Any, sql: psycopg.Connection[Any], first: str
+) -> None:
+    """A row that is locked, for a moment or in a forgotten transaction, neither is lost nor costs others the lease."""
+    insert(sql, copies=3)
+    locked, free, _ = await claim(connection, 3)
+    sql.execute('UPDATE "VerificationJob" SET "leaseUntil" = now()')
+    await connection.set_autocommit(False)
+    if first == "priority":
+        await connection.execute('UPDATE "VerificationJob" SET priority = 1 WHERE id = %s', [locked.id])
+    else:
+        assert await report(connection, (fence(locked), 10)) == {fence(locked)}
+    async with asyncio.timeout(10):
+        assert await renew(rival, fence(locked), fence(free)) == {fence(locked), fence(free)}
+        # The sweeper passes the locked one over as well, and takes what nobody renewed.
+        assert len((await sweep(rival)).expired) == 1
+    await connection.commit()
+    assert read(sql, free.id)["leaseUntil"] > read(sql, locked.id)["leaseUntil"]
+    assert await renew(rival, fence(locked), fence(free)) == {fence(locked), fence(free)}
+    assert scalar(sql, 'SELECT count(*) FROM "VerificationJob" WHERE "leaseUntil" > now()') == 2
 
 
 async def test_renewals_and_progress_touch_no_index(connection: Any, sql: psycopg.Connection[Any]) -> None:

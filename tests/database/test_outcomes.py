@@ -194,7 +194,7 @@ async def _write(connection: Any, what: str, job: ClaimedJob) -> Any:
             return await finish(connection, Outcome.completed(job, OK))
 
 
-@pytest.mark.parametrize("second", ["renewal", "progress", "outcome"])
+@pytest.mark.parametrize("second", ["progress", "outcome"])
 @pytest.mark.parametrize("first", ["renewal", "progress", "priority"])
 async def test_writes_that_meet_on_a_row_both_count(
     connection: Any, rival: Any, sql: psycopg.Connection[Any], first: str, second: str

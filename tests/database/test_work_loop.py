@@ -326,8 +326,9 @@ async def test_a_cancelled_job_is_interrupted(database_url: str, sql: psycopg.Co
     """Cancelling a running job stops the work on it and keeps its outcome out of the row."""
     handler = Executions(waits=True)
     job_id = insert(sql)
-    async with working(database_url, handler):
-        await eventually(lambda: handler.running == 1)
+    # With such a lease no renewal comes by: it is the cancellation itself that is heard.
+    async with working(database_url, handler, job_lease_seconds=3600) as work:
+        await eventually(lambda: handler.running == 1 and work.loop.listener.listening)
         assert await store.cancel(connection, job_id) is True
         await eventually(lambda: handler.interrupted == [(job_id, 1)])
     row = read(sql, job_id)

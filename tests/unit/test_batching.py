@@ -34,8 +34,8 @@ class Store:
         return [f"{item}!" for item in items]
 
 
-def submit(commits: GroupCommit[str, str], *items: str) -> list[asyncio.Task[str]]:
-    return [asyncio.create_task(commits.submit(item)) for item in items]
+def submit(commits: GroupCommit[str, str], *items: str) -> list[asyncio.Future[str]]:
+    return [commits.submit(item) for item in items]
 
 
 async def test_items_during_a_flight_share_the_next_batch() -> None:

@@ -35,6 +35,11 @@ PURE = {
     "iidq.queue.job",
     "iidq.queue.outcome",
     "iidq.queue.paging",
+    "iidq.webhooks.delivery",
+    "iidq.webhooks.event",
+    "iidq.webhooks.judgement",
+    "iidq.webhooks.schedule",
+    "iidq.webhooks.signing",
 }
 HEAVY = ("web3", "eth_account", "eth_tester", "eth")
 """``eth`` is py-evm. Together they cost more than half a second."""
@@ -65,6 +70,11 @@ def inside(package: str, names: set[str]) -> set[str]:
         ("iidq.provenance", "iidq.queue"),
         ("iidq.provenance", "iidq.web"),
         ("iidq.provenance", "iidq.database"),
+        ("iidq.queue", "iidq.webhooks"),
+        ("iidq.provenance", "iidq.webhooks"),
+        ("iidq.webhooks", "iidq.web"),
+        ("iidq.webhooks", "iidq.worker"),
+        ("iidq.web", "iidq.webhooks"),
         ("iidq.web", "iidq.worker"),
         ("iidq.web", "iidq.queue.loop"),
         ("iidq.web", "iidq.embedded"),

@@ -68,7 +68,7 @@ def test_a_good_submission_becomes_a_job_without_credentials() -> None:
         ("chainId", "-1"),
         ("chainId", "1e3"),
         ("chainId", True),
-        ("chainId", 1.0),
+        ("chainId", 1.5),
         ("chainId", MAX_CHAIN_ID + 1),
         ("fileName", "../x"),
         ("fileName", ""),

@@ -10,7 +10,8 @@ import pytest
 from iidq.embedded.endpoint import serve_locally
 from iidq.settings import Settings
 from iidq.web.app import create_app
-from tests.web.serving import NO_DATABASE, ServeApi
+from iidq.web.http_protocol import bounded_http
+from tests.web.serving import NO_DATABASE, NO_LIMITS, ServeApi
 
 
 @pytest.fixture
@@ -19,11 +20,12 @@ def serve_api() -> ServeApi:
 
     @asynccontextmanager
     async def serve(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
-        defaults: dict[str, Any] = {"database_url": NO_DATABASE, "rpc_url": "http://rpc.invalid/"}
-        app = create_app(Settings(_env_file=None, **{**defaults, **settings}))
+        defaults: dict[str, Any] = {"database_url": NO_DATABASE, "rpc_url": "http://rpc.invalid/", **NO_LIMITS}
+        known = Settings(_env_file=None, **{**defaults, **settings})
+        app = create_app(known)
         async with (
             app.router.lifespan_context(app),
-            serve_locally(app) as url,
+            serve_locally(app, http=bounded_http(known)) as url,
             httpx.AsyncClient(base_url=url, timeout=30) as client,
         ):
             yield client

@@ -12,3 +12,6 @@ JOBS = "/api/verification-jobs"
 
 NO_DATABASE = "postgresql://iidq@127.0.0.1:9/none"
 """Nobody listens on the discard port: the connection is refused at once."""
+
+NO_LIMITS = {"rate_limit_submit_per_minute": 0, "rate_limit_read_per_minute": 0}
+"""All tests come from one address."""

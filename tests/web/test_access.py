@@ -15,6 +15,31 @@ async def test_without_a_scope_everyone_may_submit_and_read(serve_api: ServeApi)
         assert (await api.post(f"{JOBS}/verify", json={})).status_code == 400
 
 
+OPERATING = [
+    *(("POST", f"{JOBS}/{step}") for step in ("none/cancel", "none/retry", "pause", "resume", "batch")),
+    ("GET", "/metrics"),
+]
+
+
+@pytest.mark.parametrize("scope", ["operate", "all"])
+async def test_operating_needs_the_key(serve_api: ServeApi, database_url: str, scope: str) -> None:
+    """Whatever the scope: to change jobs, to submit many, to read metrics; the right key opens all of it."""
+    async with serve_api(database_url=database_url, api_key=KEY, api_key_scope=scope) as api:
+        for method, path in OPERATING:
+            for headers in ({}, {"x-api-key": "wrong"}):
+                reply = await api.request(method, path, headers=headers)
+                assert (reply.status_code, reply.json()) == (401, {"error": "Unauthorized"})
+                assert reply.headers["www-authenticate"] == "Bearer"
+            assert (await api.request(method, path, headers={b"x-api-key": KEY.encode()})).status_code != 401
+
+
+async def test_without_a_key_in_the_settings_nobody_is_asked(api: httpx.AsyncClient) -> None:
+    """Neither none nor any is wrong then."""
+    for method, path in OPERATING:
+        assert (await api.request(method, path)).status_code != 401
+        assert (await api.request(method, path, headers={"x-api-key": "any"})).status_code != 401
+
+
 async def test_scope_all_asks_for_the_key_everywhere_but_health(serve_api: ServeApi) -> None:
     """Also for routes that do not exist: without the key nobody learns which do."""
     async with serve_api(api_key=KEY, api_key_scope="all") as api:

@@ -75,11 +75,13 @@ async def test_an_unmigrated_database_is_no_database_until_it_is_migrated(
 async def test_half_of_the_migrations_are_not_enough(serve_api: ServeApi, database_url: str) -> None:
     """Ready means that everything this version needs is there, not only the table of jobs."""
     async with serve_api(database_url=database_url) as api:
-        assert (await api.get("/readyz")).json() == {"status": "ready", "database": "ok"}
+        ready = (await api.get("/readyz")).json()
+        assert (ready["status"], ready["database"], ready["circuit"]) == ("ready", "ok", "closed")
         async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
             await connection.execute("DROP TABLE idempotency_key")
         reply = await api.get("/readyz")
-        assert (reply.status_code, reply.json()) == (503, {"status": "unavailable", "database": "not migrated"})
+        unready = {"status": "unavailable", "database": "not migrated", "circuit": "closed"}
+        assert (reply.status_code, reply.json()) == (503, unready)
         assert int(reply.headers["retry-after"]) > 0
 
 

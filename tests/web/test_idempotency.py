@@ -117,6 +117,25 @@ async def test_those_who_ask_may_share_a_job(api: httpx.AsyncClient, database_ur
     assert later.json()["jobId"] not in {first.json()["jobId"], alone.json()["jobId"]}
 
 
+async def test_only_identical_questions_share(api: httpx.AsyncClient, database_url: str) -> None:
+    """Another content, manifest, registry, chain or kind of job is another question; another file name is none."""
+    asked: dict[str, Any] = {**QUESTION, "share": True}
+    others: list[dict[str, Any]] = [
+        {},
+        {"contentHash": "0x" + "1" * 64},
+        {"manifestURI": "https://example.org/other.json"},
+        {"registryAddress": "0x" + "12" * 20},
+        {"chainId": 5},
+    ]
+    replies = [await api.post(f"{JOBS}/verify", json=asked | other) for other in others]
+    replies.append(await api.post(f"{JOBS}/proof", json=asked))
+    assert {reply.status_code for reply in replies} == {200}
+    assert len({reply.json()["jobId"] for reply in replies}) == len(replies)
+    same = await api.post(f"{JOBS}/verify", json=asked | {"fileName": "b.jpg"})
+    assert same.json()["jobId"] == replies[0].json()["jobId"]
+    assert len(await rows(database_url)) == len(replies)
+
+
 async def test_share_is_true_or_false(api: httpx.AsyncClient) -> None:
     """Another value is 400 and names the field."""
     reply = await api.post(f"{JOBS}/verify", json={**QUESTION, "share": "maybe"})

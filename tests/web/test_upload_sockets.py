@@ -11,7 +11,7 @@ import httpx
 import psycopg
 import pytest
 
-from iidq.web import bodies, unread_bodies
+from iidq.web import unread_bodies
 from tests.web.serving import JOBS, ServeApi
 
 FIELDS = {
@@ -147,10 +147,9 @@ async def test_a_client_that_goes_away_leaves_nothing(
         assert await (await connection.execute('SELECT count(*) FROM "VerificationJob"')).fetchone() == (0,)
 
 
-async def test_a_silent_client_is_let_go(lonely_api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_silent_client_is_let_go(serve_api: ServeApi) -> None:
     """A body that stops coming is 408 after the idle time, and the connection closes."""
-    monkeypatch.setattr(bodies, "IDLE_SECONDS", 0.05)
-    async with connected(lonely_api) as (reader, writer):
+    async with serve_api(request_idle_seconds=0.05) as api, connected(api) as (reader, writer):
         writer.write(head(length=500_000) + FILE_START)
         status, headers, _ = await reply_of(reader)
         writer.close()

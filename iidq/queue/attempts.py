@@ -1,0 +1,274 @@
+"""The attempts under way in one worker, each from its claim to the moment its outcome is stored.
+
+start ──▶ handler, under a deadline ──▶ outcome ──▶ stored, many in one statement ──▶ settled
+             │
+             └─ lost or cancelled: interrupted, nothing is stored
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
+from uuid import UUID
+
+import psycopg
+
+from iidq import logs, metrics, traces
+from iidq.database import Database
+from iidq.errors import IidqError
+from iidq.queue import store
+from iidq.queue.backoff import RetryPolicy
+from iidq.queue.changes import ChangeAnnouncer
+from iidq.queue.execution import Handler, run_attempt, timed_out
+from iidq.queue.job import FINAL, ClaimedJob, JobStatus
+from iidq.queue.outcome import Outcome
+from iidq.queue.outcome_writer import OutcomeWriter
+from iidq.queue.store import Fence
+from iidq.settings import Settings
+
+_PROGRESS_INTERVAL_SECONDS = 0.25
+# After the drain's deadline: how long outcomes may still take to reach a database that is away.
+_LAST_WRITE_SECONDS = 5.0
+
+
+class _Deadline:
+    """When the attempts of one claim must have ended. One timer for all of them: one each cost 4 µs of 30 per job."""
+
+    __slots__ = ("_attempts", "_left", "_timer", "passed")
+
+    def __init__(self, attempts: list["_Attempt"], seconds: float) -> None:
+        self._attempts = attempts
+        self._left = len(attempts)
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._pass)
+        self.passed = False
+
+    def met(self) -> None:
+        """One of the attempts has ended."""
+        self._left -= 1
+        if not self._left:
+            self._timer.cancel()
+            self._attempts = []
+
+    def _pass(self) -> None:
+        self.passed = True
+        for attempt in self._attempts:
+            attempt.interrupt()
+
+
+class _Attempt:
+    __slots__ = (
+        "claimed_again",
+        "deadline",
+        "ended",
+        "job",
+        "lost",
+        "progress",
+        "seconds",
+        "settled",
+        "started",
+        "task",
+    )
+
+    def __init__(self, job: ClaimedJob) -> None:
+        self.job = job
+        self.task: asyncio.Task[Outcome | None] | None = None
+        self.deadline: _Deadline | None = None
+        self.started = perf_counter()
+        self.seconds = 0.0
+        self.progress = 0
+        self.ended = self.lost = False
+        # A crash of the database undid the claim, and this worker got the same attempt anew.
+        self.claimed_again: ClaimedJob | None = None
+        # For its trace: where traces are on, there once the outcome is stored.
+        self.settled: asyncio.Future[None] | None = None
+
+    def interrupt(self) -> None:
+        """Cancel the handler, unless it has ended."""
+        if self.task is not None and not self.ended:
+            self.task.cancel()
+
+
+class Attempts:
+    """Runs claimed jobs and stores how they end.
+
+    ``freed`` is called when a slot or the memory of an outcome has become free, ``retry_in`` with the seconds until a
+    job of ours is due again, ``callback_due`` when a job that names a callback has ended.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        handler: Handler,
+        worker_id: str,
+        *,
+        changes: ChangeAnnouncer,
+        freed: Callable[[], None],
+        retry_in: Callable[[float], None],
+        callback_due: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._handler = handler
+        self._worker_id = worker_id
+        self._changes = changes
+        self._freed = freed
+        self._retry_in = retry_in
+        self._callback_due = callback_due
+        self._policy = RetryPolicy(settings.retry_backoff_ms / 1000)
+        self._under_way: dict[Fence, _Attempt] = {}
+        self._progressed: dict[Fence, int] = {}
+        self._outcomes = OutcomeWriter(database, worker_id, self._settle)
+        self.executing = 0
+        """Handlers that run: slots in use."""
+
+    @property
+    def held(self) -> Mapping[Fence, object]:
+        """What this worker holds leases of; changes under whoever looks."""
+        return self._under_way
+
+    def start(self, jobs: Sequence[ClaimedJob]) -> None:
+        """Run the jobs of one claim."""
+        started = []
+        for job in jobs:
+            fence = (job.id, job.attempt)
+            before = self._under_way.get(fence)
+            if before is not None and not before.lost:
+                # The one that runs, or its outcome on the way, serves this claim, too.
+                before.claimed_again = job
+                continue
+            attempt = self._under_way[fence] = _Attempt(job)
+            attempt.task = asyncio.create_task(self._traced(attempt) if traces.on() else self._run(attempt))
+            started.append(attempt)
+        self.executing += len(started)
+        if started:
+            deadline = _Deadline(started, self._settings.job_timeout_seconds)
+            for attempt in started:
+                attempt.deadline = deadline
+
+    async def _run(self, attempt: _Attempt) -> Outcome | None:
+        job = attempt.job
+        fence = (job.id, job.attempt)
+
+        def progress(percent: int) -> None:
+            # 100 is the stored result's; a step out of range would spoil the report of all running jobs.
+            attempt.progress = max(attempt.progress, min(percent, 99))
+            self._progressed[fence] = attempt.progress
+
+        logs.attempt_started(job.id, job.attempt, job.type)
+        outcome: Outcome | None = None
+        try:
+            outcome = await run_attempt(job, self._handler, progress, policy=self._policy)
+        except asyncio.CancelledError:
+            if not attempt.lost:
+                passed = attempt.deadline is not None and attempt.deadline.passed
+                outcome = self._timed_out(job) if passed else Outcome.released(job)
+        finally:
+            attempt.ended = True
+            attempt.seconds = perf_counter() - attempt.started
+            self.executing -= 1
+            self._progressed.pop(fence, None)
+            if attempt.deadline is not None:
+                attempt.deadline.met()
+            if outcome is not None:
+                self._outcomes.put(outcome)
+            elif self._under_way.get(fence) is attempt:
+                del self._under_way[fence]
+            self._freed()
+        return outcome
+
+    def _timed_out(self, job: ClaimedJob) -> Outcome:
+        return timed_out(job, self._settings.job_timeout_seconds, self._policy)
+
+    async def _traced(self, attempt: _Attempt) -> Outcome | None:
+        job = attempt.job
+        attempt.settled = asyncio.get_running_loop().create_future()
+        with traces.attempt(job.trace_context, job.id, job.attempt, job.type) as span:
+            outcome = await self._run(attempt)
+            if outcome is not None:
+                with traces.span("store"):
+                    await attempt.settled
+                traces.attempt_ended(span, outcome.kind, outcome.failure)
+        return outcome
+
+    def _settle(self, outcomes: Sequence[Outcome], stored: set[Fence]) -> None:
+        for outcome in outcomes:
+            fence = (outcome.id, outcome.attempt)
+            attempt = self._under_way.pop(fence)
+            job = attempt.job
+            if attempt.settled is not None and not attempt.settled.done():
+                attempt.settled.set_result(None)
+            if fence in stored:
+                metrics.attempt_ended(outcome.kind, attempt.seconds)
+                logs.attempt_ended(job.id, job.attempt, outcome.status)
+                self._changes.changed(job.id)
+                if job.has_callback and outcome.status in FINAL:
+                    self._callback_due()
+                if outcome.status is JobStatus.QUEUED:
+                    self._retry_in(outcome.delay_seconds or 0.0)
+            else:
+                metrics.lease_lost(attempt.seconds)
+                logs.lease_lost(job.id, job.attempt)
+                if attempt.claimed_again is not None:
+                    self.start([attempt.claimed_again])
+        self._freed()
+
+    # Interrupting
+
+    def cancel(self, job_id: UUID) -> None:
+        """The job was cancelled: stop its attempt; its outcome would be dropped."""
+        for attempt in self._interrupt({fence for fence in self._under_way if fence[0] == job_id}):
+            logs.attempt_cancelled(attempt.job.id, attempt.job.attempt)
+            metrics.attempt_ended("cancelled", perf_counter() - attempt.started)
+
+    def lose(self, fences: set[Fence]) -> None:
+        """Their leases are gone: stop these attempts."""
+        for attempt in self._interrupt(fences):
+            logs.lease_lost(attempt.job.id, attempt.job.attempt)
+            metrics.lease_lost(perf_counter() - attempt.started)
+
+    def _interrupt(self, fences: set[Fence]) -> list[_Attempt]:
+        found = [self._under_way[fence] for fence in fences if fence in self._under_way]
+        interrupted = [attempt for attempt in found if not attempt.ended and not attempt.lost]
+        for attempt in interrupted:
+            attempt.lost = True
+            attempt.interrupt()
+        return interrupted
+
+    # Reporting
+
+    async def report_progress(self) -> None:
+        """Store how far the attempts are, now and then, until cancelled."""
+        while True:
+            await asyncio.sleep(_PROGRESS_INTERVAL_SECONDS)
+            if not self._progressed:
+                continue
+            progressed = list(self._progressed.items())
+            self._progressed.clear()
+            # Progress is for onlookers: what cannot be written now is overtaken by the next.
+            with contextlib.suppress(IidqError, psycopg.Error):
+                async with self._database.connection() as connection:
+                    stored = await store.report_progress(connection, progressed, worker_id=self._worker_id)
+                for job_id, _ in stored:
+                    self._changes.changed(job_id)
+
+    # Ending
+
+    async def drain(self, deadline_seconds: float, hurry: asyncio.Event) -> int:
+        """Let all of them end until the deadline or ``hurry``, then give the rest back; return how many that were."""
+        settling = asyncio.create_task(self._all_settled())
+        hurrying = asyncio.create_task(hurry.wait())
+        await asyncio.wait([settling, hurrying], timeout=deadline_seconds, return_when=asyncio.FIRST_COMPLETED)
+        hurrying.cancel()
+        given_back = [attempt for attempt in self._under_way.values() if not attempt.ended]
+        for attempt in given_back:
+            attempt.interrupt()
+        await asyncio.wait([settling], timeout=_LAST_WRITE_SECONDS)
+        settling.cancel()
+        self._outcomes.abandon()
+        return len(given_back)
+
+    async def _all_settled(self) -> None:
+        while tasks := [each.task for each in self._under_way.values() if each.task is not None and not each.ended]:
+            await asyncio.wait(tasks)
+        await self._outcomes.written()

@@ -1,0 +1,117 @@
+"""Whether Postgres is there: one background probe per API process decides for all its requests.
+
+The probe keeps a connection of its own and asks the cheapest of questions on it. Postgres counts as lost when the
+standing connection breaks or falls silent and a new one cannot be had either; then the circuit opens
+(:meth:`Database.lose`) and no request waits for a time-out any more. It closes when a new connection answers.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from time import monotonic
+from typing import Final
+
+import psycopg
+
+from iidq import logs
+from iidq.database import Connection, Database, answered_within, connect_arguments
+from iidq.queue import store
+from iidq.settings import Settings
+
+PROBE_INTERVAL_SECONDS: Final = 0.4
+PROBE_ANSWER_SECONDS: Final = 0.7
+"""A standing connection that is silent for longer is given up."""
+RECONNECT_SECONDS: Final = 0.7
+"""The second chance: a new connection, and its answer. The three together keep below the 2 s to notice a loss."""
+CONNECT_SECONDS: Final = 2
+"""Per host, while nothing stands. With the interval it keeps below the 5 s to notice the return."""
+CONNECT_ALL_HOSTS_SECONDS: Final = 20.0
+"""However many hosts the URL names, or its name has."""
+
+
+class Availability:
+    """The probe of one process. It makes ``database`` refuse callers, or serve them again."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._database = database
+        self._url = settings.database_url or ""
+        self._sync_fallback = settings.sync_fallback == "on"
+        self._connection: Connection | None = None
+        self._lost_at = 0.0
+
+    async def watch(self) -> None:
+        """Probe until cancelled; at once when a caller met a broken connection."""
+        try:
+            while True:
+                try:
+                    await self._look()
+                except Exception as error:
+                    # Nobody else would close an open circuit: whatever this was, the next look may do better.
+                    logs.database_lost("availability", error, PROBE_INTERVAL_SECONDS)
+                # Cleared after the look: what broke before it was seen by it.
+                self._database.suspected.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(PROBE_INTERVAL_SECONDS):
+                        await self._database.suspected.wait()
+        finally:
+            await self._hang_up()
+
+    async def _look(self) -> None:
+        if await self._stands():
+            return
+        # Only the loss of a connection that stood has to be noticed soon; a first one may take its time.
+        stood = self._connection is not None
+        await self._hang_up()
+        there = await self._connect(RECONNECT_SECONDS if stood else CONNECT_ALL_HOSTS_SECONDS)
+        if not there and not self._database.away:
+            self._lost_at = monotonic()
+            logs.circuit_opened(self._sync_fallback)
+            await self._database.lose()
+        elif there and self._database.away:
+            logs.circuit_closed(monotonic() - self._lost_at)
+            self._database.regain()
+        elif there and stood:
+            # The line was dead and the server is not: statements on other such lines would wait for nothing.
+            await self._database.reconnect()
+
+    async def _stands(self) -> bool:
+        if self._connection is None:
+            return False
+        try:
+            with answered_within(self._connection, PROBE_ANSWER_SECONDS):
+                return not await store.is_read_only(self._connection)
+        except psycopg.Error:
+            return False
+
+    async def _connect(self, patience_seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(patience_seconds):
+                connection: Connection = await psycopg.AsyncConnection.connect(
+                    self._url,
+                    # A pooler's server connections are everybody's.
+                    prepare_threshold=None,
+                    **{**connect_arguments(), "connect_timeout": CONNECT_SECONDS},
+                )
+        except (psycopg.Error, OSError, TimeoutError):
+            return False
+        self._connection = connection
+        if await self._stands():
+            return True
+        await self._hang_up()
+        return False
+
+    async def _hang_up(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+
+@contextlib.asynccontextmanager
+async def watched(settings: Settings, database: Database) -> AsyncIterator[None]:
+    """Watch Postgres for as long as the block lasts."""
+    watching = asyncio.create_task(Availability(settings, database).watch(), name="database availability")
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)

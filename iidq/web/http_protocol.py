@@ -1,0 +1,256 @@
+"""The server's side of an HTTP/1.1 connection: uvicorn's, with the bounds that it lacks and bodies that pass uncopied.
+
+Bounds, each with its refusal: a request's head (its line and headers) in bytes (414, 431), in headers (431) and in
+time (408); what a chunked body may spend on framing (400). A refusal is JSON, as every other reply, and the
+connection lingers after it (RFC 9112, section 9.6), so that a client that still sends can read it.
+
+A body of declared length needs no parser: it is so many bytes. Once its head is read, what the transport has read goes
+to the app as it is. uvicorn's way through llhttp copies every byte three times more.
+"""
+
+import asyncio
+import json
+from functools import partial
+from typing import Any, Final
+from uuid import uuid4
+
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from iidq import logs
+from iidq.settings import Settings
+from iidq.web.unread_bodies import LINGER_BYTES, LINGER_SECONDS
+
+MAX_HEAD_BYTES: Final = 64 * 1024
+MAX_HEADERS: Final = 100
+MAX_FRAMING_PER_BYTE: Final = 8
+"""A chunk of one byte is framed by five; extensions and trailers (RFC 9112, section 7.1) beyond this are an attack."""
+
+
+class _Refusal(Exception):
+    def __init__(self, status: int, error: str) -> None:
+        super().__init__(error)
+        self.status = status
+        self.error = error
+
+
+def bounded_http(settings: Settings) -> Any:
+    """What ``uvicorn.Config(http=…)`` takes, which by its types is a class."""
+    return partial(BoundedHttp, head_seconds=settings.request_idle_seconds)
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """One connection; ``head_seconds`` is the time that a request's head has, the first one's from the connect on."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        head_seconds: float,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._head_seconds = head_seconds
+        self._timer: asyncio.TimerHandle | None = None
+        self._in_head = False
+        self._in_body = False
+        self._head_bytes = 0
+        self._body_bytes = 0
+        self._framing_bytes = 0
+        # Of a body of declared length, from the end of the first read on.
+        self._missing_bytes = 0
+        self._deaf = False
+        self._dropped_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client has connected; from now on its request's head has a deadline."""
+        super().connection_made(transport)
+        self._timer = self.loop.call_later(self._head_seconds, self._on_late_head)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Whoever closed it: nothing of ours outlives it."""
+        self._stop_timer()
+        # uvicorn forgets its own where the connection was reset, and the timer keeps all of it in memory.
+        self._unset_keepalive_if_required()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the transport: of a body of known length, or for the parser."""
+        if self._missing_bytes:
+            self._pass_on(data)
+        elif self._deaf:
+            self._drop(data)
+        else:
+            self._parse(data)
+
+    def _pass_on(self, data: bytes) -> None:
+        piece = data if len(data) <= self._missing_bytes else data[: self._missing_bytes]
+        self._missing_bytes -= len(piece)
+        cycle = self.cycle
+        if not cycle.response_complete:
+            # An empty body is replaced, not appended to: then ``receive`` hands out this very object.
+            cycle.body = cycle.body + piece if cycle.body else piece  # type: ignore[assignment]
+            if not self._missing_bytes:
+                cycle.more_body = False
+            elif len(cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+            cycle.message_event.set()
+        if not self._missing_bytes:
+            self._in_body = False
+            if len(piece) < len(data):
+                self._parse(data[len(piece) :])
+
+    def _parse(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        was_in_body, body_bytes = self._in_body, self._body_bytes
+        if not was_in_body:
+            self._head_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            # The request that asked for it is served as if it had not (RFC 9110, section 7.8); what follows is HTTP.
+            self.parser = self._new_parser()
+            if rest := data[upgrade.args[0] :]:
+                self._parse(rest)
+            return
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            refusal = cause if isinstance(cause, _Refusal) else _Refusal(400, "Bad Request: this is not HTTP/1.1")
+            self._refuse(refusal)
+            return
+        if self._in_body:
+            if was_in_body:
+                self._check_framing(len(data) - (self._body_bytes - body_bytes))
+            else:
+                self._leave_parser()
+        elif self._in_head or self.cycle is None or self.cycle.response_complete:
+            self._check_head()
+
+    def _leave_parser(self) -> None:
+        declared = None
+        for name, value in self.headers:
+            if name == b"transfer-encoding":
+                return
+            if name == b"content-length":
+                declared = int(value)
+        if declared is not None:
+            self._missing_bytes = declared - self._body_bytes
+            self.parser = self._new_parser()
+
+    def _new_parser(self) -> httptools.HttpRequestParser:
+        parser = httptools.HttpRequestParser(self)
+        # As uvicorn has it: data after ``Connection: close`` must not spoil the reply that is still to come.
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return parser
+
+    def _check_head(self) -> None:
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse(self._head_too_large())
+        elif self._timer is None:
+            self._timer = self.loop.call_later(self._head_seconds, self._on_late_head)
+
+    def _head_too_large(self) -> _Refusal:
+        if not self.headers:
+            return _Refusal(414, f"URI Too Long: a request's line and headers may have {MAX_HEAD_BYTES} bytes")
+        return _Refusal(
+            431, f"Request Header Fields Too Large: they may have {MAX_HEAD_BYTES} bytes and be {MAX_HEADERS}"
+        )
+
+    def _check_framing(self, framing_bytes: int) -> None:
+        self._framing_bytes += framing_bytes
+        if self._framing_bytes > MAX_HEAD_BYTES + MAX_FRAMING_PER_BYTE * self._body_bytes:
+            self._refuse(_Refusal(400, "Bad Request: the chunks' extensions or trailers are too long"))
+
+    # Callbacks of the parser
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header, or a trailer, which nobody here wants."""
+        if not self._in_body:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is whole: the request starts."""
+        # Counting exactly is for the few whose bytes, with whatever came along, are more than allowed.
+        too_long = self._head_bytes > MAX_HEAD_BYTES and self._exact_head_bytes() > MAX_HEAD_BYTES
+        if too_long or len(self.headers) > MAX_HEADERS:
+            raise self._head_too_large()
+        self._in_head, self._in_body = False, True
+        self._head_bytes = self._body_bytes = self._framing_bytes = 0
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Bytes of a chunked body, or of one that came together with its head."""
+        self._body_bytes += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        self._in_body = False
+        super().on_message_complete()
+
+    def _exact_head_bytes(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    # The end of a connection
+
+    def _on_late_head(self) -> None:
+        self._timer = None
+        cycle = self.cycle
+        if self._in_head:
+            self._refuse(_Refusal(408, f"Request Timeout: the headers must come within {self._head_seconds:g} s"))
+        elif cycle is None or cycle.response_complete:
+            self.transport.close()
+
+    def _refuse(self, refusal: _Refusal) -> None:
+        self._stop_timer()
+        self._deaf = True
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            if not self._in_body:
+                # What is refused came after a good request, whose reply is still to come, and is the last.
+                cycle.keep_alive = False
+                return
+            if cycle.response_started:
+                self.transport.close()
+                return
+            cycle.disconnected = True
+            cycle.message_event.set()
+        correlation_id = uuid4().hex
+        logs.request_refused(correlation_id, refusal.status, refusal.error)
+        self.transport.write(self._reply(refusal, correlation_id))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.flow.resume_reading()
+        self._timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+    def _reply(self, refusal: _Refusal, correlation_id: str) -> bytes:
+        body = json.dumps({"error": refusal.error, "correlationId": correlation_id}, separators=(",", ":")).encode()
+        headers = [
+            *self.server_state.default_headers,
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"x-correlation-id", correlation_id.encode()),
+            (b"connection", b"close"),
+        ]
+        return STATUS_LINE[refusal.status] + b"".join(b"%b: %b\r\n" % header for header in headers) + b"\r\n" + body
+
+    def _drop(self, data: bytes) -> None:
+        self._dropped_bytes += len(data)
+        if self._dropped_bytes > LINGER_BYTES:
+            self.transport.abort()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,168 @@
+"""The operations for operators: steering, probes, metrics, and the document itself."""
+
+from typing import Final
+
+from iidq import __version__
+from iidq.web.control import MAX_REASON_LENGTH
+from iidq.web.openapi.examples import CANCELLED, QUEUED, error, named
+from iidq.web.openapi.operation import JOB_ID, Operation
+from iidq.web.openapi.responses import JSON, Json, reply, text_reply
+from iidq.web.wire import JOBS_PATH
+
+_READY: Final[Json] = {
+    "status": "ready",
+    "database": "ok",
+    "circuit": "closed",
+    "queue": {"workers": 2, "listeningWorkers": 2, "paused": False},
+}
+_PAUSE: Final[Json] = {
+    "type": "object",
+    "properties": {
+        "reason": {"type": ["string", "null"], "maxLength": MAX_REASON_LENGTH, "description": "For people."}
+    },
+}
+
+
+def _steer(step: str, id_: str, summary: str, description: str, after: Json, refusal: str) -> Operation:
+    return Operation(
+        "post",
+        f"{JOBS_PATH}/{{jobId}}/{step}",
+        id_,
+        "Steer",
+        summary,
+        description,
+        {
+            200: reply("The job as it is now.", "Job", job=after),
+            404: "JobNotFound",
+            409: reply("The job is in another state.", "Error", refused=error(refusal)),
+            503: "Unavailable",
+        },
+        (JOB_ID,),
+        needs_key=True,
+    )
+
+
+OPERATING: Final = (
+    _steer(
+        "cancel",
+        "cancelJob",
+        "Cancel a job",
+        "Ends a job that waits or runs; a running attempt is interrupted within a second.",
+        CANCELLED,
+        "A completed job cannot be cancelled; only a queued or processing one can",
+    ),
+    _steer(
+        "retry",
+        "retryJob",
+        "Retry a job",
+        "Puts a job that has ended back in line, as new.",
+        QUEUED,
+        "A queued job cannot be retried; only one that has ended can",
+    ),
+    Operation(
+        "post",
+        f"{JOBS_PATH}/pause",
+        "pauseQueue",
+        "Steer",
+        "Pause the queue",
+        "No job is claimed until the queue is resumed; running ones go on.",
+        {
+            200: reply("Paused.", "QueueControl", paused={"paused": True, "reason": "maintenance"}),
+            400: "BadRequest",
+            408: "RequestTimeout",
+            413: "TooLarge",
+            503: "Unavailable",
+        },
+        body={"content": {JSON: {"schema": _PAUSE, "examples": named(why={"reason": "maintenance"})}}},
+        needs_key=True,
+    ),
+    Operation(
+        "post",
+        f"{JOBS_PATH}/resume",
+        "resumeQueue",
+        "Steer",
+        "Resume the queue",
+        "Claims go on.",
+        {200: reply("Resumed.", "QueueControl", resumed={"paused": False, "reason": None}), 503: "Unavailable"},
+        needs_key=True,
+    ),
+    Operation(
+        "get",
+        "/livez",
+        "getLiveness",
+        "Operate",
+        "Is the process alive?",
+        "Says nothing about what it depends on.",
+        {200: reply("It is.", "Liveness", alive={"status": "ok"})},
+    ),
+    Operation(
+        "get",
+        "/readyz",
+        "getReadiness",
+        "Operate",
+        "Should requests be sent here?",
+        "Not while the database is away or not migrated, nor while the process stops.",
+        {
+            200: reply("Yes.", "Readiness", ready=_READY),
+            503: reply(
+                "No.",
+                "Readiness",
+                "Retry-After",
+                unavailable={"status": "unavailable", "database": "unavailable", "circuit": "open"},
+            ),
+        },
+    ),
+    Operation(
+        "get",
+        "/api/health",
+        "getHealth",
+        "Operate",
+        "How is the service?",
+        "Always 200 while the process serves.",
+        {
+            200: reply(
+                "How it is.",
+                "Health",
+                ok={"status": "ok", "database": "ok", "version": __version__},
+                degraded={"status": "degraded", "database": "unavailable", "version": __version__},
+            )
+        },
+    ),
+    Operation(
+        "get",
+        "/metrics",
+        "getMetrics",
+        "Operate",
+        "Metrics",
+        "For Prometheus, in its text form or, if `Accept` asks for it, OpenMetrics.",
+        {200: text_reply("The metrics.", "text/plain", "iidq_database_up 1.0\n")},
+        needs_key=True,
+    ),
+    Operation(
+        "get",
+        "/api/docs.json",
+        "getDocument",
+        "Documentation",
+        "This document",
+        "OpenAPI 3.1, made from what validates.",
+        {200: reply("The document.", {"type": "object"}, document={"openapi": "3.1.1"})},
+    ),
+    Operation(
+        "get",
+        "/api/docs",
+        "getDocumentation",
+        "Documentation",
+        "This document, as a page",
+        "Works offline and without scripts.",
+        {200: text_reply("The page.", "text/html", "<!doctype html>…")},
+    ),
+    Operation(
+        "get",
+        "/api/docs/style.css",
+        "getDocumentationStyle",
+        "Documentation",
+        "The page's style sheet",
+        "Dark or light, as the browser prefers.",
+        {200: text_reply("The style sheet.", "text/css", "body { … }")},
+    ),
+)

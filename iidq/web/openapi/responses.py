@@ -1,0 +1,165 @@
+"""The replies that many operations share, as ``#/components/responses``; above all the errors."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from iidq.web.openapi.examples import REAL, error, named
+from iidq.web.openapi.schemas import ref
+
+Json = dict[str, Any]
+
+JSON: Final = "application/json"
+
+_SECONDS: Final[Json] = {"type": "integer", "minimum": 0}
+
+HEADERS: Final[dict[str, Json]] = {
+    "X-Correlation-ID": {
+        "description": "The request's id: the one that was sent, if it was plain, else a new one.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+    },
+    "Retry-After": {"description": "Seconds.", "required": True, "schema": _SECONDS},
+    "Location": {"description": "The job.", "required": True, "schema": {"type": "string", "format": "uri-reference"}},
+    "ETag": {
+        "description": "For `If-None-Match`.",
+        "required": True,
+        "schema": {"type": "string", "pattern": '^"[^"]+"$'},
+    },
+    "Preference-Applied": {
+        "description": "What of `Prefer` was honoured.",
+        "required": True,
+        "schema": {"type": "string"},
+        "example": "wait=10",
+    },
+    "WWW-Authenticate": {"required": True, "schema": {"const": "Bearer"}},
+    "RateLimit": {
+        "description": "What the client may still do (draft-ietf-httpapi-ratelimit-headers): `r` more in `t` seconds.",
+        "schema": {"type": "string", "pattern": '^"(submit|read)";r=[0-9]+;t=[0-9]+$'},
+        "example": '"submit";r=99;t=60',
+    },
+    "RateLimit-Policy": {
+        "description": "The limit: `q` requests in `w` seconds.",
+        "schema": {"type": "string", "pattern": '^"(submit|read)";q=[0-9]+;w=[0-9]+$'},
+        "example": '"submit";q=100;w=60',
+    },
+    "RateLimit-Limit": {"description": "The limit, as in draft 06.", "schema": _SECONDS},
+    "RateLimit-Remaining": {"schema": _SECONDS},
+    "RateLimit-Reset": {"description": "Seconds.", "schema": _SECONDS},
+}
+RATE_LIMIT_HEADERS: Final = tuple(name for name in HEADERS if name.startswith("RateLimit"))
+
+
+def header(name: str) -> Json:
+    """A reference to one of the document's headers."""
+    return {"$ref": f"#/components/headers/{name}"}
+
+
+def response(name: str) -> Json:
+    """A reference to one of the document's replies."""
+    return {"$ref": f"#/components/responses/{name}"}
+
+
+def reply(
+    description: str, schema: str | Json, *headers: str, optional_headers: Sequence[str] = (), **examples: Any
+) -> Json:
+    """A reply in JSON with these headers, and examples by their names."""
+    shape = ref(schema) if isinstance(schema, str) else schema
+    always = {name: header(name) for name in ("X-Correlation-ID", *headers)}
+    sometimes = {name: {**HEADERS[name], "required": False} for name in optional_headers}
+    return {
+        "description": description,
+        "headers": always | sometimes,
+        "content": {JSON: {"schema": shape, "examples": named(**examples)}},
+    }
+
+
+def text_reply(description: str, media_type: str, example: str) -> Json:
+    """A reply that is not JSON."""
+    content = {media_type: {"schema": {"type": "string"}, "example": example}}
+    return {"description": description, "headers": {"X-Correlation-ID": header("X-Correlation-ID")}, "content": content}
+
+
+_BAD_INPUT: Final[Json] = {"anyOf": [ref("ValidationError"), ref("Error")]}
+
+_NO_MANIFEST: Final[Json] = error("example.org has no such manifest (404)", "manifest.not_found")
+
+_KEY_CONFLICT: Final[Json] = error(
+    "this Idempotency-Key was used for another request; expected a new key", "idempotency.conflict"
+)
+
+RESPONSES: Final[dict[str, Json]] = {
+    "ValidationFailed": reply(
+        "Every fault of the input at once.",
+        "ValidationError",
+        validation=REAL["validation"],
+    ),
+    "BadRequest": reply(
+        "Every fault of the fields at once; or a body that is not what its Content-Type says.",
+        _BAD_INPUT,
+        validation=REAL["validation"],
+        malformed=error("Malformed request body: it ends before its closing boundary"),
+    ),
+    "Unauthorized": reply(
+        "The API key is missing or wrong.", "Unauthorized", "WWW-Authenticate", unauthorized={"error": "Unauthorized"}
+    ),
+    "JobNotFound": reply("No job has this id.", "JobNotFound", unknown={"error": "Job not found"}),
+    "RequestTimeout": reply(
+        "The client sent nothing for too long.",
+        "Error",
+        idle=error("Request Timeout: no byte of the body came for 30 s"),
+    ),
+    "TooLarge": reply(
+        "The file or the body is too large.",
+        "Error",
+        file=error("Payload Too Large: the file may have 1073741824 bytes"),
+    ),
+    "UriTooLong": reply(
+        "Path and query are too long.",
+        "Error",
+        long=error("URI Too Long: expected at most 8192 bytes of path and query"),
+    ),
+    "UnsupportedMediaType": reply(
+        "Neither a form nor JSON, or compressed.",
+        "Error",
+        text=error("Unsupported Media Type: expected multipart/form-data or application/json"),
+    ),
+    "IdempotencyConflict": reply("The `Idempotency-Key` stands for another request.", "Error", conflict=_KEY_CONFLICT),
+    "Unprocessable": reply(
+        "The `Idempotency-Key` stands for another request; or, with the database away, as for the synchronous calls.",
+        "Error",
+        conflict=_KEY_CONFLICT,
+        manifest=_NO_MANIFEST,
+    ),
+    "PermanentFault": reply(
+        "The inputs can never be verified: trying again cannot help.",
+        "Error",
+        manifest=_NO_MANIFEST,
+        registry=error("the registry address holds no code on chain 1", "registry.no_code"),
+    ),
+    "TooManyRequests": reply(
+        "The client's limit is used up.",
+        "TooManyRequests",
+        "Retry-After",
+        *RATE_LIMIT_HEADERS,
+        limited={
+            "error": "Too Many Requests",
+            "message": "Rate limit exceeded: at most 100 submissions per minute. Please try again later.",
+            "retryAfter": 10,
+        },
+    ),
+    "HeadersTooLarge": reply(
+        "Too many headers.",
+        "Error",
+        many=error("Request Header Fields Too Large: expected at most 100 headers"),
+    ),
+    "InternalError": reply(
+        "A fault of the service; its log has the correlation id.", "Error", internal=error("Internal Server Error")
+    ),
+    "Unavailable": reply(
+        "The database, a gateway or an RPC endpoint is away, or all places are taken: come back.",
+        "Error",
+        "Retry-After",
+        database=error("the database cannot be reached", "database.unavailable"),
+        endpoint=error("rpc.example.org did not answer", "rpc.unavailable"),
+    ),
+}

@@ -1,0 +1,240 @@
+"""The JSON of each reply: names, types and meaning. Pure.
+
+mypy holds the functions that build replies against these types, and ``/api/docs.json`` is made from them
+(:mod:`iidq.web.openapi.schemas`): a member that is built but not described, or the reverse, fails the type check.
+"""
+
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import Field, WithJsonSchema
+
+# pydantic reads the standard library's from Python 3.12 on.
+from typing_extensions import TypedDict
+
+from iidq.queue.job import JobStatus, JobType
+
+TIME_PATTERN = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$"
+
+Time = Annotated[str, Field(pattern=TIME_PATTERN, examples=["2026-11-24T00:50:26.013Z"])]
+"""ISO 8601 in UTC, with milliseconds."""
+
+JobId = Annotated[
+    str,
+    Field(
+        pattern="^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$",
+        description="A UUID of version 7, which nobody can guess.",
+        examples=["01a20ab7-d307-702e-8fe6-dfee29bc1bf7"],
+    ),
+]
+ContentHash = Annotated[str, Field(pattern="^0x[0-9a-f]{64}$", description="SHA-256 of the file, in lower case.")]
+Count = Annotated[int, Field(ge=0)]
+Result = Annotated[
+    dict[str, Any],
+    WithJsonSchema(
+        {
+            "description": "Set once the job is `completed`. What came from another system may be shaped otherwise.",
+            "anyOf": [
+                {"$ref": "#/components/schemas/VerifyResult"},
+                {"$ref": "#/components/schemas/Proof"},
+                {"title": "Other result", "type": "object"},
+            ],
+        }
+    ),
+]
+
+
+class Accepted(TypedDict):
+    """A submission that is a job now: its row is durable."""
+
+    mode: Literal["async"]
+    jobId: JobId
+    status: Literal["queued"]
+    message: str
+    pollUrl: Annotated[str, Field(description="Where the job can be read; also the header `Location`.")]
+
+
+class AcceptedBatch(TypedDict):
+    """Submissions that are jobs now: all of their rows are durable. Ids and URLs are in the order of the batch."""
+
+    mode: Literal["async"]
+    status: Literal["queued"]
+    message: str
+    jobIds: list[JobId]
+    pollUrls: list[str]
+
+
+class AttemptFault(TypedDict):
+    """Why one attempt failed."""
+
+    attempt: Annotated[int, Field(ge=0)]
+    at: Time
+    error: Annotated[str, Field(description="`code: message`.")]
+
+
+class Callback(TypedDict):
+    """How far the delivery of a job's end to its `callbackUrl` has come."""
+
+    url: Annotated[str, Field(description="The `callbackUrl`, without its query.")]
+    state: Annotated[
+        Literal["waiting", "pending", "delivered", "gave_up"],
+        Field(description="`waiting` until the job ends, `pending` until the receiver has taken it."),
+    ]
+    attempts: Annotated[Count, Field(description="Begun so far, for this end of the job.")]
+    nextAt: Annotated[Time | None, Field(description="Of the next attempt, while `pending`.")]
+    lastStatus: Annotated[int | None, Field(description="HTTP status of the receiver's last answer.")]
+    lastError: Annotated[str | None, Field(description="Why the last attempt failed: `code: message`.")]
+    deliveredAt: Time | None
+
+
+class Job(TypedDict):
+    """One job. Unset values are null."""
+
+    id: JobId
+    jobId: Annotated[JobId, Field(description="The same as `id`.")]
+    type: JobType
+    contentHash: ContentHash
+    manifestUri: str
+    registryAddress: Annotated[str, Field(pattern="^0x[0-9a-fA-F]{40}$")]
+    rpcUrl: Annotated[str | None, Field(description="Without its credentials.")]
+    status: JobStatus
+    result: Result | None
+    error: Annotated[str | None, Field(description="Why the job failed: `code: message`. Null unless it `failed`.")]
+    retryCount: Annotated[Count, Field(description="Failures so far that were followed by another attempt.")]
+    progress: Annotated[
+        int, Field(ge=0, le=100, description="10 hash known, 30 manifest, 50 signer, 70 registry, 100.")
+    ]
+    startedAt: Time | None
+    completedAt: Annotated[Time | None, Field(description="When it ended, in whichever way.")]
+    createdAt: Time
+    updatedAt: Time
+    chainId: int | None
+    fileName: str | None
+    attempt: Annotated[Count, Field(description="Attempts begun.")]
+    maxAttempts: Annotated[Count, Field(description="`MAX_RETRY_ATTEMPTS` when the job was made.")]
+    runAt: Annotated[Time, Field(description="No attempt begins before.")]
+    errors: Annotated[list[AttemptFault], Field(description="The last failed attempts, at most 20, oldest first.")]
+    callback: Annotated[Callback | None, Field(description="Null where the submission named no `callbackUrl`.")]
+
+
+class JobPage(TypedDict):
+    """A page of jobs, newest first."""
+
+    jobs: list[Job]
+    count: Annotated[Count, Field(description="Length of this page.")]
+    nextCursor: Annotated[str | None, Field(description="For the parameter `cursor`; null on the last page.")]
+
+
+class Stats(TypedDict):
+    """How many jobs stand in each state; zeros while the database is away."""
+
+    available: Annotated[bool, Field(description="False while the database is away.")]
+    waiting: Annotated[Count, Field(description="Ready to run.")]
+    active: Count
+    completed: Count
+    failed: Count
+    delayed: Annotated[Count, Field(description="Queued for a later time, as after a failed attempt.")]
+    cancelled: Count
+    workers: Annotated[Count, Field(description="Live worker processes.")]
+    oldestWaitingSeconds: Annotated[float, Field(ge=0)] | None
+    state: (
+        Annotated[
+            str, Field(json_schema_extra={"enum": ["running", "idle", "paused", "no workers", "idle, no workers"]})
+        ]
+        | None
+    )
+    pauseReason: str | None
+
+
+class QueueControl(TypedDict):
+    """Whether jobs are claimed."""
+
+    paused: bool
+    reason: str | None
+
+
+class Liveness(TypedDict):
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+DatabaseState = Literal["ok", "not migrated", "unavailable"]
+
+
+class QueueSigns(TypedDict):
+    """Whether jobs would be run soon."""
+
+    workers: Annotated[Count, Field(description="Live worker processes.")]
+    listeningWorkers: Annotated[Count, Field(description="Those that hear of new jobs at once; the others poll.")]
+    paused: bool
+
+
+class Readiness(TypedDict):
+    """Whether requests should be sent here."""
+
+    status: Literal["ready", "unavailable", "stopping"]
+    database: DatabaseState
+    circuit: Annotated[
+        Literal["closed", "open"],
+        Field(description="Open: Postgres is not asked until a probe finds it again."),
+    ]
+    queue: NotRequired[Annotated[QueueSigns | None, Field(description="Where the service is ready; for people.")]]
+
+
+class Health(TypedDict):
+    """For people."""
+
+    status: Literal["ok", "degraded"]
+    database: DatabaseState
+    version: str
+
+
+class FieldError(TypedDict):
+    """One fault of one field."""
+
+    field: Annotated[str, Field(description="`file` also stands for a missing file-or-hash.")]
+    message: Annotated[str, Field(description="What is wrong and what was expected.")]
+
+
+class ValidationError(TypedDict):
+    """Every fault of the input at once."""
+
+    error: Literal["Validation failed"]
+    errors: Annotated[list[FieldError], Field(min_length=1)]
+
+
+class Error(TypedDict):
+    """The common form of an error."""
+
+    error: Annotated[str, Field(description="One sentence for people.")]
+    code: NotRequired[
+        Annotated[str, Field(description="Stable, for machines: `manifest.malformed`, `rpc.unavailable`.")]
+    ]
+    correlationId: Annotated[str, Field(description="Also in `X-Correlation-ID`, and in the service's log.")]
+
+
+class JobNotFound(TypedDict):
+    """No job has this id."""
+
+    error: Literal["Job not found"]
+
+
+class Unauthorized(TypedDict):
+    """The key is missing or wrong."""
+
+    error: Literal["Unauthorized"]
+
+
+class TooManyRequests(TypedDict):
+    """The client's limit is used up."""
+
+    error: Literal["Too Many Requests"]
+    message: str
+    retryAfter: Annotated[int, Field(ge=0, description="Seconds; also the header `Retry-After`.")]
+
+
+class SyncResult(TypedDict):
+    """The result itself, because the queue was not available."""
+
+    mode: Literal["sync"]
+    result: Result

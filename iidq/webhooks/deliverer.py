@@ -1,0 +1,228 @@
+"""Delivers the ends of jobs beside the verifications of a worker process, and never in their way.
+
+It has connections and slots of its own, and a receiver that hangs holds no more than a few of these. Nothing that
+goes wrong here ends the worker. What is due stands in the table ``webhook_delivery``: this process is woken when a job
+of its own has ended, and looks for the others every second while there are jobs with a callback.
+"""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import psycopg
+
+from iidq import logs, metrics
+from iidq.database import Database, open_database
+from iidq.errors import GatewayFault, IidqError
+from iidq.provenance.fetch_policy import FetchPolicy
+from iidq.queue.job import Job
+from iidq.queue.store import find
+from iidq.settings import Settings
+from iidq.webhooks import store
+from iidq.webhooks.delivery import Delivery, DeliveryState, Settlement
+from iidq.webhooks.event import event_body, event_headers
+from iidq.webhooks.judgement import judge_answer, judge_failure
+from iidq.webhooks.schedule import LONGEST_PATIENCE_SECONDS, MAX_ATTEMPTS
+from iidq.webhooks.sending import Sender
+from iidq.webhooks.signing import signing_keys
+
+JobShape = Callable[[Job], Mapping[str, Any]]
+
+SLOTS: Final = 32
+"""Deliveries at a time in one process."""
+SLOTS_PER_HOST: Final = 4
+POOL_SIZE: Final = 2
+
+_LOOK_SECONDS = 1.0
+# Beside the attempt's own deadline: reading the job and storing what became of it, on a slow database.
+_LEASE_MARGIN_SECONDS = 30.0
+# How long the end of the process waits for receivers; what is not done by then is done by others.
+_GRACE_SECONDS = 2.0
+_SETTLE_TRIES = 5
+
+
+class Deliverer:
+    """Claims due deliveries, sends them, and stores what became of them, until :meth:`stop`."""
+
+    def __init__(
+        self, settings: Settings, database: Database, sender: Sender, keys: tuple[bytes, ...], shape: JobShape
+    ) -> None:
+        self._shape = shape
+        self._database = database
+        self._sender = sender
+        self._keys = keys
+        self._poll_seconds = settings.poll_interval_seconds
+        self._lease_seconds = settings.webhook_timeout_seconds + _LEASE_MARGIN_SECONDS
+        self._running: dict[asyncio.Task[None], Delivery] = {}
+        self._wake = asyncio.Event()
+        self._backlog = False
+        self._stopping = False
+
+    def wake(self) -> None:
+        """A job with a callback has ended: look at once."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Deliver until stopped."""
+        while not self._stopping:
+            self._wake.clear()
+            try:
+                pause_seconds = await self._turn()
+            except Exception as error:
+                pause_seconds = random.uniform(0.5, 1.5)  # noqa: S311
+                if isinstance(error, (IidqError, psycopg.Error)):
+                    logs.database_lost("webhooks", error, pause_seconds)
+                else:
+                    logs.webhooks_crashed(error)
+                await asyncio.sleep(pause_seconds)
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_seconds):
+                    await self._wake.wait()
+
+    async def stop(self, run: asyncio.Task[None]) -> None:
+        """End ``run``, let what is under way end within a short grace, and give the rest back."""
+        # Not by a cancellation: Python 3.11's wait_for, which psycopg waits with, can lose one, and a claim that was
+        # broken off would keep its deliveries until their lease runs out.
+        self._stopping = True
+        self._wake.set()
+        await asyncio.wait([run, *self._running], timeout=_GRACE_SECONDS)
+        run.cancel()
+        broken_off = dict(self._running)
+        for task in broken_off:
+            task.cancel()
+        if broken_off:
+            await asyncio.wait(broken_off, timeout=_GRACE_SECONDS)
+            # Who cannot be told waits until the lease of these deliveries runs out.
+            with contextlib.suppress(IidqError, psycopg.Error):
+                async with self._database.connection() as connection:
+                    await store.release(connection, list(broken_off.values()))
+
+    async def _turn(self) -> float:
+        """Start what is due and there is room for; return the seconds until the next look."""
+        slots = SLOTS - len(self._running)
+        if slots <= 0:
+            self._backlog = True
+            return self._poll_seconds
+        outlook = await self._database.run(store.look)
+        longest = _LOOK_SECONDS if outlook.waiting else self._poll_seconds
+        # Jittered, so that workers that started together do not look together.
+        pause_seconds = longest * random.uniform(0.75, 1.25)  # noqa: S311
+        self._backlog = outlook.due_seconds is not None and outlook.due_seconds <= 0
+        if not self._backlog:
+            return pause_seconds if outlook.due_seconds is None else min(pause_seconds, outlook.due_seconds + 0.01)
+        async with self._database.connection() as connection:
+            claimed = await store.claim(
+                connection,
+                slots=slots,
+                per_host=SLOTS_PER_HOST,
+                running=Counter(delivery.host for delivery in self._running.values()),
+                lease_seconds=self._lease_seconds,
+            )
+        for delivery in claimed:
+            task = asyncio.create_task(self._deliver(delivery))
+            self._running[task] = delivery
+            task.add_done_callback(self._ended)
+        # Nothing to be had although something is due: its hosts are busy, or other workers have it.
+        return 0.0 if claimed else min(pause_seconds, _LOOK_SECONDS)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._running[task]
+        if self._backlog:
+            self._wake.set()
+
+    async def _deliver(self, delivery: Delivery) -> None:
+        try:
+            settlement = await self._attempt(delivery)
+        except (IidqError, psycopg.Error) as error:
+            # The job could not be read: the attempt is repeated when its lease runs out.
+            logs.database_lost("webhook", error, self._lease_seconds)
+            return
+        except Exception as error:
+            logs.webhook_crashed(delivery.job_id, delivery.event_id, delivery.attempt, error)
+            unforeseen = GatewayFault("the delivery failed; see the worker's log", code="internal")
+            settlement = judge_failure(unforeseen, attempt=delivery.attempt, draw=random.random())  # noqa: S311
+        if settlement is None:
+            return
+        await self._settle(delivery, settlement)
+
+    async def _attempt(self, delivery: Delivery) -> Settlement | None:
+        """One attempt; None where the job has not ended any more, or is gone."""
+        if delivery.attempt > MAX_ATTEMPTS:
+            # Whoever made the last attempt never told what became of it.
+            error = "webhook.lost: the worker fell silent during the last attempt"
+            return Settlement(DeliveryState.GAVE_UP, error=error)
+        job = await self._database.run(lambda connection: find(connection, delivery.job_id))
+        if job is None or job.completed_at is None:
+            return None
+        body = event_body(self._shape(job))
+        headers = event_headers(self._keys, delivery.event_id, int(time.time()), body)
+        draw = random.random()  # noqa: S311
+        try:
+            answer = await self._sender.post(delivery.url, headers, body, longest_wish_seconds=LONGEST_PATIENCE_SECONDS)
+        except IidqError as error:
+            return judge_failure(error, attempt=delivery.attempt, draw=draw)
+        return judge_answer(answer.status, attempt=delivery.attempt, draw=draw, asked_seconds=answer.asked_seconds)
+
+    async def _settle(self, delivery: Delivery, settlement: Settlement) -> None:
+        for tried in range(1, _SETTLE_TRIES + 1):
+            try:
+                stored = await self._database.run(lambda connection: store.settle(connection, delivery, settlement))
+            except (IidqError, psycopg.Error) as error:
+                if self._stopping:
+                    return
+                # If it never goes through, the attempt is repeated when its lease runs out.
+                pause_seconds = random.uniform(0.5, 1.0) * tried  # noqa: S311
+                logs.database_lost("webhook", error, pause_seconds)
+                await asyncio.sleep(pause_seconds)
+                continue
+            if stored:
+                self._tell(delivery, settlement)
+            return
+
+    def _tell(self, delivery: Delivery, settlement: Settlement) -> None:
+        told = (delivery.job_id, delivery.event_id, delivery.attempt, delivery.host)
+        metrics.webhook_tried(settlement.state.value, settlement.error)
+        match settlement.state:
+            case DeliveryState.DELIVERED:
+                logs.webhook_delivered(*told)
+            case DeliveryState.PENDING:
+                # Sooner, maybe, than the next look.
+                self._wake.set()
+                logs.webhook_failed(*told, settlement.error, settlement.delay_seconds)
+            case _:
+                logs.webhook_given_up(*told, settlement.error)
+
+
+def _nobody_delivers() -> None:
+    """There is nothing to sign with."""
+
+
+@asynccontextmanager
+async def open_deliverer(settings: Settings, shape: JobShape) -> AsyncIterator[Callable[[], None]]:
+    """A :class:`Deliverer` at work; what is given wakes it. Without ``WEBHOOK_SECRET`` there is none.
+
+    ``shape`` is a job's JSON, the same that a GET shows.
+
+    Raises :class:`SettingsFault` for an item of ``FETCH_ALLOW_PRIVATE`` that is neither host nor CIDR.
+    """
+    if settings.webhook_secret is None:
+        yield _nobody_delivers
+        return
+    sender = Sender(
+        FetchPolicy.opening(settings.fetch_allow_private),
+        timeout_seconds=settings.webhook_timeout_seconds,
+    )
+    keys = signing_keys(settings.webhook_secret.get_secret_value())
+    async with open_database(settings, pool_size=POOL_SIZE) as database:
+        deliverer = Deliverer(settings, database, sender, keys, shape)
+        running = asyncio.create_task(deliverer.run())
+        try:
+            yield deliverer.wake
+        finally:
+            await deliverer.stop(running)

@@ -1,0 +1,86 @@
+-- Webhooks: the end of a job that named a callbackUrl is an event, kept here until it is delivered or given up.
+-- depends: 0005_idempotency
+
+-- A flag, not the URL: URLs can carry secrets, and "VerificationJob" is read by people. Null, which costs no byte,
+-- for jobs without a callback.
+ALTER TABLE "VerificationJob" ADD COLUMN "hasCallback" boolean;
+COMMENT ON COLUMN "VerificationJob"."hasCallback" IS 'whether webhook_delivery has a row for this job; null: no';
+
+-- No foreign key: it would cost each update and deletion of a job a look here, and forbid TRUNCATE. Triggers, which fire
+-- for jobs with a callback alone, do its work.
+CREATE TABLE webhook_delivery (
+  "jobId"       uuid PRIMARY KEY,
+  "eventId"     uuid        NOT NULL DEFAULT new_job_id(),
+  "createdAt"   timestamptz NOT NULL DEFAULT now(),
+  "nextAt"      timestamptz,
+  "deliveredAt" timestamptz,
+  attempts      integer     NOT NULL DEFAULT 0,
+  "lastStatus"  integer,
+  state         text        NOT NULL DEFAULT 'waiting',
+  url           text        NOT NULL,
+  host          text        NOT NULL GENERATED ALWAYS AS (lower(substring(url FROM '^[^:]+://([^/?#]*)'))) STORED,
+  "lastError"   text,
+  CONSTRAINT webhook_delivery_state_known CHECK (state IN ('waiting', 'pending', 'delivered', 'gave_up')),
+  CONSTRAINT webhook_delivery_next_is_for_pending CHECK ((state = 'pending') = ("nextAt" IS NOT NULL)),
+  CONSTRAINT webhook_delivery_time_is_for_delivered CHECK ((state = 'delivered') = ("deliveredAt" IS NOT NULL))
+) WITH (fillfactor = 80, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_scale_factor = 0.01);
+
+-- What is due, and when the next will be; per host, so that one that hangs cannot hide the others.
+CREATE INDEX webhook_delivery_due ON webhook_delivery ("nextAt", host) WHERE state = 'pending';
+CREATE INDEX webhook_delivery_due_by_host ON webhook_delivery (host, "nextAt") WHERE state = 'pending';
+-- Whether any job with a callback is still to end.
+CREATE INDEX webhook_delivery_waiting ON webhook_delivery ("jobId") WHERE state = 'waiting';
+
+COMMENT ON TABLE webhook_delivery IS 'One row per job that named a callbackUrl: where its end is told, and how far that has come.';
+COMMENT ON COLUMN webhook_delivery."jobId" IS 'the job; the row goes with it';
+COMMENT ON COLUMN webhook_delivery."eventId" IS 'the header webhook-id: the same at every attempt, new at every end of the job';
+COMMENT ON COLUMN webhook_delivery."createdAt" IS 'when the job was asked for';
+COMMENT ON COLUMN webhook_delivery."nextAt" IS 'pending: the next attempt; while one runs, when another worker may try';
+COMMENT ON COLUMN webhook_delivery."deliveredAt" IS 'when the receiver answered 2xx';
+COMMENT ON COLUMN webhook_delivery.attempts IS 'begun so far, for this end of the job';
+COMMENT ON COLUMN webhook_delivery."lastStatus" IS 'HTTP status of the last answer; null where there was none';
+COMMENT ON COLUMN webhook_delivery.state IS 'waiting (the job has not ended), pending, delivered, gave_up';
+COMMENT ON COLUMN webhook_delivery.url IS 'where to; whole, as its query can be a secret that the receiver wants to see';
+COMMENT ON COLUMN webhook_delivery.host IS 'host and port of the url';
+COMMENT ON COLUMN webhook_delivery."lastError" IS 'why the last attempt failed; null after a success';
+
+-- Whoever ends a job (a worker, cancel_job, a lease that ran out, an UPDATE by hand), its end becomes an event; a job
+-- that is put back in line waits for its next end, which is another event.
+CREATE FUNCTION webhook_delivery_follow() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  CASE TG_OP
+    WHEN 'UPDATE' THEN
+      UPDATE webhook_delivery
+      SET state = CASE WHEN NEW."completedAt" IS NULL THEN 'waiting' ELSE 'pending' END,
+          "nextAt" = CASE WHEN NEW."completedAt" IS NOT NULL THEN now() END,
+          "eventId" = new_job_id(), attempts = 0, "lastStatus" = NULL, "lastError" = NULL, "deliveredAt" = NULL
+      WHERE "jobId" = NEW.id;
+    WHEN 'DELETE' THEN DELETE FROM webhook_delivery WHERE "jobId" = OLD.id;
+    WHEN 'TRUNCATE' THEN DELETE FROM webhook_delivery;
+  END CASE;
+  RETURN NULL;
+END $$;
+
+CREATE TRIGGER verification_job_callback_update AFTER UPDATE OF "completedAt" ON "VerificationJob"
+  FOR EACH ROW WHEN (NEW."hasCallback" AND (OLD."completedAt" IS NULL) <> (NEW."completedAt" IS NULL))
+  EXECUTE FUNCTION webhook_delivery_follow();
+CREATE TRIGGER verification_job_callback_delete AFTER DELETE ON "VerificationJob"
+  FOR EACH ROW WHEN (OLD."hasCallback") EXECUTE FUNCTION webhook_delivery_follow();
+CREATE TRIGGER verification_job_callback_truncate AFTER TRUNCATE ON "VerificationJob"
+  FOR EACH STATEMENT EXECUTE FUNCTION webhook_delivery_follow();
+
+-- The member "callback" of a job, as clients see it. The query of the url stays in the table.
+CREATE FUNCTION callback_state(job_id uuid) RETURNS jsonb LANGUAGE sql STABLE PARALLEL SAFE AS $$
+  SELECT jsonb_build_object(
+    'url', regexp_replace(url, '\?.*', '?***'), 'state', state, 'attempts', attempts,
+    'nextAt', to_char("nextAt" AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
+    'lastStatus', "lastStatus", 'lastError', "lastError",
+    'deliveredAt', to_char("deliveredAt" AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))
+  FROM webhook_delivery WHERE "jobId" = job_id
+$$;
+
+-- With the owner's rights: whoever may end a job need not be let at the URLs. The path is fixed, as in 0002.
+DO $$
+BEGIN
+  EXECUTE format('ALTER FUNCTION webhook_delivery_follow() SECURITY DEFINER SET search_path = %I, pg_temp', current_schema());
+END $$;

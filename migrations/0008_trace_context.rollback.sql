@@ -1,0 +1,1 @@
+ALTER TABLE "VerificationJob" DROP COLUMN "traceContext";

@@ -1,0 +1,19 @@
+"""Reading what Prometheus would read."""
+
+from collections.abc import Iterator
+
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+
+def samples(text: str) -> Iterator[Sample]:
+    """Every sample of an exposition in Prometheus' text format."""
+    for family in text_string_to_metric_families(text):
+        yield from family.samples
+
+
+def value(text: str, name: str, **labels: str) -> float:
+    """The sum of the samples of this name that have these labels; 0 where there is none."""
+    return sum(
+        sample.value for sample in samples(text) if sample.name == name and labels.items() <= sample.labels.items()
+    )

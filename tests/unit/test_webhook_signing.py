@@ -1,0 +1,165 @@
+"""What a webhook says and how it is signed, and when one that failed is sent again."""
+
+import base64
+import hashlib
+import json
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iidq.errors import FetchRefused, GatewayFault, SettingsFault
+from iidq.settings import load_settings
+from iidq.webhooks.delivery import DeliveryState
+from iidq.webhooks.event import event_body, event_headers
+from iidq.webhooks.judgement import judge_answer, judge_failure
+from iidq.webhooks.schedule import LONGEST_PATIENCE_SECONDS, MAX_ATTEMPTS, delay_seconds
+from iidq.webhooks.signing import signature, signing_keys
+
+OLD = "whsec_" + base64.b64encode(bytes(24)).decode()
+NEW = "whsec_" + base64.b64encode(bytes(range(64))).decode()
+DRAWS = st.floats(0, 1, exclude_max=True)
+
+
+def hmac_by_the_book(key: bytes, message: bytes) -> bytes:
+    """RFC 2104, spelled out, for keys of at most one block."""
+    padded = key.ljust(64, b"\0")
+    inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in padded) + message).digest()
+    return hashlib.sha256(bytes(byte ^ 0x5C for byte in padded) + inner).digest()
+
+
+def test_the_published_vector() -> None:
+    """The example that the libraries of Standard Webhooks are tested with gets its signature."""
+    keys = signing_keys("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    assert (
+        signature(keys, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
+        == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+    )
+
+
+@given(st.binary(min_size=24, max_size=64), st.uuids(), st.integers(0, 2**40), st.binary(max_size=300))
+def test_the_signature_is_an_hmac_of_id_time_and_body(key: bytes, event_id: UUID, timestamp: int, body: bytes) -> None:
+    """As computed by the book, for any key, id, time and body."""
+    signed = b".".join((str(event_id).encode(), str(timestamp).encode(), body))
+    expected = "v1," + base64.b64encode(hmac_by_the_book(key, signed)).decode()
+    assert signature([key], str(event_id), timestamp, body) == expected
+
+
+@pytest.mark.parametrize("separator", [" ", ",", ", ", "\n"])
+def test_during_a_rotation_both_secrets_sign(separator: str) -> None:
+    """Several secrets give several signatures, in their order, separated by blanks."""
+    keys = signing_keys(f"{NEW}{separator}{OLD}")
+    alone = [signature(signing_keys(secret), "1", 2, b"3") for secret in (NEW, OLD)]
+    assert signature(keys, "1", 2, b"3") == " ".join(alone)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " , ",
+        "secret-of-mine",
+        "whsec_",
+        "whsec_secret-of-mine!",
+        "whsec_" + base64.b64encode(bytes(23)).decode(),
+        "whsec_" + base64.b64encode(bytes(65)).decode(),
+        "whpk_" + base64.b64encode(bytes(32)).decode(),
+        f"{OLD} secret-of-mine",
+    ],
+)
+def test_a_secret_of_another_form_is_refused_without_a_word_of_it(text: str) -> None:
+    """What was expected is said; the secret is not."""
+    with pytest.raises(ValueError, match="whsec_ and the base64 of 24 to 64") as refusal:
+        signing_keys(text)
+    assert "secret-of-mine" not in str(refusal.value)
+
+
+def test_a_bad_secret_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line names the variable and hides the value."""
+    monkeypatch.setenv("WEBHOOK_SECRET", "secret-of-mine")
+    with pytest.raises(SettingsFault, match=r"WEBHOOK_SECRET=\(hidden\) cannot be used; expected whsec_ and"):
+        load_settings()
+    monkeypatch.setenv("WEBHOOK_SECRET", f"{NEW} {OLD}")
+    assert NEW not in repr(load_settings())
+
+
+JOB: dict[str, Any] = {
+    "id": "1",
+    "status": "completed",
+    "completedAt": "2026-11-24T00:50:26.013Z",
+    "fileName": "Überraschung 🎁.png",
+    "callback": {"state": "pending"},
+}
+
+
+def test_the_event_is_the_job_but_for_its_delivery() -> None:
+    """Type, time of the end and the job; nothing that differs from attempt to attempt."""
+    assert json.loads(event_body(JOB)) == {
+        "type": "verification.completed",
+        "timestamp": "2026-11-24T00:50:26.013Z",
+        "data": {name: value for name, value in JOB.items() if name != "callback"},
+    }
+
+
+def test_headers_are_those_of_standard_webhooks() -> None:
+    """Id, time and signature."""
+    body = event_body(JOB)
+    event_id = UUID("01a20ab7-d307-702e-8fe6-dfee29bc1bf7")
+    headers = dict(event_headers([b"k" * 32], event_id, 1_800_000_000, body))
+    assert headers["webhook-id"] == str(event_id)
+    assert headers["webhook-timestamp"] == "1800000000"
+    assert headers["webhook-signature"] == signature([b"k" * 32], str(event_id), 1_800_000_000, body)
+    assert headers["Content-Type"] == "application/json"
+
+
+def test_the_schedule_is_the_recommended_one() -> None:
+    """Ten attempts: after 5 s, 5 min, 30 min, 2, 5, 10, 14, 20 and 24 hours; then it is given up."""
+    minute, hour = 60, 3600
+    planned = [5, 5 * minute, 30 * minute, 2 * hour, 5 * hour, 10 * hour, 14 * hour, 20 * hour, 24 * hour]
+    assert [delay_seconds(failed, draw=0.0) for failed in range(1, 11)] == [*planned, None]
+    assert MAX_ATTEMPTS == 10
+
+
+@given(st.integers(1, MAX_ATTEMPTS - 1), DRAWS, st.none() | st.floats(0, 1e12))
+def test_delays_are_jittered_and_bounded(failed: int, draw: float, asked_seconds: float | None) -> None:
+    """Never sooner than planned or asked for, never a fifth later than that; a wish counts up to a day."""
+    planned = delay_seconds(failed, draw=0.0)
+    delay = delay_seconds(failed, draw=draw, asked_seconds=asked_seconds)
+    assert planned is not None
+    assert delay is not None
+    least = max(planned, min(asked_seconds or 0.0, LONGEST_PATIENCE_SECONDS))
+    assert least <= delay <= least * 1.2
+
+
+@given(st.integers(100, 599), st.integers(1, 12), DRAWS)
+def test_only_2xx_is_a_delivery(status: int, attempt: int, draw: float) -> None:
+    """410 ends it at once; any other answer is tried again, up to the last attempt."""
+    settled = judge_answer(status, attempt=attempt, draw=draw)
+    assert settled.status == status
+    if 200 <= status < 300:
+        assert (settled.state, settled.error) == (DeliveryState.DELIVERED, None)
+    elif status == 410 or attempt >= MAX_ATTEMPTS:
+        assert (settled.state, settled.delay_seconds) == (DeliveryState.GAVE_UP, None)
+    else:
+        assert settled.state is DeliveryState.PENDING
+        assert settled.delay_seconds is not None
+        assert str(status) in str(settled.error)
+
+
+def test_retry_after_counts_where_it_means_overload() -> None:
+    """With 429 and 503 it is waited for; elsewhere it is not."""
+    waits = {
+        status: judge_answer(status, attempt=1, draw=0.0, asked_seconds=900).delay_seconds
+        for status in (301, 429, 500, 503)
+    }
+    assert waits == {301: 5, 429: 900, 500: 5, 503: 900}
+
+
+def test_a_forbidden_address_is_given_up_and_a_dead_one_is_not() -> None:
+    """A rule forbids it the next time, too; a connection refused may be a restart."""
+    refused = judge_failure(FetchRefused("no", code="fetch.refused.address"), attempt=1, draw=0.0)
+    assert (refused.state, refused.error) == (DeliveryState.GAVE_UP, "fetch.refused.address: no")
+    away = judge_failure(GatewayFault("away"), attempt=1, draw=0.0)
+    assert (away.state, away.delay_seconds, away.error) == (DeliveryState.PENDING, 5, "fetch.unavailable: away")

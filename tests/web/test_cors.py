@@ -1,0 +1,82 @@
+"""Web pages of other origins."""
+
+import httpx
+import pytest
+
+from tests.web.serving import JOBS, ServeApi
+
+PAGE = "https://app.example.org"
+PREFLIGHT = {
+    "Origin": PAGE,
+    "Access-Control-Request-Method": "POST",
+    "Access-Control-Request-Headers": "content-type,idempotency-key,x-api-key",
+}
+
+
+async def test_every_page_may_use_the_api_as_before(lonely_api: httpx.AsyncClient) -> None:
+    """As in the replaced system: any origin, no credentials; also errors can be read, with all that they tell."""
+    for path in ("/livez", f"{JOBS}/none", "/nowhere"):
+        reply = await lonely_api.get(path, headers={"Origin": PAGE})
+        assert reply.headers["access-control-allow-origin"] == "*"
+        assert "access-control-allow-credentials" not in reply.headers
+        exposed = {name.strip().lower() for name in reply.headers["access-control-expose-headers"].split(",")}
+        assert exposed >= {"location", "retry-after", "ratelimit", "etag", "x-correlation-id", "preference-applied"}
+
+
+async def test_a_preflight_is_answered_at_once(serve_api: ServeApi) -> None:
+    """204 with what was asked for, where a key or a limit would refuse, too: it carries none, and costs none."""
+    async with serve_api(api_key="secret", api_key_scope="all", rate_limit_submit_per_minute=1) as api:
+        for _ in range(3):
+            reply = await api.options(f"{JOBS}/verify", headers=PREFLIGHT)
+            assert (reply.status_code, reply.content) == (204, b"")
+            assert reply.headers["access-control-allow-origin"] == "*"
+            assert "POST" in reply.headers["access-control-allow-methods"]
+            assert reply.headers["access-control-allow-headers"] == PREFLIGHT["Access-Control-Request-Headers"]
+            assert "access-control-request-headers" in reply.headers["vary"].lower()
+
+
+async def test_refusals_can_be_read_by_pages(serve_api: ServeApi) -> None:
+    """401 and 429 too, or a page could not tell its user why."""
+    async with serve_api(api_key="secret", api_key_scope="all", rate_limit_read_per_minute=1) as api:
+        for status in (401, 429):
+            reply = await api.get(JOBS, headers={"Origin": PAGE})
+            assert (reply.status_code, reply.headers["access-control-allow-origin"]) == (status, "*")
+
+
+async def test_only_named_origins(serve_api: ServeApi) -> None:
+    """With a list, its pages are allowed by name, others by nothing, and caches keep them apart."""
+    async with serve_api(cors_origins=f"{PAGE},http://localhost:5173") as api:
+        for origin in (PAGE, "http://localhost:5173"):
+            reply = await api.get("/livez", headers={"Origin": origin})
+            assert reply.headers["access-control-allow-origin"] == origin
+            assert reply.headers["vary"] == "Origin"
+        for headers in ({"Origin": "https://evil.example.org"}, {"Origin": "null"}, {}):
+            reply = await api.get("/livez", headers=headers)
+            assert "access-control-allow-origin" not in reply.headers
+            assert reply.headers["vary"] == "Origin"
+        allowed = await api.options(JOBS, headers=PREFLIGHT)
+        assert allowed.headers["access-control-allow-origin"] == PAGE
+        refused = await api.options(JOBS, headers={**PREFLIGHT, "Origin": "https://evil.example.org"})
+        assert refused.status_code == 204
+        assert [name for name in refused.headers if name.startswith("access-control")] == []
+
+
+async def test_no_origin_at_all(serve_api: ServeApi) -> None:
+    """`CORS_ORIGINS=none`: pages of other origins read nothing."""
+    async with serve_api(cors_origins="none") as api:
+        reply = await api.get("/livez", headers={"Origin": PAGE})
+        preflight = await api.options(JOBS, headers=PREFLIGHT)
+    assert [name for name in {**reply.headers, **preflight.headers} if name.startswith("access-control")] == []
+
+
+@pytest.mark.parametrize("asked", ["x" * 1001, "content-type\x01", "a;b", ""])
+async def test_only_field_names_are_allowed_back(lonely_api: httpx.AsyncClient, asked: str) -> None:
+    """Nothing else that a preflight asks for comes back in a header."""
+    headers = {**PREFLIGHT, "Access-Control-Request-Headers": asked}
+    reply = await lonely_api.options(JOBS, headers=headers)
+    assert "access-control-allow-headers" not in reply.headers
+
+
+async def test_options_without_an_origin_is_no_preflight(lonely_api: httpx.AsyncClient) -> None:
+    """It goes the way of every other method that an endpoint does not have."""
+    assert (await lonely_api.options(f"{JOBS}/verify")).status_code == 405
