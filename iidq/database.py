@@ -88,8 +88,9 @@ class Database:
     ``suspected`` is set by callers that met a broken connection, for whoever watches Postgres to look at once.
     """
 
-    def __init__(self, pool: AsyncConnectionPool[Connection]) -> None:
+    def __init__(self, pool: AsyncConnectionPool[Connection], statement_timeout_seconds: float | None = None) -> None:
         self._pool = pool
+        self._set_timeout = _set_timeout("SET LOCAL", statement_timeout_seconds)
         self._away = False
         self._in_use: set[Connection] = set()
         self._waits: set[asyncio.Timeout] = set()
@@ -154,7 +155,13 @@ class Database:
         self._in_use.add(connection)
         try:
             with answered_within(connection, ANSWER_SECONDS):
-                yield connection
+                if self._set_timeout and _is_shared(connection):
+                    # A plain SET would stay behind for other clients of the pooler.
+                    async with connection.transaction():
+                        await connection.execute(self._set_timeout)
+                        yield connection
+                else:
+                    yield connection
         except errors.ReadOnlySqlTransaction:
             # This server is no primary any more; only a new connection finds the one that is.
             await connection.close()
@@ -223,8 +230,9 @@ async def open_database(
             # and notifications arrive that nobody here takes off the backlog.
             connection.prepare_threshold = None
             connection.add_notify_handler(lambda _: None)
-        if statement_timeout_seconds is not None:
-            await connection.execute(f"SET statement_timeout = {int(statement_timeout_seconds * 1000)}".encode())
+            return
+        if set_timeout := _set_timeout("SET", statement_timeout_seconds):
+            await connection.execute(set_timeout)
         if not sorts:
             await connection.execute(b"SET enable_sort = off")
 
@@ -243,7 +251,16 @@ async def open_database(
         name="iidq",
     )
     async with pool:
-        yield Database(pool)
+        yield Database(pool, statement_timeout_seconds)
+
+
+def _set_timeout(command: str, seconds: float | None) -> bytes | None:
+    return None if seconds is None else f"{command} statement_timeout = {int(seconds * 1000)}".encode()
+
+
+def _is_shared(connection: Connection) -> bool:
+    # As configured for connections through a pooler.
+    return connection.prepare_threshold is None
 
 
 async def _is_pooled(connection: Connection) -> bool:

@@ -90,6 +90,11 @@ def attempt_crashed(job_id: Any, attempt: int, error: BaseException) -> None:
     _log.error("attempt.crashed", job_id=str(job_id), attempt=attempt, exc_info=error)
 
 
+def background_crashed(what: str, error: BaseException) -> None:
+    """Something that runs beside the requests or jobs met an error that nobody foresaw: a bug, with its stack."""
+    _log.error("background.crashed", what=what, exc_info=error)
+
+
 def lease_lost(job_id: Any, attempt: int) -> None:
     """Another worker holds the job now; this attempt's outcome is dropped."""
     _log.warning("lease.lost", job_id=str(job_id), attempt=attempt)

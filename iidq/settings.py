@@ -9,7 +9,7 @@ environment variables win over it.
 import os
 import re
 from ipaddress import ip_network
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
@@ -24,6 +24,8 @@ _RPC_URLS = re.compile(r"RPC_URLS_([1-9][0-9]*)")
 _SECRETS = {"api_key", "private_key", "webhook_secret"}
 # As browsers send it: lower case, no path, no default port (RFC 6454, section 6.2).
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+# CAIP-10 in the namespace eip155, which is also the form of a bare address where nothing stands before it.
+_CHAIN_ACCOUNT = re.compile(r"(?:eip155:([1-9][0-9]{0,15}):)?(0x[0-9a-fA-F]{40})")
 _PRIVATE_KEY = re.compile(r"(?:0x)?[0-9a-fA-F]{64}")
 # SEC 2, section 2.4.1: a key lies between zero and the order of secp256k1's group.
 _CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
@@ -37,6 +39,13 @@ def _web_url(text: str) -> str:
 
 WebUrl = Annotated[str, AfterValidator(_web_url)]
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+
+
+class ChainAccount(NamedTuple):
+    """An account on a chain; ``chain_id`` None means the default chain."""
+
+    chain_id: int | None
+    address: str
 
 
 class Settings(BaseSettings):
@@ -136,6 +145,11 @@ class Settings(BaseSettings):
         "latest", description="which block every read of a job is pinned to; `finalized` cannot be undone by a reorg"
     )
     registry_start_block: int | None = Field(None, ge=0, description="earliest block to search for a registration")
+    default_registry: ChainAccount | None = Field(
+        None,
+        description="registry that the verification page fills in: an address, or `eip155:<chainId>:0x…` (CAIP-10) "
+        "for a chain other than the default one",
+    )
 
     sync_fallback: Literal["on", "off"] = Field(
         "on",
@@ -205,6 +219,16 @@ class Settings(BaseSettings):
     def _web_urls(cls, value: Any) -> Any:
         for url in (value,) if isinstance(value, str) else value or ():
             _web_url(url)
+        return value
+
+    @field_validator("default_registry", mode="before")
+    @classmethod
+    def _chain_account(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            match = _CHAIN_ACCOUNT.fullmatch(value)
+            if match is None:
+                raise ValueError("0x and 40 hex digits, or eip155:<chainId>:0x…")
+            return ChainAccount(int(match[1]) if match[1] else None, match[2])
         return value
 
     @field_validator("private_key")

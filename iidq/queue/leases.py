@@ -91,9 +91,12 @@ class LeaseKeeper:
                     broken = False
                     if gone := set(held) - kept:
                         self._worker_loop.call_soon_threadsafe(self._lost, gone)
-                except (IidqError, psycopg.Error, TimeoutError) as error:
+                # Whatever it is: a thread that ended silently would cost all jobs their leases.
+                except Exception as error:
                     pause_seconds = min(1.0, self._interval_seconds / 4)
-                    if not broken:
+                    if not isinstance(error, IidqError | psycopg.Error | TimeoutError):
+                        logs.background_crashed("lease renewal", error)
+                    elif not broken:
                         logs.database_lost("lease renewal", error, pause_seconds)
                     broken = True
                     if connection is not None:

@@ -15,6 +15,7 @@ from uuid import uuid4
 import psycopg
 
 from iidq import logs, metrics
+from iidq.background import start_background
 from iidq.database import Connection, Database, answered_within, connect
 from iidq.errors import IidqError
 from iidq.queue import store
@@ -42,7 +43,7 @@ class Announcer:
         self._asked.set()
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._run())
+        self._task = start_background(self._run(), "announcements")
         return self
 
     async def __aexit__(

@@ -149,7 +149,7 @@ RETURNING job.id, job.attempt;
 -- outcome that waits behind a renewal must still be stored.
 -- Status and worker are compared as columns of the batch: as constants they make the planner expect one row, and it
 -- then compares each row with each outcome (70 ms per 500 instead of 12).
--- A row that somebody else keeps locked spoils the batch after half a second; the writer then does without it.
+-- A row that somebody else keeps locked spoils the batch after a second; the writer then does without it.
 WITH mine AS MATERIALIZED (
   SELECT *, 'processing' AS held_status, %(worker_id)s::text AS held_by
   FROM jsonb_to_recordset(%(outcomes)s::jsonb)
@@ -174,7 +174,7 @@ WITH mine AS MATERIALIZED (
     AND job.id = mine.id AND job.attempt = mine.attempt
     AND job.status = mine.held_status AND job."workerId" = mine.held_by
     AND (SELECT set_config('iidq.writer', 'on', true)) IS NOT NULL
-    AND (SELECT set_config('lock_timeout', '500', true)) IS NOT NULL
+    AND (SELECT set_config('lock_timeout', '1s', true)) IS NOT NULL
   RETURNING job.id, job.attempt, job.status, job.ready
 ), counted AS (
   INSERT INTO queue_count (waiting, delayed, active, completed, failed, succeeded, gave_up)

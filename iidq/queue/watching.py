@@ -17,6 +17,7 @@ from uuid import UUID
 import psycopg
 
 from iidq import logs
+from iidq.background import start_background
 from iidq.database import Database
 from iidq.errors import IidqError, TooManyWatchers
 from iidq.queue import store
@@ -221,7 +222,7 @@ def _seen(watching: tuple[Watch, ...]) -> str:
 async def open_watch_hub(settings: Settings, database: Database, stopping: asyncio.Event) -> AsyncIterator[WatchHub]:
     """A :class:`WatchHub` at work; without watchers it does nothing and holds no connection."""
     hub = WatchHub(settings, database, stopping)
-    running = asyncio.create_task(hub.run())
+    running = start_background(hub.run(), "watching")
     try:
         yield hub
     finally:

@@ -14,6 +14,7 @@ from typing import Final
 import psycopg
 
 from iidq import logs
+from iidq.background import start_background
 from iidq.database import Connection, Database, answered_within, connect_arguments
 from iidq.queue import store
 from iidq.settings import Settings
@@ -109,7 +110,7 @@ class Availability:
 @contextlib.asynccontextmanager
 async def watched(settings: Settings, database: Database) -> AsyncIterator[None]:
     """Watch Postgres for as long as the block lasts."""
-    watching = asyncio.create_task(Availability(settings, database).watch(), name="database availability")
+    watching = start_background(Availability(settings, database).watch(), "database availability")
     try:
         yield
     finally:

@@ -19,6 +19,7 @@ from typing import Final, NamedTuple, Protocol
 import psycopg
 
 from iidq import logs
+from iidq.background import start_background
 from iidq.database import Database
 from iidq.errors import IidqError
 from iidq.queue.queries import QUERIES
@@ -170,7 +171,7 @@ async def sharing(limits: RateLimits, clock: SharedClock, shared: SharedCounts) 
     if not limits.enforced:
         yield
         return
-    task = asyncio.create_task(RateSharing(limits, clock, shared).run())
+    task = start_background(RateSharing(limits, clock, shared).run(), "rate sharing")
     try:
         yield
     finally:

@@ -185,21 +185,28 @@ async def test_outcomes_without_the_lease_are_dropped(
 
 
 async def _write(connection: Any, what: str, job: ClaimedJob) -> Any:
-    match what:
-        case "renewal":
-            return await renew(connection, fence(job))
-        case "progress":
-            return await report(connection, (fence(job), 10))
-        case _:
-            return await finish(connection, Outcome.completed(job, OK))
+    if what == "renewal":
+        return await renew(connection, fence(job))
+    return await report(connection, (fence(job), 10))
 
 
-@pytest.mark.parametrize("second", ["progress", "outcome"])
+async def test_progress_waits_for_nobody(connection: Any, rival: Any, sql: psycopg.Connection[Any]) -> None:
+    """A row that somebody keeps locked holds up no other job's progress."""
+    insert(sql, copies=2)
+    locked, free = await claim(connection, 2)
+    await connection.set_autocommit(False)
+    await connection.execute('UPDATE "VerificationJob" SET priority = 1 WHERE id = %s', [locked.id])
+    async with asyncio.timeout(10):
+        assert await report(rival, (fence(locked), 30), (fence(free), 50)) == {fence(free)}
+    await connection.commit()
+    assert await report(rival, (fence(locked), 30)) == {fence(locked)}
+
+
 @pytest.mark.parametrize("first", ["renewal", "progress", "priority"])
 async def test_writes_that_meet_on_a_row_both_count(
-    connection: Any, rival: Any, sql: psycopg.Connection[Any], first: str, second: str
+    connection: Any, rival: Any, sql: psycopg.Connection[Any], first: str
 ) -> None:
-    """A write that had to wait for another on the same row still finds its lease, and is not taken for lost."""
+    """An outcome that had to wait for another write on its row still finds its lease, and is not taken for lost."""
     insert(sql)
     job = await claim_one(connection)
     await connection.set_autocommit(False)
@@ -207,7 +214,7 @@ async def test_writes_that_meet_on_a_row_both_count(
         await connection.execute('UPDATE "VerificationJob" SET priority = 1')
     else:
         assert await _write(connection, first, job) == {fence(job)}
-    waiting = asyncio.create_task(_write(rival, second, job))
+    waiting = asyncio.create_task(finish(rival, Outcome.completed(job, OK)))
     await eventually(lambda: scalar(sql, "SELECT count(*) FROM pg_locks WHERE NOT granted"))
     await connection.commit()
     async with asyncio.timeout(5):

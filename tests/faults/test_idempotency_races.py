@@ -116,3 +116,13 @@ async def test_a_shared_request_makes_one_job_at_a_time(
         end: dict[str, Any] = {"status": "cancelled", "ready": False, "completedAt": Sql("now()")}
         update(sql, job_id, **end)
         assert statuses(sql) == {"cancelled": number + 1}
+
+
+async def test_a_key_does_not_outlive_its_job(enqueuers: list[Enqueuer], sql: psycopg.Connection[Any]) -> None:
+    """Where retention has removed the job that a key stands for, the same request makes a new one."""
+    gone = await enqueuers[0].enqueue(keyed())
+    sql.execute('DELETE FROM "VerificationJob"')
+    again = await ask_at_once(enqueuers, [keyed() for _ in range(8)])
+    assert len(set(again)) == 1
+    assert gone not in again
+    assert scalar(sql, 'SELECT id FROM "VerificationJob"') == again[0]

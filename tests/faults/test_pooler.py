@@ -11,7 +11,7 @@ import httpx
 import psycopg
 import pytest
 
-from iidq.database import open_database
+from iidq.database import Connection, open_database
 from iidq.errors import GatewayFault, ManifestFault
 from iidq.queue import listener, store
 from iidq.queue.batching import open_enqueuer
@@ -176,3 +176,24 @@ async def test_a_real_worker_process_and_the_api(
     worker.process.terminate()
     assert worker.exit_code() == 0
     assert not worker.says("attempt.lost")
+
+
+async def test_settings_of_one_client_stay_with_it(pooled_url: str) -> None:
+    """Server connections are shared: a reader's time-out bounds its own statements and nobody else's."""
+    settings = load_settings(database_url=pooled_url)
+
+    async def timeout_of(connection: Connection) -> Any:
+        async with connection.transaction():
+            cursor = await connection.execute("SHOW statement_timeout")
+            row = await cursor.fetchone()
+            # Long enough for the others to need another server connection.
+            await connection.execute("SELECT pg_sleep(0.05)")
+        return row and row[0]
+
+    async with (
+        open_database(settings, pool_size=3, statement_timeout_seconds=10) as reader,
+        open_database(settings, pool_size=3, sorts=False) as worker,
+    ):
+        for _ in range(3):
+            seen = await asyncio.gather(*(database.run(timeout_of) for database in (reader, worker) * 3))
+            assert seen == ["10s", "0"] * 3

