@@ -29,7 +29,7 @@ demo: $(STAMP) ## the whole thing at work on real parts: genuine, warned, tamper
 	@$(BIN)/iidq demo
 
 test: lint types ## lint, types and all tests
-	@$(BIN)/python -m pytest -n $(WORKERS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 bench: $(STAMP) ## figures and ratios; FIGURES="drain latency" picks some, JSON=file writes them
 	@$(BIN)/python -m benchmarks $(FIGURES) $(if $(JSON),--json $(JSON))

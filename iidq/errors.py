@@ -14,6 +14,7 @@
         ├── RpcFault              rpc.*           endpoint down, limited or talking nonsense
         ├── AttemptTimedOut       attempt.timeout the whole attempt took too long
         ├── DatabaseUnavailable   database.*      Postgres unreachable, or not migrated
+        ├── RedisUnavailable      redis.*         the accelerator is away; whoever asks does without it
         └── TooManyWatchers       watching.limit  no room for another client that waits; HTTP 503
 
 ``code`` is stable and for machines; the message is one sentence for people and carries nothing internal:
@@ -131,6 +132,12 @@ class DatabaseUnavailable(TemporaryFault):
     """Postgres cannot be reached, is shutting down, or has not been migrated."""
 
     code = "database.unavailable"
+
+
+class RedisUnavailable(TemporaryFault):
+    """Redis is away, slow, full or refuses; never a reason for a request or a job to fail."""
+
+    code = "redis.unavailable"
 
 
 class TooManyWatchers(TemporaryFault):

@@ -186,6 +186,34 @@ def listener_down(error: BaseException) -> None:
     _log.warning("listener.down", error=str(error).strip() or "does not hear itself")
 
 
+def redis_up(seconds_away: float) -> None:
+    """Redis answers, and accelerates from now on."""
+    _log.info("redis.up", seconds_away=round(seconds_away, 1))
+
+
+def redis_lost(error: BaseException | None) -> None:
+    """Redis does not answer in time or refuses everything; all goes on without it, until ``redis.up``."""
+    _log.warning("redis.lost", error=str(error).strip() or "no answer in time")
+
+
+def redis_refuses(error: BaseException) -> None:
+    """Redis is there and does not do what it is asked, as when its memory is full; said once until it was away."""
+    _log.warning("redis.refuses", error=str(error).strip())
+
+
+def bull_keys_kept() -> None:
+    """This process keeps BullMQ's keys in Redis from now on."""
+    _log.info("bull_keys.kept")
+
+
+def bull_keys_foreign() -> None:
+    """The Redis has a queue "verification" that BullMQ itself keeps; it is left alone."""
+    _log.warning(
+        "bull_keys.foreign",
+        hint="a real BullMQ queue is there: use another database or Redis, or remove its keys bull:verification:*",
+    )
+
+
 def migrated(names: list[str]) -> None:
     """Migrations were applied."""
     _log.info("database.migrated", migrations=names)

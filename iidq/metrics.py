@@ -133,6 +133,32 @@ _UPSTREAM_ERRORS: Final = Counter(
     "iidq_upstream_errors", "Questions that got no usable answer", ("upstream", "error"), registry=REGISTRY
 )
 
+_REDIS_STATE: Final = Gauge(
+    "iidq_redis_state",
+    "1 for the state in which this process finds Redis: up, or open (the circuit); none where Redis is not used",
+    ("state",),
+    multiprocess_mode="livemax",
+    registry=REGISTRY,
+)
+_REDIS_CHANGED: Final = Gauge(
+    "iidq_redis_last_change_timestamp_seconds",
+    "When that state came about, in seconds since 1970; 0 where Redis is not used",
+    multiprocess_mode="livemax",
+    registry=REGISTRY,
+)
+_REDIS_COMMANDS: Final = Counter(
+    "iidq_redis_commands",
+    "Commands for Redis: answered, failed (an error or a time-out), or refused unsent while the circuit is open",
+    ("outcome",),
+    registry=REGISTRY,
+)
+_REDIS_READS: Final = Counter(
+    "iidq_redis_reads",
+    "Values asked for: hit, miss, or rejected because they were forged or outdated",
+    ("use", "outcome"),
+    registry=REGISTRY,
+)
+
 
 class _Children(dict[tuple[str, ...], Counter]):
     """A counter's children by their labels' values, each made once."""
@@ -154,6 +180,8 @@ _webhooks = _Children(_WEBHOOKS)
 _upstream_requests = _Children(_UPSTREAM_REQUESTS)
 _upstream_errors = _Children(_UPSTREAM_ERRORS)
 _rate_limited = _Children(_RATE_LIMITED)
+_redis_commands = _Children(_REDIS_COMMANDS)
+_redis_reads = _Children(_REDIS_READS)
 _step_seconds: Final = {step: _STEP_SECONDS.labels(step) for step in STEPS}
 
 
@@ -247,3 +275,20 @@ def upstream_failed(upstream: Upstream, code: str) -> None:
     """A question got no usable answer; ``code`` is that of our error."""
     error = code.split(".")[1] if "." in code else code
     _upstream_errors[upstream, error if error in _UPSTREAM_FAULTS else _OTHER].inc()
+
+
+def redis_changed(state: Literal["up", "open"], since: float) -> None:
+    """The circuit to Redis closed (up) or opened, at ``since`` (seconds since 1970)."""
+    for each in ("up", "open"):
+        _REDIS_STATE.labels(each).set(each == state)
+    _REDIS_CHANGED.set(since)
+
+
+def redis_command(outcome: Literal["answered", "failed", "refused"]) -> None:
+    """A command was answered, failed, or was not sent because the circuit is open."""
+    _redis_commands[(outcome,)].inc()
+
+
+def redis_read(use: str, outcome: Literal["hit", "miss", "rejected"]) -> None:
+    """A value was asked for; ``use`` is that of ``REDIS_USE``."""
+    _redis_reads[use, outcome].inc()

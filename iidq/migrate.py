@@ -13,8 +13,11 @@ from iidq.database import connect_arguments, translate
 from iidq.errors import DatabaseUnavailable
 
 # One name for all hosts: whoever holds it migrates, the others wait and then find nothing to do.
-_LOCK = "SELECT pg_advisory_lock(hashtext('iidq.migrate'))"
+# Asked for again and again: a statement that waits for it would keep a snapshot open, and CREATE INDEX CONCURRENTLY
+# waits for the end of every older snapshot.
+_LOCK = "SELECT pg_try_advisory_lock(hashtext('iidq.migrate'))"
 _LOCK_TIMEOUT_SECONDS = 300
+_LOCK_POLL_SECONDS = 0.1
 _TRIES = 10
 
 
@@ -62,9 +65,12 @@ def migrate(database_url: str) -> list[str]:
 @contextlib.contextmanager
 def _one_at_a_time(database_url: str) -> Iterator[None]:
     with _connect_patiently(database_url) as connection:
-        connection.execute(f"SET statement_timeout = '{_LOCK_TIMEOUT_SECONDS}s'".encode())
+        deadline = time.monotonic() + _LOCK_TIMEOUT_SECONDS
         try:
-            connection.execute(_LOCK.encode())
+            while connection.execute(_LOCK.encode()).fetchone() != (True,):
+                if time.monotonic() > deadline:
+                    raise DatabaseUnavailable("another host has been migrating the database for too long")
+                time.sleep(_LOCK_POLL_SECONDS)
         except psycopg.Error as error:
             raise translate(error) or error from error
         yield

@@ -16,6 +16,7 @@ from dotenv import dotenv_values
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from iidq.accelerator.address import parse_redis_url
 from iidq.errors import SettingsFault
 from iidq.redaction import redact_url
 from iidq.webhooks.signing import signing_keys
@@ -24,7 +25,7 @@ _RPC_URLS = re.compile(r"RPC_URLS_([1-9][0-9]*)")
 _SECRETS = {"api_key", "private_key", "webhook_secret"}
 # As browsers send it: lower case, no path, no default port (RFC 6454, section 6.2).
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
-# CAIP-10 in the namespace eip155, which is also the form of a bare address where nothing stands before it.
+# CAIP-10 in the namespace eip155, or the address alone.
 _CHAIN_ACCOUNT = re.compile(r"(?:eip155:([1-9][0-9]{0,15}):)?(0x[0-9a-fA-F]{40})")
 _PRIVATE_KEY = re.compile(r"(?:0x)?[0-9a-fA-F]{64}")
 # SEC 2, section 2.4.1: a key lies between zero and the order of secp256k1's group.
@@ -39,6 +40,7 @@ def _web_url(text: str) -> str:
 
 WebUrl = Annotated[str, AfterValidator(_web_url)]
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+REDIS_USES = ("wakeups", "progress", "jobs", "caches", "limits")
 
 
 class ChainAccount(NamedTuple):
@@ -68,7 +70,22 @@ class Settings(BaseSettings):
         description="`RPC_URLS_<chainId>`: endpoints of further chains, comma-separated; later ones are fallbacks. "
         "With `RPC_URL` among them they stand in for it from the start, else once it has told its chain",
     )
-    redis_url: str | None = Field(None, description="optional accelerator; reserved, not used yet")
+    redis_url: str | None = Field(
+        None,
+        description="optional accelerator, which may be away at any moment: `redis://`, `rediss://`, `unix://`, "
+        "`redis+sentinel://HOST,HOST/SERVICE` or `redis+cluster://HOST,HOST`",
+    )
+    redis_use: CommaSeparated = Field(
+        REDIS_USES,
+        description="what Redis accelerates: `wakeups` of workers, live `progress`, reads of ended `jobs`, shared "
+        "`caches` of manifests and verdicts, shared rate `limits`",
+    )
+    redis_timeout_ms: int = Field(50, ge=1, le=5000, description="the longest that anything waits for Redis, in ms")
+    redis_bull_keys: Literal["on", "off"] = Field(
+        "off",
+        description="`on` shows the queue in Redis under BullMQ's keys (`bull:verification:wait`, …), for `redis-cli` "
+        "and Bull Board, read-only",
+    )
     host: str = Field("127.0.0.1", description="where the API listens")
     port: int = Field(3001, ge=0, le=65535, description="where the API listens; 0 = any free port")
     web_concurrency: int = Field(1, ge=1, le=64, description="API processes that `iidq serve` runs on one port")
@@ -201,7 +218,13 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severity that is logged")
 
     @field_validator(
-        "ipfs_gateways", "fetch_allow_private", "rpc_allowed_urls", "trusted_proxies", "cors_origins", mode="before"
+        "ipfs_gateways",
+        "fetch_allow_private",
+        "rpc_allowed_urls",
+        "trusted_proxies",
+        "cors_origins",
+        "redis_use",
+        mode="before",
     )
     @classmethod
     def _comma_separated(cls, value: Any) -> Any:
@@ -212,6 +235,20 @@ class Settings(BaseSettings):
     def _libpq_url(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(("postgresql://", "postgres://")):
             raise ValueError("a URL that begins with postgresql://")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_place(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_redis_url(value)
+        return value
+
+    @field_validator("redis_use")
+    @classmethod
+    def _known_uses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := set(value) - set(REDIS_USES):
+            raise ValueError(f"a comma-separated list of {', '.join(REDIS_USES)}; not {min(unknown)}")
         return value
 
     @field_validator("rpc_url", "ipfs_gateways", "rpc_allowed_urls")

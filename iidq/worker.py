@@ -15,6 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 from iidq import logs
+from iidq.accelerator.accelerator import open_accelerator
+from iidq.accelerator.bull_mirror import open_bull_mirror
 from iidq.errors import SettingsFault
 from iidq.provenance.verifier import Verifier, open_verifier
 from iidq.provenance.verify import Subject
@@ -56,9 +58,11 @@ async def work(settings: Settings) -> int:
     signals = 0
     async with (
         open_traces(settings, "worker"),
-        open_verifier(settings) as verifier,
+        open_accelerator(settings) as accelerator,
+        open_bull_mirror(settings, accelerator.redis),
+        open_verifier(settings, accelerator.manifests, accelerator.verdicts) as verifier,
         open_deliverer(settings, job_shape) as wake_deliverer,
-        open_work_loop(settings, verification(verifier), worker_id, wake_deliverer) as loop,
+        open_work_loop(settings, verification(verifier), worker_id, wake_deliverer, accelerator.relay) as loop,
     ):
 
         def stop() -> None:

@@ -15,8 +15,9 @@ from psycopg.sql import SQL, Identifier
 
 from iidq.embedded.postgres import EmbeddedPostgres, wheel_binaries
 from iidq.migrate import migrate
+from tests.redis_session import VARIABLE, redis_for_all
 
-pytest_plugins = ["tests.chain_fixtures"]
+pytest_plugins = ["tests.chain_fixtures", "tests.chromium"]
 
 # A property is right or wrong; how long an example takes on a busy machine is no part of it.
 settings.register_profile("iidq", deadline=None)
@@ -36,8 +37,15 @@ def postgres_binaries() -> dict[str, Path]:
 
 
 def pytest_report_header() -> str:
-    """Say which versions of Postgres this run covers."""
-    return "postgres: " + ", ".join(postgres_binaries())
+    """Say which versions of Postgres this run covers, and which way with Redis."""
+    return f"postgres: {', '.join(postgres_binaries())}\nredis: {os.environ.get(VARIABLE) or 'of single tests'}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def redis_of_all_tests() -> Iterator[None]:
+    """The Redis that ``IIDQ_TEST_REDIS`` asks for."""
+    with redis_for_all():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -5,11 +5,12 @@ import json
 from collections import Counter
 from dataclasses import asdict
 
-import typer
 from rich.console import Console
 
+from iidq.cli.client import NotFoundOut
 from iidq.cli.diagnosis import Finding, Outcome, diagnose
-from iidq.cli.terminal import printable
+from iidq.cli.server_diagnosis import diagnose_server
+from iidq.cli.terminal import NOT_FOUND_OUT, complain, printable, say
 from iidq.settings import load_settings
 
 _WELL, _BROKEN = 0, 1
@@ -17,11 +18,15 @@ _SIGNS = {Outcome.OK: "✓", Outcome.WARNING: "!", Outcome.BROKEN: "✗"}
 _COLOURS = {Outcome.OK: "green", Outcome.WARNING: "yellow", Outcome.BROKEN: "red"}
 
 
-def doctor(*, as_json: bool) -> int:
-    """Print what was found; 1 if anything is broken."""
-    settings = load_settings()
-    with Console(stderr=True).status("looking …"):
-        findings = asyncio.run(diagnose(settings))
+def doctor(*, server: str | None, api_key: str | None, as_json: bool) -> int:
+    """Print what was found, of ``server`` or of what the environment names; 1 if anything is broken."""
+    looking = diagnose(load_settings()) if server is None else diagnose_server(server, api_key)
+    try:
+        with Console(stderr=True).status("looking …"):
+            findings = asyncio.run(looking)
+    except NotFoundOut as fault:
+        complain(str(fault))
+        return NOT_FOUND_OUT
     if as_json:
         print(json.dumps([_shape(finding) for finding in findings]))
     else:
@@ -29,15 +34,15 @@ def doctor(*, as_json: bool) -> int:
             _show(finding)
         counts = Counter(finding.outcome for finding in findings)
         told = [f"{counts[outcome]} {outcome}" for outcome in (Outcome.BROKEN, Outcome.WARNING) if counts[outcome]]
-        typer.echo("\n" + (", ".join(told) or "all well"))
+        say("\n" + (", ".join(told) or "all well"))
     return _BROKEN if any(finding.outcome is Outcome.BROKEN for finding in findings) else _WELL
 
 
 def _show(finding: Finding) -> None:
-    sign = typer.style(_SIGNS[finding.outcome], fg=_COLOURS[finding.outcome])
-    typer.echo(f"{sign} {finding.check}: {printable(finding.tried)}: {printable(finding.came_back)}")
+    sign = (_SIGNS[finding.outcome], _COLOURS[finding.outcome])
+    say(sign, f" {finding.check}: {printable(finding.tried)}: {printable(finding.came_back)}")
     if finding.to_do:
-        typer.echo(f"    → {finding.to_do}")
+        say(f"    → {printable(finding.to_do)}")
 
 
 def _shape(finding: Finding) -> dict[str, str]:

@@ -1,139 +1,212 @@
-"""``iidq jobs``, ``stats``, ``pause``, ``resume``: the queue seen and steered straight in the database."""
+"""``iidq jobs``, ``stats``, ``pause``, ``resume``: the queue seen and steered by an operator."""
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypeVar
-from uuid import UUID
+from typing import Final
 
-import typer
-from psycopg.errors import InsufficientPrivilege
 from rich.console import Console
 from rich.table import Table
 
-from iidq.cli.terminal import printable
-from iidq.database import Connection, open_database
-from iidq.queue import store
-from iidq.queue.identifiers import parse_job_id
+from iidq.cli.client import Body, NotFoundOut
+from iidq.cli.queue_access import NotAllowed, QueueAccess, open_queue
+from iidq.cli.terminal import NOT_FOUND_OUT, complain, printable
+from iidq.cli.verdict import verdict_of
 from iidq.queue.job import JobStatus, JobType
 from iidq.redaction import redact_url
-from iidq.settings import load_settings
-from iidq.web.wire import job_shape, stats_shape
 
-T = TypeVar("T")
-
-# The third one, 2 for what could not be found out, is that of an error of ours in iidq.cli.main.
 DONE, NOT_POSSIBLE = 0, 1
+# Between two questions to a service that is busy.
+_PATIENCE_SECONDS = 30.0
 
 # Fits a terminal of 80 columns with the id whole, to be pasted into the next command.
-_LINE = "{:36}  {:6}  {:10}  {:>5}  {:>7}  {:>6}"
-_UNITS = {"d": 86_400.0, "h": 3600.0, "min": 60.0, "s": 1.0}
+_LINE: Final = "{:36}  {:6}  {:10}  {:>5}  {:>7}  {:>6}"
+_UNITS: Final = {"d": 86_400.0, "h": 3600.0, "min": 60.0, "s": 1.0}
+_STATES: Final = ("waiting", "delayed", "active", "completed", "failed", "cancelled")
 
 
-def _in_database(work: Callable[[Connection], Awaitable[T]]) -> T:
-    async def run() -> T:
-        async with open_database(load_settings("database_url"), pool_size=1) as database:
-            return await database.run(work)
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which queue: that of ``server``, or without one that of ``DATABASE_URL``, or of this machine's service."""
 
-    try:
-        return asyncio.run(run())
-    except InsufficientPrivilege:
-        typer.echo("iidq: the role of DATABASE_URL may not do this; docs/sql.md has the GRANT lines", err=True)
-        raise typer.Exit(NOT_POSSIBLE) from None
+    server: str | None
+    api_key: str | None
+
+    def work(
+        self, step: Callable[[QueueAccess], Awaitable[int]], *, patience_seconds: float = _PATIENCE_SECONDS
+    ) -> int:
+        """Do ``step`` there; 1 where it is not allowed, 2 where the queue gives no answer, each with one line."""
+
+        async def run() -> int:
+            async with open_queue(self.server, self.api_key, patience_seconds=patience_seconds) as queue:
+                return await step(queue)
+
+        try:
+            return asyncio.run(run())
+        except NotAllowed as refusal:
+            complain(str(refusal))
+            return NOT_POSSIBLE
+        except NotFoundOut as fault:
+            complain(str(fault))
+            return NOT_FOUND_OUT
 
 
-def list_jobs(*, status: JobStatus | None, kind: JobType | None, limit: int, as_json: bool) -> int:
+def list_jobs(
+    place: Place,
+    *,
+    status: JobStatus | None,
+    kind: JobType | None,
+    content_hash: str | None,
+    limit: int,
+    as_json: bool,
+) -> int:
     """Print the newest jobs."""
-    jobs = _in_database(lambda connection: store.list_jobs(connection, status=status, type=kind, limit=limit))
-    if as_json:
-        print(json.dumps([job_shape(job) for job in jobs]))
+
+    async def step(queue: QueueAccess) -> int:
+        jobs = await queue.list_jobs(status=status, kind=kind, content_hash=content_hash, limit=limit)
+        if as_json:
+            print(json.dumps(jobs))
+            return DONE
+        print(HEADER if jobs else "no such jobs")
+        for job in jobs:
+            print_job_line(job)
         return DONE
-    print(_LINE.format("id", "type", "status", "done", "retries", "age") if jobs else "no such jobs")
-    now = datetime.now(UTC)
-    for job in jobs:
-        age = (now - job.created_at).total_seconds()
-        print(_LINE.format(str(job.id), job.type, job.status, f"{job.progress} %", job.retry_count, _duration(age)))
-        if job.error:
-            print(f"    {printable(redact_url(job.error))}")
-    return DONE
+
+    return place.work(step)
 
 
-def _duration(seconds: float) -> str:
+HEADER: Final = _LINE.format("id", "type", "status", "done", "retries", "age")
+
+
+def print_job_line(job: Body) -> None:
+    """Print a job as a line, and its error as another."""
+    done = verdict_of(job) or f"{job.get('progress')} %"
+    age = duration((datetime.now(UTC) - datetime.fromisoformat(str(job["createdAt"]))).total_seconds())
+    texts = (str(job.get(name)) for name in ("id", "type", "status"))
+    print(_LINE.format(*map(printable, texts), printable(done), str(job.get("retryCount")), age))
+    if job.get("error"):
+        print(f"    {printable(redact_url(str(job['error'])))}")
+
+
+def duration(seconds: float) -> str:
+    """A time span in its largest unit, such as ``2 h``."""
     unit, size = next((unit, size) for unit, size in _UNITS.items() if abs(seconds) >= size or unit == "s")
     return f"{seconds / size:.0f} {unit}"
 
 
-def show_job(text: str, *, as_json: bool) -> int:
+def show_job(place: Place, job_id: str, *, as_json: bool) -> int:
     """Print one job: what was asked, where it stands, what came of it."""
-    job_id = parse_job_id(text)
-    job = job_id and _in_database(lambda connection: store.find(connection, job_id))
-    if not job:
-        return _no_such_job(text)
-    shape = job_shape(job)
-    if as_json:
-        print(json.dumps(shape))
+
+    async def step(queue: QueueAccess) -> int:
+        job = await queue.find(job_id)
+        if job is None:
+            return no_such_job(job_id)
+        if as_json:
+            print(json.dumps(job))
+            return DONE
+        for name, value in job.items():
+            if value not in (None, []) and name != "jobId":
+                shown = json.dumps(value, indent=2) if isinstance(value, dict | list) else str(value)
+                first, *rest = map(printable, shown.split("\n"))
+                print(f"{printable(name):16} {first}", *(f"{'':16} {line}" for line in rest), sep="\n")
         return DONE
-    for name, value in shape.items():
-        if value not in (None, []) and name != "jobId":
-            shown = json.dumps(value, indent=2) if isinstance(value, dict | list) else str(value)
-            first, *rest = map(printable, shown.split("\n"))
-            print(f"{name:16} {first}", *(f"{'':16} {line}" for line in rest), sep="\n")
-    return DONE
+
+    return place.work(step)
 
 
-def retry_job(text: str) -> int:
-    """Put a job that ended back in line."""
-    return _steer(text, store.retry, "queued again", "has not ended, so it cannot be retried")
+def retry_jobs(place: Place, job_ids: Sequence[str]) -> int:
+    """Put jobs that ended back in line."""
+    return _steer(place, job_ids, lambda queue: queue.retry, "queued again", "has not ended, so it cannot be retried")
 
 
-def cancel_job(text: str) -> int:
-    """End a job that waits or runs."""
-    return _steer(text, store.cancel, "cancelled", "has ended already, so it cannot be cancelled")
+def cancel_jobs(place: Place, job_ids: Sequence[str]) -> int:
+    """End jobs that wait or run."""
+    return _steer(
+        place, job_ids, lambda queue: queue.cancel, "cancelled", "has ended already, so it cannot be cancelled"
+    )
 
 
-def _steer(text: str, step: Callable[[Connection, UUID], Awaitable[bool | None]], done: str, refusal: str) -> int:
-    job_id = parse_job_id(text)
-    outcome = _in_database(lambda connection: step(connection, job_id)) if job_id else None
-    if outcome is None:
-        return _no_such_job(text)
-    print(f"{text}: {done}" if outcome else f"{text} {refusal}")
-    return DONE if outcome else NOT_POSSIBLE
+def _steer(
+    place: Place,
+    job_ids: Sequence[str],
+    choose: Callable[[QueueAccess], Callable[[str], Awaitable[bool | None]]],
+    done: str,
+    refusal: str,
+) -> int:
+    async def step(queue: QueueAccess) -> int:
+        code = DONE
+        for job_id in job_ids:
+            outcome = await choose(queue)(job_id)
+            if outcome:
+                print(f"{job_id}: {done}")
+            elif outcome is None:
+                code = no_such_job(job_id)
+            else:
+                print(f"{job_id} {refusal}")
+                code = NOT_POSSIBLE
+        return code
+
+    return place.work(step)
 
 
-def _no_such_job(text: str) -> int:
-    print(f"there is no job {printable(text)}")
+def no_such_job(job_id: str) -> int:
+    """Say so; returns the exit code."""
+    print(f"there is no job {printable(job_id)}")
     return NOT_POSSIBLE
 
 
-def stats(*, as_json: bool) -> int:
+def stats(place: Place, *, as_json: bool) -> int:
     """Print how many jobs stand in each state, with ``as_json`` as HTTP clients get it."""
-    counts = _in_database(store.count)
-    if as_json:
-        print(json.dumps(stats_shape(counts)))
+
+    async def step(queue: QueueAccess) -> int:
+        counts = await queue.counts()
+        if as_json:
+            print(json.dumps(counts))
+        else:
+            console = Console(highlight=False)
+            console.print(counts_table(counts))
+            console.print(f"\n{signs(counts)}", markup=False, soft_wrap=True)
         return DONE
+
+    return place.work(step)
+
+
+def counts_table(counts: Body) -> Table:
+    """One line per state."""
     table = Table("state", box=None, pad_edge=False)
     table.add_column("jobs", justify="right")
-    for name in ("waiting", "delayed", "active", "completed", "failed", "cancelled"):
-        table.add_row(name, f"{getattr(counts, name):,}")
-    console = Console(highlight=False)
-    console.print(table)
-    age = counts.oldest_waiting_seconds
-    waits = "nothing waits" if age is None else f"the first in line has waited {_duration(age)}"
-    reason = f" ({printable(counts.pause_reason)})" if counts.pause_reason else ""
-    console.print(f"\n{counts.state}{reason}; {waits}; live workers: {counts.workers}", markup=False)
-    return DONE
+    for name in _STATES:
+        table.add_row(name, f"{counts.get(name) or 0:,}")
+    return table
 
 
-def pause(reason: str | None) -> int:
+def signs(counts: Body) -> str:
+    """Whether the queue moves, in a line."""
+    age = counts.get("oldestWaitingSeconds")
+    waits = "nothing waits" if age is None else f"the first in line has waited {duration(age)}"
+    reason = f" ({printable(str(counts['pauseReason']))})" if counts.get("pauseReason") else ""
+    return f"{printable(str(counts.get('state')))}{reason}; {waits}; live workers: {counts.get('workers')}"
+
+
+def pause(place: Place, reason: str | None) -> int:
     """Stop all claims; running jobs go on."""
-    _in_database(lambda connection: store.pause(connection, reason))
-    print("paused: no job is claimed until `iidq resume`; running jobs go on")
-    return DONE
+
+    async def step(queue: QueueAccess) -> int:
+        await queue.pause(reason)
+        print("paused: no job is claimed until `iidq resume`; running jobs go on")
+        return DONE
+
+    return place.work(step)
 
 
-def resume() -> int:
+def resume(place: Place) -> int:
     """Let claims go on."""
-    _in_database(store.resume)
-    print("resumed")
-    return DONE
+
+    async def step(queue: QueueAccess) -> int:
+        await queue.resume()
+        print("resumed")
+        return DONE
+
+    return place.work(step)

@@ -37,7 +37,7 @@ async def up(*, workers: int, port: int | None, data_path: Path | None) -> int:
 
 
 async def _introduce(stack: Stack, console: Console) -> None:
-    rows = {"API": stack.api_url, "DATABASE_URL": stack.database_url, "RPC_URL": stack.rpc_url}
+    rows = {"page": f"{stack.api_url}/", "API": stack.api_url, "DATABASE_URL": stack.database_url, "RPC_URL": stack.rpc_url}
     if stack.registry is not None:
         sample = await publish_sample(stack, "song.wav", seed=1)
         rows |= {"registry": stack.registry, "sample file": str(sample.path), "manifest": sample.manifest_uri}
@@ -51,6 +51,17 @@ async def _introduce(stack: Stack, console: Console) -> None:
         f"\nTry:\n  curl -X POST {stack.api_url}/api/verification-jobs/verify \\\n"
         f'    -F "file=@{file}" \\\n    -F "registryAddress={registry}" \\\n    -F "manifestURI={manifest_uri}"\n'
         f"  curl {stack.api_url}/api/verification-jobs\n"
+        f"{_register_command(stack)}"
         f"  psql '{stack.database_url}'\n\nCtrl-C stops everything.",
         markup=False,
+    )
+
+
+def _register_command(stack: Stack) -> str:
+    """How a file of one's own gets onto the development chain; nothing where the chain is the operator's own."""
+    if stack.registry is None:
+        return ""
+    return (
+        f"  iidq register path/to/file --rpc-url {stack.rpc_url} --registry {stack.registry} \\\n"
+        f"    --publish {stack.manifests.base_url} --server {stack.api_url}\n"
     )

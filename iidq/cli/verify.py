@@ -1,182 +1,130 @@
 """``iidq verify``: is this file what its creator registered? Asks a running service, as any HTTP client would."""
 
+import asyncio
 import json
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
 
-import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-
-from iidq.cli.client import Body, JobClient, NotFoundOut
-from iidq.cli.terminal import printable
-from iidq.provenance.digest import ContentDigest
-
-_NOT_FOUND_OUT: Final = 2
-_INTERRUPTED: Final = 130
-_EXIT_CODES: Final = {"OK": 0, "FAIL": 1, "WARN": 3}
-_COLOURS: Final = {"OK": "green", "FAIL": "red", "WARN": "yellow"}
-_HEADLINES: Final = {
-    "OK": "this is what its creator registered.",
-    "WARN": "this is its creator's content, but not everything agrees.",
-    "FAIL": "nothing shows that this is what its creator registered.",
-}
-_SIGNS: Final = {"passed": "✓", "failed": "✗", "notChecked": "·"}
-_STEPS: Final = {
-    10: "fetching the manifest",
-    30: "recovering the signer",
-    50: "reading the registry",
-    70: "comparing",
-    90: "storing the result",
-}
-_CHUNK_BYTES: Final = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What is asked about which file; ``upload`` sends the file itself instead of its hash."""
-
-    path: Path
-    manifest_uri: str
-    registry: str
-    chain_id: int | None
-    proof: bool
-    upload: bool
-
-    def fields(self) -> dict[str, str]:
-        """The form's fields that are not the file."""
-        fields = {"manifestURI": self.manifest_uri, "registryAddress": self.registry}
-        return fields if self.chain_id is None else fields | {"chainId": str(self.chain_id)}
+from iidq.cli.candidates import Candidate, ManifestList, UnusableArguments, find_candidates, is_glob
+from iidq.cli.client import Body, NotFoundOut
+from iidq.cli.hashing import hash_file, label_of
+from iidq.cli.question import Question, Service, upload
+from iidq.cli.terminal import INTERRUPTED, NOT_FOUND_OUT, byte_bars, complain, job_bars, printable, say
+from iidq.cli.verdict import (
+    COLOURS,
+    HEADLINES,
+    SIGNS,
+    checks,
+    exit_code,
+    registration,
+    step_of,
+    verdict_of,
+    why_not,
+)
+from iidq.cli.verify_many import verify_many
 
 
 def verify(
-    question: Question, *, server: str, api_key: str | None, timeout_seconds: float, output: Path | None, as_json: bool
+    arguments: list[str],
+    question: Question,
+    service: Service,
+    *,
+    recursive: bool,
+    output: Path | None,
+    as_json: bool,
 ) -> int:
-    """Ask, follow, print the verdict; return 0 for OK, 1 for FAIL, 3 for WARN, 2 where it could not be found out."""
-    job_url = None
+    """Ask, follow, print; return 0 for OK, 1 for FAIL, 3 for WARN, 2 where it could not be found out.
+
+    One plain file gets a verdict with its reasons; folders, patterns, lists and several files a table.
+    """
     try:
-        with JobClient(server, api_key, timeout_seconds=timeout_seconds) as client, _bars() as bars:
-            body = _send(client, question, bars)
-            # Without its queue a service answers at once.
-            if body.get("mode") != "sync":
-                job_id = str(body.get("jobId"))
-                job_url = client.job_url(job_id)
-                body = _follow(client, job_id, bars)
-        result = body.get("result")
-        if output is not None and result is not None:
-            output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    except NotFoundOut as fault:
-        _complain(str(fault))
-        return _NOT_FOUND_OUT
+        listed = question.manifests.candidates if isinstance(question.manifests, ManifestList) else []
+        if len(arguments) == 1 and not recursive and not is_glob(arguments[0]):
+            [candidate] = find_candidates(arguments, recursive=False)
+            return _verify_one(candidate, question, service, output=output, as_json=as_json)
+        candidates = find_candidates(arguments, recursive=recursive) if arguments else listed
+        return verify_many(candidates, question, service, output=output, as_json=as_json)
+    except (NotFoundOut, UnusableArguments) as fault:
+        complain(str(fault))
+        return NOT_FOUND_OUT
     except OSError as error:
-        _complain(f"{error.filename or question.path}: {error.strerror or error}")
-        return _NOT_FOUND_OUT
+        complain(f"{error.filename or arguments[0]}: {error.strerror or error}")
+        return NOT_FOUND_OUT
+
+
+def _verify_one(
+    candidate: Candidate, question: Question, service: Service, *, output: Path | None, as_json: bool
+) -> int:
+    path = candidate.path
+    if path.is_dir():
+        raise UnusableArguments(f"{path} is a folder; --recursive asks about the files in it")
+    asking = _AskingOne(candidate, question, service)
+    try:
+        asking.hash()
+        body = asyncio.run(asking.ask())
     except KeyboardInterrupt:
-        _complain(f"stopped; the job goes on: {job_url}" if job_url else "stopped")
-        return _INTERRUPTED
+        complain(f"stopped; the job goes on: {asking.job_url}" if asking.job_url else "stopped; nothing was sent")
+        return INTERRUPTED
+    result = body.get("result")
+    if output is not None and isinstance(result, dict):
+        output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     if as_json:
         print(json.dumps(body))
-    verdict = _verdict(result)
-    if verdict not in _EXIT_CODES:
-        _complain(f"it could not be found out: {body.get('error') or body.get('status') or 'there is no verdict'}")
-        return _NOT_FOUND_OUT
-    if not as_json and isinstance(result, dict):
-        _print_verdict(question, result, verdict)
+    verdict = verdict_of(body)
+    if verdict is None:
+        raise NotFoundOut(f"it could not be found out: {why_not(body)}")
+    if not as_json:
+        told = {"file": path.name, "manifest": asking.manifest_uri, "registry": question.registry}
+        print_verdict(body, told | ({"job": asking.job_url} if asking.job_url else {}))
         if question.proof:
-            typer.echo(
-                f"\nThe proof is in {output}." if output else "\n--output FILE or --json gives the proof itself."
-            )
-    return _EXIT_CODES[verdict]
+            say(f"\nThe proof is in {output}." if output else "\n--output FILE or --json gives the proof itself.")
+    return exit_code(verdict)
 
 
-def _bars() -> Progress:
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description:24}", markup=False),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-    )
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+class _AskingOne:
+    """One file's way to its verdict; ``job_url`` is set once there is a job."""
+
+    def __init__(self, candidate: Candidate, question: Question, service: Service) -> None:
+        self._path = candidate.path
+        self._candidate = candidate
+        self._question = question
+        self._service = service
+        self._content_hash = ""
+        self.manifest_uri = ""
+        self.job_url = ""
+
+    def hash(self) -> None:
+        """Hash the file, also where it is uploaded: its manifest may be named by the hash."""
+        with byte_bars() as bars:
+            self._content_hash = hash_file(self._path, bars)
+        self.manifest_uri = self._question.manifests.uri_for(self._candidate, self._content_hash)
+
+    async def ask(self) -> Body:
+        """The ended job, or the reply of a service that has no queue at present."""
+        async with self._service.client() as client:
+            if self._question.upload:
+                body = await upload(client, self._path, self._question, self.manifest_uri)
+            else:
+                fields = self._question.fields(self.manifest_uri) | {"contentHash": self._content_hash}
+                body = await client.send(self._question.kind, lambda: {"json": fields | label_of(self._path)})
+            if body.get("mode") == "sync":
+                return body
+            job_id = str(body.get("jobId"))
+            self.job_url = client.job_url(job_id)
+            with job_bars() as bars:
+                bar = bars.add_task("waiting in line", total=100)
+                return await client.follow(
+                    job_id, lambda job: bars.update(bar, completed=job.get("progress") or 0, description=step_of(job))
+                )
 
 
-def _send(client: JobClient, question: Question, bars: Progress) -> Body:
-    kind = "proof" if question.proof else "verify"
-    if not question.upload:
-        fields = question.fields() | {"contentHash": _hash(question.path, bars)} | _file_name(question.path)
-        return client.send(kind, lambda: {"json": fields})
-    bar = bars.add_task("sending", total=None)
-    with bars.open(question.path, "rb", task_id=bar) as file:
-        # httpx begins at the start of the file each time.
-        return client.send(kind, lambda: {"data": question.fields(), "files": {"file": (question.path.name, file)}})
-
-
-def _hash(path: Path, bars: Progress) -> str:
-    digest = ContentDigest()
-    bar = bars.add_task("hashing", total=None)
-    with bars.open(path, "rb", task_id=bar) as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.content_hash()
-
-
-def _file_name(path: Path) -> dict[str, str]:
-    """Only a label here; left out where services would refuse it as they refuse an upload's."""
-    name = path.name
-    return {"fileName": name} if name.isprintable() and ".." not in name and "\\" not in name else {}
-
-
-def _follow(client: JobClient, job_id: str, bars: Progress) -> Body:
-    bar = bars.add_task("waiting in line", total=100)
-
-    def report(job: Body) -> None:
-        progress = job.get("progress")
-        if isinstance(progress, int):
-            step = next((text for at, text in reversed(_STEPS.items()) if progress >= at), "waiting in line")
-            bars.update(bar, completed=progress, description=step)
-
-    return client.follow(job_id, report)
-
-
-def _verdict(result: Any) -> str:
-    if not isinstance(result, dict):
-        return ""
-    verification = result.get("verification")
-    verdict = verification.get("status") if isinstance(verification, dict) else result.get("status")
-    return str(verdict)
-
-
-def _print_verdict(question: Question, result: Body, verdict: str) -> None:
-    typer.echo(f"{typer.style(verdict, fg=_COLOURS[verdict], bold=True)}: {_HEADLINES[verdict]}")
-    lines = [f"  {name:9} {value}" for name, value in _facts(question, result).items()]
-    lines += ["", *(f"  {sign} {text}" for sign, text in _checks(result))]
-    typer.echo("\n".join(map(printable, lines)))
-
-
-def _facts(question: Question, result: Body) -> dict[str, str]:
-    facts = {"file": question.path.name, "manifest": question.manifest_uri, "registry": question.registry}
-    onchain = result.get("onchain")
-    if isinstance(onchain, dict) and isinstance(onchain.get("timestamp"), int) and onchain["timestamp"] > 0:
-        moment = datetime.fromtimestamp(onchain["timestamp"], UTC)
-        facts |= {"creator": str(onchain.get("creator")), "since": moment.isoformat(sep=" ", timespec="seconds")}
-    return facts
-
-
-def _checks(result: Body) -> list[tuple[str, str]]:
-    report = result.get("report")
-    checks = report.get("checks") if isinstance(report, dict) else None
-    if isinstance(checks, list):
-        return [
-            (_SIGNS.get(str(check.get("outcome")), "·"), f"{check.get('code')}: {check.get('message')}")
-            for check in checks
-            if isinstance(check, dict)
-        ]
-    # A service without reports has at least these.
-    flags = result.get("verification") or result.get("checks") or {}
-    return [("✓" if value else "✗", name) for name, value in flags.items() if isinstance(value, bool)]
-
-
-def _complain(text: str) -> None:
-    typer.echo(f"iidq: {printable(text)}", err=True)
+def print_verdict(job: Body, facts: dict[str, str]) -> None:
+    """Print the verdict of a job that has one: in words, what was asked, who registered it, and each check."""
+    verdict = verdict_of(job)
+    assert verdict is not None
+    result = job["result"]
+    say((verdict, f"bold {COLOURS[verdict]}"), f": {HEADLINES[verdict]}")
+    for name, value in (facts | registration(result)).items():
+        say(f"  {name:9} {printable(str(value))}")
+    say("")
+    for check in checks(result):
+        say(f"  {SIGNS.get(check.outcome, '·')} {printable(check.text)}")

@@ -21,6 +21,8 @@ from iidq.embedded.endpoint import serve_locally
 
 MAX_BLOCK_BYTES = 256 * 1024
 """Longer bodies would need several blocks, as in kubo's default chunking."""
+MAX_BLOCKS = 10_000
+"""What a server holds of others' manifests; each is in memory."""
 
 _RAW_BLOCK = "application/vnd.ipld.raw"
 _SHA256_MULTIHASH = b"\x12\x20"
@@ -59,6 +61,7 @@ class ManifestServer:
             routes=[
                 Route("/manifests/{name:path}", self._manifest, methods=["GET"]),
                 Route("/ipfs/{cid}", self._ipfs, methods=["GET"]),
+                Route("/ipfs", self._take, methods=["POST"]),
             ]
         )
 
@@ -78,6 +81,21 @@ class ManifestServer:
         if request.query_params.get("format") == "raw" or _RAW_BLOCK in request.headers.get("accept", ""):
             return Response(block, media_type=_RAW_BLOCK, headers={**headers, "Etag": f'"{cid}.raw"'})
         return Response(body, media_type=_media_type(body), headers={**headers, "Etag": f'"{cid}"'})
+
+    async def _take(self, request: Request) -> Response:
+        """POST /ipfs: serve the body from now on; 201, ``Location`` has its CID. For `iidq register`."""
+        # A page in the user's browser cannot send this type here without asking first, and is not answered.
+        if request.headers.get("content-type") != "application/json":
+            return PlainTextResponse("expected application/json\n", 415)
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BLOCK_BYTES:
+                return PlainTextResponse(f"expected at most {MAX_BLOCK_BYTES} bytes\n", 413)
+        if len(self._blocks) >= MAX_BLOCKS:
+            return PlainTextResponse(f"there are {MAX_BLOCKS} manifests already\n", 507)
+        cid = self.publish_ipfs(bytes(body)).removeprefix("ipfs://")
+        return PlainTextResponse(f"{cid}\n", 201, headers={"Location": f"/ipfs/{cid}"})
 
 
 @contextlib.asynccontextmanager

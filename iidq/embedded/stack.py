@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 
 from iidq.embedded.accounts import DEVELOPMENT_KEYS
-from iidq.embedded.chain import DevelopmentChain
+from iidq.embedded.chain import DEVELOPMENT_CHAIN_ID, DevelopmentChain
 from iidq.embedded.manifests import ManifestServer, serve_manifests
 from iidq.embedded.postgres import EmbeddedPostgres
 from iidq.embedded.processes import IidqProcess
@@ -135,15 +135,18 @@ def _temporary_home() -> Iterator[Path]:
 def _environment(settings: Settings, running: Stack) -> dict[str, str]:
     """What API and workers read; our own manifest server counts as a gateway and as a host that may be private."""
     gateways = ",".join((running.manifests.base_url, *settings.ipfs_gateways))
+    pages: dict[str, str] = {}
     if running.registry is not None:
         # On the development chain there is nothing that the world's gateways could have.
         gateways = running.manifests.base_url
+        pages = {"DEFAULT_REGISTRY": f"eip155:{DEVELOPMENT_CHAIN_ID}:{running.registry}"}
     return {
         "DATABASE_URL": running.database_url,
         "RPC_URL": running.rpc_url,
         "IPFS_GATEWAYS": gateways,
         "FETCH_ALLOW_PRIVATE": ",".join((*settings.fetch_allow_private, "127.0.0.1")),
         "HOST": settings.host,
+        **pages,
     }
 
 

@@ -12,8 +12,9 @@ from iidq.provenance.fetch import WebAnswer, WebFetcher, retry_after_seconds
 from iidq.provenance.fetch_policy import FetchPolicy
 from iidq.provenance.freshness import fresh_seconds
 from iidq.provenance.gateways import Gateway, IpfsGateways
-from iidq.provenance.report import FetchedManifest, SourceTried
+from iidq.provenance.report import FetchedManifest, SharedManifests, SourceTried
 from iidq.provenance.single_flight import SingleFlight
+from iidq.provenance.unixfs import names_plain_file
 from iidq.provenance.uri import IpfsUri, WebUri, parse_manifest_uri
 from iidq.redaction import redact_url
 from iidq.settings import Settings
@@ -27,13 +28,25 @@ FileKey = tuple[Cid, tuple[str, ...]]
 
 
 class ManifestSource:
-    """Fetches manifests; keeps verified ones in memory by CID, web ones only as their headers allow."""
+    """Fetches manifests; keeps verified ones by CID, in memory and where processes share them.
 
-    def __init__(self, *, policy: FetchPolicy, web: WebFetcher, gateways: IpfsGateways, max_bytes: int) -> None:
+    Those from the web are kept in memory only, as their headers allow.
+    """
+
+    def __init__(
+        self,
+        *,
+        policy: FetchPolicy,
+        web: WebFetcher,
+        gateways: IpfsGateways,
+        max_bytes: int,
+        shared: SharedManifests | None = None,
+    ) -> None:
         self._policy = policy
         self._web = web
         self._gateways = gateways
         self._max_bytes = max_bytes
+        self._shared = shared
         self._cache: BoundedCache[FetchedManifest] = BoundedCache(
             _CACHE_BYTES, lambda manifest: len(manifest.body) + _OVERHEAD_BYTES
         )
@@ -62,11 +75,26 @@ class ManifestSource:
             return kept
 
         async def fetch() -> FetchedManifest:
-            manifest = await self._gateways.fetch(uri)
+            manifest = await self._shared_by_others(uri) or await self._fetch_and_share(uri)
             self._cache.put(key, manifest)
             return manifest
 
         return await self._flights.run(key, fetch)
+
+    async def _shared_by_others(self, uri: IpfsUri) -> FetchedManifest | None:
+        # Below a path, or of several blocks, the bytes alone do not prove themselves.
+        if self._shared is None or uri.path:
+            return None
+        manifest = await self._shared.get(uri.cid.text)
+        if manifest is None or len(manifest.body) > self._max_bytes or not names_plain_file(uri.cid, manifest.body):
+            return None
+        return manifest
+
+    async def _fetch_and_share(self, uri: IpfsUri) -> FetchedManifest:
+        manifest = await self._gateways.fetch(uri)
+        if self._shared is not None and not uri.path and names_plain_file(uri.cid, manifest.body):
+            await self._shared.put(uri.cid.text, manifest)
+        return manifest
 
     async def _from_web(self, uri: WebUri) -> FetchedManifest:
         kept = self._cache.get(uri)
@@ -110,7 +138,9 @@ class ManifestSource:
 
 
 @asynccontextmanager
-async def open_manifest_source(settings: Settings) -> AsyncIterator[ManifestSource]:
+async def open_manifest_source(
+    settings: Settings, shared: SharedManifests | None = None
+) -> AsyncIterator[ManifestSource]:
     """The source as the settings describe it; its connections are closed at the end."""
     policy = FetchPolicy.opening(settings.fetch_allow_private)
     source = ManifestSource(
@@ -118,6 +148,7 @@ async def open_manifest_source(settings: Settings) -> AsyncIterator[ManifestSour
         web=WebFetcher(policy),
         gateways=IpfsGateways([Gateway(url) for url in settings.ipfs_gateways], max_bytes=settings.max_manifest_bytes),
         max_bytes=settings.max_manifest_bytes,
+        shared=shared,
     )
     try:
         yield source

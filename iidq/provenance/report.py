@@ -40,6 +40,18 @@ class FetchedManifest:
     sources: tuple[SourceTried, ...]
 
 
+class SharedManifests(Protocol):
+    """Verified manifests that several processes share; nothing that comes from there is believed unverified."""
+
+    async def get(self, cid: str) -> FetchedManifest | None:
+        """What is kept for this CID. Never raises, never takes long."""
+        ...
+
+    async def put(self, cid: str, manifest: FetchedManifest) -> None:
+        """Keep it for others, if that is possible. Never raises, never takes long."""
+        ...
+
+
 class ManifestPort(Protocol):
     """Where a verification gets a manifest from."""
 

@@ -9,11 +9,11 @@ from iidq.provenance.chain import Chain
 from iidq.provenance.chains import Chains
 from iidq.provenance.manifest_source import open_manifest_source
 from iidq.provenance.proof_signature import ServiceKey
-from iidq.provenance.report import ManifestPort
+from iidq.provenance.report import ManifestPort, SharedManifests
 from iidq.provenance.rpc import open_http
 from iidq.provenance.rpc_permission import check_rpc_url
 from iidq.provenance.signature import require_native_curve
-from iidq.provenance.verdict_cache import VerdictCache
+from iidq.provenance.verdict_cache import SharedVerdicts, VerdictCache
 from iidq.provenance.verify import RESULT_BUILT, Progress, Subject, prove, verify
 from iidq.settings import Settings
 
@@ -25,12 +25,14 @@ def _unwatched(percent: int) -> None:
 class Verifier:
     """Runs jobs; safe to share between any number of them in one event loop."""
 
-    def __init__(self, settings: Settings, manifests: ManifestPort, chains: Chains) -> None:
+    def __init__(
+        self, settings: Settings, manifests: ManifestPort, chains: Chains, shared: SharedVerdicts | None = None
+    ) -> None:
         self._settings = settings
         self._manifests = manifests
         self._chains = chains
         seconds = settings.result_cache_seconds
-        self._verdicts = VerdictCache(seconds) if seconds else None
+        self._verdicts = VerdictCache(seconds, shared) if seconds else None
         key = settings.private_key
         self._service_key = None if key is None else ServiceKey.from_hex(key.get_secret_value())
 
@@ -76,12 +78,14 @@ class Verifier:
 
 
 @asynccontextmanager
-async def open_verifier(settings: Settings) -> AsyncIterator[Verifier]:
+async def open_verifier(
+    settings: Settings, shared_manifests: SharedManifests | None = None, shared_verdicts: SharedVerdicts | None = None
+) -> AsyncIterator[Verifier]:
     """Open a verifier; its connections close with it. Raises :class:`SettingsFault` without a native curve."""
     require_native_curve()
-    async with open_manifest_source(settings) as manifests, open_http() as http:
+    async with open_manifest_source(settings, shared_manifests) as manifests, open_http() as http:
         chains = Chains(settings, http)
         try:
-            yield Verifier(settings, manifests, chains)
+            yield Verifier(settings, manifests, chains, shared_verdicts)
         finally:
             await chains.aclose()

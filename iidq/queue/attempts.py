@@ -27,6 +27,8 @@ from iidq.queue.store import Fence
 from iidq.settings import Settings
 
 _PROGRESS_INTERVAL_SECONDS = 0.25
+# While watchers see each step at once the rows are for those who poll, and these come once a second.
+_RELAYED_PROGRESS_INTERVAL_SECONDS = 1.0
 # After the drain's deadline: how long outcomes may still take to reach a database that is away.
 _LAST_WRITE_SECONDS = 5.0
 
@@ -154,6 +156,7 @@ class Attempts:
             # 100 is the stored result's; a step out of range would spoil the report of all running jobs.
             attempt.progress = max(attempt.progress, min(percent, 99))
             self._progressed[fence] = attempt.progress
+            self._changes.progressed(job.id, job.attempt, attempt.progress)
 
         logs.attempt_started(job.id, job.attempt, job.type)
         outcome: Outcome | None = None
@@ -240,7 +243,8 @@ class Attempts:
     async def report_progress(self) -> None:
         """Store how far the attempts are, now and then, until cancelled."""
         while True:
-            await asyncio.sleep(_PROGRESS_INTERVAL_SECONDS)
+            relayed = self._changes.relays_progress
+            await asyncio.sleep(_RELAYED_PROGRESS_INTERVAL_SECONDS if relayed else _PROGRESS_INTERVAL_SECONDS)
             if not self._progressed:
                 continue
             progressed = list(self._progressed.items())
@@ -249,8 +253,9 @@ class Attempts:
             with contextlib.suppress(IidqError, psycopg.Error):
                 async with self._database.connection() as connection:
                     stored = await store.report_progress(connection, progressed, worker_id=self._worker_id)
-                for job_id, _ in stored:
-                    self._changes.changed(job_id)
+                if not relayed:
+                    for job_id, _ in stored:
+                        self._changes.changed(job_id)
 
     # Ending
 

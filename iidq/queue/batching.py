@@ -18,6 +18,7 @@ from iidq.errors import IdempotencyConflict, InvalidInput
 from iidq.queue import store
 from iidq.queue.job import IdempotencyKey, NewJob
 from iidq.queue.listener import Announcer
+from iidq.queue.relay import NO_RELAY, Relay
 from iidq.settings import Settings
 
 Item = TypeVar("Item")
@@ -192,9 +193,9 @@ class Enqueuer:
 
 
 @asynccontextmanager
-async def open_enqueuer(database: Database, settings: Settings) -> AsyncIterator[Enqueuer]:
+async def open_enqueuer(database: Database, settings: Settings, relay: Relay = NO_RELAY) -> AsyncIterator[Enqueuer]:
     """An :class:`Enqueuer` that has written everything when it closes."""
-    async with Announcer(database) as announcer:
+    async with Announcer(database, relay) as announcer:
         enqueuer = Enqueuer(database, announcer, max_attempts=settings.max_retry_attempts)
         try:
             yield enqueuer

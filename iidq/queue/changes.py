@@ -14,6 +14,7 @@ import psycopg
 from iidq.database import Database
 from iidq.errors import IidqError
 from iidq.queue import store
+from iidq.queue.relay import NO_RELAY, PROGRESS_CHANNEL, Relay, progress_line
 
 WATCHED_SECONDS = 60.0
 """How long a worker believes that somebody watches; the watchers' side says so several times in between."""
@@ -26,8 +27,9 @@ _MOST_PENDING = 10_000
 class ChangeAnnouncer:
     """Notifies the ids of changed jobs while somebody watches; else a change costs a comparison."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, relay: Relay = NO_RELAY) -> None:
         self._database = database
+        self._relay = relay
         self._watched_until = 0.0
         self._changed: dict[UUID, None] = {}
         self._asked = asyncio.Event()
@@ -42,12 +44,25 @@ class ChangeAnnouncer:
             self._changed[job_id] = None
             self._asked.set()
 
+    @property
+    def relays_progress(self) -> bool:
+        """Whether watchers learn of each step without its being stored."""
+        return self._relay.carries(PROGRESS_CHANNEL)
+
+    def progressed(self, job_id: UUID, attempt: int, percent: int) -> None:
+        """A running job has come so far; not stored yet, and perhaps never."""
+        if time.monotonic() < self._watched_until:
+            self._relay.publish(PROGRESS_CHANNEL, progress_line(job_id, attempt, percent))
+
     async def run(self) -> None:
         """Send until cancelled."""
         while True:
             await self._asked.wait()
             self._asked.clear()
             changed, self._changed = list(self._changed), {}
+            if self._relay.carries(store.CHANGED_CHANNEL):
+                for job_id in changed:
+                    self._relay.publish(store.CHANGED_CHANNEL, str(job_id))
             # What cannot be told now is seen by the watchers' own look.
             with contextlib.suppress(IidqError, psycopg.Error):
                 async with self._database.connection() as connection:

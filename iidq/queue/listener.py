@@ -19,6 +19,7 @@ from iidq.background import start_background
 from iidq.database import Connection, Database, answered_within, connect
 from iidq.errors import IidqError
 from iidq.queue import store
+from iidq.queue.relay import NO_RELAY, Relay
 from iidq.settings import Settings
 
 # At most one NOTIFY per process and interval: each takes the database-wide commit lock for a moment.
@@ -33,8 +34,9 @@ _LONGEST_RECONNECT_SECONDS = 10.0
 class Announcer:
     """Sends NOTIFY after commits, at most one per ``ANNOUNCE_INTERVAL_SECONDS``."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, relay: Relay = NO_RELAY) -> None:
         self._database = database
+        self._relay = relay
         self._asked = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -64,6 +66,7 @@ class Announcer:
 
     async def _send(self) -> None:
         self._asked.clear()
+        self._relay.publish(store.JOBS_CHANNEL, store.TO_FIRST)
         # Lost announcements are what the workers' polling is for.
         with contextlib.suppress(IidqError, psycopg.Error):
             await self._database.run(store.announce)

@@ -25,6 +25,7 @@ from iidq.queue.execution import Handler
 from iidq.queue.identifiers import parse_job_id
 from iidq.queue.leases import LeaseKeeper
 from iidq.queue.listener import Listener
+from iidq.queue.relay import NO_RELAY, Relay
 from iidq.queue.store import WorkerSigns
 from iidq.settings import Settings
 
@@ -49,6 +50,7 @@ class WorkLoop:
         handler: Handler,
         worker_id: str,
         callback_due: Callable[[], None] = _nobody_calls_back,
+        relay: Relay = NO_RELAY,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -64,7 +66,8 @@ class WorkLoop:
         self._next_call = 0.0
         self._claim_uncertain = False
         self._span = ClaimSpan()
-        self._changes = ChangeAnnouncer(database)
+        self._relay = relay
+        self._changes = ChangeAnnouncer(database, relay)
         self._attempts = Attempts(
             settings,
             database,
@@ -81,6 +84,11 @@ class WorkLoop:
             store.WATCHING_CHANNEL: self._changes.watched,
         }
         self.listener = Listener(settings, database, heard, lambda: self._announced(store.TO_ALL))
+        # A cancellation is worth believing only from Postgres.
+        self._relayed: dict[str, Callable[[str], None]] = {
+            store.JOBS_CHANNEL: self._relayed_work,
+            store.WATCHING_CHANNEL: self._changes.watched,
+        }
 
     def stop(self) -> None:
         """Claim no more and let running jobs end within the drain's deadline. A second call gives them back now."""
@@ -97,7 +105,13 @@ class WorkLoop:
             self._settings, self._worker_id, held, self._attempts.lose, lambda: self.listener.listening
         )
         async with keeper, asyncio.TaskGroup() as beside:
-            besides = (self.listener.run, self._changes.run, self._attempts.report_progress, self._purge)
+            besides = (
+                self.listener.run,
+                self._changes.run,
+                self._attempts.report_progress,
+                self._purge,
+                self._hear_relay,
+            )
             tasks = [beside.create_task(run()) for run in besides]
             while not self._stopping:
                 await self._turn()
@@ -121,6 +135,14 @@ class WorkLoop:
             # The first responder has it. Should that one be gone, nobody waits for the whole poll interval.
             self._sweep_in(random.uniform(0.25, 1.0))  # noqa: S311
         self._wake.set()
+
+    async def _hear_relay(self) -> None:
+        await self._relay.run(self._relayed, lambda: self._relayed_work(store.TO_ALL))
+
+    def _relayed_work(self, payload: str) -> None:
+        # Whoever hears Postgres, too, would look for the same job twice.
+        if not self.listener.listening:
+            self._announced(payload)
 
     def _cancelled(self, payload: str) -> None:
         if job_id := parse_job_id(payload):
@@ -186,7 +208,7 @@ class WorkLoop:
             version=__version__,
             concurrency=self._settings.worker_concurrency,
             running=len(self._attempts.held),
-            listening=self.listener.listening,
+            listening=self.listener.listening or self._relay.hears(store.JOBS_CHANNEL),
             alive_seconds=3 * self._settings.poll_interval_seconds + _ALIVE_MARGIN_SECONDS,
         )
 
@@ -228,6 +250,7 @@ class WorkLoop:
     async def _call(self, now: float) -> None:
         self._call_others = False
         self._next_call = now + _CALL_INTERVAL_SECONDS
+        self._relay.publish(store.JOBS_CHANNEL, store.TO_ALL)
         async with self._database.connection() as connection:
             await store.announce(connection, store.TO_ALL)
 
@@ -274,7 +297,11 @@ async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
 
 @asynccontextmanager
 async def open_work_loop(
-    settings: Settings, handler: Handler, worker_id: str, callback_due: Callable[[], None] = _nobody_calls_back
+    settings: Settings,
+    handler: Handler,
+    worker_id: str,
+    callback_due: Callable[[], None] = _nobody_calls_back,
+    relay: Relay = NO_RELAY,
 ) -> AsyncIterator[WorkLoop]:
     """A :class:`WorkLoop` with a pool of its own: one connection each to claim, store, report or purge, and announce.
 
@@ -282,4 +309,4 @@ async def open_work_loop(
     """
     # A queue's statistics are always late: analyzed while it was empty, each claim would sort the whole burst.
     async with open_database(settings, pool_size=4, sorts=False) as database:
-        yield WorkLoop(settings, database, handler, worker_id, callback_due)
+        yield WorkLoop(settings, database, handler, worker_id, callback_due, relay)

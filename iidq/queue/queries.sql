@@ -449,6 +449,239 @@ WHERE ("contentHash" = %(content_hash)s AND "completedAt" IS NOT NULL
 ORDER BY "createdAt" DESC, id DESC
 LIMIT %(limit)s OFFSET %(offset)s;
 
+-- name: browse_line
+-- Operators' list of what waits, first in line first, by "VerificationJob_claim". Each browse_… gives ids and places;
+-- browse_rows shows them.
+SELECT id, "claimOrder" AT TIME ZONE 'UTC' AS place
+FROM "VerificationJob"
+WHERE ready AND status = 'queued'
+  AND (%(after_place)s::timestamptz IS NULL
+    OR ("claimOrder", id) > (%(after_place)s::timestamptz AT TIME ZONE 'UTC', %(after_id)s))
+ORDER BY "claimOrder", id
+LIMIT %(limit)s;
+
+-- name: browse_delayed
+-- What waits for its time, soonest first, by "VerificationJob_delayed".
+SELECT id, "runAt" AS place
+FROM "VerificationJob"
+WHERE status = 'queued' AND NOT ready
+  AND (%(after_place)s::timestamptz IS NULL OR "runAt" >= %(after_place)s)
+  AND (%(after_place)s::timestamptz IS NULL OR ("runAt", id) > (%(after_place)s, %(after_id)s))
+ORDER BY "runAt", id
+LIMIT %(limit)s;
+
+-- name: browse_active
+-- What runs, longest first: no more rows than workers have slots, by "VerificationJob_running".
+SELECT id, "startedAt" AS place
+FROM "VerificationJob"
+WHERE "workerId" IS NOT NULL
+  AND (%(after_place)s::timestamptz IS NULL OR ("startedAt", id) > (%(after_place)s, %(after_id)s))
+ORDER BY "startedAt", id
+LIMIT %(limit)s;
+
+-- name: browse_history
+-- Newest first, by "VerificationJob_newest" or, for failed and cancelled jobs, by their own index: those that match
+-- among the next %(reach)s rows, so that a rare match costs no more than that. Manifest and registry have no index:
+-- each costs every job a write.
+SELECT id, place
+FROM (
+  SELECT id, "createdAt" AS place, status, ready, "manifestUri", "registryAddress"
+  FROM "VerificationJob"
+  WHERE (%(ended)s::text IS NULL OR status = %(ended)s)
+    AND (%(after_place)s::timestamptz IS NULL OR ("createdAt", id) < (%(after_place)s, %(after_id)s))
+  ORDER BY "createdAt" DESC, id DESC
+  LIMIT %(reach)s
+) AS near
+WHERE (%(state)s::text IS NULL OR queue_state(status, ready) = %(state)s)
+  AND (%(manifest)s::text IS NULL OR strpos("manifestUri", %(manifest)s) > 0)
+  AND (%(registry)s::text IS NULL OR lower("registryAddress"::text) = %(registry)s)
+LIMIT %(limit)s;
+
+-- name: browse_history_end
+-- Where the search of browse_history ended; no row: it came to the end. The index alone is read.
+SELECT id, "createdAt" AS place
+FROM "VerificationJob"
+WHERE (%(ended)s::text IS NULL OR status = %(ended)s)
+  AND (%(after_place)s::timestamptz IS NULL OR ("createdAt", id) < (%(after_place)s, %(after_id)s))
+ORDER BY "createdAt" DESC, id DESC
+LIMIT 1 OFFSET %(reach)s - 1;
+
+-- name: browse_content
+-- Newest first among the jobs of one content: "VerificationJob_finished_content", what runs, and of what waits no more
+-- than %(reach)s rows of each kind.
+SELECT id, place
+FROM (
+  (SELECT id, "createdAt" AS place, status, ready, "contentHash" FROM "VerificationJob"
+   WHERE "contentHash" = %(content_hash)s AND "completedAt" IS NOT NULL LIMIT %(reach)s)
+  UNION ALL
+  (SELECT id, "createdAt", status, ready, "contentHash" FROM "VerificationJob" WHERE "workerId" IS NOT NULL)
+  UNION ALL
+  (SELECT id, "createdAt", status, ready, "contentHash" FROM "VerificationJob"
+   WHERE ready AND status = 'queued' ORDER BY "claimOrder", id LIMIT %(reach)s)
+  UNION ALL
+  (SELECT id, "createdAt", status, ready, "contentHash" FROM "VerificationJob"
+   WHERE status = 'queued' AND NOT ready ORDER BY "runAt" LIMIT %(reach)s)
+) AS near
+WHERE "contentHash" = %(content_hash)s
+  AND (%(state)s::text IS NULL OR queue_state(status, ready) = %(state)s)
+  AND (%(after_place)s::timestamptz IS NULL OR (place, id) < (%(after_place)s, %(after_id)s))
+ORDER BY place DESC, id DESC
+LIMIT %(limit)s;
+
+-- name: browse_cause
+-- The failures of one cause, latest first, by "VerificationJob_failed_cause".
+SELECT id, "completedAt" AS place
+FROM "VerificationJob"
+WHERE status = 'failed' AND left(split_part(error, ':', 1), 100) = %(cause)s
+  AND (%(after_place)s::timestamptz IS NULL OR ("completedAt", id) < (%(after_place)s, %(after_id)s))
+ORDER BY "completedAt" DESC, id DESC
+LIMIT %(limit)s;
+
+-- name: browse_rows
+-- One page of jobs as a list shows them, without results and long texts, by "VerificationJob_pkey".
+SELECT id, type, queue_state(status, ready) AS state, progress, "contentHash" AS content_hash,
+  "manifestUri" AS manifest_uri, "registryAddress" AS registry_address, "fileName" AS file_name,
+  left(error, 300) AS error, coalesce(result ->> 'status', result -> 'verification' ->> 'status') AS verdict, attempt, "retryCount" AS retry_count,
+  "maxAttempts" AS max_attempts, "workerId" AS worker_id, "runAt" AS run_at, "createdAt" AS created_at,
+  "startedAt" AS started_at, "completedAt" AS completed_at
+FROM "VerificationJob" WHERE id = ANY (%(ids)b::uuid[]);
+
+-- name: find_holder
+-- Beside find: who runs the job and until when, and the request's trace. By "VerificationJob_pkey".
+SELECT "workerId" AS worker_id, "leaseUntil" AS lease_until, split_part("traceContext", '-', 2) AS trace_id, now() AS at
+FROM "VerificationJob" WHERE id = %(id)s;
+
+-- name: retry_failures
+-- Put the earliest failures of one cause back in line, those that failed by %(before)s: what fails again meanwhile is
+-- not taken again. By "VerificationJob_failed_cause"; the same function that operators call, so every rule of it holds.
+WITH before AS MATERIALIZED (
+  SELECT coalesce(%(before)s::timestamptz, now()) AS moment
+), chosen AS MATERIALIZED (
+  SELECT id FROM "VerificationJob"
+  WHERE status = 'failed' AND left(split_part(error, ':', 1), 100) = %(cause)s
+    AND "completedAt" <= (SELECT moment FROM before)
+  ORDER BY "completedAt", id
+  LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+)
+SELECT (SELECT moment FROM before) AS moment,
+  coalesce((SELECT array_agg(id) FROM chosen WHERE retry_job(id)), '{}') AS ids;
+
+-- name: overview
+-- The head of the operations page, once a second however many watch: the view, two more ages, and the pause.
+SELECT now() AS at, state, pause_reason, (SELECT "pausedAt" FROM queue_control) AS paused_at,
+  waiting, delayed, active, completed, failed, cancelled, oldest_waiting_seconds, next_due_at,
+  (SELECT extract(epoch FROM now() - min("startedAt")) FROM "VerificationJob" WHERE "workerId" IS NOT NULL)::float8
+    AS oldest_active_seconds,
+  expired_leases, workers, slots, listening_workers, extract(epoch FROM now() - upkeep_at)::float8 AS upkeep_age_seconds
+FROM queue_health;
+
+-- name: overview_workers
+-- Who is at work, who fell silent lately, and whose leases are still held: queue_worker is small, the leases come by
+-- "VerificationJob_running".
+SELECT coalesce(worker."workerId", held."workerId") AS worker_id, worker.host, worker.pid, worker.version,
+  worker.concurrency, worker.listening, worker."startedAt" AS started_at,
+  coalesce(worker."aliveUntil" > now(), false) AS alive,
+  extract(epoch FROM now() - worker."seenAt")::float8 AS seen_seconds,
+  coalesce(held.jobs, 0) AS leases, held.least_seconds AS lease_seconds
+FROM queue_worker AS worker
+FULL JOIN (
+  SELECT "workerId", count(*) AS jobs, extract(epoch FROM min("leaseUntil") - now())::float8 AS least_seconds
+  FROM "VerificationJob" WHERE "workerId" IS NOT NULL GROUP BY "workerId"
+) AS held ON held."workerId" = worker."workerId"
+ORDER BY alive, worker_id
+LIMIT %(most)s;
+
+-- name: overview_throughput
+-- Per minute of the last hour: asked for, completed, failed.
+SELECT minute, enqueued, completed, failed FROM queue_throughput ORDER BY minute;
+
+-- name: overview_durations
+-- Per minute of the last hour: how long jobs waited in line and how long they ran, of the last %(sample)s that were asked
+-- for in each, by "VerificationJob_newest". A wait is told of first attempts alone: later ones wait for their backoff.
+SELECT minute,
+  percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY waited) AS waited,
+  percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY ran) AS ran
+FROM generate_series(date_trunc('minute', now()) - interval '59 minutes', date_trunc('minute', now()),
+                     interval '1 minute') AS minute
+CROSS JOIN LATERAL (
+  SELECT CASE WHEN attempt = 1
+    THEN greatest(0, extract(epoch FROM "startedAt" - greatest("createdAt", "runAt")))::float8 END AS waited,
+    CASE WHEN status IN ('completed', 'failed') THEN extract(epoch FROM "completedAt" - "startedAt")::float8 END AS ran
+  FROM (
+    SELECT attempt, status, "createdAt", "runAt", "startedAt", "completedAt" FROM "VerificationJob"
+    WHERE "createdAt" >= minute AND "createdAt" < minute + interval '1 minute'
+    ORDER BY "createdAt" DESC, id DESC
+    LIMIT %(sample)s
+  ) AS asked
+  WHERE "startedAt" IS NOT NULL
+) AS sampled
+GROUP BY minute ORDER BY minute;
+
+-- name: overview_causes
+-- Failures by cause, of all that are kept: how many (up to %(most)s), how many within the hour, and the latest. Each
+-- cause is found from the one before it, by "VerificationJob_failed_cause", so the failures are not walked through.
+WITH RECURSIVE cause AS (
+  (SELECT left(split_part(error, ':', 1), 100) AS name FROM "VerificationJob" WHERE status = 'failed' ORDER BY 1 LIMIT 1)
+  UNION ALL
+  SELECT (
+    SELECT left(split_part(error, ':', 1), 100) FROM "VerificationJob"
+    WHERE status = 'failed' AND left(split_part(error, ':', 1), 100) > cause.name
+    ORDER BY 1 LIMIT 1
+  ) FROM cause WHERE cause.name IS NOT NULL
+)
+SELECT named.name AS cause, kept.jobs, lately.jobs AS lately, latest.id AS latest_id, latest."completedAt" AS latest_at,
+  left(latest.error, 500) AS latest_error
+FROM (SELECT name FROM cause WHERE name IS NOT NULL LIMIT %(causes)s) AS named
+CROSS JOIN LATERAL (
+  SELECT count(*) AS jobs FROM (
+    SELECT FROM "VerificationJob"
+    WHERE status = 'failed' AND left(split_part(error, ':', 1), 100) = named.name LIMIT %(most)s
+  ) AS counted
+) AS kept
+CROSS JOIN LATERAL (
+  SELECT count(*) AS jobs FROM (
+    SELECT FROM "VerificationJob"
+    WHERE status = 'failed' AND left(split_part(error, ':', 1), 100) = named.name
+      AND "completedAt" > now() - interval '1 hour' LIMIT %(most)s
+  ) AS counted
+) AS lately
+CROSS JOIN LATERAL (
+  SELECT id, "completedAt", error FROM "VerificationJob"
+  WHERE status = 'failed' AND left(split_part(error, ':', 1), 100) = named.name
+  ORDER BY "completedAt" DESC, id DESC LIMIT 1
+) AS latest
+ORDER BY lately.jobs DESC, kept.jobs DESC, cause;
+
+-- name: outline
+-- For accelerator/bull_mirror.py: which jobs stand where, ids and versions as text that Python splits at once; bounded,
+-- and in one snapshot. In line by "VerificationJob_claim", running by "VerificationJob_running", for later by
+-- "VerificationJob_delayed". Of those that ended: the newest along "VerificationJob_newest", and without "since" the
+-- newest failed ones along "VerificationJob_failed". Each inner LIMIT keeps its search from walking through the history.
+SELECT now() AS at,
+  EXISTS (SELECT FROM queue_control WHERE "pausedAt" IS NOT NULL) AS paused,
+  (SELECT string_agg(id || ' ' || version, ',') FROM (
+    SELECT id, xmin AS version FROM "VerificationJob" WHERE ready AND status = 'queued'
+    ORDER BY "claimOrder", id LIMIT %(most)s) AS line) AS waiting,
+  (SELECT string_agg(id || ' ' || version, ',') FROM (
+    SELECT id, xmin AS version FROM "VerificationJob" WHERE "workerId" IS NOT NULL
+    ORDER BY "startedAt", id LIMIT %(most)s) AS running) AS active,
+  (SELECT string_agg(id || ' ' || version || ' ' || due_ms, ',') FROM (
+    SELECT id, xmin AS version, round(extract(epoch FROM "runAt") * 1000)::bigint AS due_ms
+    FROM "VerificationJob" WHERE status = 'queued' AND NOT ready
+    ORDER BY "runAt" LIMIT %(most)s) AS later) AS delayed,
+  (SELECT string_agg(id || ' ' || version || ' ' || status || ' ' || at_ms, ',') FROM (
+    SELECT id, version, status, round(extract(epoch FROM "completedAt") * 1000)::bigint AS at_ms FROM (
+      SELECT id, xmin AS version, status, "completedAt" FROM "VerificationJob"
+      ORDER BY "createdAt" DESC, id DESC LIMIT %(newest)s) AS newest
+    WHERE status IN ('completed', 'failed')
+      AND "completedAt" >= coalesce(%(since)s::timestamptz - make_interval(secs => %(overlap_seconds)s), '-infinity')
+    UNION
+    SELECT id, version, status, round(extract(epoch FROM "completedAt") * 1000)::bigint FROM (
+      SELECT id, xmin AS version, status, "completedAt" FROM "VerificationJob" WHERE status = 'failed'
+      ORDER BY "createdAt" DESC, id DESC
+      LIMIT CASE WHEN %(since)s::timestamptz IS NULL THEN %(most_failed)s ELSE 0 END) AS failed
+  ) AS ended) AS ended;
+
 -- name: look_for_deliveries
 -- In how many seconds the next delivery falls due (zero or less: now), by "webhook_delivery_due"; and whether a job with
 -- a callback is still to end, by "webhook_delivery_waiting".
@@ -552,3 +785,14 @@ SELECT current_setting('transaction_read_only')::boolean;
 -- name: applied_migrations
 -- What yoyo has noted down.
 SELECT migration_id FROM _yoyo_migration;
+
+-- name: accelerator_key
+-- The one row of accelerator_key by its primary key, made where there is none. gen_random_uuid() takes 122 bits from
+-- the system's generator for secrets; three of them fill the 256 of the hash.
+WITH made AS (
+  INSERT INTO accelerator_key (key)
+  VALUES (sha256(convert_to(concat(gen_random_uuid(), gen_random_uuid(), gen_random_uuid()), 'UTF8')))
+  ON CONFLICT (only_one) DO NOTHING
+  RETURNING key
+)
+SELECT key FROM made UNION ALL SELECT key FROM accelerator_key LIMIT 1;

@@ -272,6 +272,19 @@ async def retry(connection: Connection, job_id: UUID) -> bool | None:
     return await _steer(connection, "retry", job_id)
 
 
+async def retry_failures(
+    connection: Connection, cause: str, *, batch: int, before: datetime | None = None
+) -> tuple[list[UUID], datetime]:
+    """Put the earliest ``batch`` failures of one cause back in line: those that failed by ``before`` (None: by now).
+
+    Returns their ids, and ``before`` for the next batch.
+    """
+    cursor = await connection.execute(QUERIES["retry_failures"], {"cause": cause, "before": before, "batch": batch})
+    row = await cursor.fetchone()
+    assert row is not None
+    return row[1], row[0]
+
+
 async def _steer(connection: Connection, name: str, job_id: UUID) -> bool | None:
     try:
         cursor = await connection.execute(QUERIES[name], {"id": job_id})
@@ -339,7 +352,11 @@ async def announce_changes(connection: Connection, job_ids: Sequence[UUID]) -> N
     await connection.execute(QUERIES["announce_changes"], {"payloads": json.dumps(payloads)})
 
 
-async def find_changed(connection: Connection, seen: Mapping[str, str]) -> list[tuple[str, str | None, Job | None]]:
+# Id, version of the row, the job; the latter two are None where there is no such job.
+Changed = tuple[str, str | None, Job | None]
+
+
+async def find_changed(connection: Connection, seen: Mapping[str, str]) -> list[Changed]:
     """Of these jobs (id → version seen last, empty for none), those that are another version now.
 
     Each with its version and the job; both are None where there is no such job.

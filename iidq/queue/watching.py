@@ -24,6 +24,8 @@ from iidq.queue import store
 from iidq.queue.changes import WATCHED_SECONDS
 from iidq.queue.job import Job
 from iidq.queue.listener import Listener
+from iidq.queue.live_progress import LiveProgress
+from iidq.queue.relay import NO_RELAY, PROGRESS_CHANNEL, Relay, read_progress
 from iidq.settings import Settings
 
 LOOK_SECONDS = 1.0
@@ -72,12 +74,21 @@ class Watch:
             self.version, self._latest = version, job
             self._news.set()
 
+    def tell_progress(self, job: Job) -> None:
+        """The state that is known, further on."""
+        if self.version:
+            self._latest = job
+            self._news.set()
+
 
 class WatchHub:
     """All watchers of one process. ``stopping`` ends them."""
 
-    def __init__(self, settings: Settings, database: Database, stopping: asyncio.Event) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, stopping: asyncio.Event, relay: Relay = NO_RELAY
+    ) -> None:
         self._database = database
+        self._relay = relay
         self._stopping = stopping
         self._most_watchers = settings.max_watchers
         self._listener = Listener(
@@ -85,6 +96,7 @@ class WatchHub:
         )
         # By the id's text, as notifications name it.
         self._watches: dict[str, set[Watch]] = {}
+        self._live = LiveProgress()
         self._watchers = 0
         self._due: set[str] = set()
         self._wake = asyncio.Event()
@@ -117,6 +129,7 @@ class WatchHub:
             self._watches[key].discard(watch)
             if not self._watches[key]:
                 del self._watches[key]
+                self._live.forget(key)
 
     def expect(self) -> None:
         """Somebody is about to watch: whatever is quicker when it begins early begins now."""
@@ -127,6 +140,8 @@ class WatchHub:
         """Serve the watchers until cancelled."""
         listening: asyncio.Task[None] | None = None
         ending = asyncio.create_task(self._end_all())
+        heard = {store.CHANGED_CHANNEL: self._relayed_change, PROGRESS_CHANNEL: self._progressed}
+        relaying = asyncio.create_task(self._relay.run(heard, self._look_at_all))
         try:
             while True:
                 self._wake.clear()
@@ -147,16 +162,17 @@ class WatchHub:
                     async with asyncio.timeout(self._idle_seconds(now, listening is not None)):
                         await self._wake.wait()
         finally:
-            ending.cancel()
-            if listening is not None:
-                listening.cancel()
-            await asyncio.gather(ending, *([listening] if listening else []), return_exceptions=True)
+            beside = [ending, relaying, *([listening] if listening else [])]
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
 
     async def _serve(self, now: float) -> bool:
         """One call to the workers or one look, where either is due; return whether there may be more to do at once."""
         try:
             if now < self._listen_until and now >= self._next_call:
                 self._next_call = now + _CALL_SECONDS
+                self._relay.publish(store.WATCHING_CHANNEL, "")
                 await self._database.run(store.announce_watching)
                 return True
             if self._due:
@@ -181,6 +197,25 @@ class WatchHub:
             self._due |= named
             self._wake.set()
 
+    def _relayed_change(self, payload: str) -> None:
+        # Whoever hears Postgres, too, would look twice.
+        if not self._listener.listening:
+            self._changed(payload)
+
+    def _progressed(self, payload: str) -> None:
+        step = read_progress(payload)
+        if step is None or step[0] not in self._watches:
+            return
+        key, attempt, percent = step
+        job = self._live.step(key, attempt, percent)
+        if job is not None:
+            for watch in self._watches[key]:
+                watch.tell_progress(job)
+        elif self._live.lacks(key, attempt):
+            # Claimed since the row was last seen.
+            self._due.add(key)
+            self._wake.set()
+
     def _look_at_all(self) -> None:
         self._due.update(self._watches)
         self._wake.set()
@@ -201,7 +236,8 @@ class WatchHub:
         if self._broken:
             self._broken = False
             logs.database_back("watched jobs")
-        for key, version, job in changed:
+        for key, version, row in changed:
+            job = row and self._live.seen(key, row)
             for watch in watches[key]:
                 watch.tell(version, job)
 
@@ -219,9 +255,11 @@ def _seen(watching: tuple[Watch, ...]) -> str:
 
 
 @asynccontextmanager
-async def open_watch_hub(settings: Settings, database: Database, stopping: asyncio.Event) -> AsyncIterator[WatchHub]:
+async def open_watch_hub(
+    settings: Settings, database: Database, stopping: asyncio.Event, relay: Relay = NO_RELAY
+) -> AsyncIterator[WatchHub]:
     """A :class:`WatchHub` at work; without watchers it does nothing and holds no connection."""
-    hub = WatchHub(settings, database, stopping)
+    hub = WatchHub(settings, database, stopping, relay)
     running = start_background(hub.run(), "watching")
     try:
         yield hub

@@ -18,6 +18,8 @@ from iidq.web.access import OPEN_PATHS, ApiKey, unauthorized
 from iidq.web.client_address import ClientAddresses, rate_limited_as
 from iidq.web.cors import CrossOrigin
 from iidq.web.exchange import Exchange
+from iidq.web.operations_access import guards_itself
+from iidq.web.pages import is_open_page
 from iidq.web.rate_limits import RateLimits, Verdict, rate_limit_headers
 from iidq.web.rate_sharing import SharedClock
 from iidq.web.unread_bodies import UnreadBodies
@@ -48,8 +50,7 @@ class Admission:
 
     def refusal(self, scope: Scope, exchange: Exchange) -> ASGIApp | None:
         """The reply that the request gets instead of being served, or None."""
-        headers = dict(scope["headers"])
-        reply = self._refusal(scope, headers, exchange)
+        reply = self._refusal(scope, exchange.headers, exchange)
         return None if reply is None else UnreadBodies(reply)
 
     def _refusal(self, scope: Scope, headers: Mapping[bytes, bytes], exchange: Exchange) -> Response | None:
@@ -72,9 +73,14 @@ class Admission:
                 if not verdict.admitted:
                     metrics.rate_limited(kind)
                     return too_many_requests(kind, verdict)
-        if self._key_everywhere and not exchange.may_operate and path not in OPEN_PATHS:
+        if self._key_everywhere and not exchange.may_operate and not _asks_for_none(path):
             return unauthorized()
         return None
+
+
+def _asks_for_none(path: str) -> bool:
+    """Whether a path is open to all, or asks for the key in a way of its own."""
+    return path in OPEN_PATHS or is_open_page(path) or guards_itself(path)
 
 
 def too_many_requests(kind: str, verdict: Verdict) -> JsonReply:

@@ -8,18 +8,23 @@ from typing import Final
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
+from iidq.accelerator.accelerator import open_accelerator
+from iidq.accelerator.bull_mirror import open_bull_mirror
+from iidq.accelerator.rate_counts import shared_counts
 from iidq.database import open_database
 from iidq.logs import configure_logging
 from iidq.queue.batching import open_enqueuer
 from iidq.queue.watching import open_watch_hub
 from iidq.settings import Settings, load_settings
 from iidq.traces import open_traces
-from iidq.web import batch, control, docs, events, health, jobs, legacy, metrics
+from iidq.web import batch, control, docs, events, health, jobs, legacy, metrics, operations, pages
 from iidq.web.admission import Admission
 from iidq.web.allocation import keep_freed_memory
 from iidq.web.availability import watched
 from iidq.web.exchange import Exchanges
+from iidq.web.fast_lane import FastLane
 from iidq.web.hashing import hashing_threads
+from iidq.web.job_reads import JobReads
 from iidq.web.queue_state import QueueState
 from iidq.web.rate_sharing import PostgresCounts, sharing
 from iidq.web.replies import EXCEPTION_HANDLERS
@@ -27,6 +32,7 @@ from iidq.web.service import Service
 from iidq.web.submission import SubmissionRules
 from iidq.web.synchronous import SynchronousVerification
 from iidq.web.unread_bodies import UnreadBodies
+from iidq.web.wire import JOBS_PATH
 
 POOL_SIZE: Final = 8
 """Connections of one API process; submissions share one statement, so readers take most of them."""
@@ -51,18 +57,35 @@ def create_app(settings: Settings) -> Starlette:
                 open_database(settings, pool_size=POOL_SIZE, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS)
             )
             await stack.enter_async_context(watched(settings, database))
-            await stack.enter_async_context(sharing(admission.limits, admission.clock, PostgresCounts(database)))
-            enqueuer = await stack.enter_async_context(open_enqueuer(database, settings))
-            synchronous = await stack.enter_async_context(SynchronousVerification(settings))
+            accelerator = await stack.enter_async_context(open_accelerator(settings))
+            await stack.enter_async_context(open_bull_mirror(settings, accelerator.redis))
+            counts = shared_counts(settings, accelerator, PostgresCounts(database))
+            await stack.enter_async_context(sharing(admission.limits, admission.clock, counts))
+            enqueuer = await stack.enter_async_context(open_enqueuer(database, settings, accelerator.relay))
+            synchronous = await stack.enter_async_context(SynchronousVerification(settings, accelerator))
             stopping = asyncio.Event()
-            watching = await stack.enter_async_context(open_watch_hub(settings, database, stopping))
+            watching = await stack.enter_async_context(open_watch_hub(settings, database, stopping, accelerator.relay))
             threads = stack.enter_context(hashing_threads())
             app.state.service = Service(
-                settings, rules, database, enqueuer, synchronous, QueueState(database), watching, stopping, threads
+                settings,
+                rules,
+                database,
+                JobReads(database, accelerator.ended_jobs),
+                enqueuer,
+                synchronous,
+                QueueState(database),
+                watching,
+                stopping,
+                threads,
+                accelerator,
             )
             yield
 
-    layers = [Middleware(Exchanges, admission.refusal), Middleware(UnreadBodies)]
+    layers = [
+        Middleware(Exchanges, admission.refusal),
+        Middleware(FastLane, jobs.SUBMIT, JOBS_PATH, jobs.SHOW, EXCEPTION_HANDLERS),
+        Middleware(UnreadBodies),
+    ]
     app = Starlette(
         routes=[
             *control.ROUTES,
@@ -73,6 +96,8 @@ def create_app(settings: Settings) -> Starlette:
             *health.ROUTES,
             *metrics.ROUTES,
             *docs.routes(settings),
+            *pages.routes(settings),
+            *operations.routes(settings),
         ],
         middleware=layers,
         exception_handlers=EXCEPTION_HANDLERS,

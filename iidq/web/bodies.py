@@ -11,15 +11,18 @@ from starlette.requests import ClientDisconnect, Request
 
 from iidq import metrics
 from iidq.json_depth import is_too_deep
+from iidq.web.exchange import exchange_of
 from iidq.web.hashing import BackgroundDigest
 from iidq.web.parameters import HeaderValue, parse_header
 from iidq.web.service import service_of
 from iidq.web.submission import Submission, SubmissionRules
 from iidq.web.uploads import MAX_OVERHEAD_BYTES, FormReader, malformed, too_large
+from iidq.web.whole_messages import WholeMessages
 
 MIN_BYTES_PER_SECOND: Final = 1024
 """Over a whole body, after ``REQUEST_IDLE_SECONDS``: who sends a byte now and then only wants to keep us busy."""
 MAX_JSON_BYTES: Final = 64 * 1024
+_PLAIN_JSON: Final = "application/json"
 
 
 async def read_submission(request: Request, rules: SubmissionRules, *, max_upload_bytes: int) -> Submission:
@@ -60,9 +63,15 @@ async def read_json(request: Request, *, max_bytes: int) -> dict[str, object]:
 
 
 async def _json_body(request: Request, max_bytes: int = MAX_JSON_BYTES) -> bytes:
-    body = bytearray()
     if _declared_bytes(request) > max_bytes:
         raise too_large(f"a JSON body may have {max_bytes} bytes")
+    whole: WholeMessages | None = request.scope.get("whole")
+    if whole is not None and (at_once := whole.body()) is not None:
+        exchange_of(request).body_read = True
+        if len(at_once) > max_bytes:
+            raise too_large(f"a JSON body may have {max_bytes} bytes")
+        return at_once
+    body = bytearray()
     async for chunk in _chunks(request):
         body += chunk
         if len(body) > max_bytes:
@@ -74,7 +83,7 @@ def _json_object(body: bytes) -> dict[str, object]:
     if is_too_deep(body):
         raise malformed("the JSON is nested too deeply; expected an object of plain values")
     try:
-        value = json.loads(body.decode(), object_pairs_hook=_unique)
+        value = _JSON.decode(body.decode())
     except ValueError as error:
         raise malformed("expected a JSON object in UTF-8, with each name once") from error
     if not isinstance(value, dict):
@@ -87,6 +96,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) < len(pairs):
         raise ValueError("a name stands twice")
     return value
+
+
+_JSON: Final = json.JSONDecoder(object_pairs_hook=_unique)
 
 
 async def _chunks(request: Request) -> AsyncIterator[bytes]:
@@ -110,10 +122,14 @@ async def _chunks(request: Request) -> AsyncIterator[bytes]:
             received_bytes += len(body)
             yield body
         if not message.get("more_body", False):
+            exchange_of(request).body_read = True
             return
 
 
 def _content_type(request: Request) -> HeaderValue:
+    headers = exchange_of(request).headers
+    if headers.get(b"content-type") == _PLAIN_JSON.encode() and b"content-encoding" not in headers:
+        return HeaderValue(_PLAIN_JSON, {})
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise HTTPException(415, "Unsupported Media Type: send the body without a Content-Encoding")
     try:
@@ -126,5 +142,5 @@ def _content_type(request: Request) -> HeaderValue:
 
 
 def _declared_bytes(request: Request) -> int:
-    declared = request.headers.get("content-length", "")
-    return int(declared) if declared.isascii() and declared.isdigit() and len(declared) < 20 else 0
+    declared = exchange_of(request).headers.get(b"content-length", b"")
+    return int(declared) if declared.isdigit() and len(declared) < 20 else 0

@@ -45,7 +45,10 @@ async def _steer(request: Request, step: Step, refusal: str) -> Response:
             await store.announce_changes(connection, [job_id])
         return done, await store.find(connection, job_id)
 
-    done, job = await service_of(request).database.run(steer)
+    service = service_of(request)
+    done, job = await service.database.run(steer)
+    if done and service.accelerator.ended_jobs is not None:
+        await service.accelerator.ended_jobs.forget(job_id)
     if job is None:
         return job_not_found()
     if not done:

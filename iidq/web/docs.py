@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from iidq.settings import Settings
-from iidq.web.conditional import entity_tag, has_seen
+from iidq.web.entity_tags import entity_tag, has_seen
 from iidq.web.openapi.page import STYLE_URL, render_page
 from iidq.web.wire import JsonReply
 

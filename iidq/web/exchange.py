@@ -8,9 +8,8 @@ of an error that nobody expected: logged once, with the id, and the client learn
 import asyncio
 import re
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 from uuid import uuid4
 
 from starlette.requests import Request
@@ -19,7 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from iidq import logs, metrics, traces
 from iidq.web.security_headers import security_headers
 from iidq.web.unread_bodies import UnreadBodies
-from iidq.web.wire import JsonReply
+from iidq.web.whole_messages import WholeMessages
+from iidq.web.wire import JsonReply, ReadyJson
 
 HEADER = "X-Correlation-ID"
 _HEADER_BYTES = HEADER.lower().encode()
@@ -38,6 +38,10 @@ class Exchange:
 
     correlation_id: str
     started_at: float
+    headers: dict[bytes, bytes] = field(default_factory=dict)
+    """The request's, names in lower case; of one that is sent twice the last. For a quick look at what is not there."""
+    body_read: bool = False
+    """The request's body has been read to its end."""
     client_address: str = ""
     """The client itself, not a proxy before us; empty where nobody knows."""
     holds_key: bool = False
@@ -47,6 +51,17 @@ class Exchange:
     status: int = 0
     reply_headers: list[RawHeader] = field(default_factory=list)
     """Added to the reply, whichever it becomes; names in lower case."""
+
+    def all_headers(self, own: Sequence[RawHeader]) -> list[RawHeader]:
+        """The reply's own headers and those that every reply carries."""
+        return [*own, *self.reply_headers, *security_headers(own)]
+
+    def send_whole(self, whole: WholeMessages, reply: ReadyJson) -> bool:
+        """Send the reply in one piece; False where it has to go the usual way."""
+        sent = whole.reply(reply.status_code, self.all_headers(reply.raw_headers), bytes(reply.body))
+        if sent:
+            self.status = reply.status_code
+        return sent
 
 
 def exchange_of(request: Request) -> Exchange:
@@ -72,14 +87,15 @@ class Exchanges:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = scope["exchange"] = Exchange(_sent_id(scope) or uuid4().hex, time.perf_counter())
-        exchange.reply_headers.append((_HEADER_BYTES, exchange.correlation_id.encode()))
+        headers = dict(scope["headers"])
+        request_id = _plain_id(headers.get(_HEADER_BYTES)) or uuid4().hex
+        exchange = scope["exchange"] = Exchange(request_id, time.perf_counter(), headers)
+        exchange.reply_headers.append((_HEADER_BYTES, request_id.encode()))
 
         async def send_reply(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
-                own = message.get("headers", ())
-                message["headers"] = [*own, *exchange.reply_headers, *security_headers(own)]
+                message["headers"] = exchange.all_headers(message.get("headers", ()))
             await send(message)
 
         try:
@@ -143,8 +159,5 @@ def _route(scope: Scope) -> str:
     return UNMATCHED if route is None else getattr(route, "path", UNMATCHED)
 
 
-def _sent_id(scope: MutableMapping[str, Any]) -> str | None:
-    for name, value in scope["headers"]:
-        if name == _HEADER_BYTES:
-            return value.decode() if _PLAIN.fullmatch(value) else None
-    return None
+def _plain_id(sent: bytes | None) -> str | None:
+    return sent.decode() if sent is not None and _PLAIN.fullmatch(sent) else None

@@ -1,7 +1,7 @@
 """Probes: alive (restart me if not), ready (send me requests), and health for people."""
 
 import asyncio
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,7 +13,7 @@ from iidq.queue import store
 from iidq.web import shapes
 from iidq.web.replies import RETRY_AFTER_SECONDS
 from iidq.web.service import service_of
-from iidq.web.wire import JsonReply
+from iidq.web.wire import JsonReply, redis_shape
 
 PROBE_SECONDS: Final = 5.0
 
@@ -29,11 +29,15 @@ async def readyz(request: Request) -> Response:
     ``circuit`` is open while requests are refused, or processed at once, without asking Postgres.
 
     Beside it, for people: live workers, how many of them hear of new jobs at once (the others poll), and whether the
-    queue is paused. The API is ready without any: jobs wait.
+    queue is paused. The API is ready without any: jobs wait. It is ready without Redis, too.
     """
     service = service_of(request)
     database = await _database_state(request)
-    state = {"database": database, "circuit": "open" if service.database.away else "closed"}
+    state = {
+        "database": database,
+        "circuit": "open" if service.database.away else "closed",
+        "redis": redis_shape(service.accelerator.state, service.accelerator.since),
+    }
     if service.stopping.is_set():
         return _not_ready({"status": "stopping", **state})
     if database == "ok":
@@ -41,7 +45,7 @@ async def readyz(request: Request) -> Response:
     return _not_ready({"status": "unavailable", **state})
 
 
-def _not_ready(state: dict[str, str]) -> Response:
+def _not_ready(state: dict[str, Any]) -> Response:
     return JsonReply(state, 503, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 

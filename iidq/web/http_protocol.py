@@ -23,6 +23,7 @@ from uvicorn.server import ServerState
 from iidq import logs
 from iidq.settings import Settings
 from iidq.web.unread_bodies import LINGER_BYTES, LINGER_SECONDS
+from iidq.web.whole_messages import WholeMessages
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_HEADERS: Final = 100
@@ -188,6 +189,8 @@ class BoundedHttp(HttpToolsProtocol):
         self._head_bytes = self._body_bytes = self._framing_bytes = 0
         self._stop_timer()
         super().on_headers_complete()
+        # Its task has not begun yet.
+        self.scope["whole"] = WholeMessages(self.cycle)  # type: ignore[typeddict-unknown-key]
 
     def on_body(self, body: bytes) -> None:
         """Bytes of a chunked body, or of one that came together with its head."""

@@ -12,15 +12,16 @@ from iidq.web.exchange import exchange_of
 from iidq.web.submission import Submission
 
 _HEADER = "Idempotency-Key"
+_HEADER_BYTES = _HEADER.lower().encode()
 _FORM = re.compile(r"[!-~]{1,255}")
 KEY_PATTERN = f"^{_FORM.pattern}$"
 
 
 def read_idempotency_key(request: Request) -> str | None:
     """The header's value, or None without one; raises :class:`InvalidInput` for another form."""
-    texts = request.headers.getlist(_HEADER)
-    if not texts:
+    if _HEADER_BYTES not in exchange_of(request).headers:
         return None
+    texts = request.headers.getlist(_HEADER)
     if len(texts) > 1 or not _FORM.fullmatch(texts[0]):
         raise InvalidInput([FieldFault(_HEADER, "expected one key of 1 to 255 printable ASCII characters, no spaces")])
     return texts[0]

@@ -14,6 +14,7 @@ from iidq.web import shapes
 from iidq.web.bodies import read_submission
 from iidq.web.conditional import awaited_job, job_reply
 from iidq.web.idempotency import idempotency_key, read_idempotency_key
+from iidq.web.job_body import JobBody
 from iidq.web.listing import read_listing
 from iidq.web.replies import job_not_found
 from iidq.web.service import Service, service_of
@@ -68,9 +69,8 @@ async def show(request: Request) -> Response:
     if job_id is None:
         return job_not_found()
     preferences = read_preferences(request)
-    job = await awaited_job(request, job_id, preferences) if preferences.wait_seconds else None
-    if job is None:
-        job = await service_of(request).database.run(lambda connection: store.find(connection, job_id))
+    awaited = await awaited_job(request, job_id, preferences) if preferences.wait_seconds else None
+    job = await service_of(request).job_reads.find(job_id) if awaited is None else JobBody.of(awaited)
     return job_not_found() if job is None else job_reply(request, job, preferences)
 
 
@@ -103,11 +103,15 @@ async def stats(request: Request) -> Response:
     return JsonReply(stats_shape(counts))
 
 
-ROUTES = [
+SUBMIT = [
     Route(f"{JOBS_PATH}/verify", verify, methods=["POST"]),
     Route(f"{JOBS_PATH}/proof", proof, methods=["POST"]),
+]
+SHOW = Route(f"{JOBS_PATH}/{{job_id}}", show, methods=["GET"])
+ROUTES = [
+    *SUBMIT,
     Route(f"{JOBS_PATH}/stats", stats, methods=["GET"]),
     Route(JOBS_PATH, list_jobs, methods=["GET"]),
     Route(f"{JOBS_PATH}/", list_jobs, methods=["GET"]),
-    Route(f"{JOBS_PATH}/{{job_id}}", show, methods=["GET"]),
+    SHOW,
 ]

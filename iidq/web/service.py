@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from starlette.applications import Starlette
 from starlette.requests import Request
 
+from iidq.accelerator.accelerator import Accelerator
 from iidq.database import Database
 from iidq.queue.batching import Enqueuer
 from iidq.queue.watching import WatchHub
 from iidq.settings import Settings
+from iidq.web.job_reads import JobReads
 from iidq.web.queue_state import QueueState
 from iidq.web.submission import SubmissionRules
 from iidq.web.synchronous import SynchronousVerification
@@ -23,6 +25,7 @@ class Service:
     settings: Settings
     rules: SubmissionRules
     database: Database
+    job_reads: JobReads
     enqueuer: Enqueuer
     synchronous: SynchronousVerification
     queue_state: QueueState
@@ -31,6 +34,8 @@ class Service:
     """Set as soon as the process is asked to stop: whoever waits stops waiting."""
     hashing: ThreadPoolExecutor
     """Threads that hash uploads."""
+    accelerator: Accelerator
+    """What Redis makes quicker, if there is one."""
 
 
 def service_of(request: Request) -> Service:

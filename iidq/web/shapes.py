@@ -169,6 +169,16 @@ class QueueSigns(TypedDict):
     paused: bool
 
 
+class RedisSigns(TypedDict):
+    """The accelerator, without which everything works as well."""
+
+    state: Annotated[
+        Literal["up", "open", "off"],
+        Field(description="Open: it is away, and not asked until a probe finds it again. Off: none is configured."),
+    ]
+    since: Annotated[Time | None, Field(description="When that came about; null where it is off.")]
+
+
 class Readiness(TypedDict):
     """Whether requests should be sent here."""
 
@@ -178,6 +188,7 @@ class Readiness(TypedDict):
         Literal["closed", "open"],
         Field(description="Open: Postgres is not asked until a probe finds it again."),
     ]
+    redis: Annotated[RedisSigns, Field(description="No reason to send requests elsewhere; for people.")]
     queue: NotRequired[Annotated[QueueSigns | None, Field(description="Where the service is ready; for people.")]]
 
 

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from iidq import metrics
+from iidq.accelerator.accelerator import Accelerator
 from iidq.errors import AttemptTimedOut, TemporaryFault
 from iidq.queue.job import JobType
 from iidq.settings import Settings
@@ -19,8 +20,9 @@ MAX_AT_ONCE: Final = 32
 class SynchronousVerification:
     """Runs verifications under a bound and a deadline; the verifier is loaded and opened by the first of them."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, accelerator: Accelerator) -> None:
         self._settings = settings
+        self._accelerator = accelerator
         self._opening = asyncio.Lock()
         self._verifier: Any = None
         self._resources = AsyncExitStack()
@@ -77,4 +79,6 @@ class SynchronousVerification:
             if self._verifier is None:
                 # Loading it takes a while, and a process that only queues jobs never needs it.
                 verifier = await asyncio.to_thread(importlib.import_module, "iidq.provenance.verifier")
-                self._verifier = await self._resources.enter_async_context(verifier.open_verifier(self._settings))
+                self._verifier = await self._resources.enter_async_context(
+                    verifier.open_verifier(self._settings, self._accelerator.manifests, self._accelerator.verdicts)
+                )

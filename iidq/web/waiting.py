@@ -12,17 +12,17 @@ from starlette.types import Receive
 
 from iidq.errors import TooManyWatchers
 from iidq.queue.job import FINAL, Job, JobType
+from iidq.web.exchange import exchange_of
 from iidq.web.prefer import NO_PREFERENCES, Preferences, parse_prefer
 from iidq.web.service import service_of
-from iidq.web.wire import JsonReply, accepted_shape, job_shape, poll_url
+from iidq.web.wire import JsonReply, ReadyJson, accepted_body, accepted_shape, job_shape, poll_url
 
 
 def read_preferences(request: Request) -> Preferences:
     """What ``Prefer`` asks for; where that is to wait, the first steps of waiting begin."""
-    fields = request.headers.getlist("prefer")
-    if not fields:
+    if b"prefer" not in exchange_of(request).headers:
         return NO_PREFERENCES
-    preferences = parse_prefer(fields)
+    preferences = parse_prefer(request.headers.getlist("prefer"))
     if preferences.wait_seconds:
         service_of(request).watching.expect()
     return preferences
@@ -33,10 +33,10 @@ async def submission_reply(request: Request, job_id: UUID, job_type: JobType, pr
 
     200 without preferences, as the replaced system; else 202 (RFC 7240, section 4.1) unless the job has ended.
     """
-    headers = {"Location": poll_url(job_id), "Vary": "Prefer"}
     if not preferences.applied:
-        return JsonReply(accepted_shape(job_id, job_type), headers=headers)
-    headers["Preference-Applied"] = preferences.applied
+        location = poll_url(job_id).encode()
+        return ReadyJson(accepted_body(job_id, job_type), [(b"location", location), (b"vary", b"Prefer")])
+    headers = {"Location": poll_url(job_id), "Vary": "Prefer", "Preference-Applied": preferences.applied}
     if preferences.wait_seconds:
         job = await wait_for(request, job_id, preferences.wait_seconds, _has_ended)
         if job is not None and _has_ended(job):

@@ -3,11 +3,12 @@
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, Literal, cast
 from uuid import UUID
 
 from starlette.responses import Response
 
+from iidq.accelerator.connection import State
 from iidq.queue.job import Job, JobType, QueueCounts
 from iidq.redaction import redact_url
 from iidq.web import shapes
@@ -30,6 +31,23 @@ class JsonReply(Response):
         return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
 
 
+class ReadyJson(Response):
+    """A reply whose JSON is there already, as :class:`JsonReply` renders it; skips what Starlette works out each time.
+
+    ``headers`` come after Content-Length and Content-Type; names in lower case.
+    """
+
+    def __init__(self, body: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        self.status_code = 200
+        self.background = None
+        self.body = body
+        self.raw_headers = [
+            (b"content-length", b"%d" % len(body)),
+            (b"content-type", b"application/json"),
+            *headers,
+        ]
+
+
 def poll_url(job_id: object) -> str:
     """Where a job's state can be read."""
     return f"{JOBS_PATH}/{job_id}"
@@ -44,6 +62,16 @@ def accepted_shape(job_id: UUID, job_type: JobType) -> shapes.Accepted:
         "message": _QUEUED_MESSAGES[job_type],
         "pollUrl": poll_url(job_id),
     }
+
+
+def accepted_body(job_id: UUID, job_type: JobType) -> bytes:
+    """:func:`accepted_shape` as JSON."""
+    return _ACCEPTED[job_type].replace(_NIL_TEXT, str(job_id).encode())
+
+
+_NIL = UUID(int=0)
+_NIL_TEXT = str(_NIL).encode()
+_ACCEPTED = {job_type: bytes(JsonReply(accepted_shape(_NIL, job_type)).body) for job_type in JobType}
 
 
 def processed_shape(result: dict[str, Any]) -> shapes.SyncResult:
@@ -107,6 +135,11 @@ def stats_shape(counts: QueueCounts | None) -> shapes.Stats:
         "state": counts.state if counts else None,
         "pauseReason": counts.pause_reason if counts else None,
     }
+
+
+def redis_shape(state: State, since: datetime | None) -> shapes.RedisSigns:
+    """How it stands with the accelerator, and since when."""
+    return {"state": cast("Literal['up', 'open', 'off']", state.value), "since": _time(since) if since else None}
 
 
 def _attempt_fault(told: Mapping[str, Any]) -> shapes.AttemptFault:

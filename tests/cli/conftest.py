@@ -2,11 +2,15 @@
 
 import os
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
+from iidq.cli import main
+from iidq.settings import Settings
 from tests.cli.sandbox import Running, Sandbox
 
 
@@ -18,9 +22,11 @@ class Playground:
     running: Running
     api: str
     database_url: str
+    rpc_url: str
     registry: str
     file: str
     manifest: str
+    publish_url: str
 
 
 @pytest.fixture
@@ -41,9 +47,11 @@ def playground() -> Iterator[Playground]:
             running=running,
             api=printed(running, "API"),
             database_url=printed(running, "DATABASE_URL"),
+            rpc_url=printed(running, "RPC_URL"),
             registry=printed(running, "registry"),
             file=printed(running, "sample file"),
             manifest=printed(running, "manifest"),
+            publish_url=running.output.partition("--publish ")[2].split()[0],
         )
 
 
@@ -65,3 +73,32 @@ def shell_variables(playground: Playground) -> dict[str, str]:
         "MANIFEST": playground.manifest,
         "DATABASE_URL": playground.database_url,
     }
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended, and what it said."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def iidq(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Done]:
+    """Runs a command in this process, in an empty folder; ``iidq("stats", IIDQ_SERVER=url)`` is `iidq stats`."""
+    monkeypatch.chdir(tmp_path)
+    for name in [*map(str.upper, Settings.model_fields), "IIDQ_SERVER", "IIDQ_API_KEY", "IIDQ_REGISTRY"]:
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: str, **variables: str) -> Done:
+        with monkeypatch.context() as patch:
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", ["iidq", *arguments])
+            with pytest.raises(SystemExit) as ended:
+                main()
+        said = capsys.readouterr()
+        return Done(int(ended.value.code or 0), said.out, said.err)
+
+    return run

@@ -1,6 +1,8 @@
 """The commands that users of the replaced system have in their notes and scripts, as its documentation gives them."""
 
 import json
+import subprocess
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -9,6 +11,7 @@ import pytest
 from tests.cli.conftest import Playground
 from tests.cli.sandbox import wait_until
 from tests.cli.shell import curl
+from tests.redis_server import RedisServer
 
 SUBMIT = """\
 curl -X POST http://localhost:3001/api/verification-jobs/{kind} \\
@@ -45,6 +48,10 @@ FROM "VerificationJob"
 WHERE status = 'failed'
 ORDER BY "createdAt" DESC;
 """
+# Typed into redis-cli.
+MONITOR = "MONITOR"
+LINE_LENGTH = "LLEN bull:verification:wait"
+JOB_DETAILS = "HGETALL bull:verification:1234567890"
 NO_REGISTRY = "0x000000000000000000000000000000000000dEaD"
 
 
@@ -136,3 +143,57 @@ def test_monitoring_statements(playground: Playground) -> None:
     _, kind, status, error, retries, _ = failed[job_id]
     assert (kind, status, retries) == ("verify", "failed", 0)
     assert error.startswith("registry.")
+
+
+@pytest.fixture
+def redis_keys(playground: Playground) -> Iterator[RedisServer]:
+    """A Redis in which a worker of the playground shows the queue, as ``REDIS_BULL_KEYS=on`` asks."""
+    with RedisServer() as server:
+        worker = playground.sandbox.start(
+            "worker",
+            DATABASE_URL=playground.database_url,
+            RPC_URL=playground.rpc_url,
+            REDIS_URL=server.url,
+            REDIS_BULL_KEYS="on",
+            FETCH_ALLOW_PRIVATE="127.0.0.0/8",
+        )
+        worker.wait_until_says("bull_keys.kept")
+        yield server
+        worker.interrupt(whole_group=False)
+        worker.wait()
+
+
+def _typed(server: RedisServer, command: str) -> list[str]:
+    """The lines that redis-cli prints when ``command`` is typed into it."""
+    done = subprocess.run(
+        server.cli(), input=f"{command}\n", capture_output=True, text=True, check=True, timeout=30, cwd="/"
+    )
+    return done.stdout.splitlines()
+
+
+def test_redis_commands(playground: Playground, redis_keys: RedisServer) -> None:
+    """In redis-cli LLEN tells how many jobs wait, HGETALL shows one of them, and MONITOR shows that the queue moves."""
+    monitor = playground.sandbox.start_program(*redis_keys.cli(), MONITOR)
+    monitor.wait_until_says("OK")
+    with psycopg.connect(playground.database_url, autocommit=True) as connection:
+        connection.execute(b"SELECT pause_queue('a test')")
+        try:
+            job_ids = [_pasted(playground, SUBMIT.format(kind="verify"))["jobId"] for _ in range(2)]
+            wait_until(lambda: _typed(redis_keys, LINE_LENGTH) == ["2"], "two jobs in line")
+        finally:
+            connection.execute(b"SELECT resume_queue()")
+    _ended(playground, job_ids[1])
+
+    def details() -> dict[str, str]:
+        lines = _typed(redis_keys, JOB_DETAILS.replace("1234567890", job_ids[1]))
+        return dict(zip(lines[::2], lines[1::2], strict=True))
+
+    wait_until(lambda: "finishedOn" in details(), "the job's end in Redis")
+    job = details()
+    assert (job["name"], job["progress"], job["atm"]) == ("verify", "100", "1")
+    assert json.loads(job["data"])["manifestUri"] == playground.manifest
+    assert json.loads(job["returnvalue"])["status"] == "OK"
+    assert _typed(redis_keys, LINE_LENGTH) == ["0"]
+    monitor.wait_until_says(f'"HSET" "bull:verification:{job_ids[1]}"')
+    monitor.interrupt(whole_group=False)
+    monitor.wait()

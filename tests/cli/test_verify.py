@@ -5,8 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import pytest
 
 from tests.cli.conftest import Playground
 from tests.cli.sandbox import wait_until
+from tests.cli.strange_service import answering
 from tests.job_rows import scalar
 
 UNREGISTERED = "0x000000000000000000000000000000000000dEaD"
@@ -117,7 +116,7 @@ def test_a_job_that_fails_is_not_found_out(playground: Playground) -> None:
     ("arguments", "said"),
     [
         (("--manifest", "ftp://x", "--registry", UNREGISTERED), "manifestURI"),
-        (("--manifest", "ipfs://x", "--registry", "0x1"), "registryAddress"),
+        (("--manifest", "ipfs://x", "--registry", "0x1"), "expected 0x and 40 hex digits"),
         (("--manifest", "ipfs://x", "--registry", UNREGISTERED, "--server", ELSEWHERE), "is `iidq serve` running"),
         (("--manifest", "ipfs://x", "--registry", UNREGISTERED, "--server", "localhost:3001"), "http://host:port"),
         (("--manifest", "ipfs://x", "--registry", UNREGISTERED, "--server", "http://[::"), "http://host:port"),
@@ -173,35 +172,13 @@ def test_an_interrupt_leaves_the_job_alone(playground: Playground) -> None:
     assert len(running.output.splitlines()) == 1
 
 
-class _AnswersAtOnce(BaseHTTPRequestHandler):
-    """A service without its queue, which answers with the bare result and no report."""
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        checks = {"manifestHashOk": True, "creatorOk": True, "manifestOk": False}
-        body = json.dumps({"mode": "sync", "result": {"status": "WARN", "checks": checks}}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
-        """Nothing."""
-
-
 def test_a_service_without_its_queue_warns(tmp_path: Path) -> None:
     """A synchronous reply is a verdict, too: WARN is exit code 3, and the bare checks are shown."""
     file = tmp_path / "a"
     file.write_bytes(b"x")
-    with ThreadingHTTPServer(("127.0.0.1", 0), _AnswersAtOnce) as server:
-        serving = threading.Thread(target=server.serve_forever)
-        serving.start()
-        url = f"http://127.0.0.1:{server.server_port}"
-        try:
-            done = iidq(str(file), "--manifest", "ipfs://x", "--registry", UNREGISTERED, "--server", url)
-        finally:
-            server.shutdown()
-            serving.join()
+    checks = {"manifestHashOk": True, "creatorOk": True, "manifestOk": False}
+    with answering(200, {"mode": "sync", "result": {"status": "WARN", "checks": checks}}) as url:
+        done = iidq(str(file), "--manifest", "ipfs://x", "--registry", UNREGISTERED, "--server", url)
     assert (done.returncode, done.stderr) == (3, "")
     assert done.stdout.startswith("WARN: ")
     assert "✗ manifestOk" in done.stdout

@@ -163,7 +163,7 @@ async def api_process(database_url: str, log_path: Path, **environment: str) -> 
 async def test_two_processes_keep_one_limit(database_url: str, tmp_path: Path) -> None:
     """What one admitted counts in the other as soon as it was told; only what comes before is beyond the limit."""
     assert "RATE_LIMIT_READ_PER_MINUTE" not in os.environ
-    limit = {"RATE_LIMIT_READ_PER_MINUTE": "100", "LOG_LEVEL": "error"}
+    limit = {"RATE_LIMIT_READ_PER_MINUTE": "100", "LOG_LEVEL": "error", "REDIS_URL": ""}
     async with AsyncExitStack() as stack:
         first, second = await asyncio.gather(
             *(stack.enter_async_context(api_process(database_url, tmp_path / name, **limit)) for name in ("1", "2"))

@@ -13,6 +13,7 @@ _READY: Final[Json] = {
     "status": "ready",
     "database": "ok",
     "circuit": "closed",
+    "redis": {"state": "up", "since": "2026-11-24T00:50:26.013Z"},
     "queue": {"workers": 2, "listeningWorkers": 2, "paused": False},
 }
 _PAUSE: Final[Json] = {
@@ -108,7 +109,12 @@ OPERATING: Final = (
                 "No.",
                 "Readiness",
                 "Retry-After",
-                unavailable={"status": "unavailable", "database": "unavailable", "circuit": "open"},
+                unavailable={
+                    "status": "unavailable",
+                    "database": "unavailable",
+                    "circuit": "open",
+                    "redis": {"state": "off", "since": None},
+                },
             ),
         },
     ),

@@ -20,7 +20,7 @@ from starlette.routing import Route
 from iidq import __version__
 from iidq.queue.identifiers import parse_job_id
 from iidq.settings import Settings
-from iidq.web.conditional import entity_tag, has_seen
+from iidq.web.entity_tags import entity_tag, has_seen
 from iidq.web.wire import JsonReply
 
 ASSETS_PATH: Final = "/assets/"
@@ -79,15 +79,16 @@ def page_reply(request: Request, body: bytes, status: int = 200) -> Response:
 
 def routes(settings: Settings) -> list[Route]:
     """The verification page under these settings, and the assets of all pages."""
-    verification = render("verify.html", **_verification_values(settings))
+    values = _verification_values(settings)
+    of_a_job = render("verify.html", view="job", **values)
 
     async def job(request: Request) -> Response:
         # The script asks for the job; what cannot be one's id needs no asking.
         found = parse_job_id(request.path_params["job_id"]) is not None
-        return page_reply(request, verification, 200 if found else 404)
+        return page_reply(request, of_a_job, 200 if found else 404)
 
     return [
-        Route("/", _serving(verification), methods=["GET"], name=f"{PAGE_ROUTE}verify"),
+        Route("/", page("verify.html", view="ask", **values), methods=["GET"], name=f"{PAGE_ROUTE}verify"),
         Route("/jobs/{job_id}", job, methods=["GET"], name=f"{PAGE_ROUTE}job"),
         Route(f"{ASSETS_PATH}{{digest}}/{{name:path}}", _asset, methods=["GET"], name=f"{PAGE_ROUTE}asset"),
     ]

@@ -1,0 +1,113 @@
+"""What ``REDIS_URL`` names: one server, a Sentinel's service, or a Cluster. Pure.
+
+``redis://user:password@host:6379/0`` is one server, ``unix:///path/redis.sock?db=0`` one on this machine,
+``redis+sentinel://host1,host2:26379/name/0`` the master that Sentinels call ``name``, and
+``redis+cluster://host1,host2:6379`` a Cluster by some of its nodes. With ``rediss`` each of them has TLS.
+"""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+EXPECTED: Final = (
+    "redis://, rediss:// or unix:// (one server), redis+sentinel://HOST,HOST/SERVICE, or redis+cluster://HOST,HOST"
+)
+_REDIS_PORT: Final = 6379
+_SENTINEL_PORT: Final = 26379
+_OPTIONS: Final = frozenset(
+    {"db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"}
+    | {"sentinel_username", "sentinel_password"}
+)
+
+
+class Kind(StrEnum):
+    """What answers at the address."""
+
+    ONE_SERVER = "one server"
+    SENTINEL = "sentinel"
+    CLUSTER = "cluster"
+
+
+@dataclass(frozen=True, slots=True)
+class RedisAddress:
+    """Where Redis is, and how one comes in. ``options`` are redis-py's TLS settings, as the query names them."""
+
+    kind: Kind
+    hosts: tuple[tuple[str, int], ...] = ()
+    path: str | None = None
+    service: str = ""
+    database: int = 0
+    username: str | None = None
+    password: str | None = None
+    tls: bool = False
+    options: tuple[tuple[str, str], ...] = ()
+    sentinel_username: str | None = None
+    sentinel_password: str | None = None
+
+
+def parse_redis_url(url: str) -> RedisAddress:
+    """Read ``REDIS_URL``; raises ValueError that says what was expected."""
+    scheme, separator, rest = url.partition("://")
+    tls = scheme.startswith("rediss")
+    kinds = {"redis": Kind.ONE_SERVER, "redis+sentinel": Kind.SENTINEL, "redis+cluster": Kind.CLUSTER}
+    kind = Kind.ONE_SERVER if scheme == "unix" else kinds.get(scheme.replace("rediss", "redis", 1))
+    if not separator or kind is None:
+        raise ValueError(EXPECTED)
+    # urlsplit knows one host; the hosts stand between the last @ and the first / or ?.
+    parts = urlsplit(f"redis://{rest}")
+    options = dict(parse_qsl(parts.query))
+    if unknown := options.keys() - _OPTIONS:
+        raise ValueError(f"no option {min(unknown)!r} in it; known are {', '.join(sorted(_OPTIONS))}")
+    credentials, _, places = parts.netloc.rpartition("@")
+    username, _, password = credentials.partition(":")
+    segments = [unquote(segment) for segment in parts.path.split("/") if segment]
+    named = RedisAddress(
+        kind=kind,
+        username=unquote(username) or None,
+        password=unquote(password) or None,
+        tls=tls,
+        sentinel_username=options.pop("sentinel_username", None),
+        sentinel_password=options.pop("sentinel_password", None),
+    )
+    database = options.pop("db", None)
+    if scheme == "unix":
+        return _with(named, path=unquote(parts.path), database=_database(database))
+    default_port = _SENTINEL_PORT if kind is Kind.SENTINEL else _REDIS_PORT
+    hosts = tuple(_host(place, default_port) for place in (places or "localhost").split(","))
+    if kind is Kind.ONE_SERVER and len(hosts) > 1:
+        raise ValueError("one host; for several: redis+sentinel:// or redis+cluster://")
+    service = ""
+    if kind is Kind.SENTINEL:
+        if not segments:
+            raise ValueError("the service's name after the hosts: redis+sentinel://HOST,HOST/SERVICE")
+        service = segments.pop(0)
+    if len(segments) > 1:
+        raise ValueError(EXPECTED)
+    number = _database(segments[0] if segments else database)
+    if kind is Kind.CLUSTER and number:
+        raise ValueError("database 0: a Cluster has no other")
+    return _with(named, hosts=hosts, service=service, database=number, options=tuple(sorted(options.items())))
+
+
+def _with(address: RedisAddress, **fields: object) -> RedisAddress:
+    return replace(address, **fields)  # type: ignore[arg-type]
+
+
+def _database(text: str | None) -> int:
+    if text is None:
+        return 0
+    if not text.isascii() or not text.isdigit():
+        raise ValueError("a database's number after the host")
+    return int(text)
+
+
+def _host(place: str, default_port: int) -> tuple[str, int]:
+    parts = urlsplit(f"//{place}")
+    try:
+        port = parts.port
+    except ValueError:
+        raise ValueError("a port from 1 to 65535") from None
+    if not parts.hostname:
+        raise ValueError(EXPECTED)
+    return parts.hostname, port or default_port

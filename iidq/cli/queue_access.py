@@ -1,0 +1,234 @@
+"""The two ways to a queue for operators: straight into its database, or over HTTP through a running service.
+
+Both show jobs and counts as HTTP clients get them. Without a database URL and without a server, the service of this
+machine is asked.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Protocol, TypeVar
+from uuid import UUID
+
+from psycopg.errors import InsufficientPrivilege
+
+from iidq.cli.client import ENDED, Body, JobClient, NotFoundOut, Refused
+from iidq.cli.service_options import DEFAULT_SERVER
+from iidq.database import Connection, Database, open_database
+from iidq.queue import store
+from iidq.queue.identifiers import parse_job_id
+from iidq.queue.job import JobStatus, JobType
+from iidq.settings import load_settings
+from iidq.web.wire import job_shape, stats_shape
+
+_LOOK_SECONDS = 0.5
+
+
+T = TypeVar("T")
+
+
+class NotAllowed(Exception):
+    """Whoever asks may not do this; the text says what would help."""
+
+
+class QueueAccess(Protocol):
+    """What operators look at and steer. ``retry`` and ``cancel``: True done, False not possible, None no such job."""
+
+    async def list_jobs(
+        self, *, status: JobStatus | None, kind: JobType | None, content_hash: str | None, limit: int
+    ) -> list[Body]:
+        """The newest jobs, newest first."""
+
+    async def find(self, job_id: str) -> Body | None:
+        """One job, or None."""
+
+    async def retry(self, job_id: str) -> bool | None:
+        """Put a job that ended back in line."""
+
+    async def cancel(self, job_id: str) -> bool | None:
+        """End a job that waits or runs."""
+
+    async def follow(self, job_id: str, report: Callable[[Body], None]) -> Body | None:
+        """The job once it has ended, None if there is no such job; ``report`` sees its states."""
+
+    async def counts(self) -> Body:
+        """How many jobs stand in each state, and what else `/stats` tells."""
+
+    async def pause(self, reason: str | None) -> None:
+        """Stop all claims."""
+
+    async def resume(self) -> None:
+        """Let claims go on."""
+
+
+@asynccontextmanager
+async def open_queue(server: str | None, api_key: str | None, *, patience_seconds: float) -> AsyncIterator[QueueAccess]:
+    """The queue behind ``server``, else of ``DATABASE_URL``, else of this machine's own service.
+
+    ``patience_seconds`` bounds each question to a service, also that of following a job.
+    """
+    settings = load_settings() if server is None else None
+    if settings is not None and settings.database_url:
+        async with open_database(settings, pool_size=1) as database:
+            yield QueueInDatabase(database)
+        return
+    async with JobClient(server or DEFAULT_SERVER, api_key, timeout_seconds=patience_seconds) as client:
+        yield QueueOverHttp(client)
+
+
+class QueueInDatabase:
+    """Straight into Postgres, with the rights of the URL's role."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def list_jobs(
+        self, *, status: JobStatus | None, kind: JobType | None, content_hash: str | None, limit: int
+    ) -> list[Body]:
+        """The newest jobs, newest first."""
+        jobs = await self._run(
+            lambda connection: store.list_jobs(
+                connection, status=status, type=kind, content_hash=content_hash, limit=limit
+            )
+        )
+        return [dict(job_shape(job)) for job in jobs]
+
+    async def find(self, job_id: str) -> Body | None:
+        """One job, or None."""
+        known = parse_job_id(job_id)
+        if known is None:
+            return None
+        job = await self._run(lambda connection: store.find(connection, known))
+        return None if job is None else dict(job_shape(job))
+
+    async def retry(self, job_id: str) -> bool | None:
+        """Put a job that ended back in line."""
+        return await self._steer(job_id, store.retry)
+
+    async def cancel(self, job_id: str) -> bool | None:
+        """End a job that waits or runs."""
+        return await self._steer(job_id, store.cancel)
+
+    async def follow(self, job_id: str, report: Callable[[Body], None]) -> Body | None:
+        """The job once it has ended, None if there is no such job; ``report`` sees its states."""
+        while (job := await self.find(job_id)) is not None:
+            report(job)
+            if job["status"] in ENDED:
+                return job
+            await asyncio.sleep(_LOOK_SECONDS)
+        return None
+
+    async def counts(self) -> Body:
+        """How many jobs stand in each state, and what else `/stats` tells."""
+        return dict(stats_shape(await self._run(store.count)))
+
+    async def pause(self, reason: str | None) -> None:
+        """Stop all claims."""
+        await self._run(lambda connection: store.pause(connection, reason))
+
+    async def resume(self) -> None:
+        """Let claims go on."""
+        await self._run(store.resume)
+
+    async def _steer(self, job_id: str, step: Callable[[Connection, UUID], Awaitable[bool | None]]) -> bool | None:
+        known = parse_job_id(job_id)
+        if known is None:
+            return None
+
+        async def steer(connection: Connection) -> bool | None:
+            done = await step(connection, known)
+            if done:
+                # Whoever watches the job sees it at once.
+                await store.announce_changes(connection, [known])
+            return done
+
+        return await self._run(steer)
+
+    async def _run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        try:
+            return await self._database.run(work)
+        except InsufficientPrivilege:
+            raise NotAllowed("the role of DATABASE_URL may not do this; docs/sql.md has the GRANT lines") from None
+
+
+class QueueOverHttp:
+    """Through a service, with its key where it asks for one."""
+
+    def __init__(self, client: JobClient) -> None:
+        self._client = client
+
+    async def list_jobs(
+        self, *, status: JobStatus | None, kind: JobType | None, content_hash: str | None, limit: int
+    ) -> list[Body]:
+        """The newest jobs, newest first."""
+        page = await self._ask(
+            lambda: self._client.get("", status=status, type=kind, contentHash=content_hash, limit=limit)
+        )
+        jobs = page.get("jobs")
+        if not isinstance(jobs, list):
+            raise NotFoundOut(f"{self._client.server} answered, and not as iidq does")
+        return [job for job in jobs if isinstance(job, dict)]
+
+    async def find(self, job_id: str) -> Body | None:
+        """One job, or None."""
+        # Anything else would name another path of the service.
+        if parse_job_id(job_id) is None:
+            return None
+        return await self._unless_unknown(lambda: self._client.get(f"/{job_id}"))
+
+    async def retry(self, job_id: str) -> bool | None:
+        """Put a job that ended back in line."""
+        return await self._steer(job_id, "retry")
+
+    async def cancel(self, job_id: str) -> bool | None:
+        """End a job that waits or runs."""
+        return await self._steer(job_id, "cancel")
+
+    async def follow(self, job_id: str, report: Callable[[Body], None]) -> Body | None:
+        """The job once it has ended, None if there is no such job; ``report`` sees its states."""
+        if parse_job_id(job_id) is None:
+            return None
+        return await self._unless_unknown(lambda: self._client.follow(job_id, report))
+
+    async def counts(self) -> Body:
+        """How many jobs stand in each state, and what else `/stats` tells."""
+        counts = await self._ask(lambda: self._client.get("/stats"))
+        if counts.get("available") is not True:
+            raise NotFoundOut(f"{self._client.server} has no database at present")
+        return counts
+
+    async def pause(self, reason: str | None) -> None:
+        """Stop all claims."""
+        await self._ask(lambda: self._client.post("/pause", {} if reason is None else {"reason": reason}))
+
+    async def resume(self) -> None:
+        """Let claims go on."""
+        await self._ask(lambda: self._client.post("/resume"))
+
+    async def _steer(self, job_id: str, step: str) -> bool | None:
+        if parse_job_id(job_id) is None:
+            return None
+        try:
+            done = await self._unless_unknown(lambda: self._client.post(f"/{job_id}/{step}"))
+        except Refused as refusal:
+            if refusal.status == 409:
+                return False
+            raise
+        return None if done is None else True
+
+    async def _unless_unknown(self, work: Callable[[], Awaitable[Body]]) -> Body | None:
+        try:
+            return await self._ask(work)
+        except Refused as refusal:
+            if refusal.status == 404:
+                return None
+            raise
+
+    async def _ask(self, work: Callable[[], Awaitable[Body]]) -> Body:
+        self._client.restart_clock()
+        try:
+            return await work()
+        except Refused as refusal:
+            if refusal.status == 401:
+                raise NotAllowed(str(refusal)) from None
+            raise

@@ -1,0 +1,97 @@
+"""What a result says, for people and for exit codes. Pure."""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+NOT_FOUND_OUT: Final = 2
+EXIT_CODES: Final = {"OK": 0, "FAIL": 1, "WARN": 3}
+COLOURS: Final = {"OK": "green", "FAIL": "red", "WARN": "yellow"}
+HEADLINES: Final = {
+    "OK": "this is what its creator registered.",
+    "WARN": "this is its creator's content, but not everything agrees.",
+    "FAIL": "nothing shows that this is what its creator registered.",
+}
+SIGNS: Final = {"passed": "✓", "failed": "✗", "notChecked": "·"}
+_BADNESS: Final = (0, EXIT_CODES["WARN"], NOT_FOUND_OUT, EXIT_CODES["FAIL"])
+_STEPS: Final = {
+    10: "fetching the manifest",
+    30: "recovering the signer",
+    50: "reading the registry",
+    70: "comparing",
+    90: "storing the result",
+}
+
+
+class Check(NamedTuple):
+    """One check of a result: its outcome, and what it found."""
+
+    outcome: str
+    text: str
+
+
+def verdict_of(job: Mapping[str, Any]) -> str | None:
+    """OK, WARN or FAIL, of a verify or proof job or of a synchronous reply; None where there is no verdict."""
+    result = job.get("result")
+    if not isinstance(result, dict):
+        return None
+    verification = result.get("verification")
+    verdict = verification.get("status") if isinstance(verification, dict) else result.get("status")
+    return verdict if isinstance(verdict, str) and verdict in EXIT_CODES else None
+
+
+def exit_code(verdict: str | None) -> int:
+    """0 for OK, 1 for FAIL, 3 for WARN, 2 without a verdict."""
+    return NOT_FOUND_OUT if verdict is None else EXIT_CODES[verdict]
+
+
+def worst(codes: Iterable[int]) -> int:
+    """The exit code of many: FAIL is worse than no verdict, and that is worse than WARN."""
+    return max(codes, key=_BADNESS.index, default=0)
+
+
+def why_not(job: Mapping[str, Any]) -> str:
+    """Why a job has no verdict."""
+    return str(job.get("error") or job.get("status") or "there is no verdict")
+
+
+def reason(job: Mapping[str, Any]) -> str:
+    """In one line, what speaks against the content; empty where nothing does."""
+    if verdict_of(job) is None:
+        return why_not(job)
+    return "; ".join(check.text for check in checks(job["result"]) if check.outcome == "failed")
+
+
+def checks(result: Mapping[str, Any]) -> list[Check]:
+    """Each check with its outcome, also those that were not made."""
+    report = result.get("report")
+    listed = report.get("checks") if isinstance(report, dict) else None
+    if isinstance(listed, list):
+        return [
+            Check(str(check.get("outcome")), f"{check.get('code')}: {check.get('message')}")
+            for check in listed
+            if isinstance(check, dict)
+        ]
+    # A service without reports has at least these.
+    flags = result.get("verification") or result.get("checks") or {}
+    return [Check("passed" if value else "failed", name) for name, value in flags.items() if isinstance(value, bool)]
+
+
+def registration(result: Mapping[str, Any]) -> dict[str, str]:
+    """Who registered the content, and when; empty where nobody did."""
+    onchain = result.get("onchain")
+    if not isinstance(onchain, dict):
+        return {}
+    seconds = onchain.get("timestamp")
+    if not isinstance(seconds, int) or not 0 < seconds < 1 << 34:
+        return {}
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return {"creator": str(onchain.get("creator")), "since": moment.isoformat(sep=" ", timespec="seconds")}
+
+
+def step_of(job: Mapping[str, Any]) -> str:
+    """What is being done for a job, in words."""
+    progress = job.get("progress")
+    if job.get("status") == "queued" or not isinstance(progress, int):
+        return "waiting in line"
+    return next((text for at, text in reversed(_STEPS.items()) if progress >= at), "starting")

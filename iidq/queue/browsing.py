@@ -1,0 +1,189 @@
+"""The list of jobs as operators look through it: by state, by cause of failure, or by what they search for.
+
+Every page costs about the same at any size of the history: it follows an index, and where there is none for what is
+sought, it looks at the next ``REACH`` rows and says where it ended.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+from uuid import UUID
+
+from psycopg.rows import class_row, tuple_row
+
+from iidq.database import Connection
+from iidq.queue.identifiers import parse_job_id
+from iidq.queue.paging import Cursor
+from iidq.queue.queries import QUERIES
+
+REACH: Final = 20_000
+"""Rows of the history that one page looks at, at most."""
+
+_CONTENT_HASH = re.compile(r"0x[0-9a-f]{64}")
+_ADDRESS = re.compile(r"0x[0-9a-f]{40}")
+
+
+class JobState(StrEnum):
+    """What the counts tell apart: as the status, but that queued jobs wait in line or for their time."""
+
+    WAITING = "waiting"
+    ACTIVE = "active"
+    DELAYED = "delayed"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What somebody looks for; at most one is set. A manifest is found by any part of its address."""
+
+    id: UUID | None = None
+    content_hash: str | None = None
+    registry: str | None = None
+    manifest: str | None = None
+
+    @classmethod
+    def read(cls, text: str) -> "Search":
+        """What ``text`` can only be, by its form; nothing where it is empty."""
+        text = text.strip()
+        if not text:
+            return cls()
+        if (job_id := parse_job_id(text)) is not None:
+            return cls(id=job_id)
+        if _CONTENT_HASH.fullmatch(text.lower()):
+            return cls(content_hash=text.lower())
+        if _ADDRESS.fullmatch(text.lower()):
+            return cls(registry=text.lower())
+        return cls(manifest=text)
+
+
+@dataclass(frozen=True, slots=True)
+class BrowsedJob:
+    """One row of the list: no result, and an error cut short. ``verdict`` is OK, WARN or FAIL, where one was found."""
+
+    id: UUID
+    type: str
+    state: str
+    progress: int
+    content_hash: str
+    manifest_uri: str
+    registry_address: str
+    file_name: str | None
+    error: str | None
+    verdict: str | None
+    attempt: int
+    retry_count: int
+    max_attempts: int
+    worker_id: str | None
+    run_at: datetime
+    created_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class BrowsedPage:
+    """Jobs in order, and where the next page begins; None on the last one.
+
+    ``cut`` tells that the page ended because it had looked at ``REACH`` rows: more matches may follow.
+    """
+
+    jobs: list[BrowsedJob]
+    next: Cursor | None
+    cut: bool = False
+
+
+async def browse(
+    connection: Connection,
+    *,
+    limit: int,
+    state: JobState | None = None,
+    cause: str | None = None,
+    search: Search | None = None,
+    after: Cursor | None = None,
+    reach: int = REACH,
+) -> BrowsedPage:
+    """One page. Waiting jobs come first in line first, delayed ones soonest first, active ones longest first.
+
+    All else comes newest first. A ``cause`` is one of failed jobs, and stands alone.
+    """
+    search = search or Search()
+    if search.id is not None:
+        return BrowsedPage(await _rows(connection, [search.id]), None)
+    place = {"after_place": after and after.created_at, "after_id": after and after.id, "limit": limit + 1}
+    if cause is not None:
+        found = await _places(connection, "browse_cause", {**place, "cause": cause})
+    elif search.content_hash is not None:
+        sought = {"content_hash": search.content_hash, "state": state and state.value, "reach": reach}
+        found = await _places(connection, "browse_content", place | sought)
+    elif state in _LINES and not (search.manifest or search.registry):
+        found = await _places(connection, _LINES[state], place)
+    else:
+        return await _browse_history(connection, place, limit, reach, state, search)
+    next_place = found[limit - 1] if len(found) > limit else None
+    jobs = await _rows(connection, [place.id for place in found[:limit]])
+    return BrowsedPage(jobs, next_place)
+
+
+async def _browse_history(
+    connection: Connection,
+    place: Mapping[str, Any],
+    limit: int,
+    reach: int,
+    state: JobState | None,
+    search: Search,
+) -> BrowsedPage:
+    ended = state.value if state in _INDEXED else None
+    within = {**place, "ended": ended, "reach": reach}
+    sought = {"state": state and state.value, "manifest": search.manifest, "registry": search.registry}
+    found = await _places(connection, "browse_history", within | sought)
+    jobs = await _rows(connection, [place.id for place in found[:limit]])
+    if len(found) > limit:
+        return BrowsedPage(jobs, found[limit - 1])
+    end = await _places(connection, "browse_history_end", within)
+    return BrowsedPage(jobs, end[0] if end else None, cut=bool(end))
+
+
+# States that have an order of their own, and those whose history has its own index.
+_LINES: Final[Mapping[JobState | None, str]] = {
+    JobState.WAITING: "browse_line",
+    JobState.DELAYED: "browse_delayed",
+    JobState.ACTIVE: "browse_active",
+}
+_INDEXED: Final = frozenset({JobState.FAILED, JobState.CANCELLED})
+
+
+async def _places(connection: Connection, name: str, parameters: Mapping[str, Any]) -> list[Cursor]:
+    async with connection.cursor(row_factory=tuple_row) as cursor:
+        # A generic plan could not use the partial indexes.
+        await cursor.execute(QUERIES[name], parameters, prepare=False)
+        return [Cursor(place, job_id) for job_id, place in await cursor.fetchall()]
+
+
+async def _rows(connection: Connection, ids: list[UUID]) -> list[BrowsedJob]:
+    async with connection.cursor(row_factory=class_row(BrowsedJob)) as cursor:
+        await cursor.execute(QUERIES["browse_rows"], {"ids": ids})
+        found = {job.id: job for job in await cursor.fetchall()}
+    # One that was removed in between is missing.
+    return [found[job_id] for job_id in ids if job_id in found]
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who runs a job and until when, the trace of its request, and the time of this reading."""
+
+    worker_id: str | None
+    lease_until: datetime | None
+    trace_id: str | None
+    at: datetime
+
+
+async def find_holder(connection: Connection, job_id: UUID) -> Holder | None:
+    """None where there is no such job."""
+    async with connection.cursor(row_factory=class_row(Holder)) as cursor:
+        await cursor.execute(QUERIES["find_holder"], {"id": job_id})
+        return await cursor.fetchone()

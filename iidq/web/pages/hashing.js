@@ -1,0 +1,20 @@
+// The page's side of hash-worker.js.
+
+/** Starts to hash `file`. `result` becomes "0x…"; `cancel()` ends it without a result. */
+export function hashFile(file, onProgress) {
+  const worker = new Worker(new URL("./hash-worker.js", import.meta.url), { type: "module" });
+  const started = performance.now();
+  const result = new Promise((resolve, reject) => {
+    worker.onerror = (event) => {
+      event.preventDefault();
+      reject(new Error("The fingerprint cannot be computed in this browser."));
+    };
+    worker.onmessage = ({ data }) => {
+      if ("hash" in data) resolve(data.hash);
+      else if ("error" in data) reject(new Error("The file cannot be read: it was changed or moved, or is a folder."));
+      else onProgress(data.done, data.done / ((performance.now() - started) / 1000));
+    };
+    worker.postMessage(file);
+  }).finally(() => worker.terminate());
+  return { result, cancel: () => worker.terminate() };
+}

@@ -1,0 +1,178 @@
+// The operations page: who is signed in, which view is open, and one look a second while somebody looks.
+
+import { get, Refused, session, signIn, change } from "./request.js";
+import { changed, pauseQueue, resumeQueue, say } from "./actions.js";
+import { byId, moment, refreshTimes, setClock, setText } from "./elements.js";
+import { showOverview } from "./overview.js";
+import { lookAtJobs, openJobs, showTabs } from "./jobs.js";
+import { lookAtJob, openJob } from "./job.js";
+
+const ROOT = "/admin/queues";
+const LOOK_MS = 1000;
+const TITLES = { overview: "Overview", jobs: "Jobs", job: "Job" };
+const STATE_WORDS = { running: "Running", idle: "Idle", paused: "Paused", "no workers": "No workers", "idle, no workers": "Idle, no workers" };
+
+let view = { name: "", query: new URLSearchParams(), id: "" };
+let access = { signedIn: false };
+let timer = 0;
+let looking = null;
+
+function readAddress() {
+  const rest = location.pathname.slice(ROOT.length);
+  if (rest.startsWith("/jobs/")) return { name: "job", query: new URLSearchParams(), id: decodeURIComponent(rest.slice(6)) };
+  return { name: rest === "/jobs" ? "jobs" : "overview", query: new URLSearchParams(location.search), id: "" };
+}
+
+function open(focus) {
+  view = readAddress();
+  document.title = `${TITLES[view.name]} · iidq operations`;
+  for (const name of Object.keys(TITLES)) byId(name).hidden = !access.signedIn || view.name !== name;
+  byId("sign-in").hidden = access.signedIn;
+  byId("views").hidden = byId("control").hidden = !access.signedIn;
+  for (const link of byId("views").children) {
+    if (link.pathname === location.pathname) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  if (!access.signedIn) return;
+  if (view.name === "jobs") openJobs(view.query);
+  if (view.name === "job") openJob();
+  if (focus) byId(`${view.name}-title`).focus();
+  look(true);
+}
+
+function go(address) {
+  say("");
+  history.pushState(null, "", address);
+  window.scrollTo(0, 0);
+  open(true);
+}
+
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a[href]");
+  const isPlain = !(event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey || event.defaultPrevented);
+  if (!link || !isPlain || link.origin !== location.origin || !link.pathname.startsWith(ROOT) || link.hash) return;
+  event.preventDefault();
+  go(link.href);
+});
+window.addEventListener("popstate", () => open(false));
+
+// One look: the shared snapshot, and what the open view shows besides. A newer look makes an older one void.
+async function look(isAsked) {
+  clearTimeout(timer);
+  if (!access.signedIn || document.hidden) return;
+  const mine = (looking = {});
+  try {
+    const [snapshot] = await Promise.all([get("snapshot"), lookAtView(isAsked)]);
+    if (mine !== looking) return;
+    show(snapshot);
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+    if (mine !== looking) return;
+    if (error.status === 401) signedOut();
+    else trouble(`${error.message}. What you see is from earlier; trying again.`);
+  }
+  if (mine === looking) timer = setTimeout(look, LOOK_MS);
+}
+
+async function lookAtView(isAsked) {
+  if (view.name === "jobs") await lookAtJobs(view.query, isAsked);
+  if (view.name === "job") await lookAtJob(view.id);
+}
+
+function trouble(text) {
+  const box = byId("trouble");
+  box.hidden = !text;
+  setText(box, text);
+}
+
+function show(snapshot) {
+  if (!snapshot.available) {
+    trouble(`The queue cannot be read: ${snapshot.reason}. Circuit: ${snapshot.circuit}. What you see is from earlier; trying again.`);
+    return;
+  }
+  trouble("");
+  const { queue } = snapshot;
+  setClock(queue.at);
+  const state = byId("state");
+  setText(state, STATE_WORDS[queue.state] || queue.state);
+  state.className = `badge ${{ running: "completed", idle: "", paused: "delayed" }[queue.state] ?? "failed"}`;
+  setText(byId("pause"), queue.pausedAt ? "Resume" : "Pause");
+  byId("paused").hidden = !queue.pausedAt;
+  if (queue.pausedAt) setText(byId("paused-since"), `since ${moment(queue.pausedAt)}. Running jobs end; no other is claimed.`);
+  byId("paused-reason").hidden = !queue.pauseReason;
+  setText(byId("paused-reason"), queue.pauseReason || "");
+  byId("no-workers").hidden = queue.workers > 0;
+  setText(byId("as-of"), `as of ${moment(queue.at)}`);
+  if (view.name === "overview") showOverview(snapshot);
+  if (view.name === "jobs") showTabs(view.query, queue);
+  refreshTimes();
+}
+
+function signedOut() {
+  access = { ...access, signedIn: false };
+  open(false);
+  byId("key").focus();
+}
+
+byId("sign-in").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const key = byId("key");
+  try {
+    access = await signIn(key.value);
+    key.value = "";
+    setText(byId("key-fault"), "");
+    key.removeAttribute("aria-invalid");
+    started();
+    open(true);
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+    setText(byId("key-fault"), error.status === 401 ? "This is not the service’s API key. Compare it with API_KEY in its environment." : error.message);
+    key.setAttribute("aria-invalid", "true");
+    key.focus();
+  }
+});
+
+byId("sign-out").addEventListener("click", async () => {
+  try {
+    await change("sign-out");
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+  }
+  signedOut();
+});
+
+byId("pause").addEventListener("click", () => (byId("paused").hidden ? pauseQueue() : resumeQueue()));
+byId("refresh").addEventListener("click", () => look(true));
+byId("search").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const query = new URLSearchParams();
+  const state = view.query.get("state");
+  const sought = byId("sought").value.trim();
+  if (state) query.set("state", state);
+  if (sought) query.set("search", sought);
+  go(`${ROOT}/jobs${query.size ? `?${query}` : ""}`);
+});
+changed.addEventListener("change", () => look(true));
+changed.addEventListener("signed-out", signedOut);
+document.addEventListener("visibilitychange", () => look(true));
+
+function started() {
+  byId("open").hidden = access.access !== "loopback";
+  byId("sign-out").hidden = access.access === "loopback";
+}
+
+async function start() {
+  try {
+    access = await session();
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+    trouble(error.message);
+    timer = setTimeout(start, LOOK_MS * 3);
+    return;
+  }
+  trouble("");
+  started();
+  open(false);
+}
+
+start();

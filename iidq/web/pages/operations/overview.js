@@ -1,0 +1,110 @@
+// The first view: what stands where, how fast it goes, who works, what fails.
+
+import { Chart } from "./chart.js";
+import { retryCause } from "./actions.js";
+import { byId, count, duration, element, liveTime, setText, sinceNow } from "./elements.js";
+
+let charts = null;
+
+function drawCharts() {
+  const perMinute = (value) => count(value);
+  charts = {
+    rates: new Chart(byId("chart-rates"), "Jobs per minute", [{ name: "Asked", kind: "first" }, { name: "Completed", kind: "second" }, { name: "Failed", kind: "third" }], perMinute),
+    waited: new Chart(byId("chart-waited"), "Wait in line", [{ name: "Half within", kind: "first" }, { name: "95 % within", kind: "third" }], duration),
+    ran: new Chart(byId("chart-ran"), "Run time", [{ name: "Half within", kind: "first" }, { name: "95 % within", kind: "third" }], duration),
+  };
+}
+
+export function showOverview(snapshot) {
+  if (!charts) drawCharts();
+  const { queue, workers, lately } = snapshot;
+  for (const node of document.querySelectorAll("[data-count]")) setText(node, count(queue[node.dataset.count]));
+  const note = (id, value, words) => setText(byId(id), value === null ? " " : words(value));
+  note("oldest-waiting", queue.oldestWaitingSeconds, (age) => `first for ${duration(Math.max(0, age))}`);
+  note("oldest-active", queue.oldestActiveSeconds, (age) => `longest ${duration(Math.max(0, age))}`);
+  note("next-due", queue.nextDueAt, (due) => (sinceNow(due) >= 0 ? "due now" : `next in ${duration(-sinceNow(due))}`));
+  // Whole minutes: the present one has only begun.
+  const rates = lately.rates.slice(0, -1);
+  const whole = rates.at(-1);
+  setText(byId("rate-completed"), `${count(whole.completed)} last minute`);
+  setText(byId("rate-failed"), `${count(whole.failed)} last minute`);
+  charts.rates.show(rates.map((rate) => rate.minute), ["enqueued", "completed", "failed"].map((name) => rates.map((rate) => rate[name])));
+  const minutes = rates.map((rate) => rate.minute);
+  const sampled = new Map(lately.durations.map((told) => [told.minute, told]));
+  const column = (name, index) => minutes.map((minute) => sampled.get(minute)?.[name]?.[index] ?? null);
+  charts.waited.show(minutes, [column("waited", 0), column("waited", 1)]);
+  charts.ran.show(minutes, [column("ran", 0), column("ran", 1)]);
+  setText(byId("sample"), `Wait and run time are of the last ${count(lately.sample)} jobs asked for in each minute, read from their rows. How long each step takes stands in the workers’ /metrics.`);
+  showWorkers(workers);
+  showParts(snapshot);
+  showCauses(lately);
+}
+
+// Rows are kept by their key, so that focus stays where it is and nothing jumps.
+function keepRows(body, items, key, make, update, whenNone, columns) {
+  const known = new Map([...body.children].map((row) => [row.dataset.key, row]));
+  const rows = items.map((item) => {
+    const name = key(item);
+    const row = known.get(name) || make(item);
+    row.dataset.key = name;
+    update(row, item);
+    return row;
+  });
+  if (!rows.length) rows.push(known.get("") || element("tr", { "data-key": "" }, element("td", { colspan: columns, class: "soft" }, whenNone)));
+  const same = rows.length === body.children.length && rows.every((row, index) => row === body.children[index]);
+  if (!same) body.replaceChildren(...rows);
+}
+
+function showWorkers(workers) {
+  keepRows(byId("workers"), workers, (worker) => worker.workerId, (worker) => element("tr", {},
+    element("th", { scope: "row" }, element("span", { class: "mono" }, worker.workerId), element("small", { class: "soft" }, worker.version ? `iidq ${worker.version}` : "not known any more")),
+    element("td", { class: "number" }, element("span", { class: "badge" }), " ", element("span")), element("td", { class: "right number" }), element("td", { class: "number" }), element("td"),
+    element("td", {}, worker.startedAt ? liveTime(worker.startedAt) : "–")),
+  (row, worker) => {
+    const [mark, seen] = row.children[1].querySelectorAll("span");
+    mark.className = `badge ${worker.alive ? "completed" : "failed"}`;
+    setText(mark, worker.alive ? "alive" : "silent");
+    setText(seen, worker.seenSeconds === null ? "" : `${duration(Math.max(0, Math.round(worker.seenSeconds)))} ago`);
+    setText(row.children[2], worker.concurrency === null ? count(worker.leases) : `${count(worker.leases)} / ${count(worker.concurrency)}`);
+    setText(row.children[3], worker.leaseSeconds === null ? "–" : worker.leaseSeconds < 0 ? "ran out" : `in ${duration(Math.round(worker.leaseSeconds))}`);
+    setText(row.children[4], worker.listening === null ? "–" : worker.listening ? "listens" : "polls");
+  }, "None alive, and none seen in the last minute.", 6);
+}
+
+function showParts({ queue, circuit, redis }) {
+  const hears = queue.workers === 0 ? "no worker" : `${count(queue.listeningWorkers)} of ${count(queue.workers)} workers hear of new jobs at once`;
+  const parts = [
+    ["Database", "reachable", "completed"],
+    ["Circuit", circuit, circuit === "closed" ? "completed" : "failed"],
+    ["Listeners", hears, queue.listeningWorkers === queue.workers && queue.workers ? "completed" : "delayed"],
+    ["Slots", `${count(queue.active)} of ${count(queue.slots)} in use`, ""],
+    ["Upkeep", queue.upkeepAgeSeconds === null ? "never yet" : `${duration(Math.max(0, Math.round(queue.upkeepAgeSeconds)))} ago`, queue.upkeepAgeSeconds !== null && queue.upkeepAgeSeconds < 60 ? "completed" : "delayed"],
+    ["Leases that ran out", count(queue.expiredLeases), queue.expiredLeases ? "failed" : "completed"],
+    ["Redis", { up: "up", off: "not used" }[redis.state] || "away; done without it", { up: "completed", off: "" }[redis.state] ?? "delayed"],
+  ];
+  const list = byId("parts");
+  if (list.children.length !== parts.length * 2) {
+    list.replaceChildren(...parts.flatMap(([name]) => [element("dt", {}, name), element("dd", { class: "number" })]));
+  }
+  parts.forEach(([, text, kind], index) => {
+    const told = list.children[index * 2 + 1];
+    told.className = `number ${kind}`;
+    setText(told, text);
+  });
+}
+
+function showCauses({ causes, mostCounted }) {
+  const many = (number) => (number > mostCounted ? `${count(mostCounted)}+` : count(number));
+  keepRows(byId("causes"), causes, (cause) => cause.cause, ({ cause }) => element("tr", {},
+    element("th", { scope: "row" }, element("a", { class: "mono", href: `/admin/queues/jobs?state=failed&cause=${encodeURIComponent(cause)}` }, cause)),
+    element("td", { class: "right number" }), element("td", { class: "right number" }), element("td", { class: "error" }),
+    element("td", { class: "right" }, element("button", { class: "small", "aria-label": `Retry all failures of ${cause}`, onclick: () => retryCause(cause) }, "Retry all"))),
+  (row, told) => {
+    setText(row.children[1], many(told.lately));
+    setText(row.children[2], many(told.jobs));
+    if (row.dataset.latest !== told.latestId) {
+      row.dataset.latest = told.latestId;
+      row.children[3].replaceChildren(element("a", { href: `/admin/queues/jobs/${told.latestId}` }, liveTime(told.latestAt)), element("span", { class: "clip" }, told.latestError));
+    }
+  }, "No failed job is kept.", 5);
+}

@@ -1,0 +1,2 @@
+-- transactional: false
+DROP INDEX "VerificationJob_failed_cause";

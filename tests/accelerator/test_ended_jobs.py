@@ -1,0 +1,119 @@
+"""Ended jobs are read from Redis, and nothing that stands there is believed unless we wrote it."""
+
+from typing import Any
+
+import httpx
+import psycopg
+
+from tests.eventually import eventually
+from tests.job_rows import COMPLETED, FAILED, PROCESSING, insert, update
+from tests.redis_server import RedisServer
+from tests.web.serving import JOBS, ServeApi
+
+
+def kept(redis: RedisServer) -> list[str]:
+    """The keys of ended jobs."""
+    words = redis.command("KEYS", "iidq:1:*:job:*").decode().split("\r\n")
+    return [word for word in words if word.startswith("iidq:")]
+
+
+async def read_until_kept(api: httpx.AsyncClient, redis: RedisServer, job_id: object) -> dict[str, Any]:
+    """The job, read through Postgres, once it stands in Redis, too."""
+    job: dict[str, Any] = (await api.get(f"{JOBS}/{job_id}")).json()
+    await eventually(lambda: kept(redis))
+    return job
+
+
+async def test_another_process_reads_it_from_redis(
+    serve_api: ServeApi, redis: RedisServer, database_url: str, sql: psycopg.Connection[Any]
+) -> None:
+    """Read at one API process, it is there for all of them without Postgres, for a moment, with the same tag."""
+    job_id = insert(sql, COMPLETED)
+    shared = {"database_url": database_url, "redis_url": redis.url}
+    async with serve_api(**shared) as first, serve_api(**shared) as second:
+        for _ in range(50):
+            replies = []
+            for api in (first, second):
+                replies.append(await api.get(f"{JOBS}/{job_id}"))
+                await eventually(lambda: kept(redis))
+            # Gone behind our backs: whoever asks Postgres says so.
+            update(sql, job_id, fileName="changed.bin")
+            later = await second.get(f"{JOBS}/{job_id}")
+            if later.json()["fileName"] != "changed.bin":
+                break
+            update(sql, job_id, fileName=None)
+        assert replies[0].json() == replies[1].json() == later.json()
+        assert replies[0].headers["etag"] == later.headers["etag"]
+        fresh = replies[0]
+        while fresh.json()["fileName"] != "changed.bin":
+            fresh = await second.get(f"{JOBS}/{job_id}")
+
+
+async def test_forged_values_are_not_believed(
+    serve_api: ServeApi, redis: RedisServer, database_url: str, sql: psycopg.Connection[Any]
+) -> None:
+    """Garbage, a forged job, another job's sealed value in this one's place: the reply is the row's."""
+    job_id, failed = insert(sql, COMPLETED), insert(sql, FAILED)
+    async with serve_api(database_url=database_url, redis_url=redis.url) as api:
+        truth = await read_until_kept(api, redis, job_id)
+        [key] = kept(redis)
+        sealed = redis.command("GET", key).partition(b"\r\n")[2][:-2]
+        await api.get(f"{JOBS}/{failed}")
+        await eventually(lambda: len(kept(redis)) == 2 or not kept(redis))
+        forged = sealed.replace(b'"status":"completed"', b'"status":"cancelled"')
+        for lie in (b"", b"lie", forged, b"\0" * 200):
+            for name in (key, *kept(redis)):
+                redis.command("SET", name, lie)
+            assert (await api.get(f"{JOBS}/{job_id}")).json() == truth
+        for name in kept(redis):
+            redis.command("SET", name, sealed)
+        assert (await api.get(f"{JOBS}/{failed}")).json()["status"] == "failed"
+
+
+async def test_a_retried_job_is_in_line_at_once(
+    serve_api: ServeApi, redis: RedisServer, database_url: str, sql: psycopg.Connection[Any]
+) -> None:
+    """Whoever asks after a retry over HTTP, at any process, does not see the former end."""
+    job_id = insert(sql, FAILED)
+    shared = {"database_url": database_url, "redis_url": redis.url}
+    async with serve_api(**shared) as first, serve_api(**shared) as second:
+        await read_until_kept(first, redis, job_id)
+        assert (await first.post(f"{JOBS}/{job_id}/retry")).status_code == 200
+        assert (await second.get(f"{JOBS}/{job_id}")).json()["status"] == "queued"
+
+
+async def test_unfinished_jobs_are_never_kept(
+    serve_api: ServeApi, redis: RedisServer, database_url: str, sql: psycopg.Connection[Any]
+) -> None:
+    """What changes is always read from Postgres."""
+    running, ended = insert(sql, PROCESSING), insert(sql, COMPLETED)
+    async with serve_api(database_url=database_url, redis_url=redis.url) as api:
+        for job_id in (running, insert(sql), ended):
+            await api.get(f"{JOBS}/{job_id}")
+        await eventually(lambda: kept(redis))
+        assert len(kept(redis)) == 1
+
+
+async def test_readyz_tells_how_it_stands(
+    serve_api: ServeApi, redis: RedisServer, database_url: str, sql: psycopg.Connection[Any]
+) -> None:
+    """Up, open since when, or off; ready in any case."""
+    async with serve_api(database_url=database_url, redis_url=redis.url) as api:
+
+        async def state() -> str:
+            reply = await api.get("/readyz")
+            assert reply.status_code == 200
+            assert reply.json()["redis"]["since"].endswith("Z")
+            told: str = reply.json()["redis"]["state"]
+            return told
+
+        while await state() != "up":
+            pass
+        redis.kill()
+        while await state() != "open":
+            await api.get(f"{JOBS}/{insert(sql, COMPLETED)}")
+        redis.start()
+        while await state() != "up":
+            pass
+    async with serve_api(database_url=database_url, redis_url=None) as api:
+        assert (await api.get("/readyz")).json()["redis"] == {"state": "off", "since": None}

@@ -1,0 +1,101 @@
+"""A job's steps reach its watchers through Redis, at every API process; its states come from Postgres."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import Any
+
+import psycopg
+import pytest
+
+from iidq.queue import attempts
+from iidq.queue.execution import Progress
+from iidq.queue.job import ClaimedJob
+from iidq.queue.loop import open_work_loop
+from iidq.queue.relay import PROGRESS_CHANNEL, progress_line
+from iidq.settings import load_settings
+from tests.accelerator.conftest import OpenAccelerator
+from tests.database.working import NEVER_POLLS_SECONDS, Working
+from tests.eventually import eventually
+from tests.job_rows import PROCESSING, insert, read
+from tests.redis_server import RedisServer
+from tests.web.serving import ServeApi
+from tests.web.test_events import watching
+
+
+async def test_watchers_of_all_processes_see_each_step_before_it_is_stored(
+    accelerate: OpenAccelerator,
+    serve_api: ServeApi,
+    redis: RedisServer,
+    database_url: str,
+    sql: psycopg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Twenty steps, each seen by watchers of two API processes while the row still says what it said at the claim."""
+    monkeypatch.setattr(attempts, "_RELAYED_PROGRESS_INTERVAL_SECONDS", 3600)
+    steps = list(range(10, 50, 2))
+    seen: asyncio.Queue[int] = asyncio.Queue()
+    begin = asyncio.Event()
+    stored: list[Any] = []
+
+    async def handler(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
+        await begin.wait()
+        for step in steps:
+            progress(step)
+            for _ in range(2):
+                while await seen.get() != step:
+                    pass
+            stored.append(read(sql, job.id)["progress"])
+        return {"status": "OK"}
+
+    api = {"database_url": database_url, "redis_url": redis.url}
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(serve_api(**api)) for _ in range(2)]
+        own = await stack.enter_async_context(accelerate())
+        settings = load_settings(database_url=database_url, poll_interval_seconds=NEVER_POLLS_SECONDS)
+        loop = await stack.enter_async_context(open_work_loop(settings, handler, "w", relay=own.relay))
+        job_id = insert(sql)
+
+        async def watch(number: int) -> list[dict[str, Any]]:
+            events = []
+            async with watching(clients[number], job_id) as stream:
+                while (event := await stream.next()) is not None:
+                    events.append(event)
+                    seen.put_nowait(event["job"]["progress"])
+            return events
+
+        watchers = [asyncio.create_task(watch(number)) for number in range(2)]
+        working = Working(loop, asyncio.create_task(loop.run()))
+        await eventually(lambda: loop._changes._watched_until > 0 and own.relay.carries(PROGRESS_CHANNEL))
+        begin.set()
+        told = await asyncio.gather(*watchers)
+        await working.stop()
+    assert stored == [0] * len(steps)
+    for events in told:
+        assert [event["job"]["progress"] for event in events][-len(steps) - 1 :] == [*steps, 100]
+        assert (events[-1]["event"], events[-1]["job"]["result"]) == ("completed", {"status": "OK"})
+        assert len({event["id"] for event in events}) == len(events)
+
+
+async def test_a_message_ends_no_job(
+    accelerate: OpenAccelerator,
+    serve_api: ServeApi,
+    redis: RedisServer,
+    database_url: str,
+    sql: psycopg.Connection[Any],
+) -> None:
+    """Even with the key one can only move the progress of the running attempt; the end is Postgres' to tell."""
+    job_id = insert(sql, PROCESSING)
+    async with (
+        serve_api(database_url=database_url, redis_url=redis.url) as api,
+        accelerate() as liar,
+        watching(api, job_id) as stream,
+    ):
+        assert (await stream.next() or {})["job"]["progress"] == 0
+        told = None
+        while told is None or told["job"]["progress"] != 20:
+            for line in ("nonsense", progress_line(job_id, 1, 100), progress_line(job_id, 0, 90)):
+                liar.relay.publish(PROGRESS_CHANNEL, line)
+            liar.relay.publish(PROGRESS_CHANNEL, progress_line(job_id, 1, 20))
+            told = await stream.next()
+            assert told is not None
+        assert (told["event"], told["job"]["status"], told["job"]["progress"]) == ("progress", "processing", 20)

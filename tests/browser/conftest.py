@@ -1,0 +1,168 @@
+"""A real Chromium in front of a real ``iidq up``: one of each per test process, a fresh profile per page."""
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Page, async_playwright
+
+from iidq.embedded.accounts import DEVELOPMENT_KEYS
+from iidq.embedded.chain import DEVELOPMENT_CHAIN_ID
+from iidq.embedded.content import make_manifest
+from iidq.embedded.registry import register
+from tests.browser.gated_manifests import GatedManifests, serve_gated_manifests
+from tests.chromium import CHROMIUM
+from tests.cli.conftest import printed
+from tests.cli.sandbox import Running, Sandbox
+
+_ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+_HERE = Path(__file__).parent
+_WAIT_MS = 20_000
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All on one event loop, in one process under ``--dist loadgroup``; skipped without a browser."""
+    for item in items:
+        if _HERE in item.path.parents:
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+            item.add_marker(pytest.mark.xdist_group("browser"))
+            if CHROMIUM is None:
+                item.add_marker(pytest.mark.skip(reason="no Chromium"))
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running ``iidq up``: API, worker, chain, registry."""
+
+    sandbox: Sandbox
+    running: Running
+    url: str
+    database_url: str
+    rpc_url: str
+    registry: str
+    song: Path
+    song_manifest: str
+    manifests: GatedManifests
+
+    async def publish(self, content_hash: str, name: str, *, registered_as: str | None = None) -> str:
+        """Sign and publish a manifest, register the hash with its URI or ``registered_as``; return the URI."""
+        manifest = make_manifest(content_hash, DEVELOPMENT_KEYS[1], f"https://example.org/{name}", DEVELOPMENT_CHAIN_ID)
+        uri = self.manifests.publish(name, manifest)
+        await register(self.rpc_url, self.registry, DEVELOPMENT_KEYS[1], content_hash, registered_as or uri)
+        return uri
+
+
+@pytest.fixture(scope="session")
+def running() -> Iterator[tuple[Sandbox, Running]]:
+    """One ``iidq up`` per test process."""
+    with Sandbox() as place:
+        up = place.start(
+            "up",
+            "--port",
+            "0",
+            PYTHONUNBUFFERED="1",
+            POLL_INTERVAL_SECONDS="0.5",
+            RATE_LIMIT_SUBMIT_PER_MINUTE="0",
+            RATE_LIMIT_READ_PER_MINUTE="0",
+            RESULT_CACHE_SECONDS="0",
+        )
+        up.wait_until_says("Ctrl-C stops everything")
+        yield place, up
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def service(running: tuple[Sandbox, Running]) -> AsyncIterator[Service]:
+    """It, and a manifest server that can keep a job waiting."""
+    sandbox, up = running
+    async with serve_gated_manifests() as manifests:
+        yield Service(
+            sandbox=sandbox,
+            running=up,
+            url=printed(up, "API"),
+            database_url=printed(up, "DATABASE_URL"),
+            rpc_url=printed(up, "RPC_URL"),
+            registry=printed(up, "registry"),
+            song=Path(printed(up, "sample file")),
+            song_manifest=printed(up, "manifest"),
+            manifests=manifests,
+        )
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def chromium() -> AsyncIterator[Browser]:
+    """The browser itself."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=_ARGUMENTS)
+        yield browser
+        await browser.close()
+
+
+OpenPage = Callable[..., Awaitable[Page]]
+"""``await open_page(url, **context)``: a page in a profile of its own; ``refusals=True`` where replies are to fail."""
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def open_page(chromium: Browser) -> AsyncIterator[OpenPage]:
+    """Opens pages; at the end none may have written an error or warning to the console, or thrown one."""
+    complaints: list[str] = []
+    contexts = []
+
+    async def open_(url: str, *, refusals: bool = False, **options: Any) -> Page:
+        context = await chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+        contexts.append(context)
+        context.set_default_timeout(_WAIT_MS)
+        page = await context.new_page()
+
+        def hear(kind: str, text: str) -> None:
+            # Chromium itself notes each reply that is an error.
+            if kind in ("error", "warning") and not (refusals and text.startswith("Failed to load resource")):
+                complaints.append(f"{kind}: {text}")
+
+        page.on("console", lambda message: hear(message.type, message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        await page.goto(url)
+        return page
+
+    yield open_
+    for context in contexts:
+        await context.close()
+    assert complaints == []
+
+
+@pytest.fixture
+def picture(request: pytest.FixtureRequest) -> Callable[[Page, str], Awaitable[None]]:
+    """Keeps a picture of a page under this name, for the docs, where ``IIDQ_SCREENSHOTS`` names a folder."""
+    folder = os.environ.get("IIDQ_SCREENSHOTS")
+
+    async def take(page: Page, name: str) -> None:
+        if folder:
+            await page.screenshot(path=Path(folder) / f"{name}.png", full_page=True, animations="disabled")
+
+    return take
+
+
+AXE = (_HERE / "vendor" / "axe.min.js").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def violations() -> Callable[[Page], Awaitable[list[str]]]:
+    """What axe-core finds on a page against WCAG 2.2 A and AA and its own best practices."""
+
+    async def find(page: Page) -> list[str]:
+        await page.evaluate(AXE)
+        found: list[dict[str, Any]] = await page.evaluate("axe.run().then(result => result.violations)")
+        return [f"{each['id']}: {[node['html'] for node in each['nodes']]}" for each in found]
+
+    return find

@@ -1,0 +1,518 @@
+"""The verification page in a real browser, in front of a real server, worker and chain."""
+
+import hashlib
+import json
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import psycopg
+import pytest
+from playwright.async_api import Page, Response, Route, expect
+
+from iidq.embedded.accounts import DEVELOPMENT_KEYS
+from iidq.embedded.endpoint import serve_locally
+from iidq.embedded.registry import revoke
+from iidq.settings import ChainAccount, Settings
+from iidq.web.app import create_app
+from iidq.web.pages import PAGE_POLICY
+from tests.browser.buffering_proxy import buffering_proxy
+from tests.browser.conftest import OpenPage, Service
+from tests.eventually import eventually
+from tests.job_rows import COMPLETED, FAILED, insert
+from tests.web.serving import NO_DATABASE, NO_LIMITS
+
+expect.set_options(timeout=20_000)
+
+Picture = Callable[[Page, str], Awaitable[None]]
+Violations = Callable[[Page], Awaitable[list[str]]]
+
+
+def sha256(content: bytes) -> str:
+    return "0x" + hashlib.sha256(content).hexdigest()
+
+
+def link(service: Service, manifest_uri: str) -> str:
+    return f"{service.url}/?manifestURI={quote(manifest_uri, safe='')}"
+
+
+async def verify_file(page: Page, path: Path) -> None:
+    await page.set_input_files("#file", path)
+    await page.click("#send")
+
+
+def title(page: Page) -> Any:
+    return expect(page.locator("#job-title"))
+
+
+async def test_genuine_file(service: Service, open_page: OpenPage, picture: Picture) -> None:
+    """A file is hashed in the browser and nothing but its hash is sent; the verdict is in words, with every check."""
+    page = await open_page(link(service, service.song_manifest))
+    sent: list[bytes] = []
+    page.on("request", lambda request: sent.append(request.post_data_buffer or b""))
+    await expect(page.locator("#registryAddress")).to_have_value(service.registry)
+    await expect(page.locator("#chainId")).to_have_value("31337")
+    await picture(page, "verify-form")
+    await verify_file(page, service.song)
+    await title(page).to_contain_text("Genuine: registered by 0x70997970C51812dc3A010C7d01b50e0d17dc79C8 on ")
+    # The heading has the focus, so a screen reader goes on there.
+    assert await page.evaluate("document.activeElement.id") == "job-title"
+    content_hash = sha256(service.song.read_bytes())
+    [body] = [body for body in sent if body]
+    assert json.loads(body)["contentHash"] == content_hash
+    checks = page.locator("#checks")
+    await expect(checks).to_contain_text("The signer is the registered creator")
+    await expect(checks.locator("section", has_text="What was not checked")).to_contain_text("Only proofs search")
+    await expect(page.locator("#facts")).to_contain_text(content_hash)
+    await page.click("#raw summary")
+    raw = json.loads(await page.inner_text("#raw-text"))
+    assert (raw["result"]["status"], raw["fileName"]) == ("OK", "song.wav")
+    await page.click("#raw summary")
+    await picture(page, "verdict-genuine")
+
+
+async def test_tampered_file(service: Service, open_page: OpenPage, tmp_path: Path, picture: Picture) -> None:
+    """One bit changed: not genuine, with the reason and what to do."""
+    content = bytearray(service.song.read_bytes())
+    content[len(content) // 2] ^= 1
+    path = tmp_path / "song.wav"
+    path.write_bytes(content)
+    page = await open_page(link(service, service.song_manifest), color_scheme="dark")
+    await verify_file(page, path)
+    await title(page).to_contain_text("Not genuine: this is not the content that the manifest describes")
+    await expect(page.locator("#job-words")).to_contain_text("The file was changed")
+    await expect(page.locator("#job-words")).to_contain_text("Get the file again from its source")
+    await picture(page, "verdict-tampered-dark")
+
+
+async def test_other_verdicts(service: Service, open_page: OpenPage, tmp_path: Path, picture: Picture) -> None:
+    """Another manifest than the registered one, and a withdrawn registration: a warning that says which."""
+    path = tmp_path / "poem.txt"
+    path.write_bytes(os.urandom(32))
+    content_hash = sha256(path.read_bytes())
+    uri = await service.publish(content_hash, "poem.json", registered_as="ipfs://elsewhere")
+    page = await open_page(link(service, uri))
+    await verify_file(page, path)
+    await title(page).to_contain_text("Genuine, but not with this manifest: registered by 0x7099")
+    await picture(page, "verdict-warning")
+    await revoke(service.rpc_url, service.registry, DEVELOPMENT_KEYS[1], content_hash)
+    await page.goto(link(service, uri))
+    await verify_file(page, path)
+    await title(page).to_contain_text("and withdrawn since")
+
+
+async def test_proof_is_made_and_saved(service: Service, open_page: OpenPage, picture: Picture) -> None:
+    """The button gives the proof's JSON as a file, and a page of its own."""
+    page = await open_page(link(service, service.song_manifest))
+    await verify_file(page, service.song)
+    await page.click("text=Make a proof")
+    async with page.expect_download() as saving:
+        await page.click("text=Download the proof")
+    download = await saving.value
+    proof = json.loads((await download.path()).read_text())
+    assert proof["verification"]["status"] == "OK"
+    assert proof["content"] == {"file": "song.wav", "hash": sha256(service.song.read_bytes())}
+    await picture(page, "proof")
+    await page.click("text=Its own page")
+    await title(page).to_contain_text("Genuine: registered by")
+    await expect(page.locator("text=Download the proof")).to_be_visible()
+
+
+async def test_progress_is_live_and_a_reload_finds_the_job(
+    service: Service, open_page: OpenPage, tmp_path: Path, picture: Picture
+) -> None:
+    """Steps come by events while the job runs; after a reload, and in a second tab, it goes on where it is."""
+    path = tmp_path / "slow.bin"
+    path.write_bytes(os.urandom(32))
+    uri = await service.publish(sha256(path.read_bytes()), "slow.json")
+    with service.manifests.held("slow.json"):
+        page = await open_page(link(service, uri))
+        await verify_file(page, path)
+        now = page.locator("#steps [aria-current=step]")
+        await expect(now).to_contain_text("Fetching the manifest")
+        await expect(page.locator("#job")).to_have_attribute("data-transport", "live")
+        await picture(page, "progress")
+        await page.reload()
+        await expect(now).to_contain_text("Fetching the manifest")
+        second = await page.context.new_page()
+        await second.goto(page.url)
+        await expect(second.locator("#steps [aria-current=step]")).to_contain_text("Fetching the manifest")
+    for tab in (page, second):
+        await title(tab).to_contain_text("Genuine")
+        await expect(tab.locator("#job")).to_have_attribute("data-transport", "live")
+        # Told to a screen reader, too.
+        await expect(tab.locator("#announcer")).to_contain_text("OK. Genuine")
+
+
+async def test_proxy_that_holds_events_back(service: Service, open_page: OpenPage, tmp_path: Path) -> None:
+    """Where a proxy lets no event through, the page polls, and progress still moves."""
+    path = tmp_path / "proxied.bin"
+    path.write_bytes(os.urandom(32))
+    uri = await service.publish(sha256(path.read_bytes()), "proxied.json")
+    async with buffering_proxy(service.url) as proxy:
+        with service.manifests.held("proxied.json"):
+            page = await open_page(f"{proxy.url}/?manifestURI={uri}")
+            await verify_file(page, path)
+            await expect(page.locator("#job")).to_have_attribute("data-transport", "polling")
+            await expect(page.locator("#steps [aria-current=step]")).to_contain_text("Fetching the manifest")
+        await title(page).to_contain_text("Genuine")
+        job_path = page.url.removeprefix(proxy.url).replace("/jobs/", "/api/verification-jobs/")
+        assert proxy.asked.count(f"{job_path}/events") == 1
+        assert job_path in proxy.asked
+
+
+async def test_server_restarts_in_the_middle(service: Service, open_page: OpenPage, tmp_path: Path) -> None:
+    """A killed API process breaks the stream; the page connects anew by itself and shows the end."""
+    path = tmp_path / "restart.bin"
+    path.write_bytes(os.urandom(32))
+    uri = await service.publish(sha256(path.read_bytes()), "restart.json")
+    with service.manifests.held("restart.json"):
+        page = await open_page(link(service, uri), refusals=True)
+        streams: list[str] = []
+        page.on("request", lambda request: streams.append(request.url) if request.url.endswith("/events") else None)
+        await verify_file(page, path)
+        await expect(page.locator("#steps [aria-current=step]")).to_contain_text("Fetching the manifest")
+        [api] = [pid for pid, command in service.sandbox.processes().items() if " iidq serve " in command]
+        os.kill(api, signal.SIGKILL)
+        await eventually(lambda: len(streams) > 1)
+    await title(page).to_contain_text("Genuine")
+
+
+async def test_large_file(service: Service, open_page: OpenPage, tmp_path: Path, picture: Picture) -> None:
+    """256 MB are hashed beside the page, with progress and speed shown; the page answers meanwhile."""
+    path = tmp_path / "film.bin"
+    with path.open("wb") as file:
+        file.truncate(256_000_000)
+        file.seek(-8, os.SEEK_END)
+        file.write(os.urandom(8))
+    with path.open("rb") as file:
+        content_hash = "0x" + hashlib.file_digest(file, "sha256").hexdigest()
+    uri = await service.publish(content_hash, "film.json")
+    page = await open_page(link(service, uri))
+    await page.set_input_files("#file", path)
+    await expect(page.locator("#hash-state")).to_contain_text("MB of 256 MB")
+    await expect(page.locator("#hash-speed")).to_contain_text("B/s")
+    await picture(page, "hashing")
+    # Pressed before the hash is known: it is sent when it is.
+    await page.click("#send")
+    await title(page).to_contain_text("Genuine")
+    await expect(page.locator("#facts")).to_contain_text(content_hash)
+
+
+async def test_upload_instead(service: Service, open_page: OpenPage) -> None:
+    """Whoever wants to can send the file itself."""
+    page = await open_page(link(service, service.song_manifest))
+    await page.check("#upload")
+    await verify_file(page, service.song)
+    await title(page).to_contain_text("Genuine")
+    await expect(page.locator("#facts")).to_contain_text("song.wav")
+
+
+async def test_dropped_file(service: Service, open_page: OpenPage) -> None:
+    """A file that is dropped anywhere on the page is taken."""
+    page = await open_page(service.url)
+    dropped = await page.evaluate_handle(
+        "() => { const data = new DataTransfer(); data.items.add(new File(['abc'], 'abc.txt')); return data; }"
+    )
+    await page.dispatch_event("body", "drop", {"dataTransfer": dropped})
+    await expect(page.locator("#file-name")).to_have_text("abc.txt")
+    await expect(page.locator("#hash-text")).to_have_text(sha256(b"abc"))
+
+
+async def test_without_webassembly(service: Service, open_page: OpenPage) -> None:
+    """Where the browser's owner forbids WebAssembly, plain JavaScript computes the same hash."""
+    page = await open_page("about:blank")
+
+    async def forbid(route: Any) -> None:
+        reply = await route.fetch()
+        await route.fulfill(response=reply, headers={**reply.headers, "content-security-policy": PAGE_POLICY})
+
+    await page.context.route("**/hash-worker.js", forbid)
+    fallback: list[str] = []
+    page.context.on("request", lambda request: fallback.append(request.url))
+    await page.goto(service.url)
+    await page.set_input_files("#file", service.song)
+    await expect(page.locator("#hash-text")).to_have_text(sha256(service.song.read_bytes()))
+    assert any(url.endswith("/noble-hashes/sha2.js") for url in fallback)
+
+
+async def test_faults_of_the_form(service: Service, open_page: OpenPage, tmp_path: Path, picture: Picture) -> None:
+    """What is missing or wrong is told beside its field, before and after sending, and the first gets the focus."""
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"a")
+    page = await open_page(service.url, refusals=True)
+    await page.click("#send")
+    await expect(page.locator("#file-fault")).to_contain_text("choose the file")
+    await expect(page.locator("#manifestURI-fault")).to_contain_text("is missing")
+    assert await page.evaluate("document.activeElement.id") == "file"
+    await picture(page, "verify-form-faults")
+    # What only the service can know.
+    await page.fill("#manifestURI", "http://10.0.0.1/manifest.json")
+    await verify_file(page, path)
+    await expect(page.locator("#manifestURI-fault")).not_to_be_empty()
+    await expect(page.locator("#manifestURI")).to_have_attribute("aria-invalid", "true")
+    await expect(page.locator("#trouble")).to_contain_text("Mend the fields")
+
+
+async def test_refusals_say_what_to_do(service: Service, open_page: OpenPage, picture: Picture) -> None:
+    """Too many requests, a service that is away, a device without network: what it is, and what next."""
+    page = await open_page(link(service, service.song_manifest), refusals=True)
+    await page.set_input_files("#file", service.song)
+    trouble = page.locator("#trouble")
+    answers: dict[str, Any] = {
+        "Try again in 7 seconds": {
+            "status": 429,
+            "json": {"error": "Too Many Requests"},
+            "headers": {"Retry-After": "7"},
+        },
+        "Try again in 5 seconds": {"status": 503, "json": {"error": "busy"}, "headers": {"Retry-After": "5"}},
+        "finds this request under abc": {"status": 500, "json": {"error": "oops", "correlationId": "abc"}},
+    }
+    for words, answer in answers.items():
+        await page.route("**/verify", _answering(answer))
+        await page.click("#send")
+        await expect(trouble).to_contain_text(words)
+        await page.unroute("**/verify")
+    await picture(page, "refused")
+    await page.context.set_offline(True)
+    await page.click("#send")
+    await expect(trouble).to_contain_text("This device is offline")
+    await page.context.set_offline(False)
+    await page.click("#send")
+    await title(page).to_contain_text("Genuine")
+
+
+def _answering(answer: dict[str, Any]) -> Callable[[Route], Awaitable[None]]:
+    return lambda route: route.fulfill(**answer)
+
+
+async def test_a_lost_reply_makes_no_second_job(service: Service, open_page: OpenPage) -> None:
+    """Sent again after a reply that got lost, the same question finds the first job."""
+    page = await open_page(link(service, service.song_manifest), refusals=True)
+    await page.set_input_files("#file", service.song)
+    made: list[str] = []
+
+    async def lose(route: Any) -> None:
+        made.append((await (await route.fetch()).json())["jobId"])
+        await route.abort()
+
+    await page.route("**/verify", lose)
+    await page.click("#send")
+    await expect(page.locator("#trouble")).to_contain_text("cannot be reached")
+    await page.unroute("**/verify")
+    await page.click("#send")
+    await page.wait_for_url(f"**/jobs/{made[0]}")
+
+
+async def test_links_that_lead_nowhere(service: Service, open_page: OpenPage, picture: Picture) -> None:
+    """An unknown id, and what is no id at all."""
+    for job_id in ("01a20ab7-d307-702e-8fe6-dfee29bc1bf7", "nonsense"):
+        page = await open_page(f"{service.url}/jobs/{job_id}", refusals=True)
+        await title(page).to_contain_text("There is no such verification")
+        await expect(page.locator("#job-words")).to_contain_text("Ask whoever sent you the link")
+    await picture(page, "unknown-link")
+    reply = await page.goto(page.url)
+    assert reply is not None
+    assert reply.status == 404
+
+
+async def test_failed_job(service: Service, open_page: OpenPage, tmp_path: Path, picture: Picture) -> None:
+    """What could not be found out is no verdict; the page says why, and "Try again" asks anew."""
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"a")
+    uri = service.manifests.publish("broken.json", b"no manifest")
+    page = await open_page(link(service, uri))
+    await verify_file(page, path)
+    await title(page).to_have_text("It could not be found out")
+    await expect(page.locator("#job-words")).to_contain_text("This says nothing about the file")
+    await expect(page.locator("#job-words")).to_contain_text("What to do: Check the manifest’s URI")
+    await picture(page, "no-verdict")
+    first = page.url
+    await page.click("#actions >> text=Try again")
+    await page.wait_for_url(lambda url: "/jobs/" in url and url != first)
+    await title(page).to_have_text("It could not be found out")
+
+
+HOSTILE = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
+
+
+async def test_hostile_strings_are_text(service: Service, open_page: OpenPage) -> None:
+    """File names, errors, results and links that hold HTML are shown as they are, and nothing of them runs."""
+    with psycopg.connect(service.database_url, autocommit=True) as sql:
+        failed = insert(sql, FAILED | {"fileName": HOSTILE, "error": f"manifest.malformed: {HOSTILE}"})
+        check = {"code": HOSTILE, "outcome": "failed", "message": HOSTILE}
+        result = {
+            "status": "FAIL",
+            "onchain": {"creator": HOSTILE, "timestamp": 1_700_000_000},
+            "recovered": HOSTILE,
+            "checks": {"manifestHashOk": True},
+            "report": {"checks": [check], "block": {"chainId": HOSTILE, "number": HOSTILE}, "verifiedAt": HOSTILE},
+        }
+        completed = insert(sql, COMPLETED | {"fileName": HOSTILE, "result": json.dumps(result)})
+        strange = insert(sql, COMPLETED | {"result": json.dumps([HOSTILE])})
+    for job_id in (failed, completed, strange):
+        page = await open_page(f"{service.url}/jobs/{job_id}", refusals=True)
+        await expect(page.locator("#raw")).to_be_visible()
+        shown = await page.text_content("main") or ""
+        assert HOSTILE in shown or json.dumps(HOSTILE)[1:-1] in shown
+        assert await page.locator("main img, main script").count() == 0
+        assert await page.title() != "taken"
+    page = await open_page(
+        f"{service.url}/?manifestURI={quote(HOSTILE)}&registry={quote(HOSTILE)}&chainId={quote(HOSTILE)}"
+    )
+    await expect(page.locator("#manifestURI")).to_have_value(HOSTILE)
+    await page.set_input_files("#file", {"name": HOSTILE.replace("/", ""), "mimeType": "text/plain", "buffer": b"x"})
+    await expect(page.locator("#file-name")).to_contain_text("<img src=x")
+    assert await page.locator("main img").count() == 0
+
+
+async def test_a_link_that_chooses_its_own_registry(service: Service, open_page: OpenPage) -> None:
+    """A registry from a link is not this service's, and the page says so."""
+    page = await open_page(f"{service.url}/?registry=0x{'12' * 20}&chainId=1")
+    await expect(page.locator("#registryAddress")).to_have_value("0x" + "12" * 20)
+    await expect(page.locator("#registryAddress-hint")).to_contain_text("Not the registry that this service fills in")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_accessible(
+    service: Service, open_page: OpenPage, violations: Violations, tmp_path: Path, scheme: str
+) -> None:
+    """axe-core finds nothing on the form, on its faults, while a job runs, and on each kind of end."""
+    page = await open_page(service.url, color_scheme=scheme, refusals=True)
+    assert await violations(page) == []
+    await page.click("#send")
+    assert await violations(page) == []
+    content = os.urandom(32)
+    uri = await service.publish(sha256(content), f"accessible-{scheme}.json")
+    with service.manifests.held(f"accessible-{scheme}.json"):
+        await page.goto(link(service, uri))
+        await page.set_input_files("#file", {"name": "a", "mimeType": "text/plain", "buffer": content})
+        await page.click("#send")
+        await expect(page.locator("#steps [aria-current=step]")).to_contain_text("Fetching the manifest")
+        assert await violations(page) == []
+    await title(page).to_contain_text("Genuine")
+    await page.click("text=Make a proof")
+    await expect(page.locator("text=Download the proof")).to_be_visible()
+    await page.click("#raw summary")
+    assert await violations(page) == []
+    await page.goto(link(service, uri))
+    await page.set_input_files("#file", {"name": "b", "mimeType": "text/plain", "buffer": b"b"})
+    await page.click("#send")
+    await title(page).to_contain_text("Not genuine")
+    assert await violations(page) == []
+    with psycopg.connect(service.database_url, autocommit=True) as sql:
+        failed = insert(sql, FAILED)
+    await page.goto(f"{service.url}/jobs/{failed}")
+    await title(page).to_have_text("It could not be found out")
+    assert await violations(page) == []
+
+
+@pytest.mark.parametrize("width", [360, 2560])
+async def test_narrow_and_wide(service: Service, open_page: OpenPage, width: int, picture: Picture) -> None:
+    """Nothing has to be scrolled sideways."""
+    page = await open_page(link(service, service.song_manifest), viewport={"width": width, "height": 900})
+    measure = "document.documentElement.scrollWidth <= window.innerWidth"
+    assert await page.evaluate(measure)
+    await verify_file(page, service.song)
+    await title(page).to_contain_text("Genuine")
+    await page.click("#raw summary")
+    assert await page.evaluate(measure)
+    await page.click("#raw summary")
+    await picture(page, f"verdict-{width}")
+
+
+async def test_keyboard_alone(service: Service, open_page: OpenPage) -> None:
+    """Tab reaches everything in the order in which it is read; Enter sends."""
+    page = await open_page(service.url)
+    reached = []
+    for _ in range(10):
+        await page.keyboard.press("Tab")
+        reached.append(await page.evaluate("document.activeElement.id || document.activeElement.textContent"))
+    assert reached == [
+        "Skip to the content",
+        "iidq",
+        "Verify a file",
+        "HTTP API",
+        "file",
+        "manifestURI",
+        "registryAddress",
+        "chainId",
+        "upload",
+        "send",
+    ]
+    await page.set_input_files("#file", service.song)
+    await page.focus("#manifestURI")
+    await page.keyboard.type(service.song_manifest)
+    await page.keyboard.press("Enter")
+    await title(page).to_contain_text("Genuine")
+
+
+async def test_pages_are_small_and_load_nothing_from_elsewhere(service: Service, open_page: OpenPage) -> None:
+    """Under 150 kB with everything that a verification needs; every reply under a policy without 'unsafe-inline'."""
+    page = await open_page("about:blank")
+    replies: list[Response] = []
+    page.context.on("response", lambda reply: replies.append(reply))
+    await page.goto(link(service, service.song_manifest))
+    await verify_file(page, service.song)
+    await title(page).to_contain_text("Genuine")
+    assert all(reply.url.startswith(service.url) for reply in replies)
+    pages = [reply for reply in replies if "/api/" not in reply.url]
+    assert len(pages) > 8
+    async with httpx.AsyncClient(trust_env=False) as client:
+        assert sum([len((await client.get(reply.url)).content) for reply in pages]) < 150_000
+    for reply in pages:
+        policy = reply.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe-inline" not in policy
+        assert ("unsafe-eval" in policy) == reply.url.endswith("hash-worker.js")
+
+
+async def test_service_with_a_key(service: Service, open_page: OpenPage, database_url: str, picture: Picture) -> None:
+    """Where all needs the key, the page asks for it, refuses a wrong one, and follows the job with the right one."""
+    settings = _settings(service, database_url=database_url, api_key="sesame", api_key_scope="all")
+    app = create_app(settings)
+    async with app.router.lifespan_context(app), serve_locally(app) as url:
+        page = await open_page(f"{url}/?manifestURI={service.song_manifest}", refusals=True)
+        await expect(page.locator("#key")).to_be_visible()
+        await picture(page, "key")
+        await page.fill("#key-text", "wrong")
+        await page.keyboard.press("Enter")
+        await verify_file(page, service.song)
+        await expect(page.locator("#key-fault")).to_contain_text("not the service’s")
+        await page.fill("#key-text", "sesame")
+        await page.keyboard.press("Enter")
+        await title(page).to_contain_text("Waiting for its turn")
+        await expect(page.locator("#job")).to_have_attribute("data-transport", "live")
+        await expect(page.locator("#connection")).to_contain_text("No worker is running")
+        await picture(page, "queued")
+        await page.reload()
+        await title(page).to_contain_text("Waiting for its turn")
+
+
+async def test_without_a_queue(service: Service, open_page: OpenPage) -> None:
+    """While Postgres is away the verdict comes at once, and the page says that it has no link."""
+    content = os.urandom(32)
+    uri = await service.publish(sha256(content), "at-once.json")
+    app = create_app(_settings(service, database_url=NO_DATABASE))
+    async with app.router.lifespan_context(app), serve_locally(app) as url:
+        page = await open_page(f"{url}/?manifestURI={uri}")
+        await page.set_input_files("#file", {"name": "a", "mimeType": "text/plain", "buffer": content})
+        await page.click("#send")
+        await title(page).to_contain_text("Genuine: registered by")
+        await expect(page.locator("#job-words")).to_contain_text("no link of its own")
+        await page.click("text=Make a proof")
+        await expect(page.locator("text=Download the proof")).to_be_visible()
+
+
+def _settings(service: Service, **more: Any) -> Settings:
+    return Settings(
+        _env_file=None,
+        rpc_url=service.rpc_url,
+        default_registry=ChainAccount(31337, service.registry),
+        fetch_allow_private=("127.0.0.1",),
+        **{**NO_LIMITS, **more},
+    )

@@ -1,0 +1,36 @@
+"""A service that gives one answer to whatever it is asked: what commands meet where no real one would answer so."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@contextmanager
+def answering(status: int, body: object) -> Iterator[str]:
+    """Its URL."""
+    encoded = json.dumps(body).encode()
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            """The one answer, after the question has been read."""
+            self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(encoded)))
+            self.end_headers()
+            self.wfile.write(encoded)
+
+        do_GET = do_POST = answer  # noqa: N815 - as http.server calls them
+
+        def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
+            """Nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        serving.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            serving.join()

@@ -1,0 +1,106 @@
+"""What docs/migration.md and docs/operations.md do to a database, done as it stands there."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from iidq.migrate import migrate
+from tests.conftest import postgres_binaries
+from tests.document_pages import blocks, statements
+from tests.job_rows import COMPLETED, QUEUED, insert
+
+HASH = "0x" + "A" * 64
+ADDRESS = "0xb8266292aCd2D5e6b9398Ddd6Fbce81f49088A01"
+
+# The columns that the replaced system's documentation shows, with the types that its ORM gives them.
+REPLACED_TABLE = """
+  CREATE TYPE "JobState" AS ENUM ('queued', 'processing', 'completed', 'failed');
+  CREATE TABLE "VerificationJob" (
+    id text PRIMARY KEY, "jobId" text UNIQUE, type text NOT NULL, status "JobState" NOT NULL, progress integer NOT NULL,
+    "contentHash" text, "manifestUri" text, "registryAddress" text, "rpcUrl" text, result jsonb, error text,
+    "retryCount" integer NOT NULL, "startedAt" timestamp(3), "completedAt" timestamp(3),
+    "createdAt" timestamp(3) NOT NULL, "updatedAt" timestamp(3) NOT NULL);
+  CREATE INDEX "VerificationJob_newest" ON "VerificationJob" ("createdAt")
+"""
+REPLACED_ROW = """
+  INSERT INTO "VerificationJob" VALUES (%(id)s, %(id)s, 'verify', %(status)s, 100, %(hash)s, 'ipfs://x', %(address)s,
+    'https://u:secret@rpc.example.org', %(result)s, %(error)s, 1, '2024-01-01 12:00', %(completed)s, '2024-01-01 11:00',
+    '2024-01-01 12:00')
+"""
+
+
+def replaced_row(connection: psycopg.Connection[Any], job_id: str, **values: object) -> None:
+    defaults = {"status": "completed", "hash": HASH, "address": ADDRESS, "result": '{"status":"OK"}', "error": None}
+    connection.execute(REPLACED_ROW, {"id": job_id, "completed": "2024-01-01 12:00", **defaults, **values})
+
+
+def test_history_of_the_replaced_system_moves_over(empty_database_url: str) -> None:
+    """The old table steps aside, ended jobs keep result, error and times, others are asked again; twice is harmless."""
+    aside, make_room, bring, ask_again, look = statements("migration.md")
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        connection.execute(REPLACED_TABLE.encode())
+        replaced_row(connection, "1234567890")
+        replaced_row(connection, "no-times", status="failed", result=None, completed=None)
+        replaced_row(connection, "failed", status="failed", result=None, error="no gateway")
+        replaced_row(connection, "waiting", status="queued", result=None, completed=None)
+        replaced_row(connection, "no-hash", status="failed", hash=None, result=None, error="file gone")
+        for statement in (aside, make_room):
+            connection.execute(statement.encode())
+        migrate(empty_database_url)
+        for _ in range(2):
+            connection.execute(bring.encode())
+            connection.execute(ask_again.encode())
+        assert connection.execute(look.encode()).fetchall() == [("completed", "OK")]
+        ended = connection.execute(
+            """SELECT status, error, "contentHash", "rpcUrl", "retryCount", "completedAt" AT TIME ZONE 'UTC'
+               FROM "VerificationJob" WHERE "completedAt" IS NOT NULL ORDER BY status, error"""
+        ).fetchall()
+        assert [row[:2] for row in ended] == [
+            ("completed", None),
+            ("failed", "no gateway"),
+            ("failed", "unknown: the replaced system kept no error"),
+        ]
+        assert {row[2:5] for row in ended} == {(HASH.lower(), None, 1)}
+        assert {str(row[5]) for row in ended} == {"2024-01-01 12:00:00"}
+        counts = connection.execute("SELECT waiting, completed, failed FROM queue_health").fetchone()
+        assert counts == (1, 1, 2)
+
+
+def test_a_backup_restores_the_queue(
+    database_url: str, empty_database_url: str, postgres_kind: str, tmp_path: Path
+) -> None:
+    """The commands of the operations page, as they stand: all jobs are there, counted, and the queue takes more."""
+    programs = postgres_binaries()[postgres_kind]
+    if not (programs / "pg_dump").exists():
+        pytest.skip(f"no pg_dump in {programs}")
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        insert(connection, COMPLETED, copies=3)
+        insert(connection, QUEUED)
+        libraries = programs.parent / "lib"
+    commands = [block for block in blocks("operations.md", "sh") if "pg_" in block]
+    assert len(commands) == 2
+    for command in commands:
+        done = subprocess.run(
+            ["sh", "-e", "-c", command.replace("iidq migrate", "python -m iidq migrate")],
+            cwd=tmp_path,
+            env={
+                "PATH": f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+                "LD_LIBRARY_PATH": str(libraries) if postgres_kind == "embedded" else "",
+                "DATABASE_URL": database_url,
+                "NEW_DATABASE_URL": make_conninfo(empty_database_url),
+            },
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        insert(connection, QUEUED)
+        assert connection.execute("SELECT waiting, completed FROM queue_health").fetchone() == (2, 3)

