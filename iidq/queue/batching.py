@@ -78,6 +78,7 @@ class GroupCommit(Generic[Item, Answer]):
         batch: list[tuple[Item, asyncio.Future[Answer]]] = []
         try:
             while self._waiting:
+                await self._gather()
                 batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._largest_batch))]
                 await self._write_batch(batch)
                 self.pending -= len(batch)
@@ -88,6 +89,14 @@ class GroupCommit(Generic[Item, Answer]):
             for _, future in (*batch, *self._waiting):
                 _settle(future, asyncio.CancelledError())
             self._waiting.clear()
+
+    async def _gather(self) -> None:
+        # Whoever is about to ask may come along: until a round of the event loop brings nobody new. A loaded API
+        # process puts 30 submissions into a statement instead of 6, which is worth a tenth of each.
+        seen = 0
+        while seen < len(self._waiting) < self._largest_batch:
+            seen = len(self._waiting)
+            await asyncio.sleep(0)
 
     async def _write_batch(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
         try:

@@ -6,11 +6,11 @@ of an error that nobody expected: logged once, with the id, and the client learn
 """
 
 import asyncio
+import os
 import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from uuid import uuid4
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -88,7 +88,7 @@ class Exchanges:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        request_id = _plain_id(headers.get(_HEADER_BYTES)) or uuid4().hex
+        request_id = _plain_id(headers.get(_HEADER_BYTES)) or os.urandom(16).hex()
         exchange = scope["exchange"] = Exchange(request_id, time.perf_counter(), headers)
         exchange.reply_headers.append((_HEADER_BYTES, request_id.encode()))
 

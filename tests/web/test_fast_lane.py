@@ -1,0 +1,152 @@
+"""The busiest routes take a shorter way, and nobody can tell: same replies, same headers, however the request comes."""
+
+import asyncio
+import json
+import re
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from iidq.queue import store
+from iidq.web.fast_lane import FastLane
+from iidq.web.whole_messages import WholeMessages
+from tests.job_rows import COMPLETED, insert
+from tests.web.serving import JOBS, ServeApi
+
+VALID = {"contentHash": "0x" + "ab" * 32, "manifestURI": "https://example.org/m", "registryAddress": "0x" + "cd" * 20}
+UNKNOWN = "00000000-0000-7000-8000-000000000000"
+_VARYING = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f-]{17}|[0-9a-f]{32}")
+
+
+@pytest.fixture
+def sql(database_url: str) -> Any:
+    """Somebody with psql."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+async def _ask_all(client: httpx.AsyncClient, job_id: str) -> list[tuple[int, list[str], bytes]]:
+    asked = [
+        ("POST", f"{JOBS}/verify", {"json": VALID}),
+        ("POST", f"{JOBS}/proof", {"json": VALID, "headers": {"Prefer": "respond-async"}}),
+        ("POST", f"{JOBS}/verify", {"data": VALID, "files": {"file": ("a.txt", b"abc")}}),
+        ("POST", f"{JOBS}/verify", {"json": {**VALID, "chainId": 0}}),
+        ("POST", f"{JOBS}/verify", {"content": b"{", "headers": {"Content-Type": "application/json"}}),
+        ("POST", f"{JOBS}/verify", {"content": b"x" * 70_000, "headers": {"Content-Type": "application/json"}}),
+        ("POST", f"{JOBS}/verify", {"content": b"x", "headers": {"Content-Type": "text/plain"}}),
+        ("POST", f"{JOBS}/verify", {"json": VALID, "headers": {"Idempotency-Key": "no blanks"}}),
+        ("GET", f"{JOBS}/verify", {}),
+        ("GET", f"{JOBS}/{job_id}", {}),
+        ("HEAD", f"{JOBS}/{job_id}", {}),
+        ("GET", f"{JOBS}/{job_id}", {"headers": {"If-None-Match": "*"}}),
+        ("GET", f"{JOBS}/{job_id}", {"headers": {"Connection": "close"}}),
+        ("GET", f"{JOBS}/{UNKNOWN}", {}),
+        ("GET", f"{JOBS}/{'x' * 36}", {}),
+        ("DELETE", f"{JOBS}/{job_id}", {}),
+    ]
+    replies = [await client.request(method, path, **how) for method, path, how in asked]
+    return [(r.status_code, sorted(r.headers), _VARYING.sub(b"ID", r.content)) for r in replies]
+
+
+async def test_both_ways_answer_alike(
+    serve_api: ServeApi, database_url: str, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Status, headers and body are those that the usual way through the router gives, good request or bad."""
+    job_id = str(insert(sql, COMPLETED))
+    async with serve_api(database_url=database_url) as client:
+        short = await _ask_all(client, job_id)
+
+    async def usual_way(self: FastLane, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.pop("whole", None)
+        await self._app(scope, receive, send)
+
+    monkeypatch.setattr(FastLane, "__call__", usual_way)
+    async with serve_api(database_url=database_url) as client:
+        assert await _ask_all(client, job_id) == short
+
+
+async def _raw(client: httpx.AsyncClient, *pieces: bytes, replies: int = 1) -> list[bytes]:
+    """Send pieces, each after the one before has left; return the replies' status lines and bodies."""
+    reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+    try:
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            # The server reads it before the next one comes.
+            await client.get("/livez")
+        found = []
+        for _ in range(replies):
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = re.search(rb"content-length: (\d+)", head)
+            assert length is not None
+            found.append(head.split(b"\r\n")[0] + b" " + await reader.readexactly(int(length[1])))
+        return found
+    finally:
+        writer.close()
+
+
+def _post(**headers: str) -> tuple[bytes, bytes]:
+    body = json.dumps(VALID).encode()
+    lines = {"Host": "x", "Content-Type": "application/json", "Content-Length": str(len(body)), **headers}
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    return f"POST {JOBS}/verify HTTP/1.1\r\n{head}\r\n".encode(), body
+
+
+async def test_a_body_may_come_in_pieces(api: httpx.AsyncClient) -> None:
+    """Whole, after its head, or split anywhere: the request is the same; the connection serves the next one."""
+    head, body = _post()
+    for pieces in (
+        [head + body],
+        [head, body],
+        [head[:30], head[30:], body[:40], body[40:]],
+        [head + body[:1], body[1:]],
+    ):
+        [reply] = await _raw(api, *pieces)
+        assert b" 200 " in reply
+        assert b'"status":"queued"' in reply
+    replies = await _raw(api, head + body + head + body, head + body, replies=3)
+    assert len({reply for reply in replies if b'"status":"queued"' in reply}) == 3
+
+
+async def test_pollers_share_a_statement(
+    api: httpx.AsyncClient, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many who ask at once each gets its own job, in a few statements; who asks again sees every change."""
+    ids = [str(insert(sql)) for _ in range(20)]
+    statements = 0
+    find_changed = store.find_changed
+
+    async def counted(*arguments: Any) -> Any:
+        nonlocal statements
+        statements += 1
+        await asyncio.sleep(0.05)
+        return await find_changed(*arguments)
+
+    monkeypatch.setattr(store, "find_changed", counted)
+    replies = await asyncio.gather(*(api.get(f"{JOBS}/{job_id}") for job_id in ids * 3))
+    assert [reply.json()["id"] for reply in replies] == ids * 3
+    assert statements < 30
+    sql.execute('UPDATE "VerificationJob" SET priority = 5, "fileName" = %s WHERE id = %s', ["new.txt", ids[0]])
+    assert (await api.get(f"{JOBS}/{ids[0]}")).json()["fileName"] == "new.txt"
+    sql.execute('DELETE FROM "VerificationJob" WHERE id = %s', [ids[1]])
+    gone, there = await asyncio.gather(api.get(f"{JOBS}/{ids[1]}"), api.get(f"{JOBS}/{ids[2]}"))
+    assert (gone.status_code, there.status_code) == (404, 200)
+
+
+class _Cycle:
+    """As much of uvicorn's as a reply needs."""
+
+    response_started = disconnected = response_complete = False
+    keep_alive = True
+    default_headers: list[tuple[bytes, bytes]] = []  # noqa: RUF012
+    flow = type("Flow", (), {"write_paused": False})
+
+
+@pytest.mark.parametrize("value", [b"a\r\nSet-Cookie: b", b"a\nb", b"a\rb", b"a\0b"])
+def test_no_header_can_become_two(value: bytes) -> None:
+    """A value with a line break is a bug of ours, and never reaches the wire."""
+    with pytest.raises(ValueError, match="more than one line"):
+        WholeMessages(_Cycle()).reply(200, [(b"x", value)], b"")  # type: ignore[arg-type]
