@@ -30,6 +30,7 @@ class Options:
     upload_mib: int = 1_024
     posts: int = 200
     reads: int = 300
+    watched_jobs: int = 50
 
 
 QUICK = Options(
@@ -49,6 +50,7 @@ QUICK = Options(
     upload_mib=32,
     posts=20,
     reads=20,
+    watched_jobs=10,
 )
 """Shows that everything works; the figures mean nothing."""
 
@@ -73,6 +75,7 @@ _MEANINGS = {
     "upload_mib": "size of an upload",
     "posts": "jobs from POST to completed",
     "reads": "requests per reader figure",
+    "watched_jobs": "jobs that are watched with Redis, and as many without",
 }
 
 

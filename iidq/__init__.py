@@ -10,7 +10,8 @@ The map, in the order in which it is best read:
 5. ``web/app.py``: the routes; ``web/uploads.py`` hashes a file while it streams in; ``web/submission.py`` makes a job of
    it; ``queue/watching.py`` tells those who wait for it. ``web/pages/``: what a browser gets.
 6. ``webhooks/deliverer.py``: a job's end, told to whoever asked for it.
-7. ``worker.py``: where queue, provenance and webhooks meet. ``cli/`` and ``embedded/``: the commands, and what they
+7. ``accelerator/accelerator.py``: what Redis makes quicker, if there is one.
+8. ``worker.py``: where queue, provenance and webhooks meet. ``cli/`` and ``embedded/``: the commands, and what they
    start.
 8. ``accelerator/accelerator.py``: what Redis makes faster, and what goes on without it.
 

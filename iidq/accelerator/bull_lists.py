@@ -68,22 +68,28 @@ def _common_piece(now: Sequence[str], wanted: Sequence[str]) -> tuple[int, int, 
     places = {job_id: place for place, job_id in enumerate(wanted)}
     best = (0, 0, 0)
     start = 0
-    while start < len(now):
+    while start < len(now) - best[2]:
         target = places.get(now[start])
         if target is None:
             start += 1
             continue
-        length = 1
-        while (
-            start + length < len(now)
-            and target + length < len(wanted)
-            and now[start + length] == wanted[target + length]
-        ):
-            length += 1
+        length = _common_start(now, start, wanted, target)
         if length > best[2]:
             best = (start, target, length)
         start += length
     return best
+
+
+def _common_start(now: Sequence[str], start: int, wanted: Sequence[str], target: int) -> int:
+    """How many are the same from there on."""
+    longest = min(len(now) - start, len(wanted) - target)
+    # As a whole line moves on, the rest is the same: one comparison instead of a hundred thousand.
+    if now[start : start + longest] == wanted[target : target + longest]:
+        return longest
+    length = 1
+    while length < longest and now[start + length] == wanted[target + length]:
+        length += 1
+    return length
 
 
 def _pushes(command: str, key: str, job_ids: Sequence[str]) -> list[Command]:

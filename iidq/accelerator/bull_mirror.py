@@ -2,8 +2,8 @@
 
 One process at a time does it, the one that holds the lease in Redis. Several times a second it reads an outline of the
 queue (``bull_outline.py``), compares it with what it has shown (``bull_plan.py``), and writes the difference, in one
-transaction where it is small. It waits longer where a look takes long, so that it costs no more than a twentieth of one
-connection, however long the line is.
+transaction where it is small. It waits longer where a look takes long, so that it keeps one connection busy for about a
+twentieth of the time, however long the line is.
 
 One way only. What others write into these keys is read for no purpose but to repair it, every half minute; whoever
 takes the lease (after a restart, a flush, a failover) begins with what is there and repairs that.
@@ -19,18 +19,20 @@ from datetime import datetime
 from typing import Any, Final
 
 import psycopg
+from psycopg.rows import tuple_row
 
 from iidq import __version__, logs
 from iidq.accelerator.address import Kind, parse_redis_url
 from iidq.accelerator.bull_keys import COUNTER, LISTS, META, OURS, SORTED_SETS, BullState
 from iidq.accelerator.bull_lists import Command
-from iidq.accelerator.bull_outline import Outline, parse_outline, read_outline
+from iidq.accelerator.bull_outline import Outline, outline_parameters, parse_outline
 from iidq.accelerator.bull_plan import MOST_ENDED, Plan, Shown, Survey, ownership, plan, survey
 from iidq.accelerator.connection import Redis
-from iidq.database import Database, open_database
+from iidq.database import Connection, Database, open_database
 from iidq.errors import IidqError, RedisUnavailable
 from iidq.queue import store
 from iidq.queue.job import Job
+from iidq.queue.queries import QUERIES
 from iidq.settings import Settings
 
 LEASE_KEY: Final = "iidq:1:bull-keys"
@@ -47,6 +49,7 @@ _FOREIGN_SECONDS: Final = 30.0
 _HASHES_PER_CHECK: Final = 500
 _WORDS_PER_PIPELINE: Final = 2_000
 _IDS_PER_READ: Final = 2_000
+_ROWS_PER_READ: Final = 250
 _GRACE_SECONDS: Final = 1.0
 
 _TYPES: Final = {**dict.fromkeys(LISTS, b"list"), **dict.fromkeys(SORTED_SETS, b"zset")}
@@ -65,7 +68,9 @@ class BullMirror:
         self._stopping = asyncio.Event()
         self._shown: Shown | None = None
         self._since: datetime | None = None
-        self._next_check = 0.0
+        self._next_check = self._held_at = 0.0
+        # The last look did, and what it had written by then nobody knows.
+        self._failed = False
         self._told_foreign = False
 
     async def run(self) -> None:
@@ -76,8 +81,7 @@ class BullMirror:
             try:
                 pause_seconds = await self._turn(began)
             except Exception as error:
-                # What was written of it nobody knows.
-                self._shown = None
+                self._failed = True
                 pause_seconds = random.uniform(0.5, 1.5)  # noqa: S311
                 if isinstance(error, RedisUnavailable):
                     # The circuit says it once, for all who use Redis; a Redis that is full says so for a while.
@@ -97,6 +101,7 @@ class BullMirror:
         self._stopping.set()
         await asyncio.wait([run], timeout=_GRACE_SECONDS)
         run.cancel()
+        await asyncio.wait([run], timeout=_GRACE_SECONDS)
         if self._shown is not None:
             # Who cannot say goodbye is missed when the lease runs out.
             with contextlib.suppress(RedisUnavailable):
@@ -110,27 +115,30 @@ class BullMirror:
 
     async def _turn(self, now: float) -> float:
         """One look, or one try to get the lease; the seconds to wait before the next."""
+        if not await self._hold():
+            self._shown = None
+            return _IDLE_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311
         if self._shown is None:
-            if not await self._hold():
-                return _IDLE_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311
             if await self._is_foreign():
                 if not self._told_foreign:
                     logs.bull_keys_foreign()
                 self._told_foreign = True
                 return _FOREIGN_SECONDS
-            await self._write([(command,) for command in ownership(__version__)])
-            self._shown, self._since, self._next_check = await self._read_shown(), None, now + CHECK_SECONDS
-            self._told_foreign = False
+            self._shown, self._failed, self._told_foreign = Shown(), True, False
             logs.bull_keys_kept()
-        elif now >= self._next_check:
-            await self._check()
+        if self._failed or now >= self._next_check:
+            if not self._failed:
+                self._shown.doubt_hashes(_HASHES_PER_CHECK)
+            self._shown, self._since = await self._check(self._shown), None
             self._next_check = now + CHECK_SECONDS
-        return await self._look(self._shown)
+        pause_seconds = await self._look(self._shown)
+        self._failed = False
+        return pause_seconds
 
     async def _look(self, shown: Shown) -> float:
         surveyed, rows = await self._database.run(lambda connection: self._read(connection, shown))
-        # Reading may have taken long, and another process may have the keys by now.
-        if not await self._hold():
+        if asyncio.get_running_loop().time() > self._held_at + LEASE_SECONDS / 2 and not await self._hold():
+            # Reading took long, and another process has the keys by now.
             self._shown = None
             return _IDLE_SECONDS
         planned = await asyncio.to_thread(plan, shown, surveyed, rows, backoff_ms=self._backoff_ms)
@@ -140,22 +148,27 @@ class BullMirror:
             return 0.0
         return _BUSY_SECONDS if _is_busy(planned, surveyed.outline) else _IDLE_SECONDS
 
-    async def _read(self, connection: Any, shown: Shown) -> tuple[Survey, dict[str, tuple[str, Job] | None]]:
-        row = await read_outline(connection, self._since, most_ended=MOST_ENDED)
+    async def _read(self, connection: Connection, shown: Shown) -> tuple[Survey, dict[str, tuple[str, Job] | None]]:
+        async with connection.cursor(row_factory=tuple_row) as cursor:
+            parameters = outline_parameters(self._since, most_failed=MOST_ENDED)
+            # A plan for any bounds would read the whole history.
+            await cursor.execute(QUERIES["outline"], parameters, prepare=False)
+            row = await cursor.fetchone()
+        assert row is not None
         surveyed = await asyncio.to_thread(lambda: survey(shown, parse_outline(row)))
         rows: dict[str, tuple[str, Job] | None] = {}
-        if surveyed.to_read:
-            for job_id, version, job in await store.find_changed(connection, dict.fromkeys(surveyed.to_read, "")):
+        for start in range(0, len(surveyed.to_read), _ROWS_PER_READ):
+            some = dict.fromkeys(surveyed.to_read[start : start + _ROWS_PER_READ], "")
+            for job_id, version, job in await store.find_changed(connection, some):
                 rows[job_id] = (version, job) if version is not None and job is not None else None
         return surveyed, rows
 
-    async def _check(self) -> None:
-        """Read what the keys really hold; have the newest ends and some hashes looked at anew."""
-        assert self._shown is not None
+    async def _check(self, shown: Shown) -> Shown:
+        """What the keys really hold; of the hashes only what was known."""
+        await self._write([(command,) for command in ownership(__version__)])
         held = await self._read_shown()
-        held.versions, held.unresolved = self._shown.versions, self._shown.unresolved
-        held.doubt_hashes(_HASHES_PER_CHECK)
-        self._shown, self._since = held, None
+        held.versions, held.unresolved = shown.versions, shown.unresolved
+        return held
 
     # Redis
 
@@ -172,6 +185,7 @@ class BullMirror:
             self._shown = None
             return False
         await self._ask(("EXPIRE", LEASE_KEY, seconds))
+        self._held_at = asyncio.get_running_loop().time()
         return True
 
     async def _is_foreign(self) -> bool:

@@ -1,17 +1,17 @@
-"""Which jobs stand where, read from Postgres in one bounded statement: ids and versions, no rows."""
+"""Which jobs stand where, as one bounded statement tells it: ids and versions, no rows. Pure."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 from typing import Any, Final
 
-from psycopg.rows import tuple_row
-
 from iidq.accelerator.bull_keys import ENDED, BullState
-from iidq.database import Connection
-from iidq.queue.queries import QUERIES
 
 MOST_LISTED: Final = 100_000
 """Of each state; of more waiting jobs than that, these are the first in line."""
+MOST_WHOLE: Final = 5_000
+"""At each end of the line, and of the delayed jobs that are due first: shown with their fields."""
 # How far back, by creation, ended jobs are looked for; those that were seen in line or running are found anyway.
 _NEWEST_LATELY: Final = 1_000
 _NEWEST: Final = 10_000
@@ -33,7 +33,7 @@ class Outline:
     """The queue as one snapshot shows it; ``at`` is its time by the database's clock.
 
     ``waiting`` is in order, first in line first; ``delayed`` has the time at which each is due (ms since 1970).
-    ``versions`` has those of all three.
+    ``whole`` has the rows' versions of those unfinished jobs that are shown with their fields.
     """
 
     at: datetime
@@ -41,53 +41,41 @@ class Outline:
     waiting: list[str]
     active: list[str]
     delayed: dict[str, int]
-    versions: dict[str, str]
+    unfinished: frozenset[str]
+    whole: dict[str, str]
     ended: dict[str, Ended] = field(default_factory=dict)
 
 
-async def read_outline(connection: Connection, since: datetime | None, *, most_ended: int) -> tuple[Any, ...]:
-    """The outline as Postgres tells it, for :func:`parse_outline`.
-
-    It has the jobs that ended after ``since``, or the newest ``most_ended`` failed and the newest completed ones.
-    """
-    parameters = {
+def outline_parameters(since: datetime | None, *, most_failed: int) -> dict[str, Any]:
+    """Of the statement "outline": it tells of jobs that ended after ``since``, or of the newest whenever they ended."""
+    return {
         "most": MOST_LISTED,
+        "most_whole": MOST_WHOLE,
         "newest": _NEWEST if since is None else _NEWEST_LATELY,
         "since": since,
         "overlap_seconds": _OVERLAP_SECONDS,
-        "most_failed": most_ended,
+        "most_failed": most_failed,
     }
-    async with connection.cursor(row_factory=tuple_row) as cursor:
-        await cursor.execute(QUERIES["outline"], parameters)
-        row = await cursor.fetchone()
-    assert row is not None
-    return row
 
 
 def parse_outline(row: tuple[Any, ...]) -> Outline:
-    """The outline in Python's terms; of a hundred thousand jobs it takes a while."""
-    at, paused, waiting, active, delayed, ended = row
-    versions: dict[str, str] = {}
-
-    def items(text: str | None) -> list[list[str]]:
-        return [item.split(" ") for item in text.split(",")] if text else []
-
-    def ids(text: str | None) -> list[str]:
-        found = items(text)
-        versions.update((job_id, version) for job_id, version in found)
-        return [job_id for job_id, _ in found]
-
-    due: dict[str, int] = {}
-    waiting, active = ids(waiting), ids(active)
-    for job_id, version, due_ms in items(delayed):
-        versions[job_id] = version
-        due[job_id] = int(due_ms)
+    """The outline in Python's terms; a hundred thousand jobs take some tens of milliseconds."""
+    at, paused, waiting, line_ends, active, delayed, ended = row
+    line = waiting.split(",") if waiting else []
+    running = dict(_items(active))
+    later = list(_items(delayed))
+    due = {job_id: int(due_ms) for job_id, _, due_ms in later}
     return Outline(
         at=at,
         paused=paused,
-        waiting=waiting,
-        active=active,
+        waiting=line,
+        active=list(running),
         delayed=due,
-        versions=versions,
-        ended={job_id: Ended(version, ENDED[status], int(at_ms)) for job_id, version, status, at_ms in items(ended)},
+        unfinished=frozenset(chain(line, running, due)),
+        whole=running | dict(_items(line_ends)) | {job_id: version for job_id, version, _ in later[:MOST_WHOLE]},
+        ended={job_id: Ended(version, ENDED[status], int(at_ms)) for job_id, version, status, at_ms in _items(ended)},
     )
+
+
+def _items(text: str | None) -> Iterator[Any]:
+    return (item.split(" ") for item in text.split(",")) if text else iter(())

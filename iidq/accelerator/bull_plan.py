@@ -5,7 +5,7 @@ be read; :func:`plan` makes the commands when they are. What cannot be read in o
 """
 
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Final
@@ -28,11 +28,9 @@ from iidq.queue.job import Job, JobStatus
 
 MOST_ENDED: Final = 1_000
 """Completed jobs that are shown, and failed ones: the newest."""
-MOST_HASHES: Final = 5_000
-"""Hashes at each end of a longer line, and of the delayed jobs that are due first."""
 EXPIRY_SECONDS: Final = 3600
 """Every key goes away when nobody has kept it for so long."""
-_ROWS_PER_LOOK: Final = 250
+_ROWS_PER_LOOK: Final = 1_000
 
 _UNKNOWN: Final = ""
 
@@ -81,11 +79,9 @@ class Plan:
 
 def survey(shown: Shown, outline: Outline) -> Survey:
     """Compare the two."""
-    was_unfinished = chain(shown.unresolved, shown.wait, shown.active, shown.delayed)
+    was_unfinished = shown.unresolved.union(shown.wait, shown.active, shown.delayed)
     unresolved = {
-        job_id
-        for job_id in was_unfinished
-        if job_id not in outline.versions and job_id not in outline.ended and _is_ours(job_id)
+        job_id for job_id in was_unfinished - outline.unfinished if job_id not in outline.ended and _is_ours(job_id)
     }
     known = shown.versions
     stale = [
@@ -96,7 +92,7 @@ def survey(shown: Shown, outline: Outline) -> Survey:
             if not known.get(job_id) or known[job_id] != _version(outline, job_id, known[job_id])
         ),
         *unresolved,
-        *(job_id for job_id in _with_hashes(outline) if known.get(job_id) != outline.versions[job_id]),
+        *(job_id for job_id, version in outline.whole.items() if known.get(job_id) != version),
     ]
     return Survey(outline, unresolved, stale[:_ROWS_PER_LOOK], len(stale) > _ROWS_PER_LOOK)
 
@@ -131,29 +127,29 @@ def plan(shown: Shown, surveyed: Survey, rows: Mapping[str, tuple[str, Job] | No
         return states.get(job_id, state) is state
 
     arrived = {state: [job_id for job_id, found in states.items() if found is state] for state in BullState}
-    wait = [job_id for job_id in reversed(outline.waiting) if stands(job_id, BullState.WAIT)]
-    outline_active = set(outline.active)
-    active = [job_id for job_id in outline.active if stands(job_id, BullState.ACTIVE)]
-    active += [job_id for job_id in arrived[BullState.ACTIVE] if job_id not in outline_active]
-    delayed = {
-        job_id: delayed_score(due_ms) for job_id, due_ms in outline.delayed.items() if stands(job_id, BullState.DELAYED)
-    }
+    left_line = {job_id for job_id in states if not stands(job_id, BullState.WAIT)}
+    running = [job_id for job_id in outline.active if stands(job_id, BullState.ACTIVE)]
+    active = list(dict.fromkeys([*running, *arrived[BullState.ACTIVE]]))
 
     def ended(state: BullState) -> dict[str, int]:
         found = _ended(shown, outline, state) | {job_id: ended_ms[job_id] for job_id in arrived[state]}
         return _newest({job_id: at_ms for job_id, at_ms in found.items() if stands(job_id, state)})
 
     after = Shown(
-        wait=wait,
-        # As claims move jobs there: the latest first.
+        # The next one last, and of those that run the latest first: so BullMQ moves them.
+        wait=[job_id for job_id in reversed(outline.waiting) if job_id not in left_line],
         active=active[::-1],
-        delayed=delayed,
+        delayed={
+            job_id: delayed_score(due_ms)
+            for job_id, due_ms in outline.delayed.items()
+            if stands(job_id, BullState.DELAYED)
+        },
         completed=ended(BullState.COMPLETED),
         failed=ended(BullState.FAILED),
         paused=outline.paused,
         unresolved=surveyed.unresolved - rows.keys(),
     )
-    shown_ids = {*_with_hashes(outline), *after.active, *after.completed, *after.failed}
+    shown_ids = {*outline.whole, *after.active, *after.completed, *after.failed}
     dropped = [job_id for job_id in versions if job_id not in shown_ids]
     hashes += [(("DEL", job_key(job_id)),) for job_id in dropped]
     for job_id in dropped:
@@ -195,20 +191,13 @@ def _queued_as(job: Job, outline: Outline) -> BullState:
     return BullState.WAIT
 
 
-def _with_hashes(outline: Outline) -> Iterable[str]:
-    """Unfinished jobs that are shown whole: all that run, those that are next, and those that came last."""
-    line = outline.waiting
-    ends = line if len(line) <= 2 * MOST_HASHES else [*line[:MOST_HASHES], *line[-MOST_HASHES:]]
-    return chain(outline.active, ends, islice(outline.delayed, MOST_HASHES))
-
-
 def _ended(shown: Shown, outline: Outline, state: BullState) -> dict[str, int]:
     """The newest ones in ``state``, by what was shown and what the outline tells: id → when it ended."""
     before = shown.completed if state is BullState.COMPLETED else shown.failed
     found = {
         job_id: at_ms
         for job_id, at_ms in before.items()
-        if job_id not in outline.versions
+        if job_id not in outline.unfinished
         and job_id not in outline.ended
         and (job_id in shown.versions or _is_ours(job_id))
     }

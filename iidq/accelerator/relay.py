@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -68,9 +68,27 @@ class RedisRelay:
                 for first in range(0, len(lines), _LINES_PER_MESSAGE)
             ]
             for name, text in messages:
-                sealed = seal.close(name, text.encode(), now=time.time(), lasts_seconds=_LASTS_SECONDS)
                 with contextlib.suppress(RedisUnavailable):
-                    await self._redis.run(partial(_publish, name=name, sealed=sealed))
+                    await self._publish(seal, name, text)
+
+    async def deliver(self, channel: str, payloads: Sequence[str]) -> bool:
+        """Publish now; False also where no process has subscribed."""
+        seal = self._key.seal
+        if seal is None or not self.carries(channel):
+            return False
+        heard_by = []
+        for first in range(0, len(payloads), _LINES_PER_MESSAGE):
+            text = "\n".join(payloads[first : first + _LINES_PER_MESSAGE])
+            try:
+                heard_by.append(await self._publish(seal, _name(seal, channel), text))
+            except RedisUnavailable:
+                return False
+        # A Cluster's node counts only its own subscribers.
+        return self._redis.is_cluster or all(heard_by)
+
+    async def _publish(self, seal: Seal, name: str, text: str) -> int:
+        sealed = seal.close(name, text.encode(), now=time.time(), lasts_seconds=_LASTS_SECONDS)
+        return int(await self._redis.run(partial(_publish, name=name, sealed=sealed)))
 
     async def run(self, heard: Mapping[str, Callable[[str], None]], connected: Callable[[], None]) -> None:
         """Hear until cancelled."""
@@ -123,8 +141,8 @@ class RedisRelay:
                 await pubsub.ping()
 
 
-async def _publish(client: Any, name: str, sealed: bytes) -> None:
-    await client.publish(name, sealed)
+async def _publish(client: Any, name: str, sealed: bytes) -> Any:
+    return await client.publish(name, sealed)
 
 
 def _name(seal: Seal, channel: str) -> str:

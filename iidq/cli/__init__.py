@@ -1,6 +1,7 @@
 """The command line. Each command imports what it needs when it runs, so that ``iidq --help`` is quick."""
 
 import io
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -120,3 +121,13 @@ def main() -> None:
         # Python's own exit code 1 would read as "not possible", or as the verdict FAIL.
         traceback.print_exc()
         sys.exit(2)
+    finally:
+        _let_reader_go()
+
+
+def _let_reader_go() -> None:
+    """A reader that has left (`iidq jobs list | head`) is no fault to be told at the interpreter's end."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

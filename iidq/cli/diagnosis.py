@@ -12,6 +12,7 @@ import httpx
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from iidq.accelerator.address import parse_redis_url
 from iidq.database import Database, connect, open_database
 from iidq.errors import IidqError
 from iidq.migrate import shipped_migrations
@@ -65,7 +66,7 @@ async def diagnose(settings: Settings) -> list[Finding]:
             _look_at_database(settings), _look_at_chains(settings, http), _look_at_gateways(settings)
         )
     findings = [finding for group in groups for finding in group]
-    return [*findings, await _look_at_redis(settings.redis_url)] if settings.redis_url else findings
+    return [*findings, await _look_at_redis(settings)] if settings.redis_url else findings
 
 
 async def _look(check: str, tried: str, look: Callable[[], Awaitable[Answer]], to_do: str) -> Finding:
@@ -250,18 +251,32 @@ def _one_is_enough(findings: list[Finding]) -> list[Finding]:
     ]
 
 
-async def _look_at_redis(url: str) -> Finding:
-    async def ping() -> Answer:
+async def _look_at_redis(settings: Settings) -> Finding:
+    url, limit_ms = settings.redis_url or "", settings.redis_timeout_ms
+    to_do = "start Redis, or correct or unset REDIS_URL: nothing depends on it"
+
+    async def read() -> Answer:
         try:
             from redis import RedisError
-            from redis.asyncio import from_url
+
+            from iidq.accelerator.client import RedisClients
         except ImportError:
             return Answer(Outcome.BROKEN, "the package redis is not installed", "pip install 'iidq[redis]'")
+        clients = RedisClients(parse_redis_url(url), connect_seconds=CHECK_SECONDS, answer_seconds=CHECK_SECONDS)
         try:
-            async with from_url(url, socket_connect_timeout=CHECK_SECONDS, socket_timeout=CHECK_SECONDS) as redis:
-                await redis.ping()
-        except (RedisError, ValueError) as error:
-            return Answer(Outcome.BROKEN, _reason(error), "start Redis, or unset REDIS_URL: nothing depends on it")
-        return Answer(Outcome.OK, "PONG")
+            await clients.commands.set("iidq:1:doctor", b"", px=1000)
+            began = time.perf_counter()
+            await clients.commands.get("iidq:1:doctor")
+            took_ms = (time.perf_counter() - began) * 1000
+        except RedisError as error:
+            return Answer(Outcome.WARNING, _reason(error), to_do)
+        finally:
+            await clients.aclose()
+        shown = f"read and written, {took_ms:.1f} ms; used for {', '.join(settings.redis_use) or 'nothing'}"
+        if took_ms > limit_ms:
+            return Answer(Outcome.WARNING, shown, f"it answers too late for REDIS_TIMEOUT_MS={limit_ms}: raise that")
+        return Answer(Outcome.OK, shown)
 
-    return await _look("Redis", f"PING to {redact_url(url)}", ping, "start Redis, or unset REDIS_URL")
+    finding = await _look("Redis", f"write and read a key at {redact_url(url)}", read, to_do)
+    missing = "not installed" in finding.came_back
+    return finding if missing or finding.outcome is not Outcome.BROKEN else replace(finding, outcome=Outcome.WARNING)

@@ -37,7 +37,12 @@ async def up(*, workers: int, port: int | None, data_path: Path | None) -> int:
 
 
 async def _introduce(stack: Stack, console: Console) -> None:
-    rows = {"page": f"{stack.api_url}/", "API": stack.api_url, "DATABASE_URL": stack.database_url, "RPC_URL": stack.rpc_url}
+    rows = {
+        "page": f"{stack.api_url}/",
+        "API": stack.api_url,
+        "DATABASE_URL": stack.database_url,
+        "RPC_URL": stack.rpc_url,
+    }
     if stack.registry is not None:
         sample = await publish_sample(stack, "song.wav", seed=1)
         rows |= {"registry": stack.registry, "sample file": str(sample.path), "manifest": sample.manifest_uri}

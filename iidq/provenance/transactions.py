@@ -5,14 +5,16 @@ they say what to mend ("insufficient funds …"); URLs in them are redacted.
 """
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import httpx
 
 from iidq.errors import IidqError
+from iidq.json_depth import is_too_deep
 from iidq.provenance.address import checksum_address, keccak256
 from iidq.redaction import redact_url
 
@@ -44,16 +46,19 @@ class NotMinedYet(TransactionFault):
 
 
 class ChainClient:
-    """JSON-RPC calls to one endpoint, one at a time; closes nothing but what it opened."""
+    """JSON-RPC calls to one endpoint, one at a time, with its own words where it refuses."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._url = url
-        # Reading the certificate authorities takes 50 ms, and plain HTTP needs none.
         self._http = httpx.AsyncClient(
-            timeout=_REQUEST_TIMEOUT_SECONDS, verify=not url.startswith("http://"), trust_env=False
+            timeout=_REQUEST_TIMEOUT_SECONDS,
+            # Reading the certificate authorities takes 50 ms, and plain HTTP needs none.
+            verify=not url.startswith("http://"),
+            trust_env=False,
+            transport=transport,
         )
 
-    async def __aenter__(self) -> "ChainClient":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -64,9 +69,9 @@ class ChainClient:
         request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         try:
             reply = await self._http.post(self._url, json=request)
-            body = reply.json() if len(reply.content) <= _MAX_REPLY_BYTES else None
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise NoReply(f"{method}: no usable reply from the endpoint ({type(error).__name__})") from error
+        body = _json(reply.content)
         if isinstance(body, dict) and isinstance(body.get("error"), dict):
             words = " ".join(str(body["error"].get("message", "refused")).split())[:_MAX_WORDS]
             raise TransactionFault(f"{method}: {redact_url(words)}")
@@ -226,6 +231,15 @@ def _mined(tx_hash: str, receipt: dict[str, Any]) -> Mined:
         fee=gas_used * _number("effectiveGasPrice", receipt.get("effectiveGasPrice", "0x0")),
         contract=checksum_address(contract) if isinstance(contract, str) else None,
     )
+
+
+def _json(content: bytes) -> Any:
+    if len(content) > _MAX_REPLY_BYTES or is_too_deep(content):
+        return None
+    try:
+        return json.loads(content)
+    except ValueError:
+        return None
 
 
 def _number(name: str, value: Any) -> int:

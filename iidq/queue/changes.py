@@ -60,11 +60,9 @@ class ChangeAnnouncer:
             await self._asked.wait()
             self._asked.clear()
             changed, self._changed = list(self._changed), {}
-            if self._relay.carries(store.CHANGED_CHANNEL):
-                for job_id in changed:
-                    self._relay.publish(store.CHANGED_CHANNEL, str(job_id))
             # What cannot be told now is seen by the watchers' own look.
-            with contextlib.suppress(IidqError, psycopg.Error):
-                async with self._database.connection() as connection:
-                    await store.announce_changes(connection, changed)
+            if not await self._relay.deliver(store.CHANGED_CHANNEL, [str(job_id) for job_id in changed]):
+                with contextlib.suppress(IidqError, psycopg.Error):
+                    async with self._database.connection() as connection:
+                        await store.announce_changes(connection, changed)
             await asyncio.sleep(_INTERVAL_SECONDS)

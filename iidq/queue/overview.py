@@ -11,7 +11,7 @@ from iidq.queue.queries import QUERIES
 
 MOST_WORKERS: Final = 200
 MOST_CAUSES: Final = 50
-MOST_COUNTED: Final = 10_001
+MOST_COUNTED: Final = 1_001
 """Failures of one cause are counted up to here: one more than is told exactly."""
 SAMPLE_PER_MINUTE: Final = 100
 """Jobs per minute that durations are taken from."""

@@ -408,6 +408,42 @@ FROM jsonb_each_text(%(seen)s::jsonb) AS seen
 LEFT JOIN "VerificationJob" AS job ON job.id = seen.key::uuid
 WHERE job.xmin::text IS DISTINCT FROM seen.value;
 
+-- name: outline
+-- For accelerator/bull_mirror.py: which jobs stand where, ids and versions as text that Python splits at once; bounded,
+-- and in one snapshot. In line by "VerificationJob_claim", running by "VerificationJob_running", for later by
+-- "VerificationJob_delayed". Of those that ended: the newest along "VerificationJob_newest", and without "since" the
+-- newest failed ones along "VerificationJob_failed". Each inner LIMIT keeps its search from walking through the history.
+SELECT now() AS at,
+  EXISTS (SELECT FROM queue_control WHERE "pausedAt" IS NOT NULL) AS paused,
+  (SELECT string_agg(id::text, ',') FROM (
+    SELECT id FROM "VerificationJob" WHERE ready AND status = 'queued'
+    ORDER BY "claimOrder", id LIMIT %(most)s) AS line) AS waiting,
+  (SELECT string_agg(id || ' ' || version, ',') FROM (
+    (SELECT id, xmin AS version FROM "VerificationJob" WHERE ready AND status = 'queued'
+     ORDER BY "claimOrder", id LIMIT %(most_whole)s)
+    UNION ALL
+    (SELECT id, xmin FROM "VerificationJob" WHERE ready AND status = 'queued'
+     ORDER BY "claimOrder" DESC, id DESC LIMIT %(most_whole)s)) AS both_ends) AS line_ends,
+  (SELECT string_agg(id || ' ' || version, ',') FROM (
+    SELECT id, xmin AS version FROM "VerificationJob" WHERE "workerId" IS NOT NULL
+    ORDER BY "startedAt", id LIMIT %(most)s) AS running) AS active,
+  (SELECT string_agg(id || ' ' || version || ' ' || due_ms, ',') FROM (
+    SELECT id, xmin AS version, round(extract(epoch FROM "runAt") * 1000)::bigint AS due_ms
+    FROM "VerificationJob" WHERE status = 'queued' AND NOT ready
+    ORDER BY "runAt" LIMIT %(most)s) AS later) AS delayed,
+  (SELECT string_agg(id || ' ' || version || ' ' || status || ' ' || at_ms, ',') FROM (
+    SELECT id, version, status, round(extract(epoch FROM "completedAt") * 1000)::bigint AS at_ms FROM (
+      SELECT id, xmin AS version, status, "completedAt" FROM "VerificationJob"
+      ORDER BY "createdAt" DESC, id DESC LIMIT %(newest)s) AS newest
+    WHERE status IN ('completed', 'failed')
+      AND "completedAt" >= coalesce(%(since)s::timestamptz - make_interval(secs => %(overlap_seconds)s), '-infinity')
+    UNION
+    SELECT id, version, status, round(extract(epoch FROM "completedAt") * 1000)::bigint FROM (
+      SELECT id, xmin AS version, status, "completedAt" FROM "VerificationJob" WHERE status = 'failed'
+      ORDER BY "createdAt" DESC, id DESC
+      LIMIT CASE WHEN %(since)s::timestamptz IS NULL THEN %(most_failed)s ELSE 0 END) AS failed
+  ) AS ended) AS ended;
+
 -- name: list_newest
 -- Newest first, by "VerificationJob_newest"; a status of failed or cancelled has an index of its own.
 SELECT id, type, status, progress, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "chainId", "fileName",
@@ -528,6 +564,11 @@ WHERE "contentHash" = %(content_hash)s
 ORDER BY place DESC, id DESC
 LIMIT %(limit)s;
 
+-- name: prefer_indexes
+-- Before browse_content, in its transaction: of a hash that many jobs have, the planner expects to meet enough of them
+-- on a walk through the whole table. Where they all wait, or came last, it meets them at its end.
+SELECT set_config('enable_seqscan', 'off', true);
+
 -- name: browse_cause
 -- The failures of one cause, latest first, by "VerificationJob_failed_cause".
 SELECT id, "completedAt" AS place
@@ -629,58 +670,24 @@ WITH RECURSIVE cause AS (
     ORDER BY 1 LIMIT 1
   ) FROM cause WHERE cause.name IS NOT NULL
 )
-SELECT named.name AS cause, kept.jobs, lately.jobs AS lately, latest.id AS latest_id, latest."completedAt" AS latest_at,
+SELECT named.name AS cause, kept.jobs, kept.lately, latest.id AS latest_id, latest."completedAt" AS latest_at,
   left(latest.error, 500) AS latest_error
 FROM (SELECT name FROM cause WHERE name IS NOT NULL LIMIT %(causes)s) AS named
 CROSS JOIN LATERAL (
-  SELECT count(*) AS jobs FROM (
-    SELECT FROM "VerificationJob"
-    WHERE status = 'failed' AND left(split_part(error, ':', 1), 100) = named.name LIMIT %(most)s
+  SELECT count(*) AS jobs, count(*) FILTER (WHERE "completedAt" > now() - interval '1 hour') AS lately
+  FROM (
+    -- In the index's order, or the planner gathers them all before it takes the first.
+    SELECT "completedAt" FROM "VerificationJob"
+    WHERE status = 'failed' AND left(split_part(error, ':', 1), 100) = named.name
+    ORDER BY "completedAt" DESC, id DESC LIMIT %(most)s
   ) AS counted
 ) AS kept
-CROSS JOIN LATERAL (
-  SELECT count(*) AS jobs FROM (
-    SELECT FROM "VerificationJob"
-    WHERE status = 'failed' AND left(split_part(error, ':', 1), 100) = named.name
-      AND "completedAt" > now() - interval '1 hour' LIMIT %(most)s
-  ) AS counted
-) AS lately
 CROSS JOIN LATERAL (
   SELECT id, "completedAt", error FROM "VerificationJob"
   WHERE status = 'failed' AND left(split_part(error, ':', 1), 100) = named.name
   ORDER BY "completedAt" DESC, id DESC LIMIT 1
 ) AS latest
-ORDER BY lately.jobs DESC, kept.jobs DESC, cause;
-
--- name: outline
--- For accelerator/bull_mirror.py: which jobs stand where, ids and versions as text that Python splits at once; bounded,
--- and in one snapshot. In line by "VerificationJob_claim", running by "VerificationJob_running", for later by
--- "VerificationJob_delayed". Of those that ended: the newest along "VerificationJob_newest", and without "since" the
--- newest failed ones along "VerificationJob_failed". Each inner LIMIT keeps its search from walking through the history.
-SELECT now() AS at,
-  EXISTS (SELECT FROM queue_control WHERE "pausedAt" IS NOT NULL) AS paused,
-  (SELECT string_agg(id || ' ' || version, ',') FROM (
-    SELECT id, xmin AS version FROM "VerificationJob" WHERE ready AND status = 'queued'
-    ORDER BY "claimOrder", id LIMIT %(most)s) AS line) AS waiting,
-  (SELECT string_agg(id || ' ' || version, ',') FROM (
-    SELECT id, xmin AS version FROM "VerificationJob" WHERE "workerId" IS NOT NULL
-    ORDER BY "startedAt", id LIMIT %(most)s) AS running) AS active,
-  (SELECT string_agg(id || ' ' || version || ' ' || due_ms, ',') FROM (
-    SELECT id, xmin AS version, round(extract(epoch FROM "runAt") * 1000)::bigint AS due_ms
-    FROM "VerificationJob" WHERE status = 'queued' AND NOT ready
-    ORDER BY "runAt" LIMIT %(most)s) AS later) AS delayed,
-  (SELECT string_agg(id || ' ' || version || ' ' || status || ' ' || at_ms, ',') FROM (
-    SELECT id, version, status, round(extract(epoch FROM "completedAt") * 1000)::bigint AS at_ms FROM (
-      SELECT id, xmin AS version, status, "completedAt" FROM "VerificationJob"
-      ORDER BY "createdAt" DESC, id DESC LIMIT %(newest)s) AS newest
-    WHERE status IN ('completed', 'failed')
-      AND "completedAt" >= coalesce(%(since)s::timestamptz - make_interval(secs => %(overlap_seconds)s), '-infinity')
-    UNION
-    SELECT id, version, status, round(extract(epoch FROM "completedAt") * 1000)::bigint FROM (
-      SELECT id, xmin AS version, status, "completedAt" FROM "VerificationJob" WHERE status = 'failed'
-      ORDER BY "createdAt" DESC, id DESC
-      LIMIT CASE WHEN %(since)s::timestamptz IS NULL THEN %(most_failed)s ELSE 0 END) AS failed
-  ) AS ended) AS ended;
+ORDER BY kept.lately DESC, kept.jobs DESC, cause;
 
 -- name: look_for_deliveries
 -- In how many seconds the next delivery falls due (zero or less: now), by "webhook_delivery_due"; and whether a job with

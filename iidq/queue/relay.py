@@ -3,7 +3,7 @@
 As with notifications, any may be lost, so nothing depends on one. ``accelerator/relay.py`` has one through Redis.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 from uuid import UUID
 
@@ -25,6 +25,9 @@ class Relay(Protocol):
     def publish(self, channel: str, payload: str) -> None:
         """Pass a hint on, one line of text. Returns at once; what cannot be sent is dropped."""
 
+    async def deliver(self, channel: str, payloads: Sequence[str]) -> bool:
+        """Pass hints on now; whether somebody hears them. Never takes long."""
+
     async def run(self, heard: Mapping[str, Callable[[str], None]], connected: Callable[[], None]) -> None:
         """Hear until cancelled; ``connected`` is called when hints may have been missed."""
 
@@ -42,6 +45,10 @@ class NoRelay:
 
     def publish(self, channel: str, payload: str) -> None:
         """Dropped."""
+
+    async def deliver(self, channel: str, payloads: Sequence[str]) -> bool:
+        """Nobody hears."""
+        return False
 
     async def run(self, heard: Mapping[str, Callable[[str], None]], connected: Callable[[], None]) -> None:
         """Over at once."""

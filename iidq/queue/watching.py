@@ -140,7 +140,7 @@ class WatchHub:
         """Serve the watchers until cancelled."""
         listening: asyncio.Task[None] | None = None
         ending = asyncio.create_task(self._end_all())
-        heard = {store.CHANGED_CHANNEL: self._relayed_change, PROGRESS_CHANNEL: self._progressed}
+        heard = {store.CHANGED_CHANNEL: self._changed, PROGRESS_CHANNEL: self._progressed}
         relaying = asyncio.create_task(self._relay.run(heard, self._look_at_all))
         try:
             while True:
@@ -196,11 +196,6 @@ class WatchHub:
         if named:
             self._due |= named
             self._wake.set()
-
-    def _relayed_change(self, payload: str) -> None:
-        # Whoever hears Postgres, too, would look twice.
-        if not self._listener.listening:
-            self._changed(payload)
 
     def _progressed(self, payload: str) -> None:
         step = read_progress(payload)

@@ -10,7 +10,7 @@ from starlette.routing import Route
 from iidq.database import Connection
 from iidq.errors import FieldFault, InvalidInput
 from iidq.queue import store
-from iidq.queue.browsing import REACH, JobState, Search, browse, find_holder
+from iidq.queue.browsing import REACH, STATE_REACH, JobState, Search, browse, find_holder
 from iidq.queue.identifiers import parse_job_id
 from iidq.queue.paging import Cursor
 from iidq.redaction import redact_url
@@ -34,7 +34,7 @@ from iidq.web.service import service_of
 from iidq.web.wire import JsonReply, job_shape
 
 PAGE_JOBS: Final = 50
-RETRY_BATCH: Final = 500
+RETRY_BATCH: Final = 200
 """Failures that one request retries; the page asks again while there are more."""
 MAX_SEARCH_LENGTH: Final = 2048
 
@@ -137,6 +137,7 @@ async def list_jobs(request: Request) -> Response:
             faults.append(FieldFault(name, f"expected text of at most {MAX_SEARCH_LENGTH} characters"))
     if faults:
         raise InvalidInput(faults)
+    reach = REACH if texts["search"] else STATE_REACH
     found = await service_of(request).database.run(
         lambda connection: browse(
             connection,
@@ -145,14 +146,14 @@ async def list_jobs(request: Request) -> Response:
             cause=texts["cause"] or None,
             search=Search.read(texts["search"]),
             after=after,
-            reach=REACH,
+            reach=reach,
         )
     )
     jobs = [camel({name: getattr(job, name) for name in job.__slots__}) for job in found.jobs]
     for job in jobs:
         job["error"] = job["error"] and redact_url(job["error"])
     next_cursor = found.next.encode() if found.next else None
-    return JsonReply({"jobs": jobs, "nextCursor": next_cursor, "cut": found.cut, "reach": REACH})
+    return JsonReply({"jobs": jobs, "nextCursor": next_cursor, "cut": found.cut, "reach": reach})
 
 
 async def show_job(request: Request) -> Response:

@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Any, Final
 from uuid import UUID
 
+from iidq.background import start_background
 from iidq.errors import DatabaseUnavailable
 from iidq.provenance.single_flight import SingleFlight
 from iidq.queue.overview import MOST_COUNTED, SAMPLE_PER_MINUTE, Lately, Now, read_lately, read_now
@@ -19,7 +20,10 @@ from iidq.web.wire import JsonReply, redis_shape
 KEEP_SECONDS: Final = 1.0
 KEEP_LATELY_SECONDS: Final = 5.0
 """Of what changes by the minute and costs more to read."""
-READ_SECONDS: Final = 5.0
+READ_SECONDS: Final = 3.0
+READ_LATELY_SECONDS: Final = 10.0
+LATELY_PATIENCE_SECONDS: Final = 0.1
+"""So long a snapshot waits for it; after that it goes out with what was known before."""
 
 
 class Snapshots:
@@ -29,8 +33,9 @@ class Snapshots:
         self._flights: SingleFlight[None, tuple[bytes, str]] = SingleFlight()
         self._newest = (b"", "")
         self._made_at = float("-inf")
-        self._lately: dict[str, Any] = {}
+        self._lately: dict[str, Any] | None = None
         self._lately_at = float("-inf")
+        self._reading_lately: asyncio.Task[None] | None = None
 
     async def read(self, service: Service) -> tuple[bytes, str]:
         """One of the last second; those who ask at the same time share one reading."""
@@ -44,14 +49,12 @@ class Snapshots:
         state: dict[str, Any] = {
             "available": False,
             "circuit": "open" if service.database.away else "closed",
-            "redis": redis_shape(redis.state.value, redis.since),
+            "redis": redis_shape(redis.state, redis.since),
         }
         try:
             async with asyncio.timeout(READ_SECONDS):
                 now = await service.database.run(read_now)
-                if monotonic() - self._lately_at >= KEEP_LATELY_SECONDS:
-                    self._lately = _lately_shape(await service.database.run(read_lately))
-                    self._lately_at = monotonic()
+                await self._renew_lately(service)
             state |= {"available": True, **_now_shape(now), "lately": self._lately}
         except DatabaseUnavailable as error:
             state["reason"] = error.message
@@ -59,6 +62,23 @@ class Snapshots:
             state["reason"] = "the database took too long"
         body = bytes(JsonReply(state).body)
         return body, entity_tag(body)
+
+    async def _renew_lately(self, service: Service) -> None:
+        if self._reading_lately is None and monotonic() - self._lately_at >= KEEP_LATELY_SECONDS:
+            self._reading_lately = start_background(self._read_lately(service), "operations snapshot")
+        if self._reading_lately is not None:
+            await asyncio.wait([self._reading_lately], timeout=LATELY_PATIENCE_SECONDS)
+
+    async def _read_lately(self, service: Service) -> None:
+        try:
+            async with asyncio.timeout(READ_LATELY_SECONDS):
+                self._lately = _lately_shape(await service.database.run(read_lately))
+        except (DatabaseUnavailable, TimeoutError):
+            # The snapshot itself tells that the database is away; a slow one is asked again later.
+            pass
+        finally:
+            self._lately_at = monotonic()
+            self._reading_lately = None
 
 
 def _now_shape(now: Now) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from uuid import UUID
 
 from starlette.responses import Response
 
-from iidq.accelerator.connection import State
 from iidq.queue.job import Job, JobType, QueueCounts
 from iidq.redaction import redact_url
 from iidq.web import shapes
@@ -137,9 +136,9 @@ def stats_shape(counts: QueueCounts | None) -> shapes.Stats:
     }
 
 
-def redis_shape(state: State, since: datetime | None) -> shapes.RedisSigns:
+def redis_shape(state: str, since: datetime | None) -> shapes.RedisSigns:
     """How it stands with the accelerator, and since when."""
-    return {"state": cast("Literal['up', 'open', 'off']", state.value), "since": _time(since) if since else None}
+    return {"state": cast("Literal['up', 'open', 'off']", state), "since": _time(since) if since else None}
 
 
 def _attempt_fault(told: Mapping[str, Any]) -> shapes.AttemptFault:

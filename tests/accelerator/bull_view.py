@@ -85,8 +85,8 @@ def _ids(sql: psycopg.Connection[Any], condition: str) -> list[str]:
 @contextlib.asynccontextmanager
 async def mirroring(database_url: str, server: RedisServer, **overrides: Any) -> AsyncIterator[None]:
     """The keys are kept until the block ends."""
-    usual: dict[str, Any] = {"redis_bull_keys": "on", "redis_timeout_ms": 1000}
-    settings = load_settings(database_url=database_url, redis_url=server.url, **(usual | overrides))
+    usual: dict[str, Any] = {"redis_url": server.url, "redis_bull_keys": "on", "redis_timeout_ms": 1000}
+    settings = load_settings(database_url=database_url, **(usual | overrides))
     async with open_redis(settings) as connection, open_bull_mirror(settings, connection):
         yield
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
-import psycopg
 import pytest
 
 from iidq.accelerator import bull_mirror, bull_outline, bull_plan
@@ -17,10 +16,25 @@ from iidq.errors import GatewayFault
 from iidq.queue.execution import Progress
 from iidq.queue.job import ClaimedJob
 from tests.accelerator.bull_view import QUEUE, RedisCli, agree, mirroring
+from tests.accelerator.redis_cluster import two_nodes
 from tests.database.working import working
 from tests.eventually import eventually
-from tests.job_rows import CANCELLED, COMPLETED, FAILED, PROCESSING, QUEUED, Sql, insert, statuses, update
+from tests.job_rows import (
+    CANCELLED,
+    COMPLETED,
+    CONTENT_HASH,
+    FAILED,
+    MANIFEST_URI,
+    PROCESSING,
+    QUEUED,
+    REGISTRY_ADDRESS,
+    Sql,
+    insert,
+    statuses,
+    update,
+)
 from tests.redis_server import RedisServer
+from tests.web.serving import JOBS, ServeApi
 
 redis = pytest.importorskip("redis")
 
@@ -40,18 +54,10 @@ def client(server: RedisServer) -> Iterator[Any]:
         yield client
 
 
-@pytest.fixture
-def sql(database_url: str) -> Iterator[psycopg.Connection[Any]]:
-    """A connection as somebody with psql has it."""
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        yield connection
-
-
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is done now and then is done often."""
     monkeypatch.setattr(bull_mirror, "CHECK_SECONDS", 0.2)
-    monkeypatch.setattr(bull_mirror, "LEASE_SECONDS", 1.0)
     monkeypatch.setattr(bull_mirror, "_IDLE_SECONDS", 0.05)
     monkeypatch.setattr(bull_mirror, "_BUSY_SECONDS", 0.05)
     monkeypatch.setattr(bull_mirror, "_FOREIGN_SECONDS", 0.1)
@@ -242,7 +248,7 @@ async def test_bounded_and_passing(
 ) -> None:
     """Of the ended jobs the newest are shown, of a long line both ends in full; every key of ours expires."""
     monkeypatch.setattr(bull_plan, "MOST_ENDED", 3)
-    monkeypatch.setattr(bull_plan, "MOST_HASHES", 2)
+    monkeypatch.setattr(bull_outline, "MOST_WHOLE", 2)
     line = [str(insert(sql)) for _ in range(9)]
     ended = [
         str(insert(sql, base, completedAt=Sql("clock_timestamp()"))) for _ in range(5) for base in (COMPLETED, FAILED)
@@ -277,9 +283,38 @@ async def test_long_lines_are_read_in_pieces(
             assert client.zcard(f"{QUEUE}:delayed") > 0
 
 
+async def test_the_api_keeps_them_too(database_url: str, server: RedisServer, client: Any, serve_api: ServeApi) -> None:
+    """Also while no worker lives, ``LLEN`` tells how many wait: that is when somebody looks."""
+    settings = {"redis_url": server.url, "redis_bull_keys": "on", "redis_timeout_ms": 1000}
+    async with serve_api(database_url=database_url, **settings) as api:
+        fields = {"contentHash": CONTENT_HASH, "manifestURI": MANIFEST_URI, "registryAddress": REGISTRY_ADDRESS}
+        job_id = (await api.post(f"{JOBS}/verify", json=fields)).json()["jobId"]
+        await eventually(lambda: client.lrange(f"{QUEUE}:wait", 0, -1) == [job_id])
+        await api.post(f"{JOBS}/{job_id}/cancel")
+        await eventually(lambda: client.llen(f"{QUEUE}:wait") == 0)
+        assert client.hget(f"{QUEUE}:{job_id}", "failedReason") == "cancelled"
+
+
 async def test_off_unless_asked_for(database_url: str, server: RedisServer, sql: Any, client: Any) -> None:
     """A Redis that accelerates shows no jobs to its other users."""
     insert(sql)
     async with mirroring(database_url, server, redis_bull_keys="off"):
         await eventually(lambda: client.info("clients")["connected_clients"] > 1)
     assert client.keys("bull:*") == []
+
+
+async def test_in_a_cluster(database_url: str, sql: Any) -> None:
+    """Its keys are on several nodes; they are kept all the same."""
+    async with two_nodes() as (first, second):
+        for base in (QUEUED, QUEUED, PROCESSING, COMPLETED, FAILED):
+            insert(sql, base)
+        url = f"redis+cluster://127.0.0.1:{first.port}"
+        with redis.RedisCluster(port=first.port, host="127.0.0.1", decode_responses=True) as client:
+            async with mirroring(database_url, first, redis_url=url):
+                await agree(client, sql)
+                insert(sql)
+                sql.execute(
+                    "UPDATE \"VerificationJob\" SET \"runAt\" = now() + interval '1 hour' WHERE status = 'queued'"
+                )
+                await agree(client, sql)
+        assert all(server.command("DBSIZE") != b":0\r\n" for server in (first, second))

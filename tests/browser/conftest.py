@@ -33,11 +33,10 @@ _WAIT_MS = 20_000
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All on one event loop, in one process under ``--dist loadgroup``; skipped without a browser."""
+    """All on one event loop, that of the browser and the service; skipped without a browser."""
     for item in items:
         if _HERE in item.path.parents:
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
-            item.add_marker(pytest.mark.xdist_group("browser"))
             if CHROMIUM is None:
                 item.add_marker(pytest.mark.skip(reason="no Chromium"))
 

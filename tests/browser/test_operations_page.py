@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Browser, Page, expect
 from psycopg.types.json import Jsonb
 
 from iidq.embedded.endpoint import serve_locally
@@ -42,8 +42,8 @@ def sql(database_url: str) -> Iterator[psycopg.Connection[Any]]:
 
 
 @pytest.fixture
-def serve(database_url: str) -> Serve:
-    """An API in front of the test's own database; gives the page's address."""
+def serve(database_url: str, chromium: Browser) -> Serve:
+    """An API in front of the test's own database; gives the page's address. Pages are closed before it stops."""
 
     @asynccontextmanager
     async def serve_(**settings: Any) -> AsyncIterator[str]:
@@ -51,7 +51,11 @@ def serve(database_url: str) -> Serve:
         known = Settings(_env_file=None, **{**defaults, **settings})
         app = create_app(known)
         async with app.router.lifespan_context(app), serve_locally(app, http=bounded_http(known)) as url:
-            yield f"{url}/admin/queues"
+            try:
+                yield f"{url}/admin/queues"
+            finally:
+                for context in chromium.contexts:
+                    await context.close()
 
     return serve_
 
@@ -60,7 +64,7 @@ def fill(sql: psycopg.Connection[Any]) -> None:
     """A queue with something in every state, a live worker, and an hour behind it."""
     hour = Sql("now() - generate_series * interval '50 seconds'")
     done = Sql("now() - generate_series * interval '50 seconds' + interval '2 seconds'")
-    started = Sql("now() - generate_series * interval '50 seconds' + (generate_series % 7) * interval '90 ms'")
+    started = Sql("now() - generate_series * interval '50 seconds' + mod(generate_series, 7) * interval '90 ms'")
     insert(sql, COMPLETED, copies=70, createdAt=hour, runAt=hour, startedAt=started, completedAt=done, attempt=1,
            fileName="song.wav", result=Jsonb({"status": "OK"}))  # fmt: skip
     for error in ("manifest.not_found: no gateway has it", "rpc.unavailable: https://rpc.example answers 503"):
@@ -145,7 +149,7 @@ async def test_lists_tabs_pages_and_search(
             await expect(rows).to_have_count(1)
             await expect(rows).to_contain_text("rare.wav")
         await page.fill("#sought", "0x" + "00" * 20)
-        await page.click("text=Search")
+        await page.click("#search button")
         await expect(page.locator("#none")).to_have_text("No job here.")
         await page.goto(f"{url}/jobs?search={one}")
         await page.click("text=rare.wav")
@@ -164,10 +168,10 @@ async def test_the_list_is_live(serve: Serve, sql: psycopg.Connection[Any], open
 
 async def test_a_jobs_page(serve: Serve, sql: psycopg.Connection[Any], open_page: OpenPage, picture: Picture) -> None:
     """Attempts with times and errors, the report, the worker and its lease; it follows the job to its end."""
-    job_id = insert(sql, PROCESSING, fileName="song.wav", errors=Jsonb(
-        [{"attempt": 1, "at": "2026-01-02T03:04:05.678901+00:00", "error": "rpc.unavailable: down"}]), attempt=2)  # fmt: skip
+    earlier = [{"attempt": 1, "at": "2026-01-02T03:04:05.678901+00:00", "error": "rpc.unavailable: down"}]
+    job_id = insert(sql, PROCESSING, fileName="song.wav", errors=Jsonb(earlier), attempt=2)
     async with serve() as url:
-        page = await open_page(f"{url}/jobs/{job_id}")
+        page = await open_page(f"{url}/jobs/{job_id}", refusals=True)
         timeline = page.locator(".timeline")
         for text in ("Asked", "Attempt 1 failed", "rpc.unavailable: down", "Attempt 2 began", "Running", "somebody"):
             await expect(timeline).to_contain_text(text)

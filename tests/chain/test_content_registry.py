@@ -9,7 +9,8 @@ from eth_account import Account
 
 from iidq.embedded.accounts import DEVELOPMENT_KEYS
 from iidq.embedded.contracts import Layout
-from iidq.embedded.registry import RegistrationFailed, deploy_registry, register, revoke, update_manifest
+from iidq.embedded.registry import deploy_registry, register, revoke, update_manifest
+from iidq.provenance.transactions import TransactionFault
 
 RpcCall = Callable[..., Any]
 ENTRIES = "0x267b6922"
@@ -93,7 +94,7 @@ async def test_registering_twice_reverts(chain_url: str, chain_rpc: RpcCall, lay
     await register(chain_url, registry, CREATOR, content_hash, "ipfs://first")
     before = entry(chain_rpc, registry, content_hash)
     for key in (CREATOR, STRANGER):
-        with pytest.raises(RegistrationFailed, match="already registered"):
+        with pytest.raises(TransactionFault, match="already registered"):
             await register(chain_url, registry, key, content_hash, "ipfs://second")
     assert entry(chain_rpc, registry, content_hash) == before
 
@@ -124,9 +125,9 @@ async def test_only_the_creator_changes_an_entry(chain_url: str, chain_rpc: RpcC
     registry = await deploy_registry(chain_url, CREATOR, layout)
     content_hash = new_hash()
     receipt = await register(chain_url, registry, CREATOR, content_hash, "ipfs://first")
-    with pytest.raises(RegistrationFailed, match="not the creator"):
+    with pytest.raises(TransactionFault, match="not the creator"):
         await update_manifest(chain_url, registry, STRANGER, content_hash, "ipfs://stolen")
-    with pytest.raises(RegistrationFailed, match="not the creator"):
+    with pytest.raises(TransactionFault, match="not the creator"):
         await revoke(chain_url, registry, STRANGER, content_hash)
 
     await update_manifest(chain_url, registry, CREATOR, content_hash, "ipfs://other")
@@ -137,6 +138,6 @@ async def test_only_the_creator_changes_an_entry(chain_url: str, chain_rpc: RpcC
 
 
 async def test_an_endpoint_that_is_away_is_told(unused_tcp_port: int) -> None:
-    """Nothing listens: RegistrationFailed names the call, not an internal traceback."""
-    with pytest.raises(RegistrationFailed, match="eth_estimateGas"):
+    """Nothing listens: TransactionFault names the call, not an internal traceback."""
+    with pytest.raises(TransactionFault, match="eth_estimateGas"):
         await deploy_registry(f"http://127.0.0.1:{unused_tcp_port}", CREATOR)

@@ -70,3 +70,27 @@ async def test_the_port_is_free_again_afterwards() -> None:
     async with httpx.AsyncClient() as client:
         with pytest.raises(httpx.ConnectError):
             await client.get(url)
+
+
+async def test_a_manifest_is_taken_and_served() -> None:
+    """POST /ipfs: 201 with its CID, and from then on the gateway has it, byte for byte."""
+    async with serve_manifests() as server, httpx.AsyncClient(base_url=server.base_url) as client:
+        taken = await client.post("/ipfs", content=BODY, headers={"Content-Type": "application/json"})
+        assert (taken.status_code, f"ipfs://{taken.text.strip()}") == (201, server.publish_ipfs(BODY))
+        assert (await client.get(taken.headers["location"])).content == BODY
+
+
+@pytest.mark.parametrize(
+    ("headers", "size", "status"),
+    [
+        ({"Content-Type": "text/plain"}, 10, 415),
+        ({}, 10, 415),
+        ({"Content-Type": "application/json"}, MAX_BLOCK_BYTES, 201),
+        ({"Content-Type": "application/json"}, MAX_BLOCK_BYTES + 1, 413),
+    ],
+)
+async def test_what_is_taken_is_bounded(headers: dict[str, str], size: int, status: int) -> None:
+    """One block at most; and no type that a stranger's page could send from a user's browser without asking."""
+    async with serve_manifests() as server, httpx.AsyncClient(base_url=server.base_url) as client:
+        assert (await client.post("/ipfs", content=b"x" * size, headers=headers)).status_code == status
+        assert (await client.options("/ipfs")).status_code == 405

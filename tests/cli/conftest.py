@@ -92,6 +92,8 @@ def iidq(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
         monkeypatch.delenv(name, raising=False)
 
     def run(*arguments: str, **variables: str) -> Done:
+        # What fixtures have said is none of the command's.
+        capsys.readouterr()
         with monkeypatch.context() as patch:
             for name, value in variables.items():
                 patch.setenv(name, value)

@@ -200,10 +200,10 @@ def redis_url() -> Iterator[str]:
 
 
 async def test_redis_is_looked_at_where_it_is_set(redis_url: str) -> None:
-    """A real PING: answered, refused for a wrong password, not answered at all."""
+    """A real key, written and read; a wrong password and no server at all are warnings, for nothing depends on it."""
     outcomes = []
-    for url in (redis_url, redis_url.replace("hidden", "wrong"), "redis://127.0.0.1:9/0", "http://x"):
+    for url in (redis_url, redis_url.replace("hidden", "wrong"), "redis://127.0.0.1:9/0"):
         [redis] = (await look(ipfs_gateways=(CLOSED,), redis_url=url))["Redis"]
         assert "hidden" not in str(redis)
         outcomes.append(redis.outcome)
-    assert outcomes == [Outcome.OK, Outcome.BROKEN, Outcome.BROKEN, Outcome.BROKEN]
+    assert outcomes == [Outcome.OK, Outcome.WARNING, Outcome.WARNING]

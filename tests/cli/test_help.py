@@ -1,11 +1,16 @@
 """What a newcomer types first, and what a bad environment gets."""
 
+import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from iidq.settings import settings_table
+from tests.cli.conftest import Done
 from tests.cli.sandbox import Sandbox
 
 _NOT_FOR_HELP = {
@@ -20,6 +25,11 @@ _NOT_FOR_HELP = {
     "web3",
     "yoyo",
 }
+
+
+def iidq_program() -> str:
+    """The command that users type."""
+    return str(Path(sys.executable).with_name("iidq"))
 
 
 def _imported(*command: str) -> set[str]:
@@ -37,7 +47,7 @@ def test_help_lists_every_command(sandbox: Sandbox) -> None:
     assert helped.wait() == 0
     bare.wait()
     for command in (
-        *("demo", "up", "serve", "worker", "migrate", "verify", "check-proof", "settings"),
+        *("demo", "up", "serve", "worker", "migrate", "verify", "check-proof", "register", "settings"),
         *("jobs", "stats", "pause", "resume", "doctor"),
     ):
         assert f"\n  {command} " in helped.output
@@ -58,6 +68,38 @@ def test_api_and_worker_do_not_load_web3(module: str) -> None:
     imported = _imported("-c", f"import {module}")
     assert "psycopg" in imported
     assert imported & {"web3", "eth_account", "eth_tester"} == set()
+
+
+@pytest.mark.parametrize(
+    "command", ["verify", "register", "check-proof", "stats", "pause", "doctor", "jobs list", "jobs watch"]
+)
+def test_help_has_examples_that_parse(iidq: Callable[..., Done], command: str) -> None:
+    """Every example of a command's help is one that the command takes: it is no mistake of usage."""
+    told = iidq(*command.split(), "--help").stdout
+    examples = re.findall(r"(?:^ {4}|Example: )(?:[A-Z_]+=\S+ )*iidq (.+)$", told, re.MULTILINE)
+    assert examples
+    for example in examples:
+        words = shlex.split(example)
+        assert words[: len(command.split())] == command.split()
+        assert iidq(*words, "--help").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("iidq re", {"register", "resume"}), ("iidq jobs list --status c", {"completed", "cancelled"})],
+)
+def test_shells_complete(sandbox: Sandbox, typed: str, offered: set[str]) -> None:
+    """Bash gets commands and values for what was typed so far; `--show-completion` prints what it needs for that."""
+    words = typed.split()
+    completing = sandbox.start(
+        _IIDQ_COMPLETE="complete_bash", COMP_WORDS=typed, COMP_CWORD=str(len(words) - 1), COMP_LINE=typed
+    )
+    assert completing.wait() == 0
+    assert set(completing.output.split()) == offered
+    shown = sandbox.start_program(
+        "bash", "-c", f"{iidq_program()} --show-completion; exit $?", HOME=str(sandbox.working)
+    )
+    assert (shown.wait(), "_IIDQ_COMPLETE=complete_bash" in shown.output) == (0, True)
 
 
 def test_settings_prints_the_table(sandbox: Sandbox) -> None:

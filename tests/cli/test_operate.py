@@ -1,18 +1,18 @@
 """The operators' commands, against a real database."""
 
 import json
-import os
 import re
-import subprocess
-import sys
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
 import pytest
 
 from iidq.queue.identifiers import new_job_id
+from tests.cli.conftest import Done
 from tests.job_rows import PROCESSING, Sql, insert, read
 
+Iidq = Callable[..., Done]
 FAILED: dict[str, Any] = {"status": "failed", "error": "rpc.unavailable: no", "completedAt": "2024-01-01T00:00:00Z"}
 
 
@@ -23,19 +23,17 @@ def sql(database_url: str) -> Any:
         yield connection
 
 
-def iidq(database_url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run ``iidq`` as an operator does."""
-    return subprocess.run(
-        [sys.executable, "-m", "iidq", *arguments],
-        env=os.environ | {"DATABASE_URL": database_url, "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+@pytest.fixture
+def iidq(iidq: Callable[..., Done]) -> Iidq:
+    """Runs a command as an operator of this database does."""
+
+    def run(database_url: str, *arguments: str) -> Done:
+        return iidq(*arguments, DATABASE_URL=database_url, COLUMNS="200")
+
+    return run
 
 
-def test_jobs_are_listed_and_shown(database_url: str, sql: psycopg.Connection[Any]) -> None:
+def test_jobs_are_listed_and_shown(iidq: Iidq, database_url: str, sql: psycopg.Connection[Any]) -> None:
     """The list can be filtered and read by scripts; one job is shown as HTTP clients see it."""
     waiting, failed = insert(sql), insert(sql, **FAILED)
     listed = json.loads(iidq(database_url, "jobs", "list", "--json").stdout)
@@ -51,7 +49,7 @@ def test_jobs_are_listed_and_shown(database_url: str, sql: psycopg.Connection[An
     assert iidq(database_url, "jobs", "list", "--type", "proof").stdout == "no such jobs\n"
 
 
-def test_the_list_fits_a_terminal(database_url: str, sql: psycopg.Connection[Any]) -> None:
+def test_the_list_fits_a_terminal(iidq: Iidq, database_url: str, sql: psycopg.Connection[Any]) -> None:
     """In 80 columns every id stands whole, and ages are short."""
     insert(sql, **FAILED)
     insert(sql, PROCESSING, createdAt=Sql("now() - interval '90 minutes'"), progress=70)
@@ -61,7 +59,7 @@ def test_the_list_fits_a_terminal(database_url: str, sql: psycopg.Connection[Any
     assert lines[2].split()[2:] == ["processing", "70", "%", "0", "2", "h"]
 
 
-def test_strangers_texts_cannot_steer_the_terminal(database_url: str, sql: psycopg.Connection[Any]) -> None:
+def test_strangers_texts_cannot_steer_the_terminal(iidq: Iidq, database_url: str, sql: psycopg.Connection[Any]) -> None:
     """Escape sequences and markup in errors and names are shown, not obeyed; credentials are not shown at all."""
     error = "fetch.x: \x1b[2J\x9b31m [red]http://me:hidden@x/"
     job_id = insert(sql, **{**FAILED, "error": error}, fileName="\x1b]0;title\x07.jpg")
@@ -73,7 +71,7 @@ def test_strangers_texts_cannot_steer_the_terminal(database_url: str, sql: psyco
         assert "hidden" not in done.stdout
 
 
-def test_a_role_that_may_not_is_told(database_url: str, sql: psycopg.Connection[Any]) -> None:
+def test_a_role_that_may_not_is_told(iidq: Iidq, database_url: str, sql: psycopg.Connection[Any]) -> None:
     """A reader's role can list and count; steering is not possible: exit code 1 and one line."""
     job_id = insert(sql)
     sql.execute("CREATE ROLE operate_reader LOGIN")
@@ -91,7 +89,7 @@ def test_a_role_that_may_not_is_told(database_url: str, sql: psycopg.Connection[
         sql.execute("DROP ROLE operate_reader")
 
 
-def test_jobs_are_retried_and_cancelled(database_url: str, sql: psycopg.Connection[Any]) -> None:
+def test_jobs_are_retried_and_cancelled(iidq: Iidq, database_url: str, sql: psycopg.Connection[Any]) -> None:
     """Exit code 0 when done, 1 with the reason when the state does not allow it or the job is unknown."""
     job_id = insert(sql, **FAILED)
     assert iidq(database_url, "jobs", "retry", str(job_id)).returncode == 0
@@ -104,7 +102,7 @@ def test_jobs_are_retried_and_cancelled(database_url: str, sql: psycopg.Connecti
         assert iidq(database_url, "jobs", "cancel", unknown).returncode == 1
 
 
-def test_the_queue_is_counted_paused_and_resumed(database_url: str, sql: psycopg.Connection[Any]) -> None:
+def test_the_queue_is_counted_paused_and_resumed(iidq: Iidq, database_url: str, sql: psycopg.Connection[Any]) -> None:
     """`stats` tells the counts, `pause` keeps its reason, `resume` ends it."""
     insert(sql, copies=3)
     counts = json.loads(iidq(database_url, "stats", "--json").stdout)
@@ -119,7 +117,7 @@ def test_the_queue_is_counted_paused_and_resumed(database_url: str, sql: psycopg
     assert sql.execute("SELECT state FROM queue_health").fetchone() == ("no workers",)
 
 
-def test_what_cannot_be_found_out_is_exit_code_2(database_url: str) -> None:
+def test_what_cannot_be_found_out_is_exit_code_2(iidq: Iidq, database_url: str) -> None:
     """A database that is away, or an option that does not exist, gives one line and exit code 2."""
     away = iidq("postgresql://nobody@127.0.0.1:1/none", "stats")
     assert (away.returncode, len(away.stderr.strip().splitlines())) == (2, 1)

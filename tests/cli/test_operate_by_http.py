@@ -3,13 +3,16 @@
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import UUID
 
+import httpx
 import psycopg
 import pytest
 
 from iidq.cli import queue_access
 from iidq.queue.identifiers import new_job_id
 from tests.cli.conftest import Done, Playground
+from tests.cli.sandbox import wait_until
 from tests.cli.strange_service import answering
 from tests.job_rows import Sql, insert, read
 
@@ -20,9 +23,12 @@ LATER: dict[str, Any] = {"runAt": Sql("now() + interval '1 day'")}
 
 @pytest.fixture
 def sql(playground: Playground) -> Iterator[psycopg.Connection[Any]]:
-    """The database behind the service."""
+    """The database behind the service; jobs for tomorrow that are left there are cancelled."""
     with psycopg.connect(playground.database_url, autocommit=True) as connection:
         yield connection
+        connection.execute(
+            """SELECT cancel_job(id) FROM "VerificationJob" WHERE status = 'queued' AND "runAt" > now()"""
+        )
 
 
 def test_jobs_are_seen_and_steered(playground: Playground, iidq: Iidq, sql: psycopg.Connection[Any]) -> None:
@@ -43,9 +49,9 @@ def test_jobs_are_seen_and_steered(playground: Playground, iidq: Iidq, sql: psyc
     ]
     again = iidq("jobs", "cancel", ids[0], **environment)
     assert (again.returncode, "has ended already" in again.stdout) == (1, True)
-    assert [read(sql, job_id)["status"] for job_id in ids] == ["cancelled"] * 2
+    assert [read(sql, UUID(job_id))["status"] for job_id in ids] == ["cancelled"] * 2
     assert iidq("jobs", "retry", ids[0], "--server", playground.api).returncode == 0
-    assert read(sql, ids[0])["status"] != "cancelled"
+    assert read(sql, UUID(ids[0]))["status"] != "cancelled"
     assert iidq("jobs", "show", unknown, **environment).returncode == 1
 
 
@@ -96,6 +102,8 @@ def test_a_service_that_is_none_of_ours_is_exit_code_2(iidq: Iidq, body: object)
 
 def test_a_service_is_examined_from_afar(playground: Playground, iidq: Iidq) -> None:
     """`iidq doctor --server`: what was tried, what came back; exit code 1 where it is away or another's."""
+    ready = f"{playground.api}/readyz"
+    wait_until(lambda: httpx.get(ready, trust_env=False).json()["queue"]["workers"] == 1, "the worker's sign of life")
     well = iidq("doctor", "--server", playground.api, "--json", IIDQ_API_KEY="any")
     findings = json.loads(well.stdout)
     assert (well.returncode, [finding["check"] for finding in findings]) == (

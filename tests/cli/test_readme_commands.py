@@ -2,12 +2,16 @@
 
 import json
 import re
+import shlex
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from string import Template
 
 import psycopg
 import pytest
 
-from tests.cli.conftest import Playground
+from tests.cli.conftest import Done, Playground
 from tests.cli.sandbox import wait_until
 from tests.cli.shell import curl
 
@@ -49,6 +53,25 @@ def test_curl(playground: Playground, shell_variables: dict[str, str], command: 
         curl(next(resume for resume in COMMANDS if "/resume" in resume), shell_variables)
     assert "error" not in reply or reply["error"] is None
     assert {"jobId", "jobs", "available", "status", "version", "paused"} & reply.keys()
+
+
+def test_iidq(
+    playground: Playground, shell_variables: dict[str, str], iidq: Callable[..., Done], tmp_path: Path
+) -> None:
+    """Every `iidq` of the README's paragraph on the command line does what it says, asked of a running service."""
+    (tmp_path / "photos").mkdir()
+    shutil.copy(playground.file, tmp_path / "photos")
+    paragraph = README.partition("## On the command line")[2].partition("```sh\n")[2].partition("```")[0]
+    environment = {"IIDQ_SERVER": playground.api, "IIDQ_REGISTRY": playground.registry}
+    commands = [line for line in paragraph.splitlines() if line.startswith("iidq ")]
+    assert len(commands) == 5
+    for command in commands:
+        # The example's web site is nobody's.
+        line = re.sub(
+            r"https://example\.org/\S+?(?=\")", playground.manifest, Template(command).substitute(shell_variables)
+        )
+        done = iidq(*shlex.split(line, comments=True)[1:], **environment)
+        assert (done.returncode, done.stderr) == (0, ""), done
 
 
 def test_sql(playground: Playground) -> None:

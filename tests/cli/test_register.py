@@ -95,8 +95,10 @@ def test_on_a_real_chain(iidq: Iidq, real_chain: tuple[str, str], file: Path) ->
 def test_a_manifest_on_the_web_is_told_where_to_go(iidq: Iidq, real_chain: tuple[str, str], file: Path) -> None:
     """The URI named is the one registered; an interrupted try's manifest is taken again."""
     url, registry = real_chain
-    arguments = ("register", str(file), "--rpc-url", url, "--registry", registry, "--manifest-file", "m.json")
-    arguments += ("--manifest-uri", "https://example.org/m.json")
+    arguments = (
+        *("register", str(file), "--rpc-url", url, "--registry", registry),
+        *("--manifest-file", "m.json", "--manifest-uri", "https://example.org/m.json"),
+    )
     first = iidq(*arguments, PRIVATE_KEY=KEY)
     kept = Path("m.json").read_bytes()
     second = iidq(*arguments, PRIVATE_KEY=KEY)

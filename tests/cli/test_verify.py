@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,45 +10,38 @@ import httpx
 import psycopg
 import pytest
 
-from tests.cli.conftest import Playground
+from tests.cli.conftest import Done, Playground
 from tests.cli.sandbox import wait_until
 from tests.cli.strange_service import answering
 from tests.job_rows import scalar
 
+Iidq = Callable[..., Done]
 UNREGISTERED = "0x000000000000000000000000000000000000dEaD"
 ELSEWHERE = "http://127.0.0.1:9"
 
 
-def iidq(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run ``iidq verify``."""
-    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "PYTHONPATH")}
-    return subprocess.run(
-        [sys.executable, "-m", "iidq", "verify", *arguments],
-        env=kept | {"NO_PROXY": "*"} | variables,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+@pytest.fixture
+def ask(iidq: Iidq) -> Iidq:
+    """Asks a playground about its own sample, or about ``file``."""
+
+    def run(playground: Playground, *arguments: str, file: str | Path | None = None) -> Done:
+        return iidq(
+            *("verify", str(file or playground.file), "--manifest", playground.manifest),
+            *("--registry", playground.registry, "--server", playground.api),
+            *arguments,
+        )
+
+    return run
 
 
-def ask(playground: Playground, *arguments: str, file: str | Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Ask the playground about its own sample, or about ``file``."""
-    return iidq(
-        str(file or playground.file),
-        *("--manifest", playground.manifest, "--registry", playground.registry, "--server", playground.api),
-        *arguments,
-    )
-
-
-def job_of(playground: Playground, done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+def job_of(playground: Playground, done: Done) -> dict[str, Any]:
     """The job as ``--json`` printed it."""
     job = json.loads(done.stdout)
     assert isinstance(job, dict)
     return job
 
 
-def test_a_genuine_file_is_ok(playground: Playground) -> None:
+def test_a_genuine_file_is_ok(ask: Iidq, playground: Playground) -> None:
     """Exit code 0, the verdict in words, who registered it and when, each check with its outcome."""
     done = ask(playground)
     assert (done.returncode, done.stderr) == (0, "")
@@ -60,7 +51,14 @@ def test_a_genuine_file_is_ok(playground: Playground) -> None:
     assert "✗" not in done.stdout
 
 
-def test_a_tampered_file_fails(playground: Playground, tmp_path: Path) -> None:
+def test_the_job_is_followed_by_its_events(ask: Iidq, playground: Playground) -> None:
+    """What happens is heard as it happens: the service is asked for the job's events, and not polled."""
+    path = f"/api/verification-jobs/{job_of(playground, ask(playground, '--json'))['id']}"
+    wait_until(lambda: f'"{path}/events"' in playground.running.output, "the access log's line")
+    assert f'"{path}"' not in playground.running.output
+
+
+def test_a_tampered_file_fails(ask: Iidq, playground: Playground, tmp_path: Path) -> None:
     """Exit code 1, and the check that failed says why."""
     tampered = tmp_path / "song.wav"
     tampered.write_bytes(Path(playground.file).read_bytes() + b"!")
@@ -70,7 +68,7 @@ def test_a_tampered_file_fails(playground: Playground, tmp_path: Path) -> None:
     assert "✗ content.hashMatchesManifest" in done.stdout
 
 
-def test_json_is_the_job(playground: Playground) -> None:
+def test_json_is_the_job(ask: Iidq, playground: Playground) -> None:
     """``--json`` prints the job as HTTP clients see it, and nothing else on standard output."""
     job = job_of(playground, ask(playground, "--json"))
     assert (job["status"], job["result"]["status"], job["type"]) == ("completed", "OK", "verify")
@@ -80,7 +78,7 @@ def test_json_is_the_job(playground: Playground) -> None:
     )
 
 
-def test_an_upload_comes_to_the_same_verdict(playground: Playground) -> None:
+def test_an_upload_comes_to_the_same_verdict(ask: Iidq, playground: Playground) -> None:
     """``--upload`` sends the file itself; the service's hash is the one made here."""
     by_hash, uploaded = (
         job_of(playground, ask(playground, "--json")),
@@ -90,22 +88,20 @@ def test_an_upload_comes_to_the_same_verdict(playground: Playground) -> None:
     assert uploaded["contentHash"] == by_hash["contentHash"]
 
 
-def test_a_proof_is_written(playground: Playground, tmp_path: Path) -> None:
+def test_a_proof_is_written(ask: Iidq, iidq: Iidq, playground: Playground, tmp_path: Path) -> None:
     """``--proof --output`` leaves a proof that `iidq check-proof` accepts."""
     output = tmp_path / "proof.json"
     done = ask(playground, "--proof", "--output", str(output))
     assert (done.returncode, str(output) in done.stdout) == (0, True)
     assert json.loads(output.read_bytes())["verification"]["status"] == "OK"
-    checked = subprocess.run(
-        [sys.executable, "-m", "iidq", "check-proof", str(output)], capture_output=True, timeout=60, check=False
-    )
-    assert checked.returncode == 0
+    assert iidq("check-proof", str(output)).returncode == 0
 
 
-def test_a_job_that_fails_is_not_found_out(playground: Playground) -> None:
+def test_a_job_that_fails_is_not_found_out(iidq: Iidq, playground: Playground) -> None:
     """Exit code 2 and the job's error: no verdict is not a bad verdict."""
     done = iidq(
-        *(playground.file, "--manifest", playground.manifest, "--registry", UNREGISTERED, "--server", playground.api)
+        "verify",
+        *(playground.file, "--manifest", playground.manifest, "--registry", UNREGISTERED, "--server", playground.api),
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert "registry." in done.stderr
@@ -123,15 +119,19 @@ def test_a_job_that_fails_is_not_found_out(playground: Playground) -> None:
         (("--manifest", "ipfs://x"), "--registry"),
     ],
 )
-def test_what_cannot_be_asked_is_exit_code_2(playground: Playground, arguments: tuple[str, ...], said: str) -> None:
+def test_what_cannot_be_asked_is_exit_code_2(
+    iidq: Iidq, playground: Playground, arguments: tuple[str, ...], said: str
+) -> None:
     """Refused fields, a service that is away and wrong options all say what is wrong."""
-    done = iidq(playground.file, *arguments, **({} if "--server" in arguments else {"IIDQ_SERVER": playground.api}))
+    done = iidq(
+        "verify", playground.file, *arguments, **({} if "--server" in arguments else {"IIDQ_SERVER": playground.api})
+    )
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_file_that_cannot_be_read_is_exit_code_2(playground: Playground, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_exit_code_2(ask: Iidq, playground: Playground, tmp_path: Path) -> None:
     """A missing file and a folder are told by name; nothing is sent."""
     for path in (tmp_path / "none", tmp_path):
         done = ask(playground, file=path)
@@ -139,7 +139,7 @@ def test_a_file_that_cannot_be_read_is_exit_code_2(playground: Playground, tmp_p
         assert str(path) in done.stderr
 
 
-def test_waiting_has_an_end(playground: Playground) -> None:
+def test_waiting_has_an_end(ask: Iidq, playground: Playground) -> None:
     """While the queue is paused there is no verdict: exit code 2 after --timeout, and where the job can be seen."""
     with psycopg.connect(playground.database_url, autocommit=True) as connection:
         connection.execute("SELECT pause_queue('a test')")
@@ -172,13 +172,13 @@ def test_an_interrupt_leaves_the_job_alone(playground: Playground) -> None:
     assert len(running.output.splitlines()) == 1
 
 
-def test_a_service_without_its_queue_warns(tmp_path: Path) -> None:
+def test_a_service_without_its_queue_warns(iidq: Iidq, tmp_path: Path) -> None:
     """A synchronous reply is a verdict, too: WARN is exit code 3, and the bare checks are shown."""
     file = tmp_path / "a"
     file.write_bytes(b"x")
     checks = {"manifestHashOk": True, "creatorOk": True, "manifestOk": False}
     with answering(200, {"mode": "sync", "result": {"status": "WARN", "checks": checks}}) as url:
-        done = iidq(str(file), "--manifest", "ipfs://x", "--registry", UNREGISTERED, "--server", url)
+        done = iidq("verify", str(file), "--manifest", "ipfs://x", "--registry", UNREGISTERED, "--server", url)
     assert (done.returncode, done.stderr) == (3, "")
     assert done.stdout.startswith("WARN: ")
     assert "✗ manifestOk" in done.stdout

@@ -17,9 +17,12 @@ LATER: dict[str, Any] = {"runAt": Sql("now() + interval '1 day'")}
 
 @pytest.fixture
 def sql(playground: Playground) -> Iterator[psycopg.Connection[Any]]:
-    """The database behind the service."""
+    """The database behind the service; jobs for tomorrow that are left there are cancelled."""
     with psycopg.connect(playground.database_url, autocommit=True) as connection:
         yield connection
+        connection.execute(
+            """SELECT cancel_job(id) FROM "VerificationJob" WHERE status = 'queued' AND "runAt" > now()"""
+        )
 
 
 @pytest.fixture(params=["database", "http"])

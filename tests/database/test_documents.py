@@ -12,7 +12,7 @@ from psycopg.conninfo import make_conninfo
 
 from iidq.migrate import migrate
 from tests.conftest import postgres_binaries
-from tests.document_pages import blocks, statements
+from tests.document_pages import PAGES, blocks, statements
 from tests.job_rows import COMPLETED, QUEUED, insert
 
 HASH = "0x" + "A" * 64
@@ -104,3 +104,12 @@ def test_a_backup_restores_the_queue(
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
         insert(connection, QUEUED)
         assert connection.execute("SELECT waiting, completed FROM queue_health").fetchone() == (2, 3)
+
+
+def test_statements_of_every_page_run(database_url: str) -> None:
+    """What a page shows as SQL can be pasted; those of migration.md need the old table, and have their test above."""
+    with psycopg.connect(database_url) as connection:
+        for page in PAGES.keys() - {"migration.md"}:
+            for statement in statements(page):
+                connection.execute(statement.encode())
+            connection.rollback()

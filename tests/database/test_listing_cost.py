@@ -1,11 +1,13 @@
 """Every page of the list costs the same, at whichever depth and by whichever filter, and so do the counts."""
 
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import psycopg
 import pytest
 
+from iidq.accelerator.bull_outline import outline_parameters
 from iidq.database import Connection
 from iidq.queue import store
 from iidq.queue.job import JobStatus
@@ -90,3 +92,13 @@ async def test_counts_do_not_count(history: psycopg.Connection[Any], connection:
     """The numbers of `/stats` are read, whatever they are, from a handful of blocks."""
     assert (await store.count(connection)).completed == HISTORY
     assert blocks(await explain(connection, "count", {})) < 30
+
+
+async def test_an_outline_costs_what_it_tells(history: psycopg.Connection[Any], connection: Connection) -> None:
+    """Who shows the queue in Redis reads what is unfinished and the newest rows, never the whole history."""
+    for since, most_rows in ((datetime.now(UTC), 1_000), (None, 11_000)):
+        plan = await explain(connection, "outline", outline_parameters(since, most_failed=1_000))
+        scanned = [node for node in nodes(plan) if node.get("Relation Name") == "VerificationJob"]
+        assert {node["Node Type"] for node in scanned} <= {"Index Scan", "Index Only Scan"}
+        # The line of 100 is read for its order and for the versions at both ends.
+        assert sum(node["Actual Rows"] * node["Actual Loops"] for node in scanned) <= most_rows + 3 * 100

@@ -22,7 +22,7 @@ def handler_for(_verifier: object) -> Handler:
 
     async def handle(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
         async with ledger:
-            await _write_down(job)
+            await write_down(job)
         progress(10)
         _, what, seconds = job.manifest_uri.split(":")
         match what:
@@ -37,7 +37,7 @@ def handler_for(_verifier: object) -> Handler:
     return handle
 
 
-async def _write_down(job: ClaimedJob) -> None:
+async def write_down(job: ClaimedJob) -> None:
     """Waits for the database as long as it is away: an execution that nobody counted would be a lie."""
     while True:
         try:

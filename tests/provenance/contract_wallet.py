@@ -5,10 +5,9 @@ from pathlib import Path
 
 from eth_abi.abi import encode
 from eth_account import Account
-from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
-from iidq.embedded.registry import _client, _Endpoint, _send
+from iidq.embedded.registry import deploy, execute
 
 FOLDER = Path(__file__).parent / "contracts"
 ARTIFACT = json.loads((FOLDER / "ContractWallet.json").read_text())
@@ -17,10 +16,7 @@ ARTIFACT = json.loads((FOLDER / "ContractWallet.json").read_text())
 async def deploy_wallet(rpc_url: str, owner_key: str, mood: int = 0) -> str:
     """Deploy a wallet owned by the key's account; return its EIP-55 address. ``mood`` as in ContractWallet.sol."""
     arguments = encode(["address", "uint256"], [Account.from_key(owner_key).address, mood])
-    async with _client(rpc_url) as client:
-        code = bytes.fromhex(ARTIFACT["bytecode"][2:]) + arguments
-        receipt = await _send(_Endpoint(client, rpc_url), owner_key, None, code)
-    return to_checksum_address(receipt["contractAddress"])
+    return await deploy(rpc_url, owner_key, bytes.fromhex(ARTIFACT["bytecode"][2:]) + arguments)
 
 
 async def register_by_wallet(
@@ -31,6 +27,4 @@ async def register_by_wallet(
         ["bytes32", "string"], [bytes.fromhex(content_hash[2:]), manifest_uri]
     )
     call = keccak(text="execute(address,bytes)")[:4] + encode(["address", "bytes"], [registry, registering])
-    async with _client(rpc_url) as client:
-        receipt = await _send(_Endpoint(client, rpc_url), owner_key, wallet, call)
-    return str(receipt["transactionHash"])
+    return (await execute(rpc_url, owner_key, wallet, call)).hash

@@ -47,7 +47,7 @@ def unnamed(path: str) -> str:
 
 
 def test_each_route_is_described_and_nothing_else() -> None:
-    """A route that the document lacks fails here, and so does an operation that no route serves. Pages are for people."""
+    """A route that the document lacks fails here, and so does an operation that no route serves. Pages are no API."""
     served = set()
     for route in create_app(SETTINGS).routes:
         assert isinstance(route, Route), f"{route} is not described: only plain routes can be"

@@ -13,6 +13,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Final
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -21,7 +22,6 @@ from iidq import __version__
 from iidq.queue.identifiers import parse_job_id
 from iidq.settings import Settings
 from iidq.web.entity_tags import entity_tag, has_seen
-from iidq.web.wire import JsonReply
 
 ASSETS_PATH: Final = "/assets/"
 PAGE_ROUTE: Final = "page:"
@@ -114,7 +114,7 @@ def _serving(body: bytes) -> Callable[[Request], Awaitable[Response]]:
 async def _asset(request: Request) -> Response:
     found = _assets().get(request.path_params["name"])
     if found is None:
-        return JsonReply({"error": "Not Found"}, 404)
+        raise HTTPException(404)
     body, media_type, policy = found
     tag = entity_tag(body)
     # While a new version rolls out, a page of one may ask a process of the other.

@@ -9,6 +9,12 @@ export function element(name, properties = {}, ...children) {
   return made;
 }
 
+export function button(text, onClick, className = "") {
+  const made = element("button", { type: "button", textContent: text, className });
+  made.addEventListener("click", () => onClick(made));
+  return made;
+}
+
 export async function copyText(text) {
   if (navigator.clipboard) return navigator.clipboard.writeText(text);
   // Without TLS there is no clipboard but this.

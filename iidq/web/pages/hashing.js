@@ -1,10 +1,12 @@
 // The page's side of hash-worker.js.
 
-/** Starts to hash `file`. `result` becomes "0x…"; `cancel()` ends it without a result. */
+/** Starts to hash `file`. `result` becomes "0x…"; after `cancel()` it rejects. */
 export function hashFile(file, onProgress) {
   const worker = new Worker(new URL("./hash-worker.js", import.meta.url), { type: "module" });
   const started = performance.now();
+  let cancel;
   const result = new Promise((resolve, reject) => {
+    cancel = () => reject(new Error("The fingerprint is not wanted any more."));
     worker.onerror = (event) => {
       event.preventDefault();
       reject(new Error("The fingerprint cannot be computed in this browser."));
@@ -16,5 +18,5 @@ export function hashFile(file, onProgress) {
     };
     worker.postMessage(file);
   }).finally(() => worker.terminate());
-  return { result, cancel: () => worker.terminate() };
+  return { result, cancel };
 }

@@ -40,8 +40,10 @@ export const setClock = (at) => {
 const now = () => Date.now() + ahead;
 
 export function ago(text) {
-  const seconds = (now() - Date.parse(text)) / 1000;
-  return seconds >= 0 ? `${duration(Math.max(1, Math.round(seconds)))} ago` : `in ${duration(Math.max(1, Math.round(-seconds)))}`;
+  const seconds = Math.round((now() - Date.parse(text)) / 1000);
+  const size = Math.max(1, Math.abs(seconds));
+  const words = size < 120 ? `${size} s` : duration(size);
+  return seconds >= 0 ? `${words} ago` : `in ${words}`;
 }
 
 const exact = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });

@@ -5,8 +5,10 @@ import { cancelJob, retryJob } from "./actions.js";
 import { badge, between, byId, duration, element, liveTime, moment, shortHash, sinceNow } from "./elements.js";
 
 let shown = "";
+let asked = "";
 
-export function openJob() {
+export function openJob(id) {
+  asked = id;
   shown = "";
   byId("job").replaceChildren(element("h1", { id: "job-title", tabindex: "-1" }, "Looking for this job …"));
 }
@@ -18,24 +20,25 @@ export async function lookAtJob(id) {
   try {
     told = await get(`jobs/${encodeURIComponent(id)}`);
   } catch (error) {
-    if (error.status !== 404) throw error;
+    if (error.status !== 404 || id !== asked) throw error;
     byId("job").replaceChildren(
       element("h1", { id: "job-title", tabindex: "-1" }, "No job has this id"),
       element("p", {}, "It was removed by retention, or the address is not whole. ", element("a", { href: "/admin/queues/jobs" }, "All jobs")));
     return;
   }
+  if (id !== asked) return;
   const { job, holder } = told;
   const { at, ...rest } = holder;
   const text = JSON.stringify([job, rest]);
   if (text === shown) return;
-  const isNew = shown === "";
   shown = text;
   const section = byId("job");
   const focused = section.contains(document.activeElement) ? document.activeElement.id : "";
   const open = section.querySelector("#job-raw")?.open;
   section.replaceChildren(...parts(job, holder));
   if (open) byId("job-raw").open = true;
-  if (focused && !isNew) (byId(focused) || byId("job-title")).focus();
+  // What had the focus keeps it; what is gone gives it to the title.
+  if (focused) (byId(focused) || byId("job-title")).focus();
 }
 
 const stateOf = (job) => ({ queued: Date.parse(job.runAt) > Date.parse(job.updatedAt) + 1 ? "delayed" : "waiting", processing: "active" })[job.status] || job.status;
@@ -116,7 +119,7 @@ function report(result) {
   if (!checks.length && !sources.length) return "";
   const words = { passed: "passed", failed: "failed", notChecked: "not checked" };
   return element("section", { class: "sheet stack", "aria-labelledby": "report-title" }, element("h2", { id: "report-title" }, "Report"),
-    element("div", { class: "wide", tabindex: "0", role: "region", "aria-labelledby": "report-title" }, element("table", {},
+    element("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Table of checks" }, element("table", {},
       element("thead", {}, element("tr", {}, ...["Check", "Outcome", "Reason"].map((name) => element("th", { scope: "col" }, name)))),
       element("tbody", {}, ...checks.map((check) => element("tr", {}, element("th", { scope: "row", class: "mono" }, String(check.code)),
         element("td", {}, element("span", { class: `badge ${{ passed: "completed", failed: "failed" }[check.outcome] || ""}` }, words[check.outcome] || String(check.outcome))), element("td", {}, String(check.message ?? ""))))))),

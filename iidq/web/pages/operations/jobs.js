@@ -7,10 +7,12 @@ import { badge, between, byId, count, duration, element, liveTime, setText, shor
 const LIST = "/admin/queues/jobs";
 const ORDERS = { waiting: "First in line first", delayed: "Soonest first", active: "Longest running first" };
 const LIVE_MS = 2000;
+const PATIENCE_MS = 1500;
 
 let shown = "";
 let nextLook = 0;
 let counts = null;
+let opened = null;
 
 const address = (asked) => {
   const query = new URLSearchParams([...asked].filter(([, value]) => value));
@@ -18,6 +20,7 @@ const address = (asked) => {
 };
 
 export function openJobs(query) {
+  opened = query;
   shown = "";
   nextLook = 0;
   byId("sought").value = query.get("search") || "";
@@ -62,26 +65,35 @@ export async function lookAtJobs(query, isAsked) {
   // Whoever is about to press a button in the list keeps it where it is.
   if (!isAsked && byId("rows").contains(document.activeElement)) return;
   nextLook = Date.now() + LIVE_MS;
-  const page = await get(`jobs?${query}`);
+  let page = await get(`jobs?${query}`);
+  // A match that is far back is looked for step by step, each of them short for the database.
+  const until = Date.now() + PATIENCE_MS;
+  let looked = page.reach;
+  for (; page.cut && !page.jobs.length && Date.now() < until && query === opened; looked += page.reach) {
+    setText(byId("sought-kind"), `Looked at ${count(looked)} jobs …`);
+    nextLook = Infinity;
+    page = await get(`jobs?${new URLSearchParams([...query].filter(([name]) => name !== "cursor").concat([["cursor", page.nextCursor]]))}`);
+  }
+  // Another list was asked for meanwhile.
+  if (query !== opened) return;
   const text = JSON.stringify(page);
   if (text === shown) return;
   shown = text;
   const hadFocus = byId("rows").contains(document.activeElement);
   byId("rows").replaceChildren(...page.jobs.map(row));
   if (hadFocus) byId("refresh").focus();
-  tellPage(query, page);
+  tellPage(query, page, looked);
 }
 
-function tellPage(query, page) {
+function tellPage(query, page, looked) {
   const state = query.get("state");
   const search = query.get("search");
   const order = search ? `Found for “${search}”` : query.get("cause") ? "Latest failure first" : ORDERS[state] || "Newest first";
-  const isFirst = !query.get("cursor");
-  const looked = page.cut ? ` The next page looks further: these are of ${isFirst ? "the newest" : "the next"} ${count(page.reach)} jobs.` : "";
-  setText(byId("sought-kind"), `${order}.${looked}`);
+  const more = page.cut ? ` These are of ${count(looked)} jobs that were looked at; “Look further” goes on from here.` : "";
+  setText(byId("sought-kind"), `${order}.${more}`);
   const none = byId("none");
   none.hidden = page.jobs.length > 0;
-  setText(none, page.cut ? `Nothing among ${isFirst ? "the newest" : "the next"} ${count(page.reach)} jobs. Look further with the next page.` : "No job here.");
+  setText(none, page.cut ? `Nothing among ${count(looked)} jobs so far.` : "No job here.");
   const next = byId("next");
   next.hidden = !page.nextCursor;
   setText(next, page.cut ? "Look further" : "Next page");

@@ -35,7 +35,7 @@ function open(focus) {
   }
   if (!access.signedIn) return;
   if (view.name === "jobs") openJobs(view.query);
-  if (view.name === "job") openJob();
+  if (view.name === "job") openJob(view.id);
   if (focus) byId(`${view.name}-title`).focus();
   look(true);
 }

