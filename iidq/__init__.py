@@ -7,11 +7,10 @@ The map, in the order in which it is best read:
 3. ``queue/loop.py`` → ``queue/execution.py``: one worker: claim, run, store. ``queue/leases.py`` keeps its leases,
    ``queue/listener.py`` wakes it, ``queue/upkeep.py`` does what time alone brings about.
 4. ``provenance/verify.py``: the verification, step by step; ``provenance/verdict.py`` weighs the evidence.
-5. ``web/app.py``: the routes; ``web/uploads.py`` hashes a file while it streams in; ``web/submission.py`` makes a job of
-   it; ``queue/watching.py`` tells those who wait for it. ``web/pages/``: what a browser gets.
+5. ``web/app.py``: the routes; ``web/uploads.py`` hashes a file while it streams in; ``web/submission.py`` makes a job
+   of it; ``queue/watching.py`` tells those who wait for it. ``web/pages/``: what a browser gets.
 6. ``webhooks/deliverer.py``: a job's end, told to whoever asked for it.
-7. ``accelerator/accelerator.py``: what Redis makes quicker, if there is one.
-8. ``worker.py``: where queue, provenance and webhooks meet. ``cli/`` and ``embedded/``: the commands, and what they
+7. ``worker.py``: where queue, provenance and webhooks meet. ``cli/`` and ``embedded/``: the commands, and what they
    start.
 8. ``accelerator/accelerator.py``: what Redis makes faster, and what goes on without it.
 

@@ -202,7 +202,7 @@ def redis_refuses(error: BaseException) -> None:
 
 
 def bull_keys_kept() -> None:
-    """This process keeps BullMQ's keys in Redis from now on."""
+    """BullMQ's keys in Redis are kept by this process from now on."""
     _log.info("bull_keys.kept")
 
 

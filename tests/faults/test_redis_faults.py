@@ -107,4 +107,5 @@ async def _until_up(api: httpx.AsyncClient) -> None:
 
 def _last_state(log: str) -> str:
     events = [json.loads(line)["event"] for line in log.splitlines() if line.startswith("{")]
-    return [event for event in events if event in ("redis.up", "redis.lost")][-1]
+    last: str = [event for event in events if event in ("redis.up", "redis.lost")][-1]
+    return last

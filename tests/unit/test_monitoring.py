@@ -45,6 +45,9 @@ def known() -> dict[str, dict[str, set[str]]]:
     metrics.leases_expired(1)
     metrics.listening("jobs", True)
     metrics.listening("changes", True)
+    metrics.redis_changed("up", 1_800_000_000.0)
+    metrics.redis_command("answered")
+    metrics.redis_read("jobs", "hit")
     for state in DeliveryState:
         metrics.webhook_tried(state, "fetch.not_found: no")
     for kind in JobType:

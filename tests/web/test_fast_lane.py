@@ -29,7 +29,7 @@ def sql(database_url: str) -> Any:
 
 
 async def _ask_all(client: httpx.AsyncClient, job_id: str) -> list[tuple[int, list[str], bytes]]:
-    asked = [
+    asked: list[tuple[str, str, dict[str, Any]]] = [
         ("POST", f"{JOBS}/verify", {"json": VALID}),
         ("POST", f"{JOBS}/proof", {"json": VALID, "headers": {"Prefer": "respond-async"}}),
         ("POST", f"{JOBS}/verify", {"data": VALID, "files": {"file": ("a.txt", b"abc")}}),
