@@ -35,7 +35,8 @@ def accelerate(redis: RedisServer, database_url: str) -> OpenAccelerator:
 
     @asynccontextmanager
     async def accelerate(**settings: Any) -> AsyncIterator[Accelerator]:
-        usual: dict[str, Any] = {"database_url": database_url, "redis_url": redis.url}
+        # These tests are about values; a busy machine may take its time.
+        usual: dict[str, Any] = {"database_url": database_url, "redis_url": redis.url, "redis_timeout_ms": 2000}
         async with open_accelerator(Settings(_env_file=None, **{**usual, **settings})) as accelerator:
             assert accelerator.redis is not None
             assert accelerator.key is not None

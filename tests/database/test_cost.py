@@ -17,9 +17,9 @@ from iidq.settings import Settings
 from tests.database.attempts import LEASE_SECONDS, WORKER, claim, finish
 from tests.job_rows import COMPLETED, QUEUED, Sql, insert, scalar
 
-FINISHED = 200_000
+FINISHED = 60_000
 DELAYED = 20_000
-COME_AND_GONE = 20_000
+COME_AND_GONE = 8_000
 SLOTS = 50
 TABLE = '"VerificationJob"'
 

@@ -26,7 +26,7 @@ from iidq.queue.batching import Enqueuer, open_enqueuer
 from iidq.settings import load_settings
 from tests.job_rows import new_job, scalar, statuses
 
-JOBS = int(os.environ.get("IIDQ_CHAOS_JOBS", "1500"))
+JOBS = int(os.environ.get("IIDQ_CHAOS_JOBS", "600"))
 ASKERS = 20
 WORKERS = 4
 BETWEEN_KILLS_SECONDS = 0.3

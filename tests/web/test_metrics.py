@@ -78,9 +78,11 @@ async def test_strangers_make_no_series(api: httpx.AsyncClient) -> None:
     templates = {sample.labels["route"] for sample in second if "route" in sample.labels}
     assert {"unmatched", f"{JOBS}/{{job_id}}"} <= templates
     assert all(
-        template == "unmatched" or template.startswith(("/api", "/livez", "/readyz", "/metrics"))
+        template == "unmatched"
+        or template.startswith(("/api", "/livez", "/readyz", "/metrics", "/jobs/{", "/admin", "/assets"))
+        or template == "/"
         for template in templates
-    )
+    ), templates
     methods = {sample.labels["method"] for sample in second if "method" in sample.labels}
     assert methods <= {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"}
     assert "other" in methods

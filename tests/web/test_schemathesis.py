@@ -23,7 +23,7 @@ RUNS = {
         "--phases",
         EACH_OPERATION,
         "--max-examples",
-        "8",
+        "3",
         "--include-tag",
         "Submit",
         "--include-tag",
@@ -33,13 +33,13 @@ RUNS = {
         "--phases",
         EACH_OPERATION,
         "--max-examples",
-        "8",
+        "3",
         "--exclude-tag",
         "Submit",
         "--exclude-tag",
         "Synchronous",
     ],
-    "one after another": ["--phases", "stateful", "--max-examples", "40", "--exclude-path-regex", STEERS_THE_QUEUE],
+    "one after another": ["--phases", "stateful", "--max-examples", "12", "--exclude-path-regex", STEERS_THE_QUEUE],
 }
 """All operations, all checks; the parts run side by side."""
 
