@@ -20,7 +20,7 @@ from tests.redis_session import VARIABLE, redis_for_all
 pytest_plugins = ["tests.chain_fixtures", "tests.chromium"]
 
 # A property is right or wrong; how long an example takes on a busy machine is no part of it.
-settings.register_profile("iidq", deadline=None)
+settings.register_profile("iidq", deadline=None, max_examples=int(os.environ.get("IIDQ_EXAMPLES", "30")))
 settings.load_profile("iidq")
 
 _TEMPLATE = "migrated"

@@ -19,7 +19,7 @@ from tests.job_rows import COMPLETED, QUEUED, Sql, insert, scalar
 
 FINISHED = 60_000
 DELAYED = 20_000
-COME_AND_GONE = 8_000
+COME_AND_GONE = 15_000
 SLOTS = 50
 TABLE = '"VerificationJob"'
 

@@ -471,7 +471,7 @@ def test_every_interleaving_keeps_the_invariants(database_url: str) -> None:
         run_state_machine_as_test(
             OnThisDatabase,
             settings=settings(
-                max_examples=60,
+                max_examples=40,
                 stateful_step_count=50,
                 phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
                 deadline=None,
