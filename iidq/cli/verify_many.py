@@ -31,6 +31,8 @@ class _Row:
     candidate: Candidate
     content_hash: str = ""
     manifest_uri: str = ""
+    asked: bool = False
+    """The service has been sent the question, and may have a job of it."""
     job_id: str | None = None
     job: Body | None = None
     fault: str | None = None
@@ -65,7 +67,7 @@ def verify_many(
         _hash_all(rows, question)
         asyncio.run(_ask_all(rows, question, service))
     except KeyboardInterrupt:
-        going_on = sum(row.job_id is not None and row.job is None for row in rows)
+        going_on = sum(row.asked and row.job is None and row.fault is None for row in rows)
         server = service.server.rstrip("/")
         complain(
             f"stopped; {going_on} jobs go on: see `iidq jobs list --server {server}`"
@@ -114,6 +116,8 @@ async def _send_batch(client: JobClient, rows: Sequence[_Row], question: Questio
         for row in rows
     ]
     client.restart_clock()
+    for row in rows:
+        row.asked = True
     try:
         job_ids = await client.send_batch(jobs)
     except Refused as refusal:

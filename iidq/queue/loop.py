@@ -164,7 +164,7 @@ class WorkLoop:
             if self._span.look_at is not None and now >= self._span.look_at:
                 self._work_may_wait = True
             slots = self._free_slots()
-            if slots and self._work_may_wait:
+            if slots and self._work_may_wait and not self._stopping:
                 await self._claim(slots)
                 return
         except (IidqError, psycopg.Error) as error:

@@ -58,10 +58,12 @@ async def test_strangers_make_no_series(api: httpx.AsyncClient) -> None:
     """Whatever paths, methods, statuses' causes and headers clients make up, the number of series stays small."""
     host, port = str(api.base_url.host), api.base_url.port
     draw = random.Random(8)
+    words = []
 
     async def bother(count: int) -> None:
         for _ in range(count):
             word = "".join(draw.choices(string.ascii_letters, k=12))
+            words.append(word)
             method = draw.choice(["GET", "POST", "DELETE", "PATCH", "PUT", "OPTIONS", "REPORT", "PURGE", "MKCOL"])
             path = draw.choice(["/", f"{JOBS}/", "/api/"]) + word
             reader, writer = await asyncio.open_connection(host, port)
@@ -77,12 +79,7 @@ async def test_strangers_make_no_series(api: httpx.AsyncClient) -> None:
     assert len(second) <= len(first) + 20
     templates = {sample.labels["route"] for sample in second if "route" in sample.labels}
     assert {"unmatched", f"{JOBS}/{{job_id}}"} <= templates
-    assert all(
-        template == "unmatched"
-        or template.startswith(("/api", "/livez", "/readyz", "/metrics", "/jobs/{", "/admin", "/assets"))
-        or template == "/"
-        for template in templates
-    ), templates
+    assert not [template for template in templates for word in words if word in template]
     methods = {sample.labels["method"] for sample in second if "method" in sample.labels}
     assert methods <= {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"}
     assert "other" in methods
