@@ -13,6 +13,8 @@ from operator import attrgetter
 from typing import Generic, TypeVar
 from uuid import UUID
 
+from psycopg import errors
+
 from iidq.database import Connection, Database
 from iidq.errors import IdempotencyConflict, InvalidInput
 from iidq.queue import store
@@ -183,11 +185,20 @@ class Enqueuer:
         await self._keyed_commits.close()
 
     async def _insert(self, jobs: Sequence[NewJob]) -> Sequence[UUID]:
-        async def insert(connection: Connection) -> None:
-            await store.enqueue(connection, jobs, max_attempts=self._max_attempts)
+        async def insert(connection: Connection) -> bool:
+            return await store.enqueue(connection, jobs, max_attempts=self._max_attempts, announce=announces)
 
-        await self._database.run(insert)
-        self._announcer.announce()
+        announces = self._announcer.take_turn()
+        try:
+            announced = await self._database.run(insert)
+        except errors.ProgramLimitExceeded:
+            # A notification that finds Postgres' queue of them full fails after the insert, which bears repetition.
+            announces = False
+            announced = await self._database.run(insert)
+        if announced:
+            self._announcer.announced()
+        else:
+            self._announcer.announce()
         return [job.id for job in jobs]
 
     async def _insert_under_keys(self, jobs: Sequence[NewJob]) -> Sequence[UUID | None]:

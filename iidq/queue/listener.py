@@ -32,17 +32,30 @@ _LONGEST_RECONNECT_SECONDS = 10.0
 
 
 class Announcer:
-    """Sends NOTIFY after commits, at most one per ``ANNOUNCE_INTERVAL_SECONDS``."""
+    """Sends NOTIFY after commits, at most one per ``ANNOUNCE_INTERVAL_SECONDS``, unless the insert itself does."""
 
     def __init__(self, database: Database, relay: Relay = NO_RELAY) -> None:
         self._database = database
         self._relay = relay
         self._asked = asyncio.Event()
+        self._next = 0.0
         self._task: asyncio.Task[None] | None = None
 
     def announce(self) -> None:
         """There may be something to claim. Returns at once."""
         self._asked.set()
+
+    def take_turn(self) -> bool:
+        """Whether an announcement is due that the next insert can make by itself, sooner than we could after it."""
+        now = asyncio.get_running_loop().time()
+        if self._asked.is_set() or now < self._next:
+            return False
+        self._next = now + ANNOUNCE_INTERVAL_SECONDS
+        return True
+
+    def announced(self) -> None:
+        """An insert has made its announcement through Postgres; here is the rest of it."""
+        self._relay.publish(store.JOBS_CHANNEL, store.TO_FIRST)
 
     async def __aenter__(self) -> Self:
         self._task = start_background(self._run(), "announcements")
@@ -59,10 +72,12 @@ class Announcer:
             await self._send()
 
     async def _run(self) -> None:
+        clock = asyncio.get_running_loop().time
         while True:
             await self._asked.wait()
+            await asyncio.sleep(self._next - clock())
+            self._next = clock() + ANNOUNCE_INTERVAL_SECONDS
             await self._send()
-            await asyncio.sleep(ANNOUNCE_INTERVAL_SECONDS)
 
     async def _send(self) -> None:
         self._asked.clear()

@@ -5,22 +5,8 @@
 -- iidq.writer for their transaction so that the triggers, which do both for everybody else, stay silent.
 
 -- name: enqueue
--- Many jobs in one statement; "VerificationJob_pkey" makes a repeated insert (commit unknown) harmless.
--- One JSON document: psycopg takes 200 µs for eight arrays, however short, and 25 for this.
--- No NOTIFY in this transaction: it would take a database-wide lock at commit. We notify afterwards, coalesced.
-WITH inserted AS (
-  INSERT INTO "VerificationJob"
-    (id, type, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "chainId", "fileName", "traceContext",
-     "hasCallback", "maxAttempts")
-  SELECT new.*, %(max_attempts)s
-  FROM json_to_recordset(%(jobs)s::json) AS new(id uuid, type text, content_hash text, manifest_uri text,
-         registry_address text, rpc_url text, chain_id bigint, file_name text, trace_context text,
-         has_callback boolean)
-  WHERE (SELECT set_config('iidq.writer', 'on', true)) IS NOT NULL
-  ON CONFLICT (id) DO NOTHING
-  RETURNING id
-)
-INSERT INTO queue_count (waiting, enqueued) SELECT count(*), count(*) FROM inserted;
+-- Many jobs, all or none, durably, and then the wake-up where it is wanted; see migrations/0011_enqueue.sql.
+CALL iidq_enqueue(%(jobs)s::json, %(max_attempts)s::integer, %(announce)s::boolean);
 
 -- name: expect_callbacks
 -- In the transaction of enqueue, for those of its jobs that name a callback; repeated, it changes nothing.
@@ -29,7 +15,7 @@ SELECT * FROM jsonb_to_recordset(%(callbacks)s::jsonb) AS new(job_id uuid, url t
 ON CONFLICT ("jobId") DO NOTHING;
 
 -- name: announce
--- After the commit of our own inserts. Empty: the first of the live workers answers, the others stay asleep.
+-- After the commit of our own inserts, where enqueue did not do it. Empty: the first of the live workers answers, the others stay asleep.
 -- 'rest': that one had not enough free slots, everybody may come.
 -- Not durable: a NOTIFY writes a commit record too, and would hold the database-wide lock through its flush.
 SELECT set_config('synchronous_commit', 'off', true), pg_notify('iidq_jobs', %(payload)s);

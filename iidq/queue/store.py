@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from psycopg import errors
+from psycopg.pq import TransactionStatus
 from psycopg.rows import class_row, dict_row, tuple_row
 from psycopg.sql import SQL, Identifier
 
@@ -35,16 +36,25 @@ _JOB_TYPES = {kind.value: kind for kind in JobType}
 _UNFINISHED = frozenset({JobStatus.QUEUED, JobStatus.PROCESSING})
 
 
-async def enqueue(connection: Connection, jobs: Sequence[NewJob], *, max_attempts: int) -> None:
-    """Insert the jobs durably, all or none; a job whose id is there already is left as it is."""
-    parameters = {"jobs": f"[{','.join(job.as_json() for job in jobs)}]", "max_attempts": max_attempts}
+async def enqueue(connection: Connection, jobs: Sequence[NewJob], *, max_attempts: int, announce: bool = False) -> bool:
+    """Insert the jobs durably, all or none; a job whose id is there already is left as it is.
+
+    Returns whether workers were told, too: only if that was asked for, and never within a transaction.
+    """
     callbacks = [{"job_id": str(job.id), "url": job.callback_url} for job in jobs if job.callback_url is not None]
+    announce = announce and not callbacks and connection.pgconn.transaction_status == TransactionStatus.IDLE
+    parameters = {
+        "jobs": f"[{','.join(job.as_json() for job in jobs)}]",
+        "max_attempts": max_attempts,
+        "announce": announce,
+    }
     if not callbacks:
         await connection.execute(QUERIES["enqueue"], parameters)
-        return
+        return announce
     async with connection.transaction():
         await connection.execute(QUERIES["enqueue"], parameters)
         await connection.execute(QUERIES["expect_callbacks"], {"callbacks": json.dumps(callbacks)})
+    return False
 
 
 async def enqueue_under_keys(

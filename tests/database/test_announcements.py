@@ -57,6 +57,25 @@ async def test_enqueue_announces_nothing_by_itself(connection: Any, listening: A
     assert await heard_before_echo(listening) == 1
 
 
+async def test_an_insert_can_announce_itself(connection: Any, listening: Any) -> None:
+    """In one round trip, after its commit, and told to the caller; in a transaction it would come too early."""
+    assert await store.enqueue(connection, [new_job()], max_attempts=3, announce=True)
+    assert await heard_before_echo(listening) == 1
+    async with connection.transaction():
+        assert not await store.enqueue(connection, [new_job()], max_attempts=3, announce=True)
+    assert not await store.enqueue(
+        connection, [new_job(callback_url="https://receiver.example/")], max_attempts=3, announce=True
+    )
+    assert await heard_before_echo(listening) == 0
+
+
+async def test_one_enqueued_job_is_announced_once(settings: Settings, listening: Any) -> None:
+    """By its own insert; no second announcement follows."""
+    async with open_database(settings, pool_size=2) as database, open_enqueuer(database, settings) as enqueuer:
+        await enqueuer.enqueue(new_job())
+    assert await heard_before_echo(listening) == 1
+
+
 async def test_silence_ends_with_its_transaction(connection: Any, listening: Any) -> None:
     """A plain insert on the same connection is announced again."""
     await store.enqueue(connection, [new_job()], max_attempts=3)

@@ -46,9 +46,14 @@ def folder_for_servers() -> Iterator[Path]:
 
 @pytest.fixture
 def small_server() -> Iterator[EmbeddedPostgres]:
-    """A migrated server with few connections."""
+    """A migrated server with few connections and little room for notifications."""
     with folder_for_servers() as home:
-        options = {"fsync": "off", "max_connections": str(MAX_CONNECTIONS), "superuser_reserved_connections": "1"}
+        options = {
+            "fsync": "off",
+            "max_connections": str(MAX_CONNECTIONS),
+            "superuser_reserved_connections": "1",
+            "max_notify_queue_pages": "64",
+        }
         server = EmbeddedPostgres(home / "postgres", options=options)
         server.start()
         try:
@@ -117,6 +122,23 @@ async def test_a_full_disk(small_server: EmbeddedPostgres, serve_api: ServeApi) 
             assert stored(small_server) == sorted([*acknowledged, again.json()["jobId"]])
             with psycopg.connect(small_server.url, autocommit=True) as sql:
                 assert scalar(sql, "SELECT waiting FROM queue_health") == len(acknowledged) + 1
+
+
+async def test_no_room_for_notifications(small_server: EmbeddedPostgres) -> None:
+    """A listener that never ends its transaction fills the queue of notifications; jobs are stored all the same."""
+    with (
+        psycopg.connect(small_server.url, autocommit=True) as hoarder,
+        psycopg.connect(small_server.url, autocommit=True) as speaker,
+    ):
+        hoarder.execute("LISTEN noise")
+        hoarder.execute("BEGIN")
+        with pytest.raises(errors.ProgramLimitExceeded):
+            for number in range(1000):
+                speaker.execute("SELECT pg_notify('noise', %s)", [f"{number:07000}"])
+        settings = load_settings("database_url", database_url=small_server.url)
+        async with open_database(settings, pool_size=2) as database, open_enqueuer(database, settings) as enqueuer:
+            job_ids = [await enqueuer.enqueue(new_job()) for _ in range(3)]
+    assert stored(small_server) == sorted(map(str, job_ids))
 
 
 def stored(server: EmbeddedPostgres) -> list[str]:
