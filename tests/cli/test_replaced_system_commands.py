@@ -11,6 +11,7 @@ import pytest
 from tests.cli.conftest import Playground
 from tests.cli.sandbox import wait_until
 from tests.cli.shell import curl
+from tests.job_rows import scalar
 from tests.redis_server import RedisServer
 
 SUBMIT = """\
@@ -190,7 +191,9 @@ def test_redis_commands(playground: Playground, redis_keys: RedisServer) -> None
 
     wait_until(lambda: "finishedOn" in details(), "the job's end in Redis")
     job = details()
-    assert (job["name"], job["progress"], job["atm"]) == ("verify", "100", "1")
+    with psycopg.connect(playground.database_url) as connection:
+        attempts = scalar(connection, 'SELECT attempt FROM "VerificationJob" WHERE id = %s', job_ids[1])
+    assert (job["name"], job["progress"], job["atm"]) == ("verify", "100", str(attempts))
     assert json.loads(job["data"])["manifestUri"] == playground.manifest
     assert json.loads(job["returnvalue"])["status"] == "OK"
     assert _typed(redis_keys, LINE_LENGTH) == ["0"]
