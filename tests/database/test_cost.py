@@ -14,7 +14,7 @@ from iidq.queue.job import ClaimedJob, JobType
 from iidq.queue.outcome import Outcome
 from iidq.queue.queries import QUERIES
 from iidq.settings import Settings
-from tests.database.attempts import LEASE_SECONDS, WORKER, claim, finish
+from tests.database.attempts import LEASE_SECONDS, WORKER, claim, claim_one, fence, finish, renew, report, sweep
 from tests.job_rows import COMPLETED, QUEUED, Sql, insert, scalar
 
 FINISHED = 60_000
@@ -149,6 +149,32 @@ async def test_outcomes_are_found_by_id_in_batches_of_any_size(
                 assert compared <= 4 * size + 10, (statistics, size, compared)
                 stored = await finish(connection, *(Outcome.completed(job, {"status": "OK"}) for job in jobs))
                 assert len(stored) == size
+
+
+async def test_plans_made_for_an_empty_table_serve_a_burst(
+    settings: Settings, unwatched: psycopg.Connection[Any]
+) -> None:
+    """A worker and an API that idled beside a small table do not scan it once it has grown."""
+    unwatched.execute(f"ANALYZE {TABLE}".encode())
+    async with open_database(settings, pool_size=1, sorts=False) as database, database.connection() as connection:
+
+        async def live_through_one_job() -> None:
+            job = await claim_one(connection)
+            assert await report(connection, (fence(job), 50)) == await renew(connection, fence(job)) == {fence(job)}
+            await sweep(connection)
+            assert await finish(connection, Outcome.completed(job, {"status": "OK"})) == {fence(job)}
+            assert await store.find(connection, job.id)
+
+        for _ in range(10):
+            fill(unwatched, waiting=1)
+            await live_through_one_job()
+        fill(unwatched, finished=2_000, delayed=500, waiting=500)
+        async with connection.transaction():
+            await live_through_one_job()
+            cursor = await connection.execute(
+                "SELECT seq_scan, idx_scan > 0 FROM pg_stat_xact_user_tables WHERE relname = 'VerificationJob'"
+            )
+            assert await cursor.fetchone() == (0, True)
 
 
 def outcome_parameters(jobs: list[ClaimedJob]) -> dict[str, Any]:
