@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import random
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -139,7 +140,8 @@ class Database:
                 async with self._lent() as lent:
                     return await work(lent)
             except (errors.DeadlockDetected, errors.SerializationFailure):
-                continue
+                # Whoever won must get through first: at once, the two can lock each other out again.
+                await asyncio.sleep(random.uniform(0.02, 0.1))  # noqa: S311
             except psycopg.Error as error:
                 if lent is None or not lent.closed:
                     raise translate(error) or error from error

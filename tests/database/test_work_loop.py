@@ -345,9 +345,9 @@ async def test_a_blocked_event_loop_keeps_its_lease(
     async def handler(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
         begun.append(job.attempt)
         if blocked_by == "sleep":
-            time.sleep(1.2)  # noqa: ASYNC251 — the very thing that is tested
+            time.sleep(2.5)  # noqa: ASYNC251 — the very thing that is tested
         else:
-            end = time.monotonic() + 1.2
+            end = time.monotonic() + 2.5
             while time.monotonic() < end:
                 pass
         return OK
@@ -359,7 +359,7 @@ async def test_a_blocked_event_loop_keeps_its_lease(
                 await asyncio.sleep(0.02)
 
     job_id = insert(sql)
-    async with working(database_url, handler, job_lease_seconds=0.5):
+    async with working(database_url, handler, job_lease_seconds=1.2):
         # In a thread of its own: this loop is blocked.
         await asyncio.wait_for(asyncio.to_thread(asyncio.run, take_back_what_expires()), timeout=20)
     assert begun == [1]
