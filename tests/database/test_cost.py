@@ -109,7 +109,7 @@ async def test_a_claim_costs_the_same_in_an_old_and_crowded_table(
         reader = stack.enter_context(psycopg.connect(database_url, autocommit=True))
         reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         reader.execute("SELECT count(*) FROM queue_control")
-        insert(unwatched, copies=COME_AND_GONE, runAt=Sql("now() - interval '1 minute'"))
+        insert(unwatched, copies=COME_AND_GONE, runAt=Sql("now() - (1 + random()) * interval '1 second'"))
         reached = WHOLE
         while True:
             taken = await store.claim(
