@@ -18,6 +18,9 @@ from iidq.queue.outcome import Outcome
 from iidq.queue.store import Fence
 
 _LARGEST_BATCH = 1000
+# Rounds of the event loop in which the claim for the slots just freed goes first: sent after the outcomes, it left a
+# slot idle for 2.0 ms between two jobs instead of 1.4.
+_ROUNDS_FOR_THE_CLAIM = 4
 _FIRST_RETRY_SECONDS = 0.05
 _LONGEST_RETRY_SECONDS = 2.0
 # How often a row that somebody else holds locked is tried again.
@@ -67,6 +70,8 @@ class OutcomeWriter:
             while self._waiting or self._locked:
                 if not self._waiting:
                     await self._wait_for_locks()
+                for _ in range(_ROUNDS_FOR_THE_CLAIM):
+                    await asyncio.sleep(0)
                 await self._write([self._waiting.popleft() for _ in range(min(len(self._waiting), _LARGEST_BATCH))])
         finally:
             self._writer = None
