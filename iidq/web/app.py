@@ -51,54 +51,28 @@ def create_app(settings: Settings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(open_traces(settings, "api"))
-            database = await stack.enter_async_context(
-                open_database(settings, pool_size=POOL_SIZE, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS)
-            )
-            await stack.enter_async_context(watched(settings, database))
-            accelerator = await stack.enter_async_context(open_accelerator(settings))
-            await stack.enter_async_context(open_bull_mirror(settings, accelerator.redis))
-            counts = shared_counts(settings, accelerator, PostgresCounts(database))
-            await stack.enter_async_context(sharing(admission.limits, admission.clock, counts))
-            enqueuer = await stack.enter_async_context(open_enqueuer(database, settings, accelerator.relay))
-            synchronous = await stack.enter_async_context(SynchronousVerification(settings, accelerator))
-            stopping = asyncio.Event()
-            watching = await stack.enter_async_context(open_watch_hub(settings, database, stopping, accelerator.relay))
-            threads = stack.enter_context(hashing_threads())
-            app.state.service = Service(
-                settings,
-                rules,
-                database,
-                JobReads(database, accelerator.ended_jobs),
-                enqueuer,
-                synchronous,
-                QueueState(database),
-                watching,
-                stopping,
-                threads,
-                accelerator,
-            )
+        async with open_service(settings, rules, admission) as app.state.service:
             yield
 
+    routes = [
+        *control.ROUTES,
+        *batch.ROUTES,
+        *events.ROUTES,
+        *jobs.ROUTES,
+        *legacy.ROUTES,
+        *health.ROUTES,
+        *metrics.ROUTES,
+        *docs.routes(settings),
+        *pages.routes(settings),
+        *operations.routes(settings),
+    ]
     layers = [
-        Middleware(Exchanges, admission.refusal),
+        Middleware(Exchanges, admission.refusal, routes),
         Middleware(FastLane, jobs.SUBMIT, JOBS_PATH, jobs.SHOW, EXCEPTION_HANDLERS),
         Middleware(UnreadBodies),
     ]
     app = Starlette(
-        routes=[
-            *control.ROUTES,
-            *batch.ROUTES,
-            *events.ROUTES,
-            *jobs.ROUTES,
-            *legacy.ROUTES,
-            *health.ROUTES,
-            *metrics.ROUTES,
-            *docs.routes(settings),
-            *pages.routes(settings),
-            *operations.routes(settings),
-        ],
+        routes=routes,
         middleware=layers,
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=lifespan,
@@ -106,6 +80,39 @@ def create_app(settings: Settings) -> Starlette:
     # A redirect to another spelling would make clients send their upload twice.
     app.router.redirect_slashes = False
     return app
+
+
+@asynccontextmanager
+async def open_service(settings: Settings, rules: SubmissionRules, admission: Admission) -> AsyncIterator[Service]:
+    """Everything that the endpoints work with, for as long as the block lasts."""
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(open_traces(settings, "api"))
+        database = await stack.enter_async_context(
+            open_database(settings, pool_size=POOL_SIZE, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS)
+        )
+        await stack.enter_async_context(watched(settings, database))
+        accelerator = await stack.enter_async_context(open_accelerator(settings))
+        await stack.enter_async_context(open_bull_mirror(settings, accelerator.redis))
+        counts = shared_counts(settings, accelerator, PostgresCounts(database))
+        await stack.enter_async_context(sharing(admission.limits, admission.clock, counts))
+        enqueuer = await stack.enter_async_context(open_enqueuer(database, settings, accelerator.relay))
+        synchronous = await stack.enter_async_context(SynchronousVerification(settings, accelerator))
+        stopping = asyncio.Event()
+        watching = await stack.enter_async_context(open_watch_hub(settings, database, stopping, accelerator.relay))
+        threads = stack.enter_context(hashing_threads())
+        yield Service(
+            settings,
+            rules,
+            database,
+            JobReads(database, accelerator.ended_jobs),
+            enqueuer,
+            synchronous,
+            QueueState(database),
+            watching,
+            stopping,
+            threads,
+            accelerator,
+        )
 
 
 def app_from_environment() -> Starlette:

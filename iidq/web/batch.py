@@ -68,7 +68,7 @@ def _check_job(fields: object, rules: SubmissionRules) -> tuple[JobType, Submiss
     faults = []
     if given.get("type") not in list(JobType):
         faults.append(FieldFault("type", f"expected {' or '.join(JobType)}"))
-    if given.get("share") is True:
+    if _asks_to_share(given.get("share")):
         faults.append(FieldFault("share", "is not possible within a batch; expected false, or no share at all"))
     try:
         submission = rules.read(given)
@@ -77,6 +77,10 @@ def _check_job(fields: object, rules: SubmissionRules) -> tuple[JobType, Submiss
     if faults:
         raise InvalidInput(faults)
     return JobType(given["type"]), submission
+
+
+def _asks_to_share(share: object) -> bool:
+    return share is True or (isinstance(share, str) and share.lower() == "true")
 
 
 def _within(index: int, fault: FieldFault) -> FieldFault:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from iidq import logs, metrics, traces
@@ -78,9 +79,12 @@ def correlation_id(request: Request) -> str:
 class Exchanges:
     """Opens an :class:`Exchange` for each request and closes it after the reply."""
 
-    def __init__(self, app: ASGIApp, refusal: Callable[[Scope, Exchange], ASGIApp | None]) -> None:
+    def __init__(
+        self, app: ASGIApp, refusal: Callable[[Scope, Exchange], ASGIApp | None], routes: Sequence[BaseRoute]
+    ) -> None:
         self._app = app
         self._refusal = refusal
+        self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -99,7 +103,11 @@ class Exchanges:
             await send(message)
 
         try:
-            app = self._refusal(scope, exchange) or self._app
+            app = self._refusal(scope, exchange)
+            if app is None:
+                app = self._app
+            else:
+                _note_route(scope, self._routes)
             if traces.on():
                 await _traced(app, exchange, scope, receive, send_reply)
             else:
@@ -124,7 +132,7 @@ class Exchanges:
                 # Half a reply is on its way: only a cut connection tells the client so.
                 raise
             reply = JsonReply({"error": "Internal Server Error", "correlationId": exchange.correlation_id}, 500)
-            await reply(scope, receive, send_reply)
+            await UnreadBodies(reply)(scope, receive, send_reply)
         finally:
             _close(exchange, scope)
 
@@ -151,6 +159,15 @@ def _close(exchange: Exchange, scope: Scope) -> None:
         seconds * 1000,
         exchange.client_address,
     )
+
+
+def _note_route(scope: Scope, routes: Sequence[BaseRoute]) -> None:
+    """Of a refused request, which no router sees: operators look for 401 and 429 where the others are counted."""
+    for wanted in (Match.FULL, Match.PARTIAL):
+        for route in routes:
+            if route.matches(scope)[0] is wanted:
+                scope["route"] = route
+                return
 
 
 def _route(scope: Scope) -> str:

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from iidq.web.exchange import exchange_of
 from iidq.web.replies import ErrorHandler
-from iidq.web.unread_bodies import UnreadBodies
+from iidq.web.unread_bodies import UnreadBodies, announces_body
 from iidq.web.whole_messages import WholeMessages
 from iidq.web.wire import ReadyJson
 
@@ -48,6 +48,8 @@ class FastLane:
             and len(path) == self._item_length
             and path.startswith(self._collection)
             and "/" not in path[len(self._collection) :]
+            # Nobody here would read it.
+            and not announces_body(scope)
         ):
             route = self._item
             parameters = {self._parameter: path[len(self._collection) :]}

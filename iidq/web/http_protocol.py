@@ -1,8 +1,9 @@
 """The server's side of an HTTP/1.1 connection: uvicorn's, with the bounds that it lacks and bodies that pass uncopied.
 
 Bounds, each with its refusal: a request's head (its line and headers) in bytes (414, 431), in headers (431) and in
-time (408); what a chunked body may spend on framing (400). A refusal is JSON, as every other reply, and the
-connection lingers after it (RFC 9112, section 9.6), so that a client that still sends can read it.
+time (408); what a chunked body may spend on framing (400); connections (503). A refusal is JSON, as every other reply,
+and but for the last the connection lingers after it (RFC 9112, section 9.6), so that a client that still sends can
+read it.
 
 A body of declared length needs no parser: it is so many bytes. Once its head is read, what the transport has read goes
 to the app as it is. uvicorn's way through llhttp copies every byte three times more.
@@ -22,11 +23,13 @@ from uvicorn.server import ServerState
 
 from iidq import logs
 from iidq.settings import Settings
+from iidq.web.open_files import most_connections
 from iidq.web.unread_bodies import LINGER_BYTES, LINGER_SECONDS
 from iidq.web.whole_messages import WholeMessages
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_HEADERS: Final = 100
+RETRY_AFTER_SECONDS: Final = 1
 MAX_FRAMING_PER_BYTE: Final = 8
 """A chunk of one byte is framed by five; extensions and trailers (RFC 9112, section 7.1) beyond this are an attack."""
 
@@ -40,7 +43,7 @@ class _Refusal(Exception):
 
 def bounded_http(settings: Settings) -> Any:
     """What ``uvicorn.Config(http=…)`` takes, which by its types is a class."""
-    return partial(BoundedHttp, head_seconds=settings.request_idle_seconds)
+    return partial(BoundedHttp, head_seconds=settings.request_idle_seconds, most_connections=most_connections())
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -54,9 +57,11 @@ class BoundedHttp(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         head_seconds: float,
+        most_connections: int,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._head_seconds = head_seconds
+        self._most_connections = most_connections
         self._timer: asyncio.TimerHandle | None = None
         self._in_head = False
         self._in_body = False
@@ -71,6 +76,9 @@ class BoundedHttp(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected; from now on its request's head has a deadline."""
         super().connection_made(transport)
+        if len(self.connections) > self._most_connections:
+            self._turn_away()
+            return
         self._timer = self.loop.call_later(self._head_seconds, self._on_late_head)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -237,6 +245,15 @@ class BoundedHttp(HttpToolsProtocol):
         self.flow.resume_reading()
         self._timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
+    def _turn_away(self) -> None:
+        # Without lingering: there are no descriptors to spare.
+        self._deaf = True
+        refusal = _Refusal(503, "Service Unavailable: too many connections; try again")
+        correlation_id = uuid4().hex
+        logs.request_refused(correlation_id, refusal.status, refusal.error)
+        self.transport.write(self._reply(refusal, correlation_id))
+        self.transport.close()
+
     def _reply(self, refusal: _Refusal, correlation_id: str) -> bytes:
         body = json.dumps({"error": refusal.error, "correlationId": correlation_id}, separators=(",", ":")).encode()
         headers = [
@@ -245,6 +262,7 @@ class BoundedHttp(HttpToolsProtocol):
             (b"content-length", b"%d" % len(body)),
             (b"x-correlation-id", correlation_id.encode()),
             (b"connection", b"close"),
+            *([(b"retry-after", b"%d" % RETRY_AFTER_SECONDS)] if refusal.status == 503 else []),
         ]
         return STATUS_LINE[refusal.status] + b"".join(b"%b: %b\r\n" % header for header in headers) + b"\r\n" + body
 

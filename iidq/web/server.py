@@ -26,6 +26,7 @@ from iidq.settings import Settings
 from iidq.web.allocation import keep_freed_memory
 from iidq.web.app import create_app
 from iidq.web.http_protocol import BoundedHttp, bounded_http
+from iidq.web.open_files import raise_open_files
 
 BACKLOG: Final = 2048
 QUIET_SECONDS: Final = 1.0
@@ -40,6 +41,7 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 def serve_on(listener: socket.socket, settings: Settings, serving: Callable[[], None] = lambda: None) -> int:
     """Serve until a signal; call ``serving`` once requests are answered. Returns the exit code: 1 if hurried."""
     keep_freed_memory()
+    raise_open_files()
     configure_logging(settings.log_level, settings.log_format)
     server = ApiServer(create_app(settings), settings, serving)
     server.run(sockets=[listener])

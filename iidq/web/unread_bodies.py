@@ -22,7 +22,7 @@ class UnreadBodies:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, watching how far its body is read."""
-        if scope["type"] != "http" or not _announces_body(scope):
+        if scope["type"] != "http" or not announces_body(scope):
             await self._app(scope, receive, send)
             return
         unread = True
@@ -37,7 +37,8 @@ class UnreadBodies:
 
         async def closing_send(message: Message) -> None:
             nonlocal lingering
-            if message["type"] == "http.response.start" and unread:
+            # A body that came in one piece passes ``receive`` by (``whole_messages``).
+            if message["type"] == "http.response.start" and unread and not scope["exchange"].body_read:
                 lingering = True
                 message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
             if message["type"] == "http.response.body" and lingering and not message.get("more_body", False):
@@ -63,7 +64,8 @@ async def _linger(receive: Receive) -> None:
         return
 
 
-def _announces_body(scope: Scope) -> bool:
+def announces_body(scope: Scope) -> bool:
+    """Whether the request's headers say that a body follows them (RFC 9112, section 6.3)."""
     return any(
         (name == b"content-length" and value.strip(b"0 ")) or name == b"transfer-encoding"
         for name, value in scope["headers"]

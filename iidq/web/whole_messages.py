@@ -5,10 +5,13 @@ what a small request costs there is waiting for pieces under a deadline and writ
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 RawHeader = tuple[bytes, bytes]
+
+_CLOSE: Final[RawHeader] = (b"connection", b"close")
 
 
 class WholeMessages:
@@ -34,6 +37,9 @@ class WholeMessages:
         """Send a whole reply with a Content-Length among its headers; False: nothing was sent, go the usual way."""
         cycle = self._cycle
         if cycle.response_started or cycle.disconnected or cycle.flow.write_paused or not cycle.keep_alive:
+            return False
+        # A server that is stopping says so with each reply, and whoever says it has to close.
+        if _CLOSE in cycle.default_headers:
             return False
         fields = [*cycle.default_headers, *headers]
         head = b"".join([b"%b: %b\r\n" % field for field in fields])

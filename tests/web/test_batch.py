@@ -75,6 +75,8 @@ async def test_faults_are_named_by_index_and_nothing_is_queued(
                 7,
                 {"type": "proof", "manifestURI": "ftp://x", "chainId": None},
                 {**VERIFY, "share": True},
+                {**VERIFY, "share": "TRUE"},
+                {**VERIFY, "share": "false"},
             ]
         },
     )
@@ -89,6 +91,7 @@ async def test_faults_are_named_by_index_and_nothing_is_queued(
         "jobs[3].manifestURI",
         "jobs[3].registryAddress",
         "jobs[4].share",
+        "jobs[5].share",
     }
     assert scalar(sql, 'SELECT count(*) FROM "VerificationJob"') == 0
 

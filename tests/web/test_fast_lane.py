@@ -1,18 +1,25 @@
 """The busiest routes take a shorter way, and nobody can tell: same replies, same headers, however the request comes."""
 
 import asyncio
+import itertools
 import json
 import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 import psycopg
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 
+from iidq import logs, metrics
 from iidq.queue import store
 from iidq.web.fast_lane import FastLane
 from iidq.web.whole_messages import WholeMessages
+from tests.eventually import eventually
 from tests.job_rows import COMPLETED, insert
 from tests.web.serving import JOBS, ServeApi
 
@@ -66,6 +73,165 @@ async def test_both_ways_answer_alike(
     monkeypatch.setattr(FastLane, "__call__", usual_way)
     async with serve_api(database_url=database_url) as client:
         assert await _ask_all(client, job_id) == short
+
+
+LANES = ("short", "short, in pieces", "router", "router, in pieces")
+
+
+@dataclass(slots=True)
+class _Lanes:
+    """An API whose requests take the lane that the test names, and what it has counted and logged of them."""
+
+    client: httpx.AsyncClient
+    jobs: dict[str, str]
+    lane: str = LANES[0]
+    logged: list[Any] = field(default_factory=list)
+    counted: list[Any] = field(default_factory=list)
+
+    async def ask(self, method: str, path: str, headers: list[tuple[str, str]], body: "_Body") -> Any:
+        """All that anybody sees of the reply, but for what differs by chance."""
+        self.logged.clear()
+        self.counted.clear()
+        reply = await self.client.request(
+            method, JOBS + path.format(**self.jobs), headers=headers, content=body() if callable(body) else body
+        )
+        await eventually(lambda: self.logged and self.counted)
+        keyed = reply.status_code == 200 and any(name == "Idempotency-Key" for name, _ in headers)
+
+        def plain(text: bytes) -> bytes:
+            # Under one key all lanes come upon one job; without it each makes its own.
+            return text if keyed else _VARYING.sub(b"ID", text)
+
+        fields = sorted(
+            (name, b"" if name.startswith(b"ratelimit") else plain(value))
+            for name, value in reply.headers.raw
+            if name != b"date"
+        )
+        return reply.status_code, fields, plain(reply.content), list(self.logged), list(self.counted)
+
+
+@pytest.fixture
+async def lanes(
+    serve_api: ServeApi, database_url: str, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[_Lanes]:
+    jobs = {"ended": str(insert(sql, COMPLETED)), "queued": str(insert(sql)), "unknown": UNKNOWN}
+    async with serve_api(
+        database_url=database_url,
+        api_key="open sesame",
+        cors_origins=["https://page.example"],
+        trusted_proxies=["127.0.0.1"],
+        rate_limit_submit_per_minute=1_000_000,
+        rate_limit_read_per_minute=1_000_000,
+    ) as client:
+        lanes = _Lanes(client, jobs)
+        short: Callable[..., Awaitable[None]] = FastLane.__call__
+
+        async def chosen(self: FastLane, scope: Scope, receive: Receive, send: Send) -> None:
+            if lanes.lane.endswith("in pieces"):
+                scope.pop("whole", None)
+            if lanes.lane.startswith("short"):
+                await short(self, scope, receive, send)
+            else:
+                await self._app(scope, receive, send)
+
+        def logged(
+            correlation_id: str, method: str, path: str, route: str, status: int, duration_ms: float, client: str
+        ) -> None:
+            lanes.logged.append((correlation_id, method, path, route, status, client))
+
+        def counted(method: str, route: str, status: int, seconds: float) -> None:
+            lanes.counted.append((method, route, status))
+
+        monkeypatch.setattr(FastLane, "__call__", chosen)
+        monkeypatch.setattr(logs, "request_served", logged)
+        monkeypatch.setattr(metrics, "request_served", counted)
+        yield lanes
+
+
+async def _in_chunks() -> AsyncIterator[bytes]:
+    yield json.dumps(VALID).encode()[:20]
+    yield json.dumps(VALID).encode()[20:]
+
+
+_Body = bytes | Callable[[], AsyncIterator[bytes]]
+_FORM = httpx.Request("POST", "http://x/", data=VALID, files={"file": ("a.txt", b"abc")})
+_JSON = ("Content-Type", "application/json")
+_SUBMISSION: tuple[_Body, list[tuple[str, str]]] = (json.dumps(VALID).encode(), [_JSON])
+_BATCH: tuple[_Body, list[tuple[str, str]]] = (json.dumps({"jobs": [{**VALID, "type": "proof"}]}).encode(), [_JSON])
+_BODIES: list[tuple[_Body, list[tuple[str, str]]]] = [
+    (b"", []),
+    (b"", [_JSON]),
+    _SUBMISSION,
+    (json.dumps(VALID).encode(), [("Content-Type", "Application/JSON; charset=utf-8")]),
+    (json.dumps(VALID).encode(), [_JSON, ("Content-Encoding", "gzip")]),
+    (json.dumps(VALID).encode(), [("Content-Type", "text/plain")]),
+    (json.dumps({**VALID, "chainId": 0, "share": 1}).encode(), [_JSON]),
+    (json.dumps({**VALID, "fileName": "ä\u2028.txt"}).encode(), [_JSON]),
+    _BATCH,
+    (b"[1]", [_JSON]),
+    (b"{", [_JSON]),
+    (b" " * 70_000, [_JSON]),
+    (_in_chunks, [_JSON]),
+    (b"".join(_FORM.stream), [("Content-Type", _FORM.headers["content-type"])]),  # type: ignore[arg-type]
+]
+_PATHS = [
+    "/verify",
+    "/proof",
+    "/{ended}",
+    "/{queued}",
+    "/{unknown}",
+    "/{ended}?after=all",
+    "/" + "x" * 36,
+    "/%41" + "x" * 35,
+    "/%2F" + "x" * 35,
+    "/" + "x" * 36 + "/",
+    "/verify/",
+    "/verify?x=1",
+    "/batch",
+    "/pause",
+]
+_HEADERS = [
+    ("Prefer", "respond-async"),
+    ("Prefer", "wait=0"),
+    ("If-None-Match", "*"),
+    ("If-None-Match", '"other"'),
+    ("Idempotency-Key", "{key}"),
+    ("Idempotency-Key", "{key}"),
+    ("Idempotency-Key", "no blanks"),
+    ("Origin", "https://page.example"),
+    ("Origin", "https://other.example"),
+    ("Access-Control-Request-Method", "POST"),
+    ("x-api-key", "open sesame"),
+    ("Authorization", "Bearer wrong"),
+    ("X-Forwarded-For", "192.0.2.7, 198.51.100.1"),
+    ("Connection", "close"),
+    ("Expect", "100-continue"),
+]
+_EXAMPLES = itertools.count()
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    method=st.sampled_from(["POST", "POST", "POST", "GET", "GET", "GET", "HEAD", "OPTIONS", "DELETE"]),
+    path=st.sampled_from(_PATHS),
+    headers=st.lists(st.sampled_from(_HEADERS), max_size=4),
+    body=st.sampled_from(_BODIES),
+)
+@example("POST", "/batch", [("x-api-key", "open sesame")], _BATCH)
+@example("GET", "/{ended}", [], _SUBMISSION)
+@example("POST", "/verify", [("Idempotency-Key", "{key}"), ("Origin", "https://page.example")], _SUBMISSION)
+async def test_no_request_can_tell_the_lanes_apart(
+    lanes: _Lanes, method: str, path: str, headers: list[tuple[str, str]], body: tuple[_Body, list[tuple[str, str]]]
+) -> None:
+    """Reply, headers (CORS and ``Connection`` among them), access log, metrics and keys are one on each lane."""
+    content, described = body
+    number = f"example-{next(_EXAMPLES)}"
+    sent = [(name, value.format(key=number)) for name, value in headers]
+    sent += [*described, ("X-Correlation-ID", number)]
+    seen = {}
+    for lanes.lane in LANES:
+        seen[lanes.lane] = await lanes.ask(method, path, sent, content)
+    assert seen == dict.fromkeys(LANES, seen["router, in pieces"])
 
 
 async def _raw(client: httpx.AsyncClient, *pieces: bytes, replies: int = 1) -> list[bytes]:
@@ -150,3 +316,11 @@ def test_no_header_can_become_two(value: bytes) -> None:
     """A value with a line break is a bug of ours, and never reaches the wire."""
     with pytest.raises(ValueError, match="more than one line"):
         WholeMessages(_Cycle()).reply(200, [(b"x", value)], b"")  # type: ignore[arg-type]
+
+
+def test_the_last_reply_goes_the_way_that_closes() -> None:
+    """A stopping server tells clients that it closes the connection; then it must, and only the usual way does."""
+    cycle = _Cycle()
+    cycle.default_headers = [(b"date", b"today"), (b"connection", b"close")]
+    assert not WholeMessages(cycle).reply(200, [(b"content-length", b"0")], b"")  # type: ignore[arg-type]
+    assert not cycle.response_started

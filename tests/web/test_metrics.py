@@ -41,6 +41,27 @@ async def test_requests_are_counted_by_route_and_status(api: httpx.AsyncClient) 
     assert value(after, name, **route) - value(before, name, **route) == 3
 
 
+async def test_refused_requests_count_with_their_route(serve_api: ServeApi) -> None:
+    """401, 429, 414 and preflights, too, are found under the route that they would have met."""
+    async with serve_api(api_key="s3cret", api_key_scope="all", rate_limit_submit_per_minute=1) as api:
+        key = {"x-api-key": "s3cret"}
+        before = (await api.get("/metrics", headers=key)).text
+        assert [(await api.post(f"{JOBS}/verify")).status_code for _ in range(2)] == [401, 429]
+        assert (await api.get(f"{JOBS}/a?{'x' * 9000}")).status_code == 414
+        preflight = {"Origin": "https://page.example", "Access-Control-Request-Method": "POST"}
+        assert (await api.options(f"{JOBS}/verify", headers=preflight)).status_code == 204
+        after = (await api.get("/metrics", headers=key)).text
+    name = "iidq_http_requests_total"
+    for method, path, status in (
+        ("POST", "verify", "401"),
+        ("POST", "verify", "429"),
+        ("OPTIONS", "verify", "204"),
+        ("GET", "{job_id}", "414"),
+    ):
+        labels = {"method": method, "route": f"{JOBS}/{path}", "status": status}
+        assert value(after, name, **labels) - value(before, name, **labels) == 1
+
+
 async def test_uploads_are_counted(api: httpx.AsyncClient) -> None:
     """A file that came in whole counts with its own bytes and its time."""
     before = await scrape(api)
