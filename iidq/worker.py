@@ -18,6 +18,7 @@ from iidq import logs
 from iidq.accelerator.accelerator import open_accelerator
 from iidq.accelerator.bull_mirror import open_bull_mirror
 from iidq.errors import SettingsFault
+from iidq.garbage import spare_lasting_objects
 from iidq.provenance.verifier import Verifier, open_verifier
 from iidq.provenance.verify import Subject
 from iidq.queue.execution import Handler, Progress
@@ -72,6 +73,7 @@ async def work(settings: Settings) -> int:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop)
+        spare_lasting_objects()
         logs.worker_started(worker_id, settings.worker_concurrency)
         with serve_metrics(settings):
             released = await loop.run()

@@ -134,6 +134,8 @@ class Exchanges:
             reply = JsonReply({"error": "Internal Server Error", "correlationId": exchange.correlation_id}, 500)
             await UnreadBodies(reply)(scope, receive, send_reply)
         finally:
+            # It holds the server's side of the request, which holds the scope: a cycle for the garbage collector.
+            scope.pop("whole", None)
             _close(exchange, scope)
 
 

@@ -21,6 +21,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from iidq import logs
+from iidq.garbage import spare_lasting_objects
 from iidq.logs import configure_logging
 from iidq.settings import Settings
 from iidq.web.allocation import keep_freed_memory
@@ -72,6 +73,7 @@ class ApiServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's."""
         await super().startup(sockets)
+        spare_lasting_objects()
         logs.api_serving(os.getpid())
         self._serving()
 
