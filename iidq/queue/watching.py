@@ -3,7 +3,7 @@
 The hub calls workers to tell of changes (``changes.py`` is their side), hears the ids, and loads those that are
 watched, all that came up meanwhile in one statement. Once a second it looks at all watched jobs besides, a thousand per
 statement, so that nothing depends on a notification: not behind a transaction pooler, and not for changes that somebody
-makes in psql. Rows that are as they were stay in the database.
+makes in psql; while a relay brings the hints, every five seconds. Rows that are as they were stay in the database.
 """
 
 import asyncio
@@ -30,6 +30,7 @@ from iidq.settings import Settings
 
 LOOK_SECONDS = 1.0
 """How late a change is seen of which no notification came."""
+_RELAYED_LOOK_SECONDS = 5.0
 _LARGEST_LOOK = 1000
 # A worker that started meanwhile has not heard the last call.
 _CALL_SECONDS = WATCHED_SECONDS / 3
@@ -100,7 +101,7 @@ class WatchHub:
         self._watchers = 0
         self._due: set[str] = set()
         self._wake = asyncio.Event()
-        self._next_look = 0.0
+        self._looked_at = 0.0
         self._next_call = 0.0
         self._listen_until = 0.0
         self._broken = False
@@ -148,9 +149,9 @@ class WatchHub:
                 now = time.monotonic()
                 if self._watches:
                     self._listen_until = now + _LINGER_SECONDS
-                    if now >= self._next_look:
+                    if now >= self._looked_at + self._look_seconds():
                         self._look_at_all()
-                        self._next_look = now + LOOK_SECONDS
+                        self._looked_at = now
                 if now < self._listen_until:
                     listening = listening or asyncio.create_task(self._listener.run())
                 elif listening is not None:
@@ -186,9 +187,14 @@ class WatchHub:
             return True
         return False
 
+    def _look_seconds(self) -> float:
+        return _RELAYED_LOOK_SECONDS if self._relay.hears(store.CHANGED_CHANNEL) else LOOK_SECONDS
+
     def _idle_seconds(self, now: float, listening: bool) -> float | None:
         if self._watches:
-            return max(0.0, min(self._next_look, self._next_call) - now)
+            # The relay may fall silent meanwhile.
+            event = min(self._looked_at + self._look_seconds(), self._next_call, now + LOOK_SECONDS)
+            return max(0.0, event - now)
         return max(0.0, self._listen_until - now) if listening else None
 
     def _changed(self, payload: str) -> None:

@@ -1,5 +1,7 @@
 """A Redis of the test's own, and settings that name it and the test's database."""
 
+import io
+import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -8,10 +10,12 @@ import psycopg
 import pytest
 
 from iidq.accelerator.accelerator import Accelerator, open_accelerator
+from iidq.logs import configure_logging
 from iidq.settings import Settings
 from tests.redis_server import RedisServer
 from tests.web.conftest import serve_api  # noqa: F401 — a fixture
 
+Events = Callable[[], list[str]]
 OpenAccelerator = Callable[..., AbstractAsyncContextManager[Accelerator]]
 
 
@@ -20,6 +24,15 @@ def redis() -> Iterator[RedisServer]:
     """A real server, to be stopped and frozen at will."""
     with RedisServer() as server:
         yield server
+
+
+@pytest.fixture
+def events() -> Iterator[Events]:
+    """The names of what was logged meanwhile."""
+    log = io.StringIO()
+    configure_logging("info", "json", log)
+    yield lambda: [json.loads(line)["event"] for line in log.getvalue().splitlines()]
+    configure_logging()
 
 
 @pytest.fixture

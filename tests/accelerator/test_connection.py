@@ -1,9 +1,7 @@
 """Redis goes and comes back: nobody waits for it long, and it is used again."""
 
 import asyncio
-import io
-import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,24 +12,12 @@ from iidq import metrics
 from iidq.accelerator.connection import Redis, State, open_redis
 from iidq.errors import RedisUnavailable
 from iidq.exposition import exposition
-from iidq.logs import configure_logging
 from iidq.queue.identifiers import new_job_id
 from iidq.settings import Settings
-from tests.accelerator.conftest import OpenAccelerator
+from tests.accelerator.conftest import Events, OpenAccelerator
 from tests.eventually import eventually
 from tests.exposition_format import samples
 from tests.redis_server import RedisServer
-
-Events = Callable[[], list[str]]
-
-
-@pytest.fixture
-def events() -> Iterator[Events]:
-    """The names of what was logged meanwhile."""
-    log = io.StringIO()
-    configure_logging("info", "json", log)
-    yield lambda: [json.loads(line)["event"] for line in log.getvalue().splitlines()]
-    configure_logging()
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from iidq.queue import attempts
+from iidq.queue import watching as hub
 from iidq.queue.execution import Progress
 from iidq.queue.job import ClaimedJob
 from iidq.queue.loop import open_work_loop
@@ -99,3 +100,41 @@ async def test_a_message_ends_no_job(
             told = await stream.next()
             assert told is not None
         assert (told["event"], told["job"]["status"], told["job"]["progress"]) == ("progress", "processing", 20)
+
+
+async def test_watchers_look_for_themselves_when_redis_falls_silent(
+    serve_api: ServeApi,
+    redis: RedisServer,
+    database_url: str,
+    sql: psycopg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While it brings the hints, the table is looked at less often; without it, as often as without any Redis."""
+    monkeypatch.setattr(hub, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(hub, "_RELAYED_LOOK_SECONDS", 3600.0)
+    job_id = insert(sql, PROCESSING)
+    told: asyncio.Queue[int] = asyncio.Queue()
+    async with serve_api(database_url=database_url, redis_url=redis.url) as api, watching(api, job_id) as stream:
+
+        async def read_on() -> None:
+            while (event := await stream.next()) is not None:
+                told.put_nowait(event["job"]["progress"])
+
+        reading = asyncio.create_task(read_on())
+        assert await told.get() == 0
+
+        async def first_unseen() -> int:
+            # Until the subscription stands, changes are still looked for.
+            for progress in range(1, 100):
+                sql.execute('UPDATE "VerificationJob" SET progress = %s WHERE id = %s', [progress, job_id])
+                try:
+                    assert await asyncio.wait_for(told.get(), 1) == progress
+                except TimeoutError:
+                    return progress
+            raise AssertionError("each change was seen at once")
+
+        unseen = await first_unseen()
+        redis.kill()
+        assert await asyncio.wait_for(told.get(), 15) == unseen
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
