@@ -116,7 +116,6 @@ async def _measure(database_url: str, redis_url: str | None, jobs: int) -> _Load
         await asyncio.sleep(_SETTLE_SECONDS)
         load.steps_ms.clear()
         async with _counted_queries() as count:
-
             await asyncio.sleep(_IDLE_SECONDS)
             idle_per_second = count() / _IDLE_SECONDS
             before, began = count(), time.perf_counter()
