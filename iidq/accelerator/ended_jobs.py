@@ -1,12 +1,12 @@
 """Ended jobs, as the bodies of replies, for those who ask for them again and again without asking Postgres each time.
 
 Kept only once Postgres has told of it, sealed, and for so short that a job which somebody changes in psql is shown as
-it was for at most ``LASTS_SECONDS``. A job that is retried over HTTP leaves an empty value for as long, so that whoever
-read it before cannot put it back.
+it was for at most ``LASTS_SECONDS``. Jobs that are retried over HTTP leave an empty value for as long, so that whoever
+read them before cannot put them back.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -38,9 +38,9 @@ class EndedJobs:
             self._keeping.add(task)
             task.add_done_callback(self._keeping.discard)
 
-    async def forget(self, job_id: UUID) -> None:
-        """The job is in line again: whoever asks next asks Postgres."""
-        await self._values.put(str(job_id), _IN_LINE_AGAIN)
+    async def forget(self, job_ids: Iterable[UUID]) -> None:
+        """The jobs are in line again: whoever asks next asks Postgres."""
+        await self._values.put_many(dict.fromkeys(map(str, job_ids), _IN_LINE_AGAIN))
 
     async def aclose(self) -> None:
         """Return when nothing is on its way."""

@@ -554,7 +554,8 @@ LIMIT %(limit)s;
 -- name: prefer_indexes
 -- Before browse_content, in its transaction: of a hash that many jobs have, the planner expects to meet enough of them
 -- on a walk through the whole table. Where they all wait, or came last, it meets them at its end.
-SELECT set_config('enable_seqscan', 'off', true);
+-- Not compiled: a scan that is done all the same costs so much by its price alone that it would be, until Postgres 18.
+SELECT set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true);
 
 -- name: browse_cause
 -- The failures of one cause, latest first, by "VerificationJob_failed_cause".

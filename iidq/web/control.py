@@ -48,7 +48,7 @@ async def _steer(request: Request, step: Step, refusal: str) -> Response:
     service = service_of(request)
     done, job = await service.database.run(steer)
     if done and service.accelerator.ended_jobs is not None:
-        await service.accelerator.ended_jobs.forget(job_id)
+        await service.accelerator.ended_jobs.forget([job_id])
     if job is None:
         return job_not_found()
     if not done:

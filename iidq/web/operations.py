@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from typing import Final
+from uuid import UUID
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -181,7 +182,7 @@ async def retry_failures(request: Request) -> Response:
     if not isinstance(cause, str) or not cause or len(cause) > MAX_SEARCH_LENGTH or "\0" in cause:
         faults.append(FieldFault("cause", "expected a cause as the page shows it"))
     try:
-        before = datetime.fromisoformat(str(body["before"])) if "before" in body else None
+        before = None if body.get("before") is None else datetime.fromisoformat(str(body["before"]))
         if before is not None and before.tzinfo is None:
             raise ValueError("no offset")
     except ValueError:
@@ -189,11 +190,14 @@ async def retry_failures(request: Request) -> Response:
     if faults:
         raise InvalidInput(faults)
 
-    async def retry(connection: Connection) -> tuple[int, datetime]:
+    async def retry(connection: Connection) -> tuple[list[UUID], datetime]:
         ids, moment = await store.retry_failures(connection, str(cause), batch=RETRY_BATCH, before=before)
         if ids:
             await store.announce_changes(connection, ids)
-        return len(ids), moment
+        return ids, moment
 
-    retried, moment = await service_of(request).database.run(retry)
-    return JsonReply({"retried": retried, "more": retried == RETRY_BATCH, "before": moment.isoformat()})
+    service = service_of(request)
+    retried, moment = await service.database.run(retry)
+    if retried and service.accelerator.ended_jobs is not None:
+        await service.accelerator.ended_jobs.forget(retried)
+    return JsonReply({"retried": len(retried), "more": len(retried) == RETRY_BATCH, "before": moment.isoformat()})

@@ -10,6 +10,8 @@ from tests.job_rows import COMPLETED, FAILED, PROCESSING, insert, update
 from tests.redis_server import RedisServer
 from tests.web.serving import JOBS, ServeApi
 
+DATA = "/admin/queues/data"
+
 
 def kept(redis: RedisServer) -> list[str]:
     """The keys of ended jobs."""
@@ -80,6 +82,22 @@ async def test_a_retried_job_is_in_line_at_once(
         await read_until_kept(first, redis, job_id)
         assert (await first.post(f"{JOBS}/{job_id}/retry")).status_code == 200
         assert (await second.get(f"{JOBS}/{job_id}")).json()["status"] == "queued"
+
+
+async def test_failures_that_are_retried_together_are_in_line_at_once(
+    serve_api: ServeApi, redis: RedisServer, database_url: str, sql: psycopg.Connection[Any]
+) -> None:
+    """The operations page puts a whole group back in line; no process shows the former end of any of them."""
+    job_ids = [insert(sql, FAILED, error="rpc.unavailable: down") for _ in range(2)]
+    shared = {"database_url": database_url, "redis_url": redis.url}
+    async with serve_api(**shared) as first, serve_api(**shared) as second:
+        for job_id in job_ids:
+            await read_until_kept(first, redis, job_id)
+        first.headers["X-CSRF-Token"] = (await first.get(f"{DATA}/session")).json()["csrfToken"]
+        reply = await first.post(f"{DATA}/failures/retry", json={"cause": "rpc.unavailable", "before": None})
+        assert reply.json()["retried"] == 2
+        for job_id in job_ids:
+            assert (await second.get(f"{JOBS}/{job_id}")).json()["status"] == "queued"
 
 
 async def test_unfinished_jobs_are_never_kept(

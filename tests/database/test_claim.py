@@ -158,6 +158,19 @@ async def test_the_claim_walks_its_index_without_sorting(
                 assert not [node for node in nodes if "Sort" in node["Node Type"]]
 
 
+async def test_no_claim_is_compiled_first(settings: Settings, sql: psycopg.Connection[Any]) -> None:
+    """Compiling takes 200 times as long as the claim: not where a server can, and the price of a plan would have it."""
+    insert(sql, copies=10)
+    async with open_database(settings, pool_size=1, sorts=False) as database, database.connection() as connection:
+        values = {"worker_id": WORKER, "slots": 3, "lease_seconds": LEASE_SECONDS, "from_order": WHOLE}
+        cursor = await connection.execute(b"EXPLAIN (FORMAT JSON) " + QUERIES["claim"], values)
+        [[[explained]]] = await cursor.fetchall()
+        assert "JIT" not in explained
+        # Not every server that this runs on can compile.
+        cursor = await connection.execute(b"SHOW jit")
+        assert await cursor.fetchone() == ("off",)
+
+
 def plan_nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """A plan's node and all below it."""
     yield node

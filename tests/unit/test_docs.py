@@ -24,7 +24,8 @@ from tests.document_pages import DOCS, PAGES, ROOT, blocks, code_of
 # Names in capitals that are no variables of ours: those of the pages' own examples, of other programs, of SQL.
 _OTHER_VARIABLES = {
     "API", "REGISTRY", "FILE", "MANIFEST", "JOB", "NEW_DATABASE_URL", "BENCH_PG_DSN", "RPC_URLS",
-    "MAINPID", "RETRY_BACKOFF", "OTEL_TRACES_SAMPLER", "IIDQ_TEST_REDIS", "OTEL_EXPORTER_OTLP_HEADERS",
+    "MAINPID", "RETRY_BACKOFF", "OTEL_TRACES_SAMPLER", "IIDQ_TEST_REDIS", "IIDQ_TEST_REDIS_SERVER",
+    "OTEL_EXPORTER_OTLP_HEADERS",
 }  # fmt: skip
 # Of the replaced system, or of other web servers.
 _OTHER_PATHS = {"/hook", "/admin/queues", "/ipfs"}

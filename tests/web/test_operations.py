@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -255,7 +256,8 @@ async def test_the_snapshot_tells_the_state(api: httpx.AsyncClient, sql: psycopg
         " VALUES ('here:1:a', 'here', 1, '0.1.0', 3, 2, true, now() + interval '1 minute')"
     )
     told = (await api.get(f"{DATA}/snapshot")).json()
-    assert (told["available"], told["circuit"], told["redis"]["state"]) == (True, "closed", "off")
+    assert (told["available"], told["circuit"]) == (True, "closed")
+    assert told["redis"]["state"] in (("up", "open") if "REDIS_URL" in os.environ else ("off",))
     queue = told["queue"]
     states = ("waiting", "active", "delayed", "completed", "failed", "cancelled")
     assert [queue[state] for state in states] == [3, 3, 0, 1, 5, 0]
