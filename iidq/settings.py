@@ -179,6 +179,13 @@ class Settings(BaseSettings):
         le=3600,
         description="a client's time for a request's headers, and for each pause in its body; longer is 408",
     )
+    keep_alive_seconds: float = Field(
+        75,
+        ge=0.05,
+        le=3600,
+        description="how long a connection stays open between requests; more than the client's or load balancer's own "
+        "time, or a request meets the close",
+    )
     max_watchers: int = Field(
         10_000, ge=0, description="clients per API process that wait for a job (`Prefer: wait`, events); more get 503"
     )

@@ -43,7 +43,12 @@ class _Refusal(Exception):
 
 def bounded_http(settings: Settings) -> Any:
     """What ``uvicorn.Config(http=…)`` takes, which by its types is a class."""
-    return partial(BoundedHttp, head_seconds=settings.request_idle_seconds, most_connections=most_connections())
+    return partial(
+        BoundedHttp,
+        head_seconds=settings.request_idle_seconds,
+        keep_alive_seconds=settings.keep_alive_seconds,
+        most_connections=most_connections(),
+    )
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -57,9 +62,11 @@ class BoundedHttp(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         head_seconds: float,
+        keep_alive_seconds: float,
         most_connections: int,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.timeout_keep_alive = keep_alive_seconds  # type: ignore[assignment]  # whatever call_later takes
         self._head_seconds = head_seconds
         self._most_connections = most_connections
         self._timer: asyncio.TimerHandle | None = None

@@ -12,6 +12,7 @@ import httpx
 import psycopg
 import pytest
 
+from iidq.settings import Settings
 from tests.eventually import eventually
 from tests.web.bad_clients import ALL, GOOD_FIELDS, BadClient, Played, form, head, part, play
 from tests.web.serving import NO_DATABASE, ServeApi
@@ -53,7 +54,7 @@ def wrong(client: BadClient, played: Played) -> str | None:
 
 async def test_bad_clients_leave_no_task_and_no_connection(serve_api: ServeApi, database_url: str) -> None:
     """Nobody gets a 5xx, everybody is let go in time, and every task that served them ends."""
-    async with serve_api(database_url=database_url, request_idle_seconds=IDLE_SECONDS) as api:
+    async with serve_api(database_url=database_url, request_idle_seconds=IDLE_SECONDS, keep_alive_seconds=5) as api:
         assert (await api.get("/readyz")).status_code == 200
         before = asyncio.all_tasks()
         assert await faults(api.base_url.host, api.base_url.port or 0) == []
@@ -84,6 +85,7 @@ async def api_process(folder: Path) -> AsyncIterator[tuple[str, int, int]]:
             "RATE_LIMIT_SUBMIT_PER_MINUTE": "0",
             "RATE_LIMIT_READ_PER_MINUTE": "0",
             "REQUEST_IDLE_SECONDS": str(IDLE_SECONDS),
+            "KEEP_ALIVE_SECONDS": "5",
             "LOG_LEVEL": "error",
         }
         process = await asyncio.create_subprocess_exec(
@@ -162,3 +164,13 @@ async def test_pipelined_uploads_are_all_served(api: httpx.AsyncClient, database
     client = BadClient("hurries", [declared + chunked + declared + last], (400,))
     played = await play(api.base_url.host, api.base_url.port or 0, client)
     assert played.statuses == [200, 200, 200, 400]
+
+
+async def test_a_connection_is_kept_for_its_time(serve_api: ServeApi) -> None:
+    """By default longer than load balancers keep theirs (60 s), whose requests would meet the close; then closed."""
+    async with serve_api(keep_alive_seconds=0.05) as api:
+        client = BadClient("stays", [b"GET /livez HTTP/1.1\r\nHost: api\r\n\r\n"], (200,))
+        played = await play(api.base_url.host, api.base_url.port or 0, client)
+    assert played.statuses == [200]
+    assert b"connection: close" not in played.received
+    assert Settings(_env_file=None).keep_alive_seconds > 60
