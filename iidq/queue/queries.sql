@@ -444,14 +444,26 @@ WHERE true
 ORDER BY "createdAt" DESC, id DESC
 LIMIT %(limit)s OFFSET %(offset)s;
 
--- name: list_unfinished
--- Newest first among the jobs that have not ended, through the three small indexes instead of the history.
+-- name: list_queued
+-- Newest first among those in line and those that wait for their time, by "VerificationJob_claim" and
+-- "VerificationJob_delayed" instead of the history.
 SELECT id, type, status, progress, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "chainId", "fileName",
   result, error, errors, "retryCount", attempt, "maxAttempts", priority, "runAt", "startedAt", "completedAt",
   "createdAt", "updatedAt", CASE WHEN "hasCallback" THEN callback_state(id) END AS callback
 FROM "VerificationJob"
-WHERE (ready AND status = 'queued' OR status = 'queued' AND NOT ready OR "workerId" IS NOT NULL)
-  AND (%(status)s::text IS NULL OR status = %(status)s)
+WHERE (ready AND status = 'queued' OR status = 'queued' AND NOT ready)
+  AND (%(type)s::text IS NULL OR type = %(type)s)
+  AND (%(after_time)s::timestamptz IS NULL OR ("createdAt", id) < (%(after_time)s, %(after_id)s))
+ORDER BY "createdAt" DESC, id DESC
+LIMIT %(limit)s OFFSET %(offset)s;
+
+-- name: list_running
+-- Newest first among those that run, by "VerificationJob_running": no more than workers have slots, however many wait.
+SELECT id, type, status, progress, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "chainId", "fileName",
+  result, error, errors, "retryCount", attempt, "maxAttempts", priority, "runAt", "startedAt", "completedAt",
+  "createdAt", "updatedAt", CASE WHEN "hasCallback" THEN callback_state(id) END AS callback
+FROM "VerificationJob"
+WHERE "workerId" IS NOT NULL
   AND (%(type)s::text IS NULL OR type = %(type)s)
   AND (%(after_time)s::timestamptz IS NULL OR ("createdAt", id) < (%(after_time)s, %(after_id)s))
 ORDER BY "createdAt" DESC, id DESC

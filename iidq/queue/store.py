@@ -33,7 +33,7 @@ EARLIEST = datetime(1, 1, 2, tzinfo=UTC)
 _FOREVER_SECONDS = float(100 * 365 * 86_400)
 _LOST = "attempt.lost: the worker fell silent and its lease ran out"
 _JOB_TYPES = {kind.value: kind for kind in JobType}
-_UNFINISHED = frozenset({JobStatus.QUEUED, JobStatus.PROCESSING})
+_LISTS: dict[JobStatus | None, str] = {JobStatus.QUEUED: "list_queued", JobStatus.PROCESSING: "list_running"}
 
 
 async def enqueue(connection: Connection, jobs: Sequence[NewJob], *, max_attempts: int, announce: bool = False) -> bool:
@@ -395,7 +395,7 @@ async def list_jobs(
     after: Cursor | None = None,
 ) -> list[Job]:
     """Jobs that meet all given conditions, newest first, beginning right after ``after``."""
-    name = "list_content" if content_hash else "list_unfinished" if status in _UNFINISHED else "list_newest"
+    name = "list_content" if content_hash else _LISTS.get(status, "list_newest")
     async with connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(
             QUERIES[name],

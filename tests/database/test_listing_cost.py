@@ -13,7 +13,7 @@ from iidq.queue import store
 from iidq.queue.job import JobStatus
 from iidq.queue.paging import Cursor
 from tests.database.test_cost import blocks, explain, nodes
-from tests.job_rows import COMPLETED, CONTENT_HASH, FAILED, Sql, insert
+from tests.job_rows import COMPLETED, CONTENT_HASH, FAILED, PROCESSING, Sql, insert
 
 HISTORY = 40_000
 FAILURES = 4_000
@@ -73,9 +73,13 @@ async def test_deep_pages_cost_as_much_as_the_first(
 async def test_what_has_not_ended_is_listed_past_the_history(
     history: psycopg.Connection[Any], connection: Connection
 ) -> None:
-    """The jobs that wait are found through their own small indexes."""
-    waiting = await page(connection, "list_unfinished", status="queued")
+    """The jobs that wait are found through their own small indexes, and those that run past all that wait."""
+    waiting = await page(connection, "list_queued", status="queued")
     assert blocks(waiting) < 100
+    insert(history, copies=5_000)
+    insert(history, PROCESSING, copies=2)
+    assert blocks(await page(connection, "list_running", status="processing")) < 10
+    assert len(await store.list_jobs(connection, limit=10, status=JobStatus.PROCESSING)) == 2
 
 
 async def test_one_contents_jobs_are_found_past_all_others(
