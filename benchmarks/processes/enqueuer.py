@@ -12,7 +12,7 @@ from benchmarks.processes.lines import Lines, run
 from benchmarks.samples import REGISTRY, read_samples
 from iidq.database import open_database
 from iidq.logs import configure_logging
-from iidq.queue import store
+from iidq.queue import announcements
 from iidq.queue.batching import Enqueuer, open_enqueuer
 from iidq.queue.job import JobType, NewJob
 from iidq.settings import load_settings
@@ -40,7 +40,7 @@ async def enqueue(jobs: Iterable[NewJob], tasks: int) -> None:
     settings = load_settings("database_url")
     async with open_database(settings, pool_size=8) as database, open_enqueuer(database, settings) as enqueuer:
         # A connection is open before the clock starts.
-        await database.run(store.announce)
+        await database.run(announcements.announce)
         lines = Lines()
         await lines.ready()
         source = iter(jobs)

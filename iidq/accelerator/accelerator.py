@@ -15,8 +15,8 @@ from iidq.accelerator.relay import RedisRelay
 from iidq.accelerator.sealed_values import SealedValues
 from iidq.accelerator.shared_caches import MANIFEST_SECONDS, RedisManifests, RedisVerdicts
 from iidq.background import start_background
+from iidq.queue.announcements import CHANGED_CHANNEL, JOBS_CHANNEL, WATCHING_CHANNEL
 from iidq.queue.relay import NO_RELAY, PROGRESS_CHANNEL, Relay
-from iidq.queue.store import CHANGED_CHANNEL, JOBS_CHANNEL, WATCHING_CHANNEL
 from iidq.settings import Settings
 
 _CHANNELS: Final = {"wakeups": {JOBS_CHANNEL}, "progress": {PROGRESS_CHANNEL, CHANGED_CHANNEL, WATCHING_CHANNEL}}

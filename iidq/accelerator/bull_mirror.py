@@ -30,7 +30,7 @@ from iidq.accelerator.bull_plan import MOST_ENDED, Plan, Shown, Survey, ownershi
 from iidq.accelerator.connection import Redis
 from iidq.database import Connection, Database, open_database
 from iidq.errors import IidqError, RedisUnavailable
-from iidq.queue import store
+from iidq.queue import readers
 from iidq.queue.job import Job
 from iidq.queue.queries import QUERIES
 from iidq.settings import Settings
@@ -159,7 +159,7 @@ class BullMirror:
         rows: dict[str, tuple[str, Job] | None] = {}
         for start in range(0, len(surveyed.to_read), _ROWS_PER_READ):
             some = dict.fromkeys(surveyed.to_read[start : start + _ROWS_PER_READ], "")
-            for job_id, version, job in await store.find_changed(connection, some):
+            for job_id, version, job in await readers.find_changed(connection, some):
                 rows[job_id] = (version, job) if version is not None and job is not None else None
         return surveyed, rows
 

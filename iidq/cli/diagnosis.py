@@ -19,7 +19,7 @@ from iidq.migrate import shipped_migrations
 from iidq.provenance.gateways import Gateway
 from iidq.provenance.http_connection import Deadlines
 from iidq.provenance.rpc import RpcEndpoint, open_http, quantity
-from iidq.queue import store
+from iidq.queue import announcements, readers
 from iidq.redaction import redact_url
 from iidq.settings import Settings
 
@@ -123,7 +123,7 @@ async def _look_at_database(settings: Settings) -> list[Finding]:
 
 async def _migrations(database: Database) -> Answer:
     shipped = shipped_migrations()
-    applied = await database.run(store.applied_migrations)
+    applied = await database.run(readers.applied_migrations)
     if missing := [name for name in shipped if name not in applied]:
         return Answer(Outcome.BROKEN, f"not applied: {', '.join(missing)}", "run `iidq migrate`")
     if newer := sorted(applied - set(shipped)):
@@ -135,9 +135,9 @@ async def _migrations(database: Database) -> Answer:
 async def _listen(settings: Settings, database: Database) -> Answer:
     channel = f"iidq_echo_{uuid4().hex}"
     async with await connect(settings) as connection:
-        await store.listen(connection, channel)
+        await announcements.listen(connection, channel)
         # Through a pooler one hears oneself while one speaks, and nothing afterwards.
-        await database.run(lambda speaker: store.echo(speaker, channel))
+        await database.run(lambda speaker: announcements.echo(speaker, channel))
         deadline = time.monotonic() + _HEAR_SECONDS
         while (left := deadline - time.monotonic()) > 0:
             async for notification in connection.notifies(timeout=left, stop_after=1):
@@ -152,7 +152,7 @@ async def _listen(settings: Settings, database: Database) -> Answer:
 
 
 async def _workers(database: Database) -> Answer:
-    counts = await database.run(store.count)
+    counts = await database.run(readers.count)
     if counts.workers == 0:
         waits = f", and {counts.waiting} jobs wait" if counts.waiting else ""
         return Answer(Outcome.BROKEN, f"no live worker{waits}", "start one: `iidq worker`")
@@ -163,7 +163,7 @@ async def _workers(database: Database) -> Answer:
 
 
 async def _queue(database: Database) -> Answer:
-    counts = await database.run(store.count)
+    counts = await database.run(readers.count)
     age = counts.oldest_waiting_seconds
     shown = f"{counts.state}; {counts.waiting} waiting, {counts.active} running, {counts.failed} failed"
     if counts.state == "paused":

@@ -15,7 +15,7 @@ from psycopg.errors import InsufficientPrivilege
 from iidq.cli.client import ENDED, Body, JobClient, NotFoundOut, Refused
 from iidq.cli.service_options import DEFAULT_SERVER
 from iidq.database import Connection, Database, open_database
-from iidq.queue import store
+from iidq.queue import announcements, readers, steering
 from iidq.queue.identifiers import parse_job_id
 from iidq.queue.job import JobStatus, JobType
 from iidq.settings import load_settings
@@ -87,7 +87,7 @@ class QueueInDatabase:
     ) -> list[Body]:
         """The newest jobs, newest first."""
         jobs = await self._run(
-            lambda connection: store.list_jobs(
+            lambda connection: readers.list_jobs(
                 connection, status=status, type=kind, content_hash=content_hash, limit=limit
             )
         )
@@ -98,16 +98,16 @@ class QueueInDatabase:
         known = parse_job_id(job_id)
         if known is None:
             return None
-        job = await self._run(lambda connection: store.find(connection, known))
+        job = await self._run(lambda connection: readers.find(connection, known))
         return None if job is None else dict(job_shape(job))
 
     async def retry(self, job_id: str) -> bool | None:
         """Put a job that ended back in line."""
-        return await self._steer(job_id, store.retry)
+        return await self._steer(job_id, steering.retry)
 
     async def cancel(self, job_id: str) -> bool | None:
         """End a job that waits or runs."""
-        return await self._steer(job_id, store.cancel)
+        return await self._steer(job_id, steering.cancel)
 
     async def follow(self, job_id: str, report: Callable[[Body], None]) -> Body | None:
         """The job once it has ended, None if there is no such job; ``report`` sees its states."""
@@ -120,15 +120,15 @@ class QueueInDatabase:
 
     async def counts(self) -> Body:
         """How many jobs stand in each state, and what else `/stats` tells."""
-        return dict(stats_shape(await self._run(store.count)))
+        return dict(stats_shape(await self._run(readers.count)))
 
     async def pause(self, reason: str | None) -> None:
         """Stop all claims."""
-        await self._run(lambda connection: store.pause(connection, reason))
+        await self._run(lambda connection: steering.pause(connection, reason))
 
     async def resume(self) -> None:
         """Let claims go on."""
-        await self._run(store.resume)
+        await self._run(steering.resume)
 
     async def _steer(self, job_id: str, step: Callable[[Connection, UUID], Awaitable[bool | None]]) -> bool | None:
         known = parse_job_id(job_id)
@@ -139,7 +139,7 @@ class QueueInDatabase:
             done = await step(connection, known)
             if done:
                 # Whoever watches the job sees it at once.
-                await store.announce_changes(connection, [known])
+                await announcements.announce_changes(connection, [known])
             return done
 
         return await self._run(steer)

@@ -13,7 +13,7 @@ import psycopg
 
 from iidq.database import Database
 from iidq.errors import IidqError
-from iidq.queue import store
+from iidq.queue import announcements
 from iidq.queue.relay import NO_RELAY, PROGRESS_CHANNEL, Relay, progress_line
 
 WATCHED_SECONDS = 60.0
@@ -61,8 +61,8 @@ class ChangeAnnouncer:
             self._asked.clear()
             changed, self._changed = list(self._changed), {}
             # What cannot be told now is seen by the watchers' own look.
-            if not await self._relay.deliver(store.CHANGED_CHANNEL, [str(job_id) for job_id in changed]):
+            if not await self._relay.deliver(announcements.CHANGED_CHANNEL, [str(job_id) for job_id in changed]):
                 with contextlib.suppress(IidqError, psycopg.Error):
                     async with self._database.connection() as connection:
-                        await store.announce_changes(connection, changed)
+                        await announcements.announce_changes(connection, changed)
             await asyncio.sleep(_INTERVAL_SECONDS)

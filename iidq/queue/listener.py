@@ -18,7 +18,7 @@ from iidq import logs, metrics
 from iidq.background import start_background
 from iidq.database import Connection, Database, answered_within, connect
 from iidq.errors import IidqError
-from iidq.queue import store
+from iidq.queue import announcements
 from iidq.queue.relay import NO_RELAY, Relay
 from iidq.settings import Settings
 
@@ -55,7 +55,7 @@ class Announcer:
 
     def announced(self) -> None:
         """An insert has made its announcement through Postgres; here is the rest of it."""
-        self._relay.publish(store.JOBS_CHANNEL, store.TO_FIRST)
+        self._relay.publish(announcements.JOBS_CHANNEL, announcements.TO_FIRST)
 
     async def __aenter__(self) -> Self:
         self._task = start_background(self._run(), "announcements")
@@ -81,10 +81,10 @@ class Announcer:
 
     async def _send(self) -> None:
         self._asked.clear()
-        self._relay.publish(store.JOBS_CHANNEL, store.TO_FIRST)
+        self._relay.publish(announcements.JOBS_CHANNEL, announcements.TO_FIRST)
         # Lost announcements are what the workers' polling is for.
         with contextlib.suppress(IidqError, psycopg.Error):
-            await self._database.run(store.announce)
+            await self._database.run(announcements.announce)
 
 
 class Listener:
@@ -118,7 +118,7 @@ class Listener:
                 connection = await connect(self._settings)
                 try:
                     with answered_within(connection, _ANSWER_TIMEOUT_SECONDS):
-                        await store.listen(connection, self._echo_channel, self._heard)
+                        await announcements.listen(connection, self._echo_channel, self._heard)
                     await self._hear_myself(connection)
                     self._hears(True)
                     self._complained = False
@@ -141,13 +141,13 @@ class Listener:
 
     def _hears(self, hears: bool) -> None:
         self.listening = hears
-        metrics.listening("jobs" if store.JOBS_CHANNEL in self._heard else "changes", hears)
+        metrics.listening("jobs" if announcements.JOBS_CHANNEL in self._heard else "changes", hears)
 
     async def _hear_myself(self, connection: Connection) -> None:
         """Raises TimeoutError where the connection is deaf: its peer is gone without a word, or a pooler is between."""
         async with asyncio.timeout(_ANSWER_TIMEOUT_SECONDS):
             # By another connection: through a pooler one hears oneself while one speaks, and nothing afterwards.
-            await self._database.run(lambda speaker: store.echo(speaker, self._echo_channel))
+            await self._database.run(lambda speaker: announcements.echo(speaker, self._echo_channel))
             while self._echo_channel not in await self._hear(connection, _ANSWER_TIMEOUT_SECONDS):
                 pass
 

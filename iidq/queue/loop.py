@@ -17,7 +17,7 @@ import psycopg
 from iidq import __version__, logs, metrics
 from iidq.database import Database, is_passing, open_database
 from iidq.errors import IidqError
-from iidq.queue import store, upkeep
+from iidq.queue import announcements, store, upkeep
 from iidq.queue.attempts import Attempts
 from iidq.queue.changes import ChangeAnnouncer
 from iidq.queue.claim_span import ClaimSpan
@@ -79,15 +79,15 @@ class WorkLoop:
             callback_due=callback_due,
         )
         heard: dict[str, Callable[[str], None]] = {
-            store.JOBS_CHANNEL: self._announced,
-            store.CANCELLED_CHANNEL: self._cancelled,
-            store.WATCHING_CHANNEL: self._changes.watched,
+            announcements.JOBS_CHANNEL: self._announced,
+            announcements.CANCELLED_CHANNEL: self._cancelled,
+            announcements.WATCHING_CHANNEL: self._changes.watched,
         }
-        self.listener = Listener(settings, database, heard, lambda: self._announced(store.TO_ALL))
+        self.listener = Listener(settings, database, heard, lambda: self._announced(announcements.TO_ALL))
         # A cancellation is worth believing only from Postgres.
         self._relayed: dict[str, Callable[[str], None]] = {
-            store.JOBS_CHANNEL: self._relayed_work,
-            store.WATCHING_CHANNEL: self._changes.watched,
+            announcements.JOBS_CHANNEL: self._relayed_work,
+            announcements.WATCHING_CHANNEL: self._changes.watched,
         }
 
     def stop(self) -> None:
@@ -124,7 +124,7 @@ class WorkLoop:
     # Claiming
 
     def _announced(self, payload: str) -> None:
-        if payload == store.TO_ALL:
+        if payload == announcements.TO_ALL:
             self._span.widen()
             self._work_may_wait = True
         elif self._first_responder:
@@ -137,7 +137,7 @@ class WorkLoop:
         self._wake.set()
 
     async def _hear_relay(self) -> None:
-        await self._relay.run(self._relayed, lambda: self._relayed_work(store.TO_ALL))
+        await self._relay.run(self._relayed, lambda: self._relayed_work(announcements.TO_ALL))
 
     def _relayed_work(self, payload: str) -> None:
         # Whoever hears Postgres, too, would look for the same job twice.
@@ -208,7 +208,7 @@ class WorkLoop:
             version=__version__,
             concurrency=self._settings.worker_concurrency,
             running=len(self._attempts.held),
-            listening=self.listener.listening or self._relay.hears(store.JOBS_CHANNEL),
+            listening=self.listener.listening or self._relay.hears(announcements.JOBS_CHANNEL),
             alive_seconds=3 * self._settings.poll_interval_seconds + _ALIVE_MARGIN_SECONDS,
         )
 
@@ -250,9 +250,9 @@ class WorkLoop:
     async def _call(self, now: float) -> None:
         self._call_others = False
         self._next_call = now + _CALL_INTERVAL_SECONDS
-        self._relay.publish(store.JOBS_CHANNEL, store.TO_ALL)
+        self._relay.publish(announcements.JOBS_CHANNEL, announcements.TO_ALL)
         async with self._database.connection() as connection:
-            await store.announce(connection, store.TO_ALL)
+            await announcements.announce(connection, announcements.TO_ALL)
 
     async def _release_unknown(self) -> None:
         """A claim may have been committed although its answer never came."""
@@ -283,7 +283,7 @@ class WorkLoop:
         with contextlib.suppress(IidqError, psycopg.Error):
             async with self._database.connection() as connection:
                 await store.leave(connection, self._worker_id)
-                await store.announce(connection, store.TO_ALL)
+                await announcements.announce(connection, announcements.TO_ALL)
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:

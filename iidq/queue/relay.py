@@ -14,7 +14,7 @@ PROGRESS_CHANNEL: Final = "iidq_progress"
 
 
 class Relay(Protocol):
-    """Hints under the channels' names of ``store.py``."""
+    """Hints under the channels' names of ``announcements.py``."""
 
     def carries(self, channel: str) -> bool:
         """Whether what is published there gets through at present, as far as one can know."""

@@ -1,26 +1,22 @@
-"""One function per transition of a job, and the readers. Every write is one statement from ``queries.sql``.
+"""One function per transition of a job that the queue itself makes; those that people make are in ``steering.py``.
 
-Functions take a connection and do not retry; :meth:`iidq.database.Database.run` does, for all of them bear
-repetition: inserts by their id, outcomes by their attempt.
+Every write is one statement from ``queries.sql``. Functions take a connection and do not retry:
+:meth:`iidq.database.Database.run` does, and all of them bear repetition: inserts by id, outcomes by attempt.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
 from uuid import UUID
 
-from psycopg import errors
 from psycopg.pq import TransactionStatus
-from psycopg.rows import class_row, dict_row, tuple_row
-from psycopg.sql import SQL, Identifier
+from psycopg.rows import tuple_row
 
 from iidq.database import Connection
 from iidq.queue.claim_span import WHOLE
-from iidq.queue.job import ClaimedJob, IdempotencyKey, Job, JobStatus, JobType, NewJob, QueueCounts
+from iidq.queue.job import ClaimedJob, IdempotencyKey, JobType, NewJob
 from iidq.queue.outcome import Outcome
-from iidq.queue.paging import Cursor
 from iidq.queue.queries import QUERIES
 
 # One attempt of one job: what a write must present to be let through.
@@ -33,7 +29,6 @@ EARLIEST = datetime(1, 1, 2, tzinfo=UTC)
 _FOREVER_SECONDS = float(100 * 365 * 86_400)
 _LOST = "attempt.lost: the worker fell silent and its lease ran out"
 _JOB_TYPES = {kind.value: kind for kind in JobType}
-_LISTS: dict[JobStatus | None, str] = {JobStatus.QUEUED: "list_queued", JobStatus.PROCESSING: "list_running"}
 
 
 async def enqueue(connection: Connection, jobs: Sequence[NewJob], *, max_attempts: int, announce: bool = False) -> bool:
@@ -270,200 +265,3 @@ async def purge_excess(
     row = await cursor.fetchone()
     assert row is not None
     return row[0], row[1]
-
-
-async def cancel(connection: Connection, job_id: UUID) -> bool | None:
-    """End a waiting or running job. False: it had ended already. None: there is no such job."""
-    return await _steer(connection, "cancel", job_id)
-
-
-async def retry(connection: Connection, job_id: UUID) -> bool | None:
-    """Put a job that ended back in line. False: it has not ended. None: there is no such job."""
-    return await _steer(connection, "retry", job_id)
-
-
-async def retry_failures(
-    connection: Connection, cause: str, *, batch: int, before: datetime | None = None
-) -> tuple[list[UUID], datetime]:
-    """Put the earliest ``batch`` failures of one cause back in line: those that failed by ``before`` (None: by now).
-
-    Returns their ids, and ``before`` for the next batch.
-    """
-    cursor = await connection.execute(QUERIES["retry_failures"], {"cause": cause, "before": before, "batch": batch})
-    row = await cursor.fetchone()
-    assert row is not None
-    return row[1], row[0]
-
-
-async def _steer(connection: Connection, name: str, job_id: UUID) -> bool | None:
-    try:
-        cursor = await connection.execute(QUERIES[name], {"id": job_id})
-    except errors.NoDataFound:
-        return None
-    row = await cursor.fetchone()
-    assert row is not None
-    return bool(row[0])
-
-
-async def pause(connection: Connection, reason: str | None) -> None:
-    """Stop all claims; running jobs go on."""
-    await connection.execute(QUERIES["pause"], {"reason": reason})
-
-
-async def resume(connection: Connection) -> None:
-    """Let claims go on, and wake the workers."""
-    await connection.execute(QUERIES["resume"])
-
-
-# What an announcement says: whoever is first responder may answer, or all who have room.
-TO_FIRST = ""
-TO_ALL = "rest"
-
-
-async def announce(connection: Connection, payload: str = TO_FIRST) -> None:
-    """Tell listening workers that there may be something to claim."""
-    await connection.execute(QUERIES["announce"], {"payload": payload})
-
-
-# Where announcements of work, ids of cancelled jobs, watchers' calls, and ids of changed jobs are heard.
-JOBS_CHANNEL = "iidq_jobs"
-CANCELLED_CHANNEL = "iidq_cancelled"
-WATCHING_CHANNEL = "iidq_watching"
-CHANGED_CHANNEL = "iidq_changed"
-WORK_CHANNELS = (JOBS_CHANNEL, CANCELLED_CHANNEL)
-
-
-async def listen(connection: Connection, echo_channel: str, channels: Iterable[str] = WORK_CHANNELS) -> None:
-    """Subscribe this connection to ``channels`` and to its own echo."""
-    for channel in (*channels, echo_channel):
-        await connection.execute(SQL(QUERIES["listen"].decode()).format(channel=Identifier(channel)))
-
-
-async def echo(connection: Connection, echo_channel: str) -> None:
-    """Notify oneself, to hear whether one hears."""
-    await connection.execute(QUERIES["echo"], {"channel": echo_channel})
-
-
-async def announce_watching(connection: Connection) -> None:
-    """Ask workers to tell of the changes they make."""
-    await connection.execute(QUERIES["announce_watching"])
-
-
-# A payload of NOTIFY may have 8,000 bytes; an id and its comma have 37.
-_CHANGES_PER_PAYLOAD = 100
-
-
-async def announce_changes(connection: Connection, job_ids: Sequence[UUID]) -> None:
-    """Tell whoever watches that these jobs changed."""
-    payloads = [
-        ",".join(map(str, job_ids[start : start + _CHANGES_PER_PAYLOAD]))
-        for start in range(0, len(job_ids), _CHANGES_PER_PAYLOAD)
-    ]
-    await connection.execute(QUERIES["announce_changes"], {"payloads": json.dumps(payloads)})
-
-
-# Id, version of the row, the job; the latter two are None where there is no such job.
-Changed = tuple[str, str | None, Job | None]
-
-
-async def find_changed(connection: Connection, seen: Mapping[str, str]) -> list[Changed]:
-    """Of these jobs (id → version seen last, empty for none), those that are another version now.
-
-    Each with its version and the job; both are None where there is no such job.
-    """
-    async with connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(QUERIES["find_changed"], {"seen": json.dumps(seen)})
-        return [(row["watched"], row["version"], _job(row) if row["id"] else None) for row in await cursor.fetchall()]
-
-
-async def find(connection: Connection, job_id: UUID) -> Job | None:
-    """The job, or None where there is none of that id."""
-    async with connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(QUERIES["find"], {"id": job_id})
-        row = await cursor.fetchone()
-    return _job(row) if row else None
-
-
-async def list_jobs(
-    connection: Connection,
-    *,
-    limit: int,
-    offset: int = 0,
-    status: JobStatus | None = None,
-    type: JobType | None = None,  # noqa: A002 — the column's own name
-    content_hash: str | None = None,
-    after: Cursor | None = None,
-) -> list[Job]:
-    """Jobs that meet all given conditions, newest first, beginning right after ``after``."""
-    name = "list_content" if content_hash else _LISTS.get(status, "list_newest")
-    async with connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(
-            QUERIES[name],
-            {
-                "status": status and status.value,
-                "type": type and type.value,
-                "content_hash": content_hash,
-                "after_time": after and after.created_at,
-                "after_id": after and after.id,
-                "limit": limit,
-                "offset": offset,
-            },
-            # A generic plan could not use the partial indexes.
-            prepare=_PLANNED_EACH_TIME,
-        )
-        return [_job(row) for row in await cursor.fetchall()]
-
-
-async def probe(connection: Connection) -> None:
-    """Fail as all else would where the schema is not the one that this version needs."""
-    await connection.execute(QUERIES["probe"])
-
-
-async def is_read_only(connection: Connection) -> bool:
-    """Whether this server refuses writes for now: it is a standby, or was told to."""
-    row = await (await connection.execute(QUERIES["is_read_only"])).fetchone()
-    assert row is not None
-    return bool(row[0])
-
-
-async def applied_migrations(connection: Connection) -> set[str]:
-    """Names of the migrations that the database has seen, of this version and of any other."""
-    cursor = await connection.execute(QUERIES["applied_migrations"])
-    return {name for (name,) in await cursor.fetchall()}
-
-
-async def count(connection: Connection) -> QueueCounts:
-    """How many jobs stand in each state, and whether they move."""
-    async with connection.cursor(row_factory=class_row(QueueCounts)) as cursor:
-        await cursor.execute(QUERIES["count"])
-        counts = await cursor.fetchone()
-    assert counts is not None
-    return counts
-
-
-def _job(row: dict[str, Any]) -> Job:
-    return Job(
-        id=row["id"],
-        type=JobType(row["type"]),
-        status=JobStatus(row["status"]),
-        progress=row["progress"],
-        content_hash=row["contentHash"],
-        manifest_uri=row["manifestUri"],
-        registry_address=row["registryAddress"],
-        rpc_url=row["rpcUrl"],
-        chain_id=row["chainId"],
-        file_name=row["fileName"],
-        result=row["result"],
-        error=row["error"],
-        errors=row["errors"],
-        retry_count=row["retryCount"],
-        attempt=row["attempt"],
-        max_attempts=row["maxAttempts"],
-        priority=row["priority"],
-        run_at=row["runAt"],
-        started_at=row["startedAt"],
-        completed_at=row["completedAt"],
-        created_at=row["createdAt"],
-        updated_at=row["updatedAt"],
-        callback=row["callback"],
-    )

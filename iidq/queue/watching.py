@@ -20,7 +20,7 @@ from iidq import logs
 from iidq.background import start_background
 from iidq.database import Database
 from iidq.errors import IidqError, TooManyWatchers
-from iidq.queue import store
+from iidq.queue import announcements, readers
 from iidq.queue.changes import WATCHED_SECONDS
 from iidq.queue.job import Job
 from iidq.queue.listener import Listener
@@ -93,7 +93,7 @@ class WatchHub:
         self._stopping = stopping
         self._most_watchers = settings.max_watchers
         self._listener = Listener(
-            settings, database, {store.CHANGED_CHANNEL: self._changed}, connected=self._look_at_all
+            settings, database, {announcements.CHANGED_CHANNEL: self._changed}, connected=self._look_at_all
         )
         # By the id's text, as notifications name it.
         self._watches: dict[str, set[Watch]] = {}
@@ -141,7 +141,7 @@ class WatchHub:
         """Serve the watchers until cancelled."""
         listening: asyncio.Task[None] | None = None
         ending = asyncio.create_task(self._end_all())
-        heard = {store.CHANGED_CHANNEL: self._changed, PROGRESS_CHANNEL: self._progressed}
+        heard = {announcements.CHANGED_CHANNEL: self._changed, PROGRESS_CHANNEL: self._progressed}
         relaying = asyncio.create_task(self._relay.run(heard, self._look_at_all))
         try:
             while True:
@@ -173,8 +173,8 @@ class WatchHub:
         try:
             if now < self._listen_until and now >= self._next_call:
                 self._next_call = now + _CALL_SECONDS
-                self._relay.publish(store.WATCHING_CHANNEL, "")
-                await self._database.run(store.announce_watching)
+                self._relay.publish(announcements.WATCHING_CHANNEL, "")
+                await self._database.run(announcements.announce_watching)
                 return True
             if self._due:
                 await self._look()
@@ -188,7 +188,7 @@ class WatchHub:
         return False
 
     def _look_seconds(self) -> float:
-        return _RELAYED_LOOK_SECONDS if self._relay.hears(store.CHANGED_CHANNEL) else LOOK_SECONDS
+        return _RELAYED_LOOK_SECONDS if self._relay.hears(announcements.CHANGED_CHANNEL) else LOOK_SECONDS
 
     def _idle_seconds(self, now: float, listening: bool) -> float | None:
         if self._watches:
@@ -230,7 +230,7 @@ class WatchHub:
         if not seen:
             return
         try:
-            changed = await self._database.run(lambda connection: store.find_changed(connection, seen))
+            changed = await self._database.run(lambda connection: readers.find_changed(connection, seen))
         except BaseException:
             self._due.update(seen)
             raise

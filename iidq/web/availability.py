@@ -16,7 +16,7 @@ import psycopg
 from iidq import logs
 from iidq.background import start_background
 from iidq.database import Connection, Database, answered_within, connect_arguments
-from iidq.queue import store
+from iidq.queue import readers
 from iidq.settings import Settings
 
 PROBE_INTERVAL_SECONDS: Final = 0.4
@@ -80,7 +80,7 @@ class Availability:
             return False
         try:
             with answered_within(self._connection, PROBE_ANSWER_SECONDS):
-                return not await store.is_read_only(self._connection)
+                return not await readers.is_read_only(self._connection)
         except psycopg.Error:
             return False
 

@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 from iidq.database import Connection
 from iidq.errors import FieldFault, InvalidInput
-from iidq.queue import store
+from iidq.queue import announcements, readers, steering
 from iidq.queue.identifiers import parse_job_id
 from iidq.queue.job import Job
 from iidq.web import shapes
@@ -26,12 +26,12 @@ Step = Callable[[Connection, UUID], Awaitable[bool | None]]
 
 async def cancel(request: Request) -> Response:
     """POST /{jobId}/cancel: end a job that waits or runs; a running attempt is interrupted within a second."""
-    return await _steer(request, store.cancel, "cannot be cancelled; only a queued or processing one can")
+    return await _steer(request, steering.cancel, "cannot be cancelled; only a queued or processing one can")
 
 
 async def retry(request: Request) -> Response:
     """POST /{jobId}/retry: put a job that ended back in line."""
-    return await _steer(request, store.retry, "cannot be retried; only one that has ended can")
+    return await _steer(request, steering.retry, "cannot be retried; only one that has ended can")
 
 
 async def _steer(request: Request, step: Step, refusal: str) -> Response:
@@ -42,8 +42,8 @@ async def _steer(request: Request, step: Step, refusal: str) -> Response:
     async def steer(connection: Connection) -> tuple[bool | None, Job | None]:
         done = await step(connection, job_id)
         if done:
-            await store.announce_changes(connection, [job_id])
-        return done, await store.find(connection, job_id)
+            await announcements.announce_changes(connection, [job_id])
+        return done, await readers.find(connection, job_id)
 
     service = service_of(request)
     done, job = await service.database.run(steer)
@@ -62,14 +62,14 @@ async def pause(request: Request) -> Response:
     if reason is not None and (not isinstance(reason, str) or len(reason) > MAX_REASON_LENGTH or "\0" in reason):
         raise InvalidInput([FieldFault("reason", f"expected text of at most {MAX_REASON_LENGTH} characters")])
     text = reason if isinstance(reason, str) else None
-    await service_of(request).database.run(lambda connection: store.pause(connection, text))
+    await service_of(request).database.run(lambda connection: steering.pause(connection, text))
     body: shapes.QueueControl = {"paused": True, "reason": text}
     return JsonReply(body)
 
 
 async def resume(request: Request) -> Response:
     """POST /resume: claims go on."""
-    await service_of(request).database.run(store.resume)
+    await service_of(request).database.run(steering.resume)
     body: shapes.QueueControl = {"paused": False, "reason": None}
     return JsonReply(body)
 

@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 from iidq import __version__
 from iidq.errors import DatabaseUnavailable
-from iidq.queue import store
+from iidq.queue import readers
 from iidq.web import shapes
 from iidq.web.replies import RETRY_AFTER_SECONDS
 from iidq.web.service import service_of
@@ -67,7 +67,7 @@ async def _queue_signs(request: Request) -> shapes.QueueSigns | None:
 async def _database_state(request: Request) -> shapes.DatabaseState:
     try:
         async with asyncio.timeout(PROBE_SECONDS):
-            await service_of(request).database.run(store.probe)
+            await service_of(request).database.run(readers.probe)
     except (DatabaseUnavailable, TimeoutError) as error:
         return "not migrated" if getattr(error, "code", None) == "database.not_migrated" else "unavailable"
     return "ok"

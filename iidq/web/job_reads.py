@@ -11,7 +11,7 @@ from uuid import UUID
 from iidq.accelerator.ended_jobs import EndedJobs
 from iidq.database import Connection, Database
 from iidq.provenance.bounded_cache import BoundedCache
-from iidq.queue import store
+from iidq.queue import readers
 from iidq.queue.batching import GroupCommit
 from iidq.web.job_body import JobBody
 
@@ -55,8 +55,8 @@ class JobReads:
         known: dict[UUID, _Kept | None] = {job_id: self._kept.get(job_id) for job_id in job_ids}
         seen = {str(job_id): "" if kept is None else kept[0] for job_id, kept in known.items()}
 
-        async def read(connection: Connection) -> list[store.Changed]:
-            return await store.find_changed(connection, seen)
+        async def read(connection: Connection) -> list[readers.Changed]:
+            return await readers.find_changed(connection, seen)
 
         for text, version, job in await self._database.run(read):
             job_id = UUID(text)

@@ -6,7 +6,7 @@ from starlette.routing import Route
 
 from iidq import metrics
 from iidq.errors import DatabaseUnavailable
-from iidq.queue import store
+from iidq.queue import readers
 from iidq.queue.identifiers import parse_job_id
 from iidq.queue.job import JobType
 from iidq.queue.paging import Cursor
@@ -78,7 +78,7 @@ async def list_jobs(request: Request) -> Response:
     """GET /: newest first; ``nextCursor`` is null on the last page."""
     asked = read_listing(request.query_params)
     jobs = await service_of(request).database.run(
-        lambda connection: store.list_jobs(
+        lambda connection: readers.list_jobs(
             connection,
             status=asked.status,
             type=asked.type,
@@ -97,7 +97,7 @@ async def list_jobs(request: Request) -> Response:
 async def stats(request: Request) -> Response:
     """GET /stats: also an answer where there is no database."""
     try:
-        counts = await service_of(request).database.run(store.count)
+        counts = await service_of(request).database.run(readers.count)
     except DatabaseUnavailable:
         return JsonReply(stats_shape(None))
     return JsonReply(stats_shape(counts))

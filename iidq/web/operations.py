@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from iidq.database import Connection
 from iidq.errors import FieldFault, InvalidInput
-from iidq.queue import store
+from iidq.queue import announcements, readers, steering
 from iidq.queue.browsing import REACH, STATE_REACH, JobState, Search, browse, find_holder
 from iidq.queue.identifiers import parse_job_id
 from iidq.queue.paging import Cursor
@@ -163,7 +163,7 @@ async def show_job(request: Request) -> Response:
     if job_id is None:
         return job_not_found()
     database = service_of(request).database
-    job = await database.run(lambda connection: store.find(connection, job_id))
+    job = await database.run(lambda connection: readers.find(connection, job_id))
     holder = await database.run(lambda connection: find_holder(connection, job_id))
     if job is None or holder is None:
         return job_not_found()
@@ -191,9 +191,9 @@ async def retry_failures(request: Request) -> Response:
         raise InvalidInput(faults)
 
     async def retry(connection: Connection) -> tuple[list[UUID], datetime]:
-        ids, moment = await store.retry_failures(connection, str(cause), batch=RETRY_BATCH, before=before)
+        ids, moment = await steering.retry_failures(connection, str(cause), batch=RETRY_BATCH, before=before)
         if ids:
-            await store.announce_changes(connection, ids)
+            await announcements.announce_changes(connection, ids)
         return ids, moment
 
     service = service_of(request)

@@ -21,7 +21,7 @@ from iidq.database import Database, open_database
 from iidq.errors import GatewayFault, IidqError
 from iidq.provenance.fetch_policy import FetchPolicy
 from iidq.queue.job import Job
-from iidq.queue.store import find
+from iidq.queue.readers import find
 from iidq.settings import Settings
 from iidq.webhooks import store
 from iidq.webhooks.delivery import Delivery, DeliveryState, Settlement

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from iidq.database import open_database
-from iidq.queue import store
+from iidq.queue import announcements, store
 from iidq.queue.batching import open_enqueuer
 from iidq.queue.listener import Announcer
 from iidq.settings import Settings
@@ -20,19 +20,19 @@ ECHO = "test_echo"
 @pytest.fixture
 async def listening(rival: Any) -> AsyncIterator[Any]:
     """A connection that hears what workers hear."""
-    await store.listen(rival, ECHO)
+    await announcements.listen(rival, ECHO)
     yield rival
 
 
 async def heard_before_echo(listening: Any) -> int:
     """How many announcements came before our own echo, which comes last."""
-    await store.echo(listening, ECHO)
-    announcements = 0
+    await announcements.echo(listening, ECHO)
+    heard = 0
     async with asyncio.timeout(10):
         async for notification in listening.notifies():
             if notification.channel == ECHO:
-                return announcements
-            announcements += 1
+                return heard
+            heard += 1
     raise AssertionError("the connection ended")
 
 
@@ -53,7 +53,7 @@ async def test_enqueue_announces_nothing_by_itself(connection: Any, listening: A
     """A commit that notifies takes a lock on the whole database, so our own inserts do not."""
     await store.enqueue(connection, [new_job(), new_job()], max_attempts=3)
     assert await heard_before_echo(listening) == 0
-    await store.announce(connection)
+    await announcements.announce(connection)
     assert await heard_before_echo(listening) == 1
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from iidq.database import Database, open_database
 from iidq.errors import TooManyWatchers
-from iidq.queue import store, watching
+from iidq.queue import announcements, readers, watching
 from iidq.queue.changes import ChangeAnnouncer
 from iidq.queue.execution import Progress
 from iidq.queue.identifiers import new_job_id
@@ -43,13 +43,13 @@ async def hub(settings: Settings, database: Database) -> AsyncIterator[WatchHub]
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many jobs each statement of a hub asked about."""
     found: list[int] = []
-    find_changed = store.find_changed
+    find_changed = readers.find_changed
 
     async def noted(connection: Any, seen: Any) -> Any:
         found.append(len(seen))
         return await find_changed(connection, seen)
 
-    monkeypatch.setattr(store, "find_changed", noted)
+    monkeypatch.setattr(readers, "find_changed", noted)
     return found
 
 
@@ -161,7 +161,7 @@ async def test_a_worker_tells_what_it_changed(
 
 async def test_only_who_was_called_notifies(rival: Any, settings: Settings, database: Database) -> None:
     """A worker sends nothing while nobody watches; called, it names every changed job once, many in one payload."""
-    await store.listen(rival, ECHO, [store.CHANGED_CHANNEL])
+    await announcements.listen(rival, ECHO, [announcements.CHANGED_CHANNEL])
     unseen, ids = new_job_id(), [new_job_id() for _ in range(250)]
     announcer = ChangeAnnouncer(database)
     sending = asyncio.create_task(announcer.run())

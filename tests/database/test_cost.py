@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from iidq.database import Connection, open_database
-from iidq.queue import store
+from iidq.queue import readers, store
 from iidq.queue.claim_span import WHOLE
 from iidq.queue.job import ClaimedJob, JobType
 from iidq.queue.outcome import Outcome
@@ -163,7 +163,7 @@ async def test_plans_made_for_an_empty_table_serve_a_burst(
             assert await report(connection, (fence(job), 50)) == await renew(connection, fence(job)) == {fence(job)}
             await sweep(connection)
             assert await finish(connection, Outcome.completed(job, {"status": "OK"})) == {fence(job)}
-            assert await store.find(connection, job.id)
+            assert await readers.find(connection, job.id)
 
         for _ in range(10):
             fill(unwatched, waiting=1)
@@ -215,7 +215,7 @@ async def test_proofs_do_not_starve_behind_an_endless_stream_of_verifies(
             break
         overtakers += len(jobs)
     assert 290 <= overtakers <= 310
-    assert (await store.find(connection, proof)).status == "processing"  # type: ignore[union-attr]
+    assert (await readers.find(connection, proof)).status == "processing"  # type: ignore[union-attr]
 
 
 async def test_waiting_proofs_cost_a_verify_nothing(settings: Settings, unwatched: psycopg.Connection[Any]) -> None:

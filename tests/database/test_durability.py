@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from iidq.queue import store
+from iidq.queue import steering, store
 from iidq.queue.job import ClaimedJob, IdempotencyKey
 from iidq.queue.outcome import Outcome
 from tests.database.attempts import claim, claim_one, fence, finish, renew, report, sweep
@@ -36,8 +36,8 @@ ACKNOWLEDGEMENTS: dict[str, Write] = {
     ),
     "completed": lambda c, job: finish(c, Outcome.completed(job, {"status": "OK"})),
     "failed": lambda c, job: finish(c, Outcome.failed(job, "a: b")),
-    "cancel": lambda c, job: store.cancel(c, job.id),
-    "pause": lambda c, _: store.pause(c, None),
+    "cancel": lambda c, job: steering.cancel(c, job.id),
+    "pause": lambda c, _: steering.pause(c, None),
 }
 HINTS: dict[str, Write] = {
     "claim": lambda c, _: claim(c),

@@ -9,7 +9,7 @@ import pytest
 
 from iidq.database import open_database
 from iidq.errors import DatabaseUnavailable, InvalidInput
-from iidq.queue import store
+from iidq.queue import readers, store
 from iidq.queue.batching import open_enqueuer
 from iidq.queue.job import JobStatus, JobType
 from iidq.settings import Settings, load_settings
@@ -26,7 +26,7 @@ async def test_every_field_round_trips(connection: Any) -> None:
         manifest_uri="https://example.org/ü",
     )
     await store.enqueue(connection, [asked], max_attempts=5)
-    job = await store.find(connection, asked.id)
+    job = await readers.find(connection, asked.id)
     assert job is not None
     for name in ("id", "type", "content_hash", "manifest_uri", "registry_address", "rpc_url", "chain_id", "file_name"):
         assert getattr(job, name) == getattr(asked, name)
@@ -37,7 +37,7 @@ async def test_fields_that_are_unset_stay_null_in_any_mixture(connection: Any) -
     """A batch may mix jobs with and without optional fields."""
     mixed = [new_job(), new_job(chain_id=1), new_job(rpc_url="https://x.example"), new_job(file_name="a")]
     await store.enqueue(connection, mixed, max_attempts=3)
-    found = [await store.find(connection, asked.id) for asked in mixed]
+    found = [await readers.find(connection, asked.id) for asked in mixed]
     assert [(job.chain_id, job.rpc_url, job.file_name) for job in found if job] == [
         (None, None, None),
         (1, None, None),

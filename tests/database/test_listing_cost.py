@@ -9,7 +9,7 @@ import pytest
 
 from iidq.accelerator.bull_outline import outline_parameters
 from iidq.database import Connection
-from iidq.queue import store
+from iidq.queue import readers
 from iidq.queue.job import JobStatus
 from iidq.queue.paging import Cursor
 from tests.database.test_cost import blocks, explain, nodes
@@ -48,7 +48,7 @@ async def page(connection: Connection, name: str, after: Cursor | None = None, *
 
 async def cursor_at(connection: Connection, depth: int, status: JobStatus | None) -> Cursor:
     """The cursor that a reader has after so many jobs."""
-    [job] = await store.list_jobs(connection, limit=1, offset=depth, status=status)
+    [job] = await readers.list_jobs(connection, limit=1, offset=depth, status=status)
     return Cursor.of(job)
 
 
@@ -79,7 +79,7 @@ async def test_what_has_not_ended_is_listed_past_the_history(
     insert(history, copies=5_000)
     insert(history, PROCESSING, copies=2)
     assert blocks(await page(connection, "list_running", status="processing")) < 10
-    assert len(await store.list_jobs(connection, limit=10, status=JobStatus.PROCESSING)) == 2
+    assert len(await readers.list_jobs(connection, limit=10, status=JobStatus.PROCESSING)) == 2
 
 
 async def test_one_contents_jobs_are_found_past_all_others(
@@ -88,13 +88,13 @@ async def test_one_contents_jobs_are_found_past_all_others(
     """A content hash leads to its own jobs, not through the history; an unknown one costs next to nothing."""
     unknown = await page(connection, "list_content", content_hash="0x" + "2" * 64)
     assert blocks(unknown) < 100
-    ids: set[UUID] = {job.id for job in await store.list_jobs(connection, limit=500, content_hash=CONTENT_HASH)}
+    ids: set[UUID] = {job.id for job in await readers.list_jobs(connection, limit=500, content_hash=CONTENT_HASH)}
     assert len(ids) == 500
 
 
 async def test_counts_do_not_count(history: psycopg.Connection[Any], connection: Connection) -> None:
     """The numbers of `/stats` are read, whatever they are, from a handful of blocks."""
-    assert (await store.count(connection)).completed == HISTORY
+    assert (await readers.count(connection)).completed == HISTORY
     assert blocks(await explain(connection, "count", {})) < 30
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from iidq.queue import store
+from iidq.queue import steering
 from iidq.queue.job import ClaimedJob
 from iidq.queue.outcome import Outcome
 from tests.database.attempts import claim, claim_one, fence, finish, renew, report, sweep
@@ -176,7 +176,7 @@ async def test_outcomes_without_the_lease_are_dropped(
     elif wrong == "worker":
         worker_id = "b:1:0"
     elif wrong == "cancelled":
-        assert await store.cancel(connection, job.id)
+        assert await steering.cancel(connection, job.id)
     else:
         sql.execute('DELETE FROM "VerificationJob"')
     before = sql.execute('SELECT * FROM "VerificationJob"').fetchall()

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from iidq.queue import store
+from iidq.queue import readers
 from iidq.queue.job import Job, JobStatus, JobType
 from iidq.queue.outcome import Outcome
 from iidq.queue.paging import Cursor
@@ -20,7 +20,7 @@ OTHER_HASH = "0x" + "cd" * 32
 async def test_find(connection: Any, sql: psycopg.Connection[Any]) -> None:
     """A job is found by its id, whole; an unknown id finds nothing."""
     job_id = insert(sql, FAILED, rpcUrl="https://x.example")
-    job = await store.find(connection, job_id)
+    job = await readers.find(connection, job_id)
     assert isinstance(job, Job)
     assert (job.id, job.status, job.error, job.rpc_url) == (
         job_id,
@@ -30,7 +30,7 @@ async def test_find(connection: Any, sql: psycopg.Connection[Any]) -> None:
     )
     assert (job.result, job.errors, job.started_at) == (None, [], None)
     assert job.completed_at is not None
-    assert await store.find(connection, uuid4()) is None
+    assert await readers.find(connection, uuid4()) is None
 
 
 @pytest.fixture
@@ -62,17 +62,19 @@ async def _check_filters(
         and (type is None or row["type"] == type)
         and (content_hash is None or row["contentHash"] == content_hash)
     ]
-    jobs = await store.list_jobs(connection, limit=500, status=status, type=type, content_hash=content_hash)
+    jobs = await readers.list_jobs(connection, limit=500, status=status, type=type, content_hash=content_hash)
     assert [job.id for job in jobs] == expected
     paged: list[UUID] = []
     after = None
-    while page := await store.list_jobs(
+    while page := await readers.list_jobs(
         connection, limit=4, status=status, type=type, content_hash=content_hash, after=after
     ):
         paged += [job.id for job in page]
         after = Cursor.of(page[-1])
     assert paged == expected
-    skipped = await store.list_jobs(connection, limit=3, offset=2, status=status, type=type, content_hash=content_hash)
+    skipped = await readers.list_jobs(
+        connection, limit=3, offset=2, status=status, type=type, content_hash=content_hash
+    )
     assert [job.id for job in skipped] == expected[2:5]
 
 
@@ -91,7 +93,7 @@ async def test_pages_are_stable_under_inserts(connection: Any, sql: psycopg.Conn
     ids = [insert(sql) for _ in range(10)]
     seen: list[UUID] = []
     after = None
-    while page := await store.list_jobs(connection, limit=3, after=after):
+    while page := await readers.list_jobs(connection, limit=3, after=after):
         seen += [job.id for job in page]
         after = Cursor.of(page[-1])
         insert(sql, copies=5)
@@ -103,7 +105,7 @@ async def test_pages_split_jobs_of_one_moment(connection: Any, sql: psycopg.Conn
     insert(sql, copies=25, createdAt=datetime(2024, 1, 1, 12, 0, 0, 123457, tzinfo=UTC))
     seen: list[UUID] = []
     after = None
-    while page := await store.list_jobs(connection, limit=4, after=after):
+    while page := await readers.list_jobs(connection, limit=4, after=after):
         seen += [job.id for job in page]
         after = Cursor.decode(Cursor.of(page[-1]).encode())
     assert len(seen) == len(set(seen)) == 25
@@ -132,7 +134,7 @@ async def test_counts_follow_every_transition(connection: Any, sql: psycopg.Conn
     assert await _counts(connection) == (4, 2, 0, 1, 1, 0)
     sql.execute('DELETE FROM "VerificationJob" WHERE "completedAt" IS NOT NULL')
     assert await _counts(connection) == (4, 2, 0, 0, 0, 0)
-    counts = await store.count(connection)
+    counts = await readers.count(connection)
     assert counts.oldest_waiting_seconds is not None
     assert counts.oldest_waiting_seconds >= 0
 
@@ -140,13 +142,13 @@ async def test_counts_follow_every_transition(connection: Any, sql: psycopg.Conn
 async def test_counts_of_an_idle_queue(connection: Any, sql: psycopg.Connection[Any]) -> None:
     """Nothing waits, so nothing has waited."""
     insert(sql, COMPLETED, copies=3)
-    counts = await store.count(connection)
+    counts = await readers.count(connection)
     assert (counts.completed, counts.oldest_waiting_seconds) == (3, None)
     insert(sql)
     await claim_one(connection)
-    assert (await store.count(connection)).oldest_waiting_seconds is None
+    assert (await readers.count(connection)).oldest_waiting_seconds is None
 
 
 async def _counts(connection: Any) -> tuple[int, ...]:
-    counts = await store.count(connection)
+    counts = await readers.count(connection)
     return (counts.waiting, counts.delayed, counts.active, counts.completed, counts.failed, counts.cancelled)

@@ -7,7 +7,7 @@ from uuid import UUID
 import psycopg
 
 from iidq.database import open_database
-from iidq.queue import store
+from iidq.queue import readers, steering, store
 from iidq.queue.batching import KEY_LIFETIME_SECONDS, open_enqueuer
 from iidq.queue.job import IdempotencyKey
 from iidq.queue.outcome import Outcome
@@ -114,8 +114,8 @@ async def test_upkeep_under_way_blocks_no_work(connection: Any, rival: Any, sql:
         jobs = await claim(rival, 100)
         assert len(jobs) == 6
         assert len(await finish(rival, *(Outcome.completed(job, {"status": "OK"}) for job in jobs))) == 6
-        assert await store.cancel(rival, insert(sql)) is True
-        assert (await store.count(rival)).completed == 56
+        assert await steering.cancel(rival, insert(sql)) is True
+        assert (await readers.count(rival)).completed == 56
     await connection.commit()
     kept, real = counted(sql)
     assert kept == real

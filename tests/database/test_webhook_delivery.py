@@ -9,7 +9,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from iidq.queue import store
+from iidq.queue import readers, store
 from iidq.queue.job import IdempotencyKey
 from iidq.queue.loop import open_work_loop
 from iidq.queue.outcome import Outcome
@@ -76,7 +76,7 @@ async def test_a_callback_is_stored_with_its_job(connection: Any, sql: Pg) -> No
         (jobs[1].id, URL, "receiver.example", "waiting", 0),
         (jobs[2].id, "http://other.example:8080/?a=b", "other.example:8080", "waiting", 0),
     ]
-    found = [await store.find(connection, job.id) for job in jobs]
+    found = [await readers.find(connection, job.id) for job in jobs]
     assert [job and job.callback and job.callback["state"] for job in found] == [None, "waiting", "waiting"]
 
 
@@ -106,7 +106,7 @@ async def test_what_clients_see_of_a_delivery(connection: Any, sql: Pg) -> None:
     [claimed] = await claim(connection)
     failed = Settlement(DeliveryState.PENDING, 500, "webhook.refused: 500", delay_seconds=5)
     assert await delivery_store.settle(connection, claimed, failed)
-    found = await store.find(connection, job.id)
+    found = await readers.find(connection, job.id)
     assert found is not None
     assert found.callback is not None
     next_at = found.callback.pop("nextAt")
@@ -121,8 +121,8 @@ async def test_what_clients_see_of_a_delivery(connection: Any, sql: Pg) -> None:
         "deliveredAt": None,
     }
     listed = [
-        await store.list_jobs(connection, limit=9),
-        await store.list_jobs(connection, limit=9, content_hash=job.content_hash),
+        await readers.list_jobs(connection, limit=9),
+        await readers.list_jobs(connection, limit=9, content_hash=job.content_hash),
     ]
     assert [[job.callback and job.callback["attempts"] for job in page] for page in listed] == [[1], [1]]
 
@@ -179,7 +179,7 @@ async def test_every_end_is_told(
         await eventually(lambda: states(sql) == {"delivered": 1})
     [received] = receiver.received
     assert received.is_signed_with(SECRET)
-    job = await store.find(connection, job_id)
+    job = await readers.find(connection, job_id)
     assert job is not None
     shape = dict(job_shape(job))
     assert shape.pop("callback") is not None

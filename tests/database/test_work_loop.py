@@ -11,7 +11,7 @@ import pytest
 
 from iidq.database import connect
 from iidq.errors import GatewayFault, ManifestFault
-from iidq.queue import store
+from iidq.queue import announcements, steering, store
 from iidq.queue.execution import Progress
 from iidq.queue.job import ClaimedJob
 from iidq.settings import Settings
@@ -58,7 +58,7 @@ async def test_every_job_runs_once(database_url: str, sql: psycopg.Connection[An
         insert(sql, copies=30)
         await eventually(lambda: statuses(sql) == {"completed": 60})
         await store.enqueue(connection, [new_job() for _ in range(30)], max_attempts=3)
-        await store.announce(connection)
+        await announcements.announce(connection)
         await eventually(lambda: statuses(sql) == {"completed": 90})
     assert len(handler.begun) == 90
     assert set(handler.begun.values()) == {1}
@@ -329,7 +329,7 @@ async def test_a_cancelled_job_is_interrupted(database_url: str, sql: psycopg.Co
     # With such a lease no renewal comes by: it is the cancellation itself that is heard.
     async with working(database_url, handler, job_lease_seconds=3600) as work:
         await eventually(lambda: handler.running == 1 and work.loop.listener.listening)
-        assert await store.cancel(connection, job_id) is True
+        assert await steering.cancel(connection, job_id) is True
         await eventually(lambda: handler.interrupted == [(job_id, 1)])
     row = read(sql, job_id)
     assert (row["status"], row["result"], row["workerId"]) == ("cancelled", None, None)

@@ -16,7 +16,7 @@ from iidq.database import Database, open_database
 from iidq.embedded.postgres import EmbeddedPostgres, free_port
 from iidq.errors import DatabaseUnavailable
 from iidq.migrate import migrate
-from iidq.queue import listener, store
+from iidq.queue import listener, readers
 from iidq.queue.batching import Enqueuer, open_enqueuer
 from iidq.settings import load_settings
 from tests.database.test_work_loop import Executions
@@ -113,7 +113,7 @@ async def test_connections_to_a_demoted_primary_are_thrown_out(servers: ServerPa
     async with asking(tcp_url(primary, standby)) as (database, enqueuer):
         first = await enqueuer.enqueue(new_job())
         # Several connections, so that one that is thrown out is not the last.
-        await asyncio.gather(*(database.run(store.count) for _ in range(4)))
+        await asyncio.gather(*(database.run(readers.count) for _ in range(4)))
         await asyncio.to_thread(standby.promote)
         demote(primary)
         ids = [first]

@@ -13,7 +13,7 @@ import pytest
 
 from iidq.database import Connection, open_database
 from iidq.errors import GatewayFault, ManifestFault
-from iidq.queue import listener, store
+from iidq.queue import listener, readers
 from iidq.queue.batching import open_enqueuer
 from iidq.queue.execution import Progress
 from iidq.queue.job import ClaimedJob, IdempotencyKey, JobStatus
@@ -73,10 +73,10 @@ async def test_jobs_run_once_with_their_outcomes_and_retries(pooled_url: str, sq
         for _ in range(15):
             jobs = [new_job(manifest_uri=uri) for uri in ("good", "good", "shaky", "bad")]
             ids = await asyncio.gather(*(enqueuer.enqueue(job) for job in jobs))
-            await asyncio.gather(*(database.run(lambda c, i=i: store.find(c, i)) for i in ids))  # type: ignore[misc]
+            await asyncio.gather(*(database.run(lambda c, i=i: readers.find(c, i)) for i in ids))  # type: ignore[misc]
         await eventually(lambda: statuses(sql) == {"completed": 45, "failed": 15})
-        listed = await database.run(lambda c: store.list_jobs(c, limit=50, status=JobStatus.FAILED))
-        counts = await database.run(store.count)
+        listed = await database.run(lambda c: readers.list_jobs(c, limit=50, status=JobStatus.FAILED))
+        counts = await database.run(readers.count)
         assert not one.loop.listener.listening
         assert not two.loop.listener.listening
     assert len(listed) == counts.failed == 15

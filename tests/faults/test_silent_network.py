@@ -15,7 +15,7 @@ from iidq.database import open_database
 from iidq.embedded.postgres import EmbeddedPostgres, free_port
 from iidq.errors import DatabaseUnavailable
 from iidq.migrate import migrate
-from iidq.queue import listener, store
+from iidq.queue import announcements, listener, readers, store
 from iidq.queue.loop import WorkLoop
 from iidq.settings import load_settings
 from tests.database.test_work_loop import Executions
@@ -166,12 +166,12 @@ async def test_callers_are_told_when_no_answer_comes(
         job = new_job()
         await database.run(lambda connection: store.enqueue(connection, [job], max_attempts=3))
         proxy.fall_silent()
-        found = await database.run(lambda connection: store.find(connection, job.id))
+        found = await database.run(lambda connection: readers.find(connection, job.id))
         assert found is not None
 
         async def always_cut(connection: databases.Connection) -> None:
             proxy.fall_silent()
-            await store.echo(connection, "x")
+            await announcements.echo(connection, "x")
 
         with pytest.raises(DatabaseUnavailable):
             await database.run(always_cut)

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from psycopg.rows import dict_row
 
 from iidq.database import Connection, connect
-from iidq.queue import store
+from iidq.queue import steering, store
 from iidq.queue.job import FINAL, LEGAL, ClaimedJob, JobStatus, NewJob
 from iidq.queue.outcome import Outcome
 from iidq.settings import load_settings
@@ -316,7 +316,7 @@ class Queue(RuleBasedStateMachine):
         if job_id is None:
             return
         known = self.jobs[job_id]
-        assert self.run(store.cancel(self.connections[0], job_id)) is (known.status not in FINAL)
+        assert self.run(steering.cancel(self.connections[0], job_id)) is (known.status not in FINAL)
         if known.status not in FINAL:
             known.end(CANCELLED)
 
@@ -326,7 +326,7 @@ class Queue(RuleBasedStateMachine):
         if job_id is None:
             return
         known = self.jobs[job_id]
-        assert self.run(store.retry(self.connections[0], job_id)) is (known.status in FINAL)
+        assert self.run(steering.retry(self.connections[0], job_id)) is (known.status in FINAL)
         if known.status in FINAL:
             known.end(QUEUED, ready=True)
             known.retry_count = 0
@@ -344,7 +344,7 @@ class Queue(RuleBasedStateMachine):
     def pause_or_resume(self) -> None:
         self.paused = not self.paused
         connection = self.connections[0]
-        self.run(store.pause(connection, "for a test") if self.paused else store.resume(connection))
+        self.run(steering.pause(connection, "for a test") if self.paused else steering.resume(connection))
 
     # Races: both at the same moment on connections of their own, and one of them wins.
 
@@ -360,7 +360,7 @@ class Queue(RuleBasedStateMachine):
         if rival == "sweep":
             self._run_out(job.id)
         against: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
-            "cancel": lambda: store.cancel(other.connection, job.id),
+            "cancel": lambda: steering.cancel(other.connection, job.id),
             "sweep": lambda: sweep(other.connection, worker_id=other.name),
             "itself": lambda: finish(other.connection, outcome, worker_id=worker.name),
         }

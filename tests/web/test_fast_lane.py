@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 
 from iidq import logs, metrics
-from iidq.queue import store
+from iidq.queue import readers
 from iidq.web.fast_lane import FastLane
 from iidq.web.whole_messages import WholeMessages
 from tests.eventually import eventually
@@ -283,7 +283,7 @@ async def test_pollers_share_a_statement(
     """Of many who ask at once each gets its own job, in a few statements; who asks again sees every change."""
     ids = [str(insert(sql)) for _ in range(20)]
     statements = 0
-    find_changed = store.find_changed
+    find_changed = readers.find_changed
 
     async def counted(*arguments: Any) -> Any:
         nonlocal statements
@@ -291,7 +291,7 @@ async def test_pollers_share_a_statement(
         await asyncio.sleep(0.05)
         return await find_changed(*arguments)
 
-    monkeypatch.setattr(store, "find_changed", counted)
+    monkeypatch.setattr(readers, "find_changed", counted)
     replies = await asyncio.gather(*(api.get(f"{JOBS}/{job_id}") for job_id in ids * 3))
     assert [reply.json()["id"] for reply in replies] == ids * 3
     assert statements < 30

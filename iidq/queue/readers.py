@@ -1,0 +1,121 @@
+"""What is read of the queue: one job, those that changed, a list, the counts, and what the database is."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from psycopg.rows import class_row, dict_row
+
+from iidq.database import Connection
+from iidq.queue.job import Job, JobStatus, JobType, QueueCounts
+from iidq.queue.paging import Cursor
+from iidq.queue.queries import QUERIES
+
+_LISTS: dict[JobStatus | None, str] = {JobStatus.QUEUED: "list_queued", JobStatus.PROCESSING: "list_running"}
+
+# Id, version of the row, the job; the latter two are None where there is no such job.
+Changed = tuple[str, str | None, Job | None]
+
+
+async def find_changed(connection: Connection, seen: Mapping[str, str]) -> list[Changed]:
+    """Of these jobs (id → version seen last, empty for none), those that are another version now.
+
+    Each with its version and the job; both are None where there is no such job.
+    """
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(QUERIES["find_changed"], {"seen": json.dumps(seen)})
+        return [(row["watched"], row["version"], _job(row) if row["id"] else None) for row in await cursor.fetchall()]
+
+
+async def find(connection: Connection, job_id: UUID) -> Job | None:
+    """The job, or None where there is none of that id."""
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(QUERIES["find"], {"id": job_id})
+        row = await cursor.fetchone()
+    return _job(row) if row else None
+
+
+async def list_jobs(
+    connection: Connection,
+    *,
+    limit: int,
+    offset: int = 0,
+    status: JobStatus | None = None,
+    type: JobType | None = None,  # noqa: A002 — the column's own name
+    content_hash: str | None = None,
+    after: Cursor | None = None,
+) -> list[Job]:
+    """Jobs that meet all given conditions, newest first, beginning right after ``after``."""
+    name = "list_content" if content_hash else _LISTS.get(status, "list_newest")
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(
+            QUERIES[name],
+            {
+                "status": status and status.value,
+                "type": type and type.value,
+                "content_hash": content_hash,
+                "after_time": after and after.created_at,
+                "after_id": after and after.id,
+                "limit": limit,
+                "offset": offset,
+            },
+            # A generic plan could not use the partial indexes.
+            prepare=False,
+        )
+        return [_job(row) for row in await cursor.fetchall()]
+
+
+async def probe(connection: Connection) -> None:
+    """Fail as all else would where the schema is not the one that this version needs."""
+    await connection.execute(QUERIES["probe"])
+
+
+async def is_read_only(connection: Connection) -> bool:
+    """Whether this server refuses writes for now: it is a standby, or was told to."""
+    row = await (await connection.execute(QUERIES["is_read_only"])).fetchone()
+    assert row is not None
+    return bool(row[0])
+
+
+async def applied_migrations(connection: Connection) -> set[str]:
+    """Names of the migrations that the database has seen, of this version and of any other."""
+    cursor = await connection.execute(QUERIES["applied_migrations"])
+    return {name for (name,) in await cursor.fetchall()}
+
+
+async def count(connection: Connection) -> QueueCounts:
+    """How many jobs stand in each state, and whether they move."""
+    async with connection.cursor(row_factory=class_row(QueueCounts)) as cursor:
+        await cursor.execute(QUERIES["count"])
+        counts = await cursor.fetchone()
+    assert counts is not None
+    return counts
+
+
+def _job(row: dict[str, Any]) -> Job:
+    return Job(
+        id=row["id"],
+        type=JobType(row["type"]),
+        status=JobStatus(row["status"]),
+        progress=row["progress"],
+        content_hash=row["contentHash"],
+        manifest_uri=row["manifestUri"],
+        registry_address=row["registryAddress"],
+        rpc_url=row["rpcUrl"],
+        chain_id=row["chainId"],
+        file_name=row["fileName"],
+        result=row["result"],
+        error=row["error"],
+        errors=row["errors"],
+        retry_count=row["retryCount"],
+        attempt=row["attempt"],
+        max_attempts=row["maxAttempts"],
+        priority=row["priority"],
+        run_at=row["runAt"],
+        started_at=row["startedAt"],
+        completed_at=row["completedAt"],
+        created_at=row["createdAt"],
+        updated_at=row["updatedAt"],
+        callback=row["callback"],
+    )
