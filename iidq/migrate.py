@@ -11,11 +11,8 @@ import psycopg
 from iidq import logs
 from iidq.database import connect_arguments, translate
 from iidq.errors import DatabaseUnavailable
+from iidq.queue.queries import QUERIES
 
-# One name for all hosts: whoever holds it migrates, the others wait and then find nothing to do.
-# Asked for again and again: a statement that waits for it would keep a snapshot open, and CREATE INDEX CONCURRENTLY
-# waits for the end of every older snapshot.
-_LOCK = "SELECT pg_try_advisory_lock(hashtext('iidq.migrate'))"
 _LOCK_TIMEOUT_SECONDS = 300
 _LOCK_POLL_SECONDS = 0.1
 _TRIES = 10
@@ -67,7 +64,7 @@ def _one_at_a_time(database_url: str) -> Iterator[None]:
     with _connect_patiently(database_url) as connection:
         deadline = time.monotonic() + _LOCK_TIMEOUT_SECONDS
         try:
-            while connection.execute(_LOCK.encode()).fetchone() != (True,):
+            while connection.execute(QUERIES["lock_migrations"]).fetchone() != (True,):
                 if time.monotonic() > deadline:
                     raise DatabaseUnavailable("another host has been migrating the database for too long")
                 time.sleep(_LOCK_POLL_SECONDS)

@@ -789,6 +789,11 @@ FROM "VerificationJob", queue_count, queue_control, queue_health, idempotency_ke
 -- The cheapest question that tells a server that answers, and takes writes, from one that does not. Reads no table.
 SELECT current_setting('transaction_read_only')::boolean;
 
+-- name: lock_migrations
+-- One name for all hosts: whoever holds it migrates, the others ask again and then find nothing to do. A statement that
+-- waits for it would keep a snapshot open, and CREATE INDEX CONCURRENTLY waits for the end of every older snapshot.
+SELECT pg_try_advisory_lock(hashtext('iidq.migrate'));
+
 -- name: applied_migrations
 -- What yoyo has noted down.
 SELECT migration_id FROM _yoyo_migration;
