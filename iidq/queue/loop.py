@@ -32,8 +32,8 @@ from iidq.settings import Settings
 _LARGEST_CLAIM = 250
 # At most one call to the other workers per interval.
 _CALL_INTERVAL_SECONDS = 0.05
-# Beside three missed polls: how long a live worker's sweep may take.
-_ALIVE_MARGIN_SECONDS = 2.0
+# Beside three missed polls: how long the sweep of a live worker may take on a crowded machine.
+_ALIVE_MARGIN_SECONDS = 5.0
 
 
 def _nobody_calls_back() -> None:
