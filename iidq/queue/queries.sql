@@ -470,17 +470,25 @@ ORDER BY "createdAt" DESC, id DESC
 LIMIT %(limit)s OFFSET %(offset)s;
 
 -- name: list_content
--- Newest first among the jobs of one content hash: "VerificationJob_finished_content", and the three small indexes.
+-- Newest first among the jobs of one content hash: those that ended by "VerificationJob_ended_content", from the newest
+-- on and no more than are shown; unfinished ones through their three small indexes.
 SELECT id, type, status, progress, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "chainId", "fileName",
   result, error, errors, "retryCount", attempt, "maxAttempts", priority, "runAt", "startedAt", "completedAt",
   "createdAt", "updatedAt", CASE WHEN "hasCallback" THEN callback_state(id) END AS callback
-FROM "VerificationJob"
-WHERE ("contentHash" = %(content_hash)s AND "completedAt" IS NOT NULL
-       OR ready AND status = 'queued' OR status = 'queued' AND NOT ready OR "workerId" IS NOT NULL)
-  AND "contentHash" = %(content_hash)s
-  AND (%(status)s::text IS NULL OR status = %(status)s)
-  AND (%(type)s::text IS NULL OR type = %(type)s)
-  AND (%(after_time)s::timestamptz IS NULL OR ("createdAt", id) < (%(after_time)s, %(after_id)s))
+FROM (
+  (SELECT * FROM ended_jobs_of(%(content_hash)s, coalesce(%(after_time)s::timestamptz, 'infinity'))
+   WHERE (%(status)s::text IS NULL OR status = %(status)s)
+     AND (%(type)s::text IS NULL OR type = %(type)s)
+     AND (%(after_time)s::timestamptz IS NULL OR ("createdAt", id) < (%(after_time)s, %(after_id)s))
+   LIMIT %(limit)s + %(offset)s)
+  UNION ALL
+  (SELECT * FROM "VerificationJob"
+   WHERE (ready AND status = 'queued' OR status = 'queued' AND NOT ready OR "workerId" IS NOT NULL)
+     AND "contentHash" = %(content_hash)s
+     AND (%(status)s::text IS NULL OR status = %(status)s)
+     AND (%(type)s::text IS NULL OR type = %(type)s)
+     AND (%(after_time)s::timestamptz IS NULL OR ("createdAt", id) < (%(after_time)s, %(after_id)s)))
+) AS job
 ORDER BY "createdAt" DESC, id DESC
 LIMIT %(limit)s OFFSET %(offset)s;
 
@@ -542,12 +550,14 @@ ORDER BY "createdAt" DESC, id DESC
 LIMIT 1 OFFSET %(reach)s - 1;
 
 -- name: browse_content
--- Newest first among the jobs of one content: "VerificationJob_finished_content", what runs, and of what waits no more
--- than %(reach)s rows of each kind.
+-- Newest first among the jobs of one content: the newest %(reach)s that ended ("VerificationJob_ended_content"), what
+-- runs, and of what waits no more than %(reach)s rows of each kind.
 SELECT id, place
 FROM (
-  (SELECT id, "createdAt" AS place, status, ready, "contentHash" FROM "VerificationJob"
-   WHERE "contentHash" = %(content_hash)s AND "completedAt" IS NOT NULL LIMIT %(reach)s)
+  (SELECT id, "createdAt" AS place, status, ready, "contentHash"
+   FROM ended_jobs_of(%(content_hash)s, coalesce(%(after_place)s::timestamptz, 'infinity'))
+   WHERE %(after_place)s::timestamptz IS NULL OR ("createdAt", id) < (%(after_place)s, %(after_id)s)
+   LIMIT %(reach)s)
   UNION ALL
   (SELECT id, "createdAt", status, ready, "contentHash" FROM "VerificationJob" WHERE "workerId" IS NOT NULL)
   UNION ALL

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
@@ -22,6 +22,8 @@ DELAYED = 20_000
 COME_AND_GONE = 15_000
 SLOTS = 50
 TABLE = '"VerificationJob"'
+SOME_HASH = Sql("'0x' || encode(sha256(gen_random_uuid()::text::bytea), 'hex')")
+_OVER_SIX_DAYS: LiteralString = "now() - interval '6 days' * random()"
 
 
 @pytest.fixture
@@ -149,6 +151,27 @@ async def test_outcomes_are_found_by_id_in_batches_of_any_size(
                 assert compared <= 4 * size + 10, (statistics, size, compared)
                 stored = await finish(connection, *(Outcome.completed(job, {"status": "OK"}) for job in jobs))
                 assert len(stored) == size
+
+
+async def test_outcomes_change_as_few_pages_behind_a_long_history(
+    settings: Settings, unwatched: psycopg.Connection[Any]
+) -> None:
+    """However many contents ended before, those that end now change neighbouring pages, not one each."""
+
+    async def pages_changed(connection: Connection) -> int:
+        jobs = []
+        insert(unwatched, copies=300, contentHash=SOME_HASH)
+        while taken := await claim(connection, 300):
+            jobs += taken
+        unwatched.execute("CHECKPOINT")
+        plan = await explain(connection, "store_outcomes", outcome_parameters(jobs))
+        assert len(await finish(connection, *(Outcome.completed(job, {}) for job in jobs))) == 300
+        return int(plan["Shared Dirtied Blocks"])
+
+    async with open_database(settings, pool_size=1, sorts=False) as database, database.connection() as connection:
+        fresh = await pages_changed(connection)
+        insert(unwatched, COMPLETED, copies=FINISHED, contentHash=SOME_HASH, createdAt=Sql(_OVER_SIX_DAYS))
+        assert await pages_changed(connection) < 1.5 * fresh
 
 
 async def test_plans_made_for_an_empty_table_serve_a_burst(

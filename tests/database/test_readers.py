@@ -1,6 +1,6 @@
 """What readers see: one job, the list with its filters and pages, and the counts."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -86,6 +86,24 @@ async def test_filters_pages_and_offsets_in_every_combination(
         for kind in (None, *JobType):
             for content_hash in (None, CONTENT_HASH, OTHER_HASH, "0x" + "0" * 64):
                 await _check_filters(connection, mixed, status, kind, content_hash)
+
+
+async def test_one_contents_jobs_of_many_days_in_order(connection: Any, sql: psycopg.Connection[Any]) -> None:
+    """Across the spans of their index, beside a hash that begins alike: newest first, by any page size."""
+    alike = CONTENT_HASH[:20] + "0" * 46
+    hours = [0, 1, 5, 6, 7, 30, 31, 24 * 40, 24 * 40 + 1, 24 * 4000]
+    ids = [
+        insert(sql, COMPLETED, createdAt=datetime(2024, 1, 1, 3, tzinfo=UTC) - timedelta(hours=each))
+        for each in hours
+        if insert(sql, COMPLETED, contentHash=alike, createdAt=datetime(2024, 1, 1, 3, tzinfo=UTC))
+    ]
+    for limit in (1, 3, 100):
+        seen: list[UUID] = []
+        after = None
+        while page := await readers.list_jobs(connection, limit=limit, content_hash=CONTENT_HASH, after=after):
+            seen += [job.id for job in page]
+            after = Cursor.of(page[-1])
+        assert seen == ids
 
 
 async def test_pages_are_stable_under_inserts(connection: Any, sql: psycopg.Connection[Any]) -> None:
