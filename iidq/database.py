@@ -153,11 +153,10 @@ class Database:
 
     @asynccontextmanager
     async def _lent(self) -> AsyncIterator[Connection]:
-        connection = await self._borrow()
-        self._in_use.add(connection)
+        connection = await self.borrow()
         try:
             with answered_within(connection, ANSWER_SECONDS):
-                if self._set_timeout and _is_shared(connection):
+                if self._set_timeout and is_shared(connection):
                     # A plain SET would stay behind for other clients of the pooler.
                     async with connection.transaction():
                         await connection.execute(self._set_timeout)
@@ -169,10 +168,20 @@ class Database:
             await connection.close()
             raise
         finally:
-            self._in_use.discard(connection)
-            await self._pool.putconn(connection)
+            await self.give_back(connection)
 
-    async def _borrow(self) -> Connection:
+    async def borrow(self) -> Connection:
+        """A connection until :meth:`give_back`, for ``held_connection.py``; errors are not translated."""
+        connection = await self._take()
+        self._in_use.add(connection)
+        return connection
+
+    async def give_back(self, connection: Connection) -> None:
+        """The pool throws out what is closed or in the middle of something."""
+        self._in_use.discard(connection)
+        await self._pool.putconn(connection)
+
+    async def _take(self) -> Connection:
         if self._away:
             raise _unreachable()
         try:
@@ -266,8 +275,8 @@ def _set_timeout(command: str, seconds: float | None) -> bytes | None:
     return None if seconds is None else f"{command} statement_timeout = {int(seconds * 1000)}".encode()
 
 
-def _is_shared(connection: Connection) -> bool:
-    # As configured for connections through a pooler.
+def is_shared(connection: Connection) -> bool:
+    """Whether it leads through a pooler, as it was configured then."""
     return connection.prepare_threshold is None
 
 

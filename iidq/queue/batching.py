@@ -17,6 +17,7 @@ from psycopg import errors
 
 from iidq.database import Connection, Database
 from iidq.errors import IdempotencyConflict, InvalidInput
+from iidq.held_connection import HeldConnection
 from iidq.queue import store
 from iidq.queue.job import IdempotencyKey, NewJob
 from iidq.queue.listener import Announcer
@@ -36,11 +37,16 @@ _ONE_LANE_TAKES = 32
 KEY_LIFETIME_SECONDS = 86_400.0
 
 
+async def _nothing_to_do() -> None:
+    """Nothing was held."""
+
+
 class GroupCommit(Generic[Item, Answer]):
     """Gathers items and hands them to ``write`` in batches, one batch at a time, in the order they came.
 
     ``write`` answers for each item of its batch, in order. Where it raises one of ``blames_one_item``, its items
     are written one by one, so that a bad one fails alone; any other error goes to all callers of that batch.
+    ``idle`` is called when all is written and nobody has come.
     """
 
     def __init__(
@@ -49,8 +55,10 @@ class GroupCommit(Generic[Item, Answer]):
         *,
         blames_one_item: tuple[type[Exception], ...] = (),
         largest_batch: int = _LARGEST_BATCH,
+        idle: Callable[[], Awaitable[None]] = _nothing_to_do,
     ) -> None:
         self._write = write
+        self._idle = idle
         self._blames_one_item = blames_one_item
         self._largest_batch = largest_batch
         self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
@@ -80,10 +88,11 @@ class GroupCommit(Generic[Item, Answer]):
         batch: list[tuple[Item, asyncio.Future[Answer]]] = []
         try:
             while self._waiting:
-                await self._gather()
-                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._largest_batch))]
-                await self._write_batch(batch)
-                self.pending -= len(batch)
+                while await self._gather():
+                    batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._largest_batch))]
+                    await self._write_batch(batch)
+                    self.pending -= len(batch)
+                await self._idle()
         finally:
             self._writer = None
             self.pending = 0
@@ -92,13 +101,14 @@ class GroupCommit(Generic[Item, Answer]):
                 _settle(future, asyncio.CancelledError())
             self._waiting.clear()
 
-    async def _gather(self) -> None:
+    async def _gather(self) -> bool:
         # Whoever is about to ask may come along: until a round of the event loop brings nobody new. A loaded API
         # process puts 30 submissions into a statement instead of 6, which is worth a tenth of each.
-        seen = 0
+        seen = -1
         while seen < len(self._waiting) < self._largest_batch:
             seen = len(self._waiting)
             await asyncio.sleep(0)
+        return bool(self._waiting)
 
     async def _write_batch(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
         try:
@@ -137,12 +147,18 @@ class Enqueuer:
         self._database = database
         self._announcer = announcer
         self._max_attempts = max_attempts
-        self._lanes: list[GroupCommit[NewJob, UUID | None]] = [
-            GroupCommit(self._insert, blames_one_item=(InvalidInput,)) for _ in range(_LANES)
-        ]
+        self._lanes = [self._lane() for _ in range(_LANES)]
         self._keyed_commits: GroupCommit[NewJob, UUID | None] = GroupCommit(
             self._insert_under_keys, blames_one_item=(InvalidInput,)
         )
+
+    def _lane(self) -> GroupCommit[NewJob, UUID | None]:
+        held = HeldConnection(self._database)
+
+        async def insert(jobs: Sequence[NewJob]) -> Sequence[UUID]:
+            return await self._insert(held, jobs)
+
+        return GroupCommit(insert, blames_one_item=(InvalidInput,), idle=held.release)
 
     async def enqueue(self, job: NewJob) -> UUID:
         """Return the job's id when its row is durable: under a key that is known, the id of the first such job.
@@ -184,21 +200,23 @@ class Enqueuer:
             await lane.close()
         await self._keyed_commits.close()
 
-    async def _insert(self, jobs: Sequence[NewJob]) -> Sequence[UUID]:
+    async def _insert(self, held: HeldConnection, jobs: Sequence[NewJob]) -> Sequence[UUID]:
         async def insert(connection: Connection) -> bool:
             return await store.enqueue(connection, jobs, max_attempts=self._max_attempts, announce=announces)
 
+        announced = False
         announces = self._announcer.take_turn()
         try:
-            announced = await self._database.run(insert)
+            announced = await held.run(insert)
         except errors.ProgramLimitExceeded:
             # A notification that finds Postgres' queue of them full fails after the insert, which bears repetition.
             announces = False
-            announced = await self._database.run(insert)
-        if announced:
-            self._announcer.announced()
-        else:
-            self._announcer.announce()
+            announced = await held.run(insert)
+        finally:
+            if announced:
+                self._announcer.announced()
+            else:
+                self._announcer.announce()
         return [job.id for job in jobs]
 
     async def _insert_under_keys(self, jobs: Sequence[NewJob]) -> Sequence[UUID | None]:

