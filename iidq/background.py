@@ -1,10 +1,12 @@
 """Tasks that nobody awaits until the end: an error that nobody foresaw must at least be told."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
 from iidq import logs
+
+_ASKED_AGAIN_SECONDS = 1.0
 
 
 def start_background(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
@@ -12,6 +14,23 @@ def start_background(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task
     task = asyncio.create_task(work, name=name)
     task.add_done_callback(_tell)
     return task
+
+
+async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel them and return when they have ended, however they did.
+
+    Python 3.11's wait_for, in which psycopg's pool waits, loses a cancellation that comes while what it waits for ends:
+    the task would go on, and whoever awaits it would for ever. So who is still there after a second is asked again.
+    """
+    waiting = ending = set(tasks)
+    while waiting:
+        for task in waiting:
+            task.cancel()
+        _, waiting = await asyncio.wait(waiting, timeout=_ASKED_AGAIN_SECONDS)
+    for task in ending:
+        if not task.cancelled():
+            # Looked at, or asyncio would complain that nobody did.
+            task.exception()
 
 
 def _tell(task: asyncio.Task[None]) -> None:

@@ -14,7 +14,7 @@ from iidq.accelerator.key import SharedKey
 from iidq.accelerator.relay import RedisRelay
 from iidq.accelerator.sealed_values import SealedValues
 from iidq.accelerator.shared_caches import MANIFEST_SECONDS, RedisManifests, RedisVerdicts
-from iidq.background import start_background
+from iidq.background import end_tasks, start_background
 from iidq.queue.announcements import CHANGED_CHANNEL, JOBS_CHANNEL, WATCHING_CHANNEL
 from iidq.queue.relay import NO_RELAY, PROGRESS_CHANNEL, Relay
 from iidq.settings import Settings
@@ -73,6 +73,4 @@ async def open_accelerator(settings: Settings) -> AsyncIterator[Accelerator]:
         finally:
             if ended_jobs is not None:
                 await ended_jobs.aclose()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_tasks(tasks)

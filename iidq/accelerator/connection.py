@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar
 
 from iidq import logs, metrics
 from iidq.accelerator.address import Kind, parse_redis_url
-from iidq.background import start_background
+from iidq.background import end_tasks, start_background
 from iidq.errors import RedisUnavailable, SettingsFault
 from iidq.settings import Settings
 
@@ -219,6 +219,5 @@ async def open_redis(settings: Settings) -> AsyncIterator[Redis | None]:
                 await redis.until_available()
         yield redis
     finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+        await end_tasks([watching])
         await redis.aclose()

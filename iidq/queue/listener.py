@@ -15,7 +15,7 @@ from uuid import uuid4
 import psycopg
 
 from iidq import logs, metrics
-from iidq.background import start_background
+from iidq.background import end_tasks, start_background
 from iidq.database import Connection, Database, answered_within, connect
 from iidq.errors import IidqError
 from iidq.queue import announcements
@@ -72,9 +72,7 @@ class Announcer:
         self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await end_tasks([self._task])
         if self._asked.is_set():
             await self._send()
 

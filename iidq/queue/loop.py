@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 import psycopg
 
 from iidq import __version__, logs, metrics
+from iidq.background import end_tasks
 from iidq.database import Database, is_passing, open_database
 from iidq.errors import IidqError
 from iidq.queue import announcements, store, upkeep
@@ -117,7 +118,7 @@ class WorkLoop:
                 await self._turn()
             logs.worker_draining(len(held), self._settings.drain_timeout_seconds)
             released = await self._attempts.drain(self._settings.drain_timeout_seconds, self._hurry)
-            await _cancel(tasks)
+            await end_tasks(tasks)
         await self._leave()
         return released
 
@@ -284,15 +285,6 @@ class WorkLoop:
             async with self._database.connection() as connection:
                 await store.leave(connection, self._worker_id)
                 await announcements.announce(connection, announcements.TO_ALL)
-
-
-async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
-    # Python 3.11's wait_for, in which the pool waits, can lose a cancellation.
-    waiting = set(tasks)
-    while waiting:
-        for task in waiting:
-            task.cancel()
-        _, waiting = await asyncio.wait(waiting, timeout=1.0)
 
 
 @asynccontextmanager

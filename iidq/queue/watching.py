@@ -17,7 +17,7 @@ from uuid import UUID
 import psycopg
 
 from iidq import logs
-from iidq.background import start_background
+from iidq.background import end_tasks, start_background
 from iidq.database import Database
 from iidq.errors import IidqError, TooManyWatchers
 from iidq.queue import announcements, readers
@@ -163,10 +163,7 @@ class WatchHub:
                     async with asyncio.timeout(self._idle_seconds(now, listening is not None)):
                         await self._wake.wait()
         finally:
-            beside = [ending, relaying, *([listening] if listening else [])]
-            for task in beside:
-                task.cancel()
-            await asyncio.gather(*beside, return_exceptions=True)
+            await end_tasks([ending, relaying, *([listening] if listening else [])])
 
     async def _serve(self, now: float) -> bool:
         """One call to the workers or one look, where either is due; return whether there may be more to do at once."""
@@ -265,5 +262,4 @@ async def open_watch_hub(
     try:
         yield hub
     finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        await end_tasks([running])

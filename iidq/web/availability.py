@@ -14,7 +14,7 @@ from typing import Final
 import psycopg
 
 from iidq import logs
-from iidq.background import start_background
+from iidq.background import end_tasks, start_background
 from iidq.database import Connection, Database, answered_within, connect_arguments
 from iidq.queue import readers
 from iidq.settings import Settings
@@ -114,5 +114,4 @@ async def watched(settings: Settings, database: Database) -> AsyncIterator[None]
     try:
         yield
     finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+        await end_tasks([watching])

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple, Protocol
 import psycopg
 
 from iidq import logs
-from iidq.background import start_background
+from iidq.background import end_tasks, start_background
 from iidq.database import Database
 from iidq.errors import IidqError
 from iidq.queue.queries import QUERIES
@@ -175,6 +175,4 @@ async def sharing(limits: RateLimits, clock: SharedClock, shared: SharedCounts) 
     try:
         yield
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await end_tasks([task])

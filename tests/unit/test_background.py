@@ -4,7 +4,7 @@ import asyncio
 
 from structlog.testing import capture_logs
 
-from iidq.background import start_background
+from iidq.background import end_tasks, start_background
 
 
 async def test_a_crash_is_told() -> None:
@@ -30,3 +30,32 @@ async def test_a_cancelled_one_is_no_crash() -> None:
         await asyncio.wait([task])
         await asyncio.sleep(0)
     assert told == []
+
+
+async def test_a_lost_cancellation_is_repeated() -> None:
+    """A task that misses the first one is ended all the same, as is one that fails in ending; nobody waits for ever."""
+    cancellations = 0
+
+    async def miss_one() -> None:
+        nonlocal cancellations
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                cancellations += 1
+                if cancellations == 2:
+                    raise
+
+    async def fail() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            raise LookupError("while ending")
+
+    tasks = [asyncio.create_task(miss_one()), asyncio.create_task(fail())]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await end_tasks(tasks)
+    assert cancellations == 2
+    assert tasks[0].cancelled()
+    assert isinstance(tasks[1].exception(), LookupError)
