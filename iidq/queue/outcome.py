@@ -3,8 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from iidq.queue.job import ClaimedJob, JobStatus
@@ -15,8 +14,10 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _STRICT = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+OutcomeKind = Literal["completed", "failed", "retried", "released"]
+
+
+class Outcome(NamedTuple):
     """The end of one attempt. ``status`` queued without a failure is a release; with one it is a retry.
 
     ``result`` is JSON text; ``delay_seconds`` is how long a retry waits, None to keep the place in line.
@@ -50,7 +51,7 @@ class Outcome:
         return cls(job.id, job.attempt, JobStatus.QUEUED)
 
     @property
-    def kind(self) -> Literal["completed", "failed", "retried", "released"]:
+    def kind(self) -> OutcomeKind:
         """What the end was, in one word."""
         match self.status:
             case JobStatus.COMPLETED:
@@ -62,7 +63,7 @@ class Outcome:
 
     def as_json(self) -> str:
         """One object of the document that the store hands to Postgres; the result goes in as it is."""
-        fields = f'"id":"{self.id}","attempt":{self.attempt},"status":"{self.status.value}"'
+        fields = f'"id":"{self.id.hex}","attempt":{self.attempt},"status":"{self.status.value}"'
         if self.result is not None:
             fields += f',"result":{self.result}'
         if self.failure is not None:

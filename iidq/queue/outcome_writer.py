@@ -33,9 +33,9 @@ Settle = Callable[[Sequence[Outcome], set[Fence]], None]
 
 
 class OutcomeWriter:
-    """Writes until the database has answered; then ``settle`` is told the batch, and which of it was stored.
+    """Writes until the database has answered; then ``settle`` is told the batch, and which of it was not stored.
 
-    The others had lost their lease, and nothing was written for them.
+    These had lost their lease, and nothing was written for them.
     """
 
     def __init__(self, database: Database, worker_id: str, settle: Settle) -> None:
@@ -87,7 +87,7 @@ class OutcomeWriter:
     async def _write(self, outcomes: Sequence[Outcome]) -> None:
         """Store and settle a batch; what spoils it is found by writing its outcomes one by one."""
         try:
-            stored = await self._store(outcomes)
+            lost = await self._store(outcomes)
         except (DatabaseUnavailable, *_REFUSALS) as error:
             if len(outcomes) > 1:
                 for outcome in outcomes:
@@ -105,16 +105,19 @@ class OutcomeWriter:
         except Exception as error:
             # A bug of ours. The jobs come back when their leases run out.
             logs.attempt_crashed(outcomes[0].id, outcomes[0].attempt, error)
-            stored = set()
-        self._settle(outcomes, stored)
+            lost = {(outcome.id, outcome.attempt) for outcome in outcomes}
+        self._settle(outcomes, lost)
 
     async def _store(self, outcomes: Sequence[Outcome]) -> set[Fence]:
-        """Raises DatabaseUnavailable only for a locked row; on any other loss of the database it tries again."""
+        """Return the lost ones.
+
+        Raises DatabaseUnavailable only for a locked row; on any other loss of the database it tries again.
+        """
         delay_seconds, broken = _FIRST_RETRY_SECONDS, False
         while True:
             try:
                 started = perf_counter()
-                stored = await self._database.run(
+                lost = await self._database.run(
                     lambda connection: store.store_outcomes(connection, outcomes, worker_id=self._worker_id)
                 )
             except (IidqError, psycopg.Error) as error:
@@ -129,4 +132,4 @@ class OutcomeWriter:
                 metrics.step_ended("store", perf_counter() - started)
                 if broken:
                     logs.database_back("outcomes")
-                return stored
+                return lost

@@ -157,7 +157,7 @@ WITH mine AS MATERIALIZED (
       "completedAt" = CASE WHEN mine.status <> 'queued' THEN now() END,
       "leaseUntil" = NULL, "workerId" = NULL, "updatedAt" = now()
   FROM mine
-  WHERE job.id = ANY (%(ids)b::uuid[])
+  WHERE job.id = ANY (%(ids)s::uuid[])
     AND job.id = mine.id AND job.attempt = mine.attempt
     AND job.status = mine.held_status AND job."workerId" = mine.held_by
     AND (SELECT set_config('iidq.writer', 'on', true)) IS NOT NULL

@@ -174,19 +174,20 @@ async def report_progress(
 
 
 async def store_outcomes(connection: Connection, outcomes: Sequence[Outcome], *, worker_id: str) -> set[Fence]:
-    """End the attempts durably; those not in the answer had lost their lease, and nothing was written for them."""
+    """End the attempts durably; those in the answer had lost their lease, and nothing was written for them."""
     outcomes = sorted(outcomes, key=lambda outcome: outcome.id.int)
     cursor = await connection.execute(
         QUERIES["store_outcomes"],
         {
             "worker_id": worker_id,
-            "ids": [outcome.id for outcome in outcomes],
-            "outcomes": f"[{','.join(outcome.as_json() for outcome in outcomes)}]",
+            # As text: psycopg takes 1 µs for each id of a list.
+            "ids": f"{{{','.join([outcome.id.hex for outcome in outcomes])}}}",
+            "outcomes": f"[{','.join([outcome.as_json() for outcome in outcomes])}]",
         },
         prepare=_PLANNED_EACH_TIME,
     )
     lost = {job_id for (job_id,) in await cursor.fetchall()}
-    return {(outcome.id, outcome.attempt) for outcome in outcomes if outcome.id not in lost}
+    return {(outcome.id, outcome.attempt) for outcome in outcomes if outcome.id in lost} if lost else set()
 
 
 @dataclass(frozen=True, slots=True)

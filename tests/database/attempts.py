@@ -23,8 +23,9 @@ async def claim_one(connection: Connection, worker_id: str = WORKER) -> ClaimedJ
 
 
 async def finish(connection: Connection, *outcomes: Outcome, worker_id: str = WORKER) -> set[Fence]:
-    """Store outcomes."""
-    return await store.store_outcomes(connection, outcomes, worker_id=worker_id)
+    """Store outcomes; return those that were stored."""
+    lost = await store.store_outcomes(connection, outcomes, worker_id=worker_id)
+    return {(outcome.id, outcome.attempt) for outcome in outcomes} - lost
 
 
 async def renew(connection: Connection, *held: Fence, worker_id: str = WORKER) -> set[Fence]:

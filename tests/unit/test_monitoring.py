@@ -36,11 +36,9 @@ def known() -> dict[str, dict[str, set[str]]]:
     metrics.synchronous_run("refused")
     metrics.synchronous_fallback()
     metrics.worker_starts(3, lambda: 1)
-    metrics.attempt_ended("completed", 0.1)
-    metrics.attempt_ended("failed", 0.1)
-    metrics.attempt_ended("retried", 0.1)
-    metrics.attempt_ended("released", 0.1)
-    metrics.attempt_ended("cancelled", 0.1)
+    metrics.attempts_ended(
+        [("completed", 0.1), ("failed", 0.1), ("retried", 0.1), ("released", 0.1), ("cancelled", 0.1)]
+    )
     metrics.lease_lost(0.1)
     metrics.leases_expired(1)
     metrics.listening("jobs", True)

@@ -111,7 +111,7 @@ def test_outcomes_say_which_attempt_they_end() -> None:
 def test_document_of_an_outcome_is_json(result: dict[str, Any], failure: str, delay_seconds: float) -> None:
     """What the store sends of an outcome is one JSON object with just the fields that are set."""
     claimed = job(attempt=2)
-    fence = {"id": str(claimed.id), "attempt": 2}
+    fence = {"id": claimed.id.hex, "attempt": 2}
     completed = Outcome.completed(claimed, result)
     assert completed.result is not None
     assert json.loads(completed.as_json()) == fence | {"status": "completed", "result": json.loads(completed.result)}
