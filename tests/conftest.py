@@ -24,6 +24,7 @@ settings.register_profile("iidq", deadline=None, max_examples=int(os.environ.get
 settings.load_profile("iidq")
 
 _TEMPLATE = "migrated"
+_PLENTY = 6 << 30
 _numbers = itertools.count()
 
 
@@ -52,13 +53,14 @@ def redis_of_all_tests() -> Iterator[None]:
 def postgres_servers() -> Iterator[Callable[[str], EmbeddedPostgres]]:
     """Starts a server of the named kind at first use; all are stopped and removed at the end."""
     running: dict[str, EmbeddedPostgres] = {}
-    home = Path(tempfile.mkdtemp(prefix="iidq-test-"))
+    home = Path(tempfile.mkdtemp(prefix="iidq-test-", dir=_fast_folder()))
     # As root the server runs as nobody, who must get through here.
     home.chmod(0o711)
 
     def server(kind: str) -> EmbeddedPostgres:
         if kind not in running:
-            started = EmbeddedPostgres(home / kind, binaries=postgres_binaries()[kind], options={"fsync": "off"})
+            options = {"fsync": "off", "max_wal_size": "128MB"}
+            started = EmbeddedPostgres(home / kind, binaries=postgres_binaries()[kind], options=options)
             started.start()
             running[kind] = started
             with psycopg.connect(started.url, autocommit=True) as admin:
@@ -70,6 +72,12 @@ def postgres_servers() -> Iterator[Callable[[str], EmbeddedPostgres]]:
     for started in running.values():
         started.close()
     shutil.rmtree(home)
+
+
+def _fast_folder() -> Path | None:
+    """Memory, where there is plenty: a database is some 300 files, made for each test in 15 ms instead of 115."""
+    memory = Path("/dev/shm")
+    return memory if memory.is_dir() and shutil.disk_usage(memory).free > _PLENTY else None
 
 
 def _on_database(url: str, name: str) -> str:
