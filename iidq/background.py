@@ -23,14 +23,22 @@ async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
     the task would go on, and whoever awaits it would for ever. So who is still there after a second is asked again.
     """
     waiting = ending = set(tasks)
+    cancelled = False
     while waiting:
         for task in waiting:
             task.cancel()
-        _, waiting = await asyncio.wait(waiting, timeout=_ASKED_AGAIN_SECONDS)
+        try:
+            _, waiting = await asyncio.wait(waiting, timeout=_ASKED_AGAIN_SECONDS)
+        except asyncio.CancelledError:
+            # Who ends the caller asks again, too, and must not make it leave its own tasks behind.
+            cancelled = True
+            waiting = {task for task in waiting if not task.done()}
     for task in ending:
         if not task.cancelled():
             # Looked at, or asyncio would complain that nobody did.
             task.exception()
+    if cancelled:
+        raise asyncio.CancelledError
 
 
 def _tell(task: asyncio.Task[None]) -> None:

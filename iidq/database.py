@@ -139,17 +139,22 @@ class Database:
             try:
                 async with self._lent() as lent:
                     return await work(lent)
-            except (errors.DeadlockDetected, errors.SerializationFailure):
-                # Whoever won must get through first: at once, the two can lock each other out again.
-                await asyncio.sleep(random.uniform(0.02, 0.1))  # noqa: S311
             except psycopg.Error as error:
-                if lent is None or not lent.closed:
-                    raise translate(error) or error from error
-                self.suspected.set()
-                # The others in the pool broke with it; asking each of them could take for ever.
-                await self._pool.drain()
+                await self.recover(error, lent)
         async with self.connection() as connection:
             return await work(connection)
+
+    async def recover(self, error: psycopg.Error, lent: Connection | None) -> None:
+        """After an error on a connection (None: there was none): return once another try may succeed, else raise."""
+        if isinstance(error, errors.DeadlockDetected | errors.SerializationFailure):
+            # Whoever won must get through first: at once, the two can lock each other out again.
+            await asyncio.sleep(random.uniform(0.02, 0.1))  # noqa: S311
+        elif lent is None or not lent.closed:
+            raise translate(error) or error from error
+        else:
+            self.suspected.set()
+            # The others in the pool broke with it; asking each of them could take for ever.
+            await self._pool.drain()
 
     @asynccontextmanager
     async def _lent(self) -> AsyncIterator[Connection]:

@@ -6,12 +6,9 @@ from typing import TypeVar
 import psycopg
 from psycopg import errors
 
-from iidq.database import ANSWER_SECONDS, Connection, Database, answered_within, is_shared, translate
+from iidq.database import ANSWER_SECONDS, Connection, Database, answered_within, is_shared
 
 T = TypeVar("T")
-
-# Whatever these met, another try on another connection may not meet.
-_WORTH_ANOTHER_TRY = (errors.DeadlockDetected, errors.SerializationFailure, errors.ReadOnlySqlTransaction)
 
 
 class HeldConnection:
@@ -23,32 +20,47 @@ class HeldConnection:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._connection: Connection | None = None
+        self._pooled = False
+
+    @property
+    def holds(self) -> bool:
+        """Whether a connection is held at the moment."""
+        return self._connection is not None
 
     async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Do ``work``, which must bear repetition; raises as :meth:`Database.run` does."""
-        connection = self._connection
-        if connection is None or connection.closed or self._database.away:
-            await self.release()
-            try:
-                connection = self._connection = await self._database.borrow()
-            except psycopg.Error as error:
-                raise translate(error) or error from error
-        if is_shared(connection):
-            await self.release()
+        """Do ``work``, which must bear repetition: it is done once more where another connection may serve it.
+
+        Raises as :meth:`Database.run` does.
+        """
+        if self._pooled:
             return await self._database.run(work)
+        connection: Connection | None = None
         try:
+            connection = await self._hold()
+            if is_shared(connection):
+                # Its statements want what Database.run puts around them.
+                self._pooled = True
+                await self.release()
+                return await self._database.run(work)
             with answered_within(connection, ANSWER_SECONDS):
                 return await work(connection)
         except psycopg.Error as error:
-            if isinstance(error, errors.ReadOnlySqlTransaction):
+            if connection is not None and isinstance(error, errors.ReadOnlySqlTransaction):
+                # This server is no primary any more.
                 await connection.close()
             await self.release()
-            if connection.closed or isinstance(error, _WORTH_ANOTHER_TRY):
-                return await self._database.run(work)
-            raise translate(error) or error from error
+            await self._database.recover(error, connection)
+        async with self._database.connection() as connection:
+            return await work(connection)
 
     async def release(self) -> None:
         """The connection is others' until the next statement."""
         connection, self._connection = self._connection, None
         if connection is not None:
             await self._database.give_back(connection)
+
+    async def _hold(self) -> Connection:
+        if self._connection is None or self._connection.closed or self._database.away:
+            await self.release()
+            self._connection = await self._database.borrow()
+        return self._connection

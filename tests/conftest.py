@@ -24,7 +24,7 @@ settings.register_profile("iidq", deadline=None, max_examples=int(os.environ.get
 settings.load_profile("iidq")
 
 _TEMPLATE = "migrated"
-_PLENTY = 6 << 30
+_PLENTY_BYTES = 6 << 30
 _numbers = itertools.count()
 
 
@@ -59,6 +59,7 @@ def postgres_servers() -> Iterator[Callable[[str], EmbeddedPostgres]]:
 
     def server(kind: str) -> EmbeddedPostgres:
         if kind not in running:
+            # All test processes share the memory that their logs lie in.
             options = {"fsync": "off", "max_wal_size": "128MB"}
             started = EmbeddedPostgres(home / kind, binaries=postgres_binaries()[kind], options=options)
             started.start()
@@ -77,7 +78,7 @@ def postgres_servers() -> Iterator[Callable[[str], EmbeddedPostgres]]:
 def _fast_folder() -> Path | None:
     """Memory, where there is plenty: a database is some 300 files, made for each test in 15 ms instead of 115."""
     memory = Path("/dev/shm")
-    return memory if memory.is_dir() and shutil.disk_usage(memory).free > _PLENTY else None
+    return memory if memory.is_dir() and shutil.disk_usage(memory).free > _PLENTY_BYTES else None
 
 
 def _on_database(url: str, name: str) -> str:

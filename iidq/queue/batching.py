@@ -37,8 +37,8 @@ _ONE_LANE_TAKES = 32
 KEY_LIFETIME_SECONDS = 86_400.0
 
 
-async def _nothing_to_do() -> None:
-    """Nothing was held."""
+async def _holds_nothing() -> None:
+    """There is nothing to give back."""
 
 
 class GroupCommit(Generic[Item, Answer]):
@@ -46,7 +46,7 @@ class GroupCommit(Generic[Item, Answer]):
 
     ``write`` answers for each item of its batch, in order. Where it raises one of ``blames_one_item``, its items
     are written one by one, so that a bad one fails alone; any other error goes to all callers of that batch.
-    ``idle`` is called when all is written and nobody has come.
+    ``on_idle`` is called when all is written and nobody has come, and when the writer is ended.
     """
 
     def __init__(
@@ -55,10 +55,10 @@ class GroupCommit(Generic[Item, Answer]):
         *,
         blames_one_item: tuple[type[Exception], ...] = (),
         largest_batch: int = _LARGEST_BATCH,
-        idle: Callable[[], Awaitable[None]] = _nothing_to_do,
+        on_idle: Callable[[], Awaitable[None]] = _holds_nothing,
     ) -> None:
         self._write = write
-        self._idle = idle
+        self._on_idle = on_idle
         self._blames_one_item = blames_one_item
         self._largest_batch = largest_batch
         self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
@@ -92,7 +92,10 @@ class GroupCommit(Generic[Item, Answer]):
                     batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._largest_batch))]
                     await self._write_batch(batch)
                     self.pending -= len(batch)
-                await self._idle()
+                await self._on_idle()
+        except asyncio.CancelledError:
+            await self._on_idle()
+            raise
         finally:
             self._writer = None
             self.pending = 0
@@ -147,6 +150,7 @@ class Enqueuer:
         self._database = database
         self._announcer = announcer
         self._max_attempts = max_attempts
+        self._inserts_announce = True
         self._lanes = [self._lane() for _ in range(_LANES)]
         self._keyed_commits: GroupCommit[NewJob, UUID | None] = GroupCommit(
             self._insert_under_keys, blames_one_item=(InvalidInput,)
@@ -158,7 +162,7 @@ class Enqueuer:
         async def insert(jobs: Sequence[NewJob]) -> Sequence[UUID]:
             return await self._insert(held, jobs)
 
-        return GroupCommit(insert, blames_one_item=(InvalidInput,), idle=held.release)
+        return GroupCommit(insert, blames_one_item=(InvalidInput,), on_idle=held.release)
 
     async def enqueue(self, job: NewJob) -> UUID:
         """Return the job's id when its row is durable: under a key that is known, the id of the first such job.
@@ -204,17 +208,22 @@ class Enqueuer:
         async def insert(connection: Connection) -> bool:
             return await store.enqueue(connection, jobs, max_attempts=self._max_attempts, announce=announces)
 
-        announced = False
-        announces = self._announcer.take_turn()
+        turn = None
+        if self._inserts_announce and all(job.callback_url is None for job in jobs):
+            turn = self._announcer.take_turn()
+        announces, announced = turn is not None, False
         try:
             announced = await held.run(insert)
+            if announces and not announced:
+                # Behind a pooler every statement stands in a transaction.
+                self._inserts_announce = False
         except errors.ProgramLimitExceeded:
             # A notification that finds Postgres' queue of them full fails after the insert, which bears repetition.
             announces = False
-            announced = await held.run(insert)
+            await held.run(insert)
         finally:
-            if announced:
-                self._announcer.announced()
+            if announced and turn is not None:
+                self._announcer.announced(turn)
             else:
                 self._announcer.announce()
         return [job.id for job in jobs]

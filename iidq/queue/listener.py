@@ -24,9 +24,9 @@ from iidq.settings import Settings
 
 # At most one NOTIFY per process and interval: each takes the database-wide commit lock for a moment.
 ANNOUNCE_INTERVAL_SECONDS = 0.01
-# How long a due announcement waits for an insert that takes it along. Statements of their own, made beside a stream of
-# inserts, took a tenth of it.
-_FOR_AN_INSERT_SECONDS = 0.002
+# How long a due announcement waits for an insert that takes it along: a NOTIFY in a statement of its own every 10 ms
+# cost a stream of inserts a tenth of its rate.
+_INSERT_MAY_COME_SECONDS = 0.002
 # How long a deaf connection may go unnoticed.
 CHECK_INTERVAL_SECONDS = 15.0
 _ANSWER_TIMEOUT_SECONDS = 5.0
@@ -41,27 +41,30 @@ class Announcer:
         self._database = database
         self._relay = relay
         self._asked = asyncio.Event()
+        # Requests are numbered; an announcement serves those made before it began.
+        self._requested = self._served = 0
         self._next = 0.0
         self._task: asyncio.Task[None] | None = None
 
     def announce(self) -> None:
         """There may be something to claim. Returns at once."""
+        self._requested += 1
         self._asked.set()
 
-    def take_turn(self) -> bool:
-        """Whether an announcement is due that the next insert can make by itself, sooner than we could after it.
+    def take_turn(self) -> int | None:
+        """A turn, where one is due, for an insert that can announce by itself, sooner than we could after it.
 
-        Its caller then says whether it did, by :meth:`announced` or :meth:`announce`.
+        Its caller then says whether it did, by :meth:`announced` with the turn, or else by :meth:`announce`.
         """
         now = asyncio.get_running_loop().time()
         if now < self._next:
-            return False
-        self._asked.clear()
+            return None
         self._next = now + ANNOUNCE_INTERVAL_SECONDS
-        return True
+        return self._requested
 
-    def announced(self) -> None:
+    def announced(self, turn: int) -> None:
         """An insert has made its announcement through Postgres; here is the rest of it."""
+        self._served = max(self._served, turn)
         self._relay.publish(announcements.JOBS_CHANNEL, announcements.TO_FIRST)
 
     async def __aenter__(self) -> Self:
@@ -73,20 +76,24 @@ class Announcer:
     ) -> None:
         if self._task is not None:
             await end_tasks([self._task])
-        if self._asked.is_set():
+        if self._served < self._requested:
             await self._send()
 
     async def _run(self) -> None:
         clock = asyncio.get_running_loop().time
         while True:
             await self._asked.wait()
-            await asyncio.sleep(self._next - clock() + _FOR_AN_INSERT_SECONDS)
-            if self._asked.is_set():
+            requested = self._requested
+            await asyncio.sleep(self._next - clock() + _INSERT_MAY_COME_SECONDS)
+            if self._served < requested:
                 self._next = clock() + ANNOUNCE_INTERVAL_SECONDS
                 await self._send()
+            elif self._served == self._requested:
+                self._asked.clear()
 
     async def _send(self) -> None:
         self._asked.clear()
+        self._served = self._requested
         self._relay.publish(announcements.JOBS_CHANNEL, announcements.TO_FIRST)
         # Lost announcements are what the workers' polling is for.
         with contextlib.suppress(IidqError, psycopg.Error):

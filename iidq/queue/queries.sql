@@ -477,10 +477,11 @@ SELECT id, type, status, progress, "contentHash", "manifestUri", "registryAddres
   "createdAt", "updatedAt", CASE WHEN "hasCallback" THEN callback_state(id) END AS callback
 FROM (
   (SELECT * FROM ended_jobs_of(%(content_hash)s, coalesce(%(after_time)s::timestamptz, 'infinity'))
-   WHERE (%(status)s::text IS NULL OR status = %(status)s)
+   WHERE coalesce(%(status)s::text, '') NOT IN ('queued', 'processing')
+     AND (%(status)s::text IS NULL OR status = %(status)s)
      AND (%(type)s::text IS NULL OR type = %(type)s)
      AND (%(after_time)s::timestamptz IS NULL OR ("createdAt", id) < (%(after_time)s, %(after_id)s))
-   LIMIT %(limit)s + %(offset)s)
+   LIMIT %(limit)s::bigint + %(offset)s::bigint)
   UNION ALL
   (SELECT * FROM "VerificationJob"
    WHERE (ready AND status = 'queued' OR status = 'queued' AND NOT ready OR "workerId" IS NOT NULL)
@@ -791,9 +792,9 @@ DELETE FROM rate_count WHERE ctid = ANY (ARRAY (
 
 -- name: probe
 -- Fails where a migration of this version is missing; each names something that it made. Reads no row.
-SELECT "traceContext"
+SELECT "VerificationJob"."traceContext"
 FROM "VerificationJob", queue_count, queue_control, queue_health, idempotency_key, webhook_delivery,
-  rate_count LIMIT 0;
+  rate_count, ended_jobs_of('') AS job LIMIT 0;
 
 -- name: is_read_only
 -- The cheapest question that tells a server that answers, and takes writes, from one that does not. Reads no table.

@@ -14,11 +14,11 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from iidq.database import Connection
-from iidq.prepared import Prepared
 from iidq.queue.claim_span import WHOLE
 from iidq.queue.job import ClaimedJob, IdempotencyKey, JobType, NewJob
 from iidq.queue.outcome import Outcome
 from iidq.queue.queries import QUERIES
+from iidq.statement import Statement
 
 # One attempt of one job: what a write must present to be let through.
 Fence = tuple[UUID, int]
@@ -29,7 +29,7 @@ _PLANNED_EACH_TIME = False
 EARLIEST = datetime(1, 1, 2, tzinfo=UTC)
 _FOREVER_SECONDS = float(100 * 365 * 86_400)
 _LOST = "attempt.lost: the worker fell silent and its lease ran out"
-_ENQUEUE = Prepared("enqueue", QUERIES["enqueue"])
+_ENQUEUE = Statement(QUERIES["enqueue"])
 _JOB_TYPES = {kind.value: kind for kind in JobType}
 
 

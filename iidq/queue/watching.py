@@ -155,7 +155,7 @@ class WatchHub:
                 if now < self._listen_until:
                     listening = listening or asyncio.create_task(self._listener.run())
                 elif listening is not None:
-                    listening.cancel()
+                    await end_tasks([listening])
                     listening = None
                 if await self._serve(now):
                     continue

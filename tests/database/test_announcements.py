@@ -97,6 +97,71 @@ async def test_many_enqueued_jobs_make_few_announcements(settings: Settings, lis
     assert await heard_before_echo(listening) < 20
 
 
+async def test_a_stream_of_inserts_takes_the_announcements_along(settings: Settings) -> None:
+    """Inserts that follow each other at once announce themselves every 10 ms; nothing else has to."""
+    sent = 0
+
+    class Counted(Announcer):
+        async def _send(self) -> None:
+            nonlocal sent
+            sent += 1
+            await super()._send()
+
+    clock = asyncio.get_running_loop().time
+    async with open_database(settings, pool_size=1) as database, Counted(database) as announcer:
+        end, turns = clock() + 0.3, 0
+        while clock() < end:
+            turn = announcer.take_turn()
+            await asyncio.sleep(0.0005)
+            if turn is None:
+                announcer.announce()
+            else:
+                turns += 1
+                announcer.announced(turn)
+        assert turns > 3
+        assert sent < turns / 2
+
+
+@pytest.mark.parametrize("insert_seconds", [0.002, 0.02])
+async def test_announcements_are_not_put_off_by_inserts_that_make_none(
+    settings: Settings, insert_seconds: float
+) -> None:
+    """Inserts that take a turn and then cannot announce, one after the other, hold up no wake-up for long."""
+    sent = asyncio.Semaphore(0)
+
+    class Counted(Announcer):
+        async def _send(self) -> None:
+            sent.release()
+            await super()._send()
+
+    async with open_database(settings, pool_size=1) as database, Counted(database) as announcer:
+
+        async def insert_in_vain() -> None:
+            while True:
+                announcer.take_turn()
+                await asyncio.sleep(insert_seconds)
+                announcer.announce()
+
+        stream = asyncio.create_task(insert_in_vain())
+        async with asyncio.timeout(10):
+            for _ in range(5):
+                await sent.acquire()
+        stream.cancel()
+
+
+async def test_behind_a_pooler_jobs_are_announced_all_the_same(settings: Settings, listening: Any) -> None:
+    """Where inserts stand in transactions and cannot announce themselves, they ask for it and try no more."""
+    async with open_database(settings, pool_size=1, statement_timeout_seconds=7.0) as database:
+        async with database.connection() as connection:
+            connection.prepare_threshold = None
+        async with open_enqueuer(database, settings) as enqueuer:
+            for _ in range(3):
+                await enqueuer.enqueue(new_job())
+                async with asyncio.timeout(10):
+                    async for notification in listening.notifies(stop_after=1):
+                        assert notification.channel == "iidq_jobs"
+
+
 async def test_announcements_that_cannot_be_sent_are_dropped(settings: Settings) -> None:
     """A wake-up is a hint: without a database it is lost, nobody waits and nothing breaks."""
     away = settings.model_copy(update={"database_url": "postgresql://iidq@/iidq?host=/nonexistent"})

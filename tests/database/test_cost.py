@@ -205,7 +205,7 @@ def outcome_parameters(jobs: list[ClaimedJob]) -> dict[str, Any]:
     outcomes = [Outcome.completed(job, {"status": "OK", "padding": "x" * 1500}) for job in jobs]
     return {
         "worker_id": WORKER,
-        "ids": [outcome.id for outcome in outcomes],
+        "ids": f"{{{','.join(str(outcome.id) for outcome in outcomes)}}}",
         "outcomes": f"[{','.join(outcome.as_json() for outcome in outcomes)}]",
     }
 

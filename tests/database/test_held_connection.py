@@ -10,9 +10,10 @@ from psycopg import errors
 from iidq.database import Connection, open_database
 from iidq.errors import DatabaseUnavailable, InvalidInput
 from iidq.held_connection import HeldConnection
-from iidq.queue.batching import open_enqueuer
+from iidq.queue.batching import GroupCommit, open_enqueuer
 from iidq.settings import Settings
 from tests.database.test_database import backend
+from tests.eventually import eventually
 from tests.job_rows import new_job, statuses
 
 
@@ -27,9 +28,9 @@ async def test_it_is_kept_until_it_is_released(settings: Settings) -> None:
     async with open_database(settings, pool_size=1) as database:
         held = HeldConnection(database)
         first = await held.run(backend)
-        assert await held.run(backend) == first
         other = asyncio.create_task(database.run(backend))
-        await asyncio.sleep(0)
+        assert await held.run(backend) == first
+        assert not other.done()
         await held.release()
         assert await other == first
         assert await held.run(backend) == first
@@ -96,6 +97,43 @@ async def test_errors_are_translated(settings: Settings) -> None:
     async with open_database(away, pool_size=1) as database:
         with pytest.raises(DatabaseUnavailable):
             await HeldConnection(database).run(backend)
+
+
+async def test_behind_a_pooler_nothing_is_held(settings: Settings) -> None:
+    """There each statement stands in a transaction with its time limit, and the pool hands its connection on."""
+    async with open_database(settings, pool_size=1, statement_timeout_seconds=7.0) as database:
+        async with database.connection() as connection:
+            # As it is configured for a pooler.
+            connection.prepare_threshold = None
+        held = HeldConnection(database)
+
+        async def limit(connection: Connection) -> Any:
+            cursor = await connection.execute("SELECT current_setting('statement_timeout')")
+            return await cursor.fetchone()
+
+        for _ in range(2):
+            assert await held.run(limit) == ("7s",)
+            async with asyncio.timeout(5):
+                await database.run(backend)
+
+
+async def test_an_enqueuer_that_is_ended_holds_none(settings: Settings) -> None:
+    """A writer that is cancelled in the middle of a statement gives its connection back."""
+    async with open_database(settings, pool_size=1) as database:
+        held = HeldConnection(database)
+
+        async def sleep(_items: object) -> list[None]:
+            await held.run(lambda connection: connection.execute("SELECT pg_sleep(60)"))
+            return [None]
+
+        commits: GroupCommit[int, None] = GroupCommit(sleep, on_idle=held.release)
+        caller = commits.submit(1)
+        await eventually(lambda: held.holds)
+        commits.abandon()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        async with asyncio.timeout(10):
+            assert await database.run(backend) > 0
 
 
 async def test_an_enqueuer_holds_none_while_nobody_asks(settings: Settings, sql: psycopg.Connection[Any]) -> None:

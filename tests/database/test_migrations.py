@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
+import sqlparse
 
 from iidq import migrate as migration
 from iidq.errors import DatabaseUnavailable
@@ -55,11 +56,30 @@ def test_rollbacks_undo_everything(empty_database_url: str) -> None:
     folder = Path(migration.__file__).parent.parent / "migrations"
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
         for name in reversed(NAMES):
-            connection.execute((folder / f"{name}.rollback.sql").read_bytes())
+            for statement in sqlparse.split((folder / f"{name}.rollback.sql").read_text()):
+                connection.execute(statement.encode())
         left = [found for found in objects(empty_database_url) if "yoyo" not in found[1]]
         assert left == []
         connection.execute("DELETE FROM _yoyo_migration")
     migrate(empty_database_url)
+    assert objects(empty_database_url) == complete
+
+
+@pytest.mark.parametrize("done", range(1, 7))
+def test_a_migration_that_was_broken_off_is_applied_again(empty_database_url: str, done: int) -> None:
+    """Those that run outside a transaction begin anew after any of their statements."""
+    folder = Path(migration.__file__).parent.parent / "migrations"
+    name = "0012_ended_content"
+    migrate(empty_database_url)
+    complete = objects(empty_database_url)
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        for undone in reversed(NAMES[NAMES.index(name) :]):
+            for statement in sqlparse.split((folder / f"{undone}.rollback.sql").read_text()):
+                connection.execute(statement.encode())
+            connection.execute("DELETE FROM _yoyo_migration WHERE migration_id = %s", [undone])
+        for statement in sqlparse.split((folder / f"{name}.sql").read_text())[:done]:
+            connection.execute(statement.encode())
+    assert name in migrate(empty_database_url)
     assert objects(empty_database_url) == complete
 
 

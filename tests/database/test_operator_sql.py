@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from psycopg.sql import SQL, Identifier
 
 from iidq.queue.identifiers import new_job_id
-from tests.job_rows import CANCELLED, COMPLETED, PROCESSING, QUEUED, Sql, insert, read, scalar
+from tests.job_rows import CANCELLED, COMPLETED, CONTENT_HASH, PROCESSING, QUEUED, Sql, insert, read, scalar
 from tests.job_rows import FAILED as FAILED_NOW
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "sql.md"
@@ -75,6 +76,22 @@ def test_every_role_reads_all(database_url: str, role: str) -> None:
     with acting_as(database_url, role) as (connection, _):
         for view in VIEWS:
             connection.execute(SQL("SELECT * FROM {}").format(Identifier(view)))
+
+
+def test_what_became_of_one_content(database_url: str) -> None:
+    """Whoever reads the table also finds one content's ended jobs, newest first, up to the very moment asked for."""
+    with acting_as(database_url, "iidq_reader") as (connection, _):
+        connection.execute("RESET ROLE")
+        ids = [
+            insert(connection, COMPLETED, createdAt=datetime(2024, 1, day, hour, tzinfo=UTC))
+            for day, hour in ((1, 1), (1, 2), (1, 5), (2, 23))
+        ]
+        insert(connection, COMPLETED, contentHash="0x" + "0" * 64, createdAt=datetime(2024, 1, 1, 3, tzinfo=UTC))
+        connection.execute("SET LOCAL ROLE iidq_reader")
+        for until, found in (("infinity", ids[::-1]), ("2024-01-01 02:00Z", ids[1::-1]), ("2023-12-31", [])):
+            rows = connection.execute("SELECT id FROM ended_jobs_of(%s, %s)", [CONTENT_HASH, until]).fetchall()
+            assert [job_id for (job_id,) in rows] == found
+        assert len(connection.execute("SELECT id FROM ended_jobs_of(%s) LIMIT 2", [CONTENT_HASH]).fetchall()) == 2
 
 
 ALL_CHANGES = {

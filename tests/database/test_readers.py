@@ -90,20 +90,23 @@ async def test_filters_pages_and_offsets_in_every_combination(
 
 async def test_one_contents_jobs_of_many_days_in_order(connection: Any, sql: psycopg.Connection[Any]) -> None:
     """Across the spans of their index, beside a hash that begins alike: newest first, by any page size."""
-    alike = CONTENT_HASH[:20] + "0" * 46
-    hours = [0, 1, 5, 6, 7, 30, 31, 24 * 40, 24 * 40 + 1, 24 * 4000]
-    ids = [
-        insert(sql, COMPLETED, createdAt=datetime(2024, 1, 1, 3, tzinfo=UTC) - timedelta(hours=each))
-        for each in hours
-        if insert(sql, COMPLETED, contentHash=alike, createdAt=datetime(2024, 1, 1, 3, tzinfo=UTC))
-    ]
+    newest = datetime(2024, 1, 1, 3, tzinfo=UTC)
+    ids = []
+    for hours in (0, 1, 5, 5, 5, 6, 7, 30, 31, 24 * 40, 24 * 40 + 1, 24 * 4000):
+        insert(sql, COMPLETED, contentHash=CONTENT_HASH[:20] + "0" * 46, createdAt=newest - timedelta(hours=hours))
+        ids.append((newest - timedelta(hours=hours), insert(sql, COMPLETED, createdAt=newest - timedelta(hours=hours))))
+    ids.append((newest - timedelta(hours=8), insert(sql, createdAt=newest - timedelta(hours=8))))
+    ids.sort(reverse=True)
     for limit in (1, 3, 100):
         seen: list[UUID] = []
         after = None
         while page := await readers.list_jobs(connection, limit=limit, content_hash=CONTENT_HASH, after=after):
             seen += [job.id for job in page]
             after = Cursor.of(page[-1])
-        assert seen == ids
+        assert seen == [job_id for _, job_id in ids]
+    for offset in (0, 5, 32_767, 2**31 - 1):
+        jobs = await readers.list_jobs(connection, limit=500, offset=offset, content_hash=CONTENT_HASH)
+        assert [job.id for job in jobs] == [job_id for _, job_id in ids][offset:]
 
 
 async def test_pages_are_stable_under_inserts(connection: Any, sql: psycopg.Connection[Any]) -> None:

@@ -32,6 +32,28 @@ async def test_a_cancelled_one_is_no_crash() -> None:
     assert told == []
 
 
+async def test_who_is_ended_while_ending_others_leaves_none_behind() -> None:
+    """Cancelled itself, it goes on until all of its tasks have ended, and then ends."""
+    release = asyncio.Event()
+
+    async def linger() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await release.wait()
+
+    inner = asyncio.create_task(linger())
+    await asyncio.sleep(0)
+    outer = asyncio.create_task(end_tasks([inner]))
+    await asyncio.sleep(0)
+    outer.cancel()
+    release.set()
+    async with asyncio.timeout(10):
+        await asyncio.wait([outer])
+    assert inner.done()
+    assert outer.cancelled()
+
+
 async def test_a_lost_cancellation_is_repeated() -> None:
     """A task that misses the first one is ended all the same, as is one that fails in ending; nobody waits for ever."""
     cancellations = 0

@@ -87,7 +87,7 @@ async def test_idle_comes_when_all_is_written_and_nobody_has_come() -> None:
             late.append(commits.submit("late"))
         await asyncio.sleep(0)
 
-    commits = GroupCommit(store.write, idle=idle)
+    commits = GroupCommit(store.write, on_idle=idle)
     assert await asyncio.gather(*submit(commits, "a", "b")) == ["a!", "b!"]
     await commits.close()
     assert await late[0] == "late!"
