@@ -16,7 +16,7 @@ The map, in the order in which it is best read:
 
 ``queue`` knows jobs but not content, ``provenance`` knows content but not jobs, ``web`` speaks HTTP. ``errors.py`` has
 every error, ``settings.py`` every variable, ``logs.py`` every event, ``metrics.py`` every metric, ``database.py`` every
-connection.
+connection; ``held_connection.py`` and ``statement.py`` are its short way for many small statements.
 """
 
 __version__ = "0.1.0"
