@@ -23,8 +23,10 @@ from iidq.statement import Statement
 # One attempt of one job: what a write must present to be let through.
 Fence = tuple[UUID, int]
 
-# A generic plan expects ten ids and scans for each of a thousand: 650 ms where a fresh plan takes 25.
+# A plan that is kept expects ten ids and scans for each of a thousand: 650 ms where a fresh one takes 25. Up to ten it
+# saves half: 0.6 ms instead of 1.3 for one outcome.
 _PLANNED_EACH_TIME = False
+_KEPT_PLAN_TAKES = 10
 
 EARLIEST = datetime(1, 1, 2, tzinfo=UTC)
 _FOREVER_SECONDS = float(100 * 365 * 86_400)
@@ -184,7 +186,7 @@ async def store_outcomes(connection: Connection, outcomes: Sequence[Outcome], *,
             "ids": f"{{{','.join([outcome.id.hex for outcome in outcomes])}}}",
             "outcomes": f"[{','.join([outcome.as_json() for outcome in outcomes])}]",
         },
-        prepare=_PLANNED_EACH_TIME,
+        prepare=len(outcomes) <= _KEPT_PLAN_TAKES,
     )
     lost = {job_id for (job_id,) in await cursor.fetchall()}
     return {(outcome.id, outcome.attempt) for outcome in outcomes if outcome.id in lost} if lost else set()

@@ -200,6 +200,25 @@ async def test_plans_made_for_an_empty_table_serve_a_burst(
             assert await cursor.fetchone() == (0, True)
 
 
+async def test_a_kept_plan_for_few_outcomes_meets_no_others(
+    settings: Settings, unwatched: psycopg.Connection[Any]
+) -> None:
+    """The plan of a worker that ends a job now and then was made for a small table; it serves a large one as well."""
+    async with open_database(settings, pool_size=1, sorts=False) as database, database.connection() as connection:
+        for _ in range(10):
+            fill(unwatched, waiting=1)
+            job = await claim_one(connection)
+            assert await finish(connection, Outcome.completed(job, {})) == {fence(job)}
+        fill(unwatched, finished=FINISHED, delayed=DELAYED, waiting=500)
+        jobs = await claim(connection, 10)
+        async with connection.transaction():
+            assert len(await finish(connection, *(Outcome.completed(job, {}) for job in jobs))) == 10
+            cursor = await connection.execute(
+                "SELECT seq_scan, idx_tup_fetch < 200 FROM pg_stat_xact_user_tables WHERE relname = 'VerificationJob'"
+            )
+            assert await cursor.fetchone() == (0, True)
+
+
 def outcome_parameters(jobs: list[ClaimedJob]) -> dict[str, Any]:
     """As the store passes them."""
     outcomes = [Outcome.completed(job, {"status": "OK", "padding": "x" * 1500}) for job in jobs]
