@@ -54,9 +54,9 @@ FROM generate_series(1, %(rows)s) AS number,
   LATERAL (SELECT '0x' || encode(sha256(number::text::bytea), 'hex') AS hash) AS made;
 
 -- name: verifies_left
--- Whether a verify that is due has not ended, by "VerificationJob_claim" and "VerificationJob_running".
+-- Whether a verify that is due has not ended, by "VerificationJob_line" and "VerificationJob_running".
 SELECT coalesce((
-    SELECT type FROM "VerificationJob" WHERE ready AND status = 'queued' ORDER BY "claimOrder", id LIMIT 1
+    SELECT type FROM "VerificationJob" WHERE ready AND status = 'queued' ORDER BY claim_order("runAt", type, priority), id LIMIT 1
   ) = 'verify', false)
   OR EXISTS (SELECT FROM "VerificationJob" WHERE "workerId" IS NOT NULL AND type = 'verify');
 

@@ -5,8 +5,8 @@
 -- iidq.writer for their transaction so that the triggers, which do both for everybody else, stay silent.
 
 -- name: enqueue
--- Many jobs, all or none, durably, and then the wake-up where it is wanted; see migrations/0011_enqueue.sql and 0013.
-CALL iidq_enqueue(%(jobs)s::json, %(max_attempts)s::integer, %(announce)s::boolean);
+-- Many jobs, all or none, durably, and then the wake-up where it is wanted; see migrations/0014_first_insert.sql.
+CALL iidq_enqueue(%(jobs)s::json, %(max_attempts)s::integer, %(announce)s::boolean, %(again)s::boolean);
 
 -- name: expect_callbacks
 -- In the transaction of enqueue, for those of its jobs that name a callback; repeated, it changes nothing.
@@ -40,7 +40,7 @@ SELECT set_config('synchronous_commit', 'off', true), pg_notify('iidq_changed', 
 FROM jsonb_array_elements_text(%(payloads)s::jsonb) AS payload;
 
 -- name: claim
--- For all free slots at once, in the order of "VerificationJob_claim". The locked rows are updated by ctid:
+-- For all free slots at once, in the order of "VerificationJob_line". The locked rows are updated by ctid:
 -- a join on id turns into a hash join over the whole table once the batch is large against it.
 -- Losing this commit in a crash only un-claims rows, so it need not be durable.
 -- "reached": nothing stands before it that this claim did not see, but for rows that come in out of turn: an insert
@@ -49,8 +49,8 @@ FROM jsonb_array_elements_text(%(payloads)s::jsonb) AS payload;
 WITH next AS MATERIALIZED (
   SELECT ctid FROM "VerificationJob"
   WHERE ready AND status = 'queued' AND NOT EXISTS (SELECT FROM queue_control WHERE "pausedAt" IS NOT NULL)
-    AND "claimOrder" >= to_timestamp(%(from_order)s) AT TIME ZONE 'UTC'
-  ORDER BY "claimOrder", id
+    AND claim_order("runAt", type, priority) >= to_timestamp(%(from_order)s) AT TIME ZONE 'UTC'
+  ORDER BY claim_order("runAt", type, priority), id
   LIMIT %(slots)s
   FOR UPDATE SKIP LOCKED
 ), claimed AS (
@@ -63,13 +63,13 @@ WITH next AS MATERIALIZED (
     AND (SELECT set_config('synchronous_commit', 'off', true)) IS NOT NULL
   RETURNING job.id, job.attempt, job.type, job."contentHash", job."manifestUri", job."registryAddress",
     job."rpcUrl", job."chainId", job."fileName", job."retryCount", job."maxAttempts",
-    job."traceContext", job."hasCallback", job."claimOrder"
+    job."traceContext", job."hasCallback", claim_order(job."runAt", job.type, job.priority) AS place
 ), counted AS (
   INSERT INTO queue_count (waiting, active) SELECT -count(*), count(*) FROM claimed HAVING count(*) > 0
 )
 SELECT id, attempt, type, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "chainId", "fileName",
   "retryCount", "maxAttempts", "traceContext", "hasCallback",
-  (SELECT extract(epoch FROM least(max("claimOrder"), (now() - interval '100 ms') AT TIME ZONE 'UTC'))::float8
+  (SELECT extract(epoch FROM least(max(place), (now() - interval '100 ms') AT TIME ZONE 'UTC'))::float8
    FROM claimed) AS reached
 FROM claimed;
 
@@ -175,7 +175,7 @@ SELECT mine.id FROM mine WHERE NOT EXISTS (SELECT FROM stored WHERE stored.id = 
 
 -- name: sweep
 -- What a worker does at every poll, in one statement; an idle worker's only one. It says that it lives, and looks
--- whether anything waits ("VerificationJob_claim") and in how many seconds time alone brings the next event.
+-- whether anything waits ("VerificationJob_line") and in how many seconds time alone brings the next event.
 -- Whoever gets the advisory lock also does the upkeep, in bounded batches that skip locked rows: leases that ran out
 -- ("VerificationJob_running"), retries and future jobs that are due ("VerificationJob_delayed"), dead workers' rows,
 -- expired keys ("idempotency_key_expiry"), and the folding of queue_count. A job lost for the first time runs again at
@@ -397,20 +397,20 @@ WHERE job.xmin::text IS DISTINCT FROM seen.value;
 
 -- name: outline
 -- For accelerator/bull_mirror.py: which jobs stand where, ids and versions as text that Python splits at once; bounded,
--- and in one snapshot. In line by "VerificationJob_claim", running by "VerificationJob_running", for later by
+-- and in one snapshot. In line by "VerificationJob_line", running by "VerificationJob_running", for later by
 -- "VerificationJob_delayed". Of those that ended: the newest along "VerificationJob_newest", and without "since" the
 -- newest failed ones along "VerificationJob_failed". Each inner LIMIT keeps its search from walking through the history.
 SELECT now() AS at,
   EXISTS (SELECT FROM queue_control WHERE "pausedAt" IS NOT NULL) AS paused,
   (SELECT string_agg(id::text, ',') FROM (
     SELECT id FROM "VerificationJob" WHERE ready AND status = 'queued'
-    ORDER BY "claimOrder", id LIMIT %(most)s) AS line) AS waiting,
+    ORDER BY claim_order("runAt", type, priority), id LIMIT %(most)s) AS line) AS waiting,
   (SELECT string_agg(id || ' ' || version, ',') FROM (
     (SELECT id, xmin AS version FROM "VerificationJob" WHERE ready AND status = 'queued'
-     ORDER BY "claimOrder", id LIMIT %(most_whole)s)
+     ORDER BY claim_order("runAt", type, priority), id LIMIT %(most_whole)s)
     UNION ALL
     (SELECT id, xmin FROM "VerificationJob" WHERE ready AND status = 'queued'
-     ORDER BY "claimOrder" DESC, id DESC LIMIT %(most_whole)s)) AS both_ends) AS line_ends,
+     ORDER BY claim_order("runAt", type, priority) DESC, id DESC LIMIT %(most_whole)s)) AS both_ends) AS line_ends,
   (SELECT string_agg(id || ' ' || version, ',') FROM (
     SELECT id, xmin AS version FROM "VerificationJob" WHERE "workerId" IS NOT NULL
     ORDER BY "startedAt", id LIMIT %(most)s) AS running) AS active,
@@ -445,7 +445,7 @@ ORDER BY "createdAt" DESC, id DESC
 LIMIT %(limit)s OFFSET %(offset)s;
 
 -- name: list_queued
--- Newest first among those in line and those that wait for their time, by "VerificationJob_claim" and
+-- Newest first among those in line and those that wait for their time, by "VerificationJob_line" and
 -- "VerificationJob_delayed" instead of the history.
 SELECT id, type, status, progress, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "chainId", "fileName",
   result, error, errors, "retryCount", attempt, "maxAttempts", priority, "runAt", "startedAt", "completedAt",
@@ -494,14 +494,14 @@ ORDER BY "createdAt" DESC, id DESC
 LIMIT %(limit)s OFFSET %(offset)s;
 
 -- name: browse_line
--- Operators' list of what waits, first in line first, by "VerificationJob_claim". Each browse_… gives ids and places;
+-- Operators' list of what waits, first in line first, by "VerificationJob_line". Each browse_… gives ids and places;
 -- browse_rows shows them.
-SELECT id, "claimOrder" AT TIME ZONE 'UTC' AS place
+SELECT id, claim_order("runAt", type, priority) AT TIME ZONE 'UTC' AS place
 FROM "VerificationJob"
 WHERE ready AND status = 'queued'
   AND (%(after_place)s::timestamptz IS NULL
-    OR ("claimOrder", id) > (%(after_place)s::timestamptz AT TIME ZONE 'UTC', %(after_id)s))
-ORDER BY "claimOrder", id
+    OR (claim_order("runAt", type, priority), id) > (%(after_place)s::timestamptz AT TIME ZONE 'UTC', %(after_id)s))
+ORDER BY claim_order("runAt", type, priority), id
 LIMIT %(limit)s;
 
 -- name: browse_delayed
@@ -563,7 +563,7 @@ FROM (
   (SELECT id, "createdAt", status, ready, "contentHash" FROM "VerificationJob" WHERE "workerId" IS NOT NULL)
   UNION ALL
   (SELECT id, "createdAt", status, ready, "contentHash" FROM "VerificationJob"
-   WHERE ready AND status = 'queued' ORDER BY "claimOrder", id LIMIT %(reach)s)
+   WHERE ready AND status = 'queued' ORDER BY claim_order("runAt", type, priority), id LIMIT %(reach)s)
   UNION ALL
   (SELECT id, "createdAt", status, ready, "contentHash" FROM "VerificationJob"
    WHERE status = 'queued' AND NOT ready ORDER BY "runAt" LIMIT %(reach)s)
@@ -752,7 +752,7 @@ WHERE delivery."jobId" = mine.job_id AND delivery."eventId" = mine.event_id AND 
   AND delivery.state = 'pending';
 
 -- name: count
--- Jobs by state from the kept counts, the age of the first in line by "VerificationJob_claim", and who is at work.
+-- Jobs by state from the kept counts, the age of the first in line by "VerificationJob_line", and who is at work.
 SELECT waiting, delayed, active, completed, failed, cancelled, workers, oldest_waiting_seconds,
   state, pause_reason, listening_workers, expired_leases
 FROM queue_health;
@@ -794,7 +794,7 @@ DELETE FROM rate_count WHERE ctid = ANY (ARRAY (
 -- Fails where a migration of this version is missing; each names something that it made. Reads no row.
 SELECT "VerificationJob"."traceContext"
 FROM "VerificationJob", queue_count, queue_control, queue_health, idempotency_key, webhook_delivery,
-  rate_count, ended_jobs_of('') AS job LIMIT 0;
+  rate_count, ended_jobs_of('') AS job, iidq_new_jobs('[]') AS new LIMIT 0;
 
 -- name: is_read_only
 -- The cheapest question that tells a server that answers, and takes writes, from one that does not. Reads no table.

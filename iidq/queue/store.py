@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
+from psycopg import errors
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
@@ -41,14 +42,19 @@ async def enqueue(connection: Connection, jobs: Sequence[NewJob], *, max_attempt
     Returns whether workers were told, too: only if that was asked for, and never within a transaction.
     """
     callbacks = [{"job_id": str(job.id), "url": job.callback_url} for job in jobs if job.callback_url is not None]
-    announce = announce and not callbacks and connection.pgconn.transaction_status == TransactionStatus.IDLE
+    alone = not callbacks and connection.pgconn.transaction_status == TransactionStatus.IDLE
+    announce = announce and alone
     values = {
         "jobs": f"[{','.join([job.as_json() for job in jobs])}]",
         "max_attempts": str(max_attempts),
         "announce": "true" if announce else "false",
+        "again": "false" if alone else "true",
     }
     if not callbacks:
-        await _ENQUEUE.run(connection, values)
+        try:
+            await _ENQUEUE.run(connection, values)
+        except errors.UniqueViolation:
+            await _ENQUEUE.run(connection, values | {"again": "true"})
         return announce
     async with connection.transaction():
         await _ENQUEUE.run(connection, values)

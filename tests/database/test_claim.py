@@ -154,7 +154,7 @@ async def test_the_claim_walks_its_index_without_sorting(
                     if node.get("Relation Name") == "VerificationJob" and "Scan" in node["Node Type"]
                 ]
                 assert {node["Node Type"] for node in scans} == {"Index Scan", "Tid Scan"}
-                assert [node["Index Name"] for node in scans if "Index Name" in node] == ["VerificationJob_claim"]
+                assert [node["Index Name"] for node in scans if "Index Name" in node] == ["VerificationJob_line"]
                 assert not [node for node in nodes if "Sort" in node["Node Type"]]
 
 

@@ -102,7 +102,7 @@ async def test_a_claim_costs_the_same_in_an_old_and_crowded_table(
         fill(unwatched, finished=FINISHED, delayed=DELAYED)
         unwatched.execute(f"ANALYZE {TABLE}".encode())
         plan = await explain_claim(connection)
-        assert scans(plan) == {"Index Scan": ["VerificationJob_claim"], "Tid Scan": [""]}
+        assert scans(plan) == {"Index Scan": ["VerificationJob_line"], "Tid Scan": [""]}
         assert not [node for node in nodes(plan) if "Sort" in node["Node Type"]]
         assert blocks(plan) < 1.5 * fresh
 
@@ -124,7 +124,7 @@ async def test_a_claim_costs_the_same_in_an_old_and_crowded_table(
         fill(unwatched, waiting=SLOTS)
         plan = await explain_claim(connection, reached)
         assert blocks(plan) < 0.5 * blocks(await explain_claim(connection))
-        assert scans(plan) == {"Index Scan": ["VerificationJob_claim"], "Tid Scan": [""]}
+        assert scans(plan) == {"Index Scan": ["VerificationJob_line"], "Tid Scan": [""]}
         assert not [node for node in nodes(plan) if "Sort" in node["Node Type"]]
         assert blocks(plan) < 2 * fresh
 
@@ -267,7 +267,7 @@ async def test_waiting_proofs_cost_a_verify_nothing(settings: Settings, unwatche
     unwatched.execute(f"ANALYZE {TABLE}".encode())
     async with open_database(settings, pool_size=1, sorts=False) as database, database.connection() as connection:
         plan = await explain_claim(connection)
-        [scan] = [node for node in nodes(plan) if node.get("Index Name") == "VerificationJob_claim"]
+        [scan] = [node for node in nodes(plan) if node.get("Index Name") == "VerificationJob_line"]
         assert scan["Actual Rows"] == SLOTS
         jobs = await claim(connection, SLOTS)
     assert {job.type for job in jobs} == {JobType.VERIFY}

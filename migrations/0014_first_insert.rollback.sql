@@ -1,0 +1,27 @@
+DROP PROCEDURE iidq_enqueue(json, integer, boolean, boolean);
+CREATE PROCEDURE iidq_enqueue(jobs json, max_attempts integer, announce boolean)
+LANGUAGE plpgsql AS $$
+DECLARE
+  inserted bigint;
+BEGIN
+  PERFORM set_config('iidq.writer', 'on', true);
+  INSERT INTO "VerificationJob"
+    (id, type, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "chainId", "fileName", "traceContext",
+     "hasCallback", "maxAttempts")
+  SELECT new.*, max_attempts
+  FROM json_to_recordset(jobs) AS new(id uuid, type text, content_hash text, manifest_uri text,
+         registry_address text, rpc_url text, chain_id bigint, file_name text, trace_context text,
+         has_callback boolean)
+  ON CONFLICT (id) DO NOTHING;
+  GET DIAGNOSTICS inserted = ROW_COUNT;
+  INSERT INTO queue_count (waiting, enqueued) VALUES (inserted, inserted);
+  IF announce THEN
+    COMMIT;
+    PERFORM set_config('synchronous_commit', 'off', true), pg_notify('iidq_jobs', '');
+  END IF;
+END
+$$;
+
+COMMENT ON PROCEDURE iidq_enqueue(json, integer, boolean) IS
+  'How iidq inserts jobs: durably, all or none, counted; announce: then wake a worker (not within a transaction).';
+DROP FUNCTION iidq_new_jobs(json);
