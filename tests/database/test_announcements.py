@@ -12,7 +12,7 @@ from iidq.queue import announcements, listener, store
 from iidq.queue.batching import open_enqueuer
 from iidq.queue.listener import Announcer
 from iidq.settings import Settings
-from tests.job_rows import insert, new_job
+from tests.job_rows import COMPLETED, insert, new_job
 
 ECHO = "test_echo"
 
@@ -39,6 +39,15 @@ async def heard_before_echo(listening: Any) -> int:
 async def test_a_plain_insert_is_announced(listening: Any, sql: psycopg.Connection[Any]) -> None:
     """Somebody who inserts in psql wakes a worker, once per statement."""
     insert(sql, copies=10)
+    assert await heard_before_echo(listening) == 1
+
+
+async def test_what_comes_back_in_line_is_announced(listening: Any, sql: psycopg.Connection[Any]) -> None:
+    """Who puts jobs back with UPDATE wakes a worker as well; who changes or adds no waiting job does not."""
+    insert(sql, COMPLETED, copies=3)
+    sql.execute('UPDATE "VerificationJob" SET priority = 1')
+    assert await heard_before_echo(listening) == 0
+    sql.execute("""UPDATE "VerificationJob" SET status = 'queued', ready = true, result = NULL, "completedAt" = NULL""")
     assert await heard_before_echo(listening) == 1
 
 

@@ -15,7 +15,7 @@ from iidq.queue.outcome import Outcome
 from iidq.queue.queries import QUERIES
 from iidq.settings import Settings
 from tests.database.attempts import LEASE_SECONDS, WORKER, claim, claim_one, fence, finish, renew, report, sweep
-from tests.job_rows import COMPLETED, QUEUED, Sql, insert, scalar
+from tests.job_rows import COMPLETED, QUEUED, Sql, insert, new_job, scalar
 
 FINISHED = 60_000
 DELAYED = 20_000
@@ -272,3 +272,17 @@ async def test_waiting_proofs_cost_a_verify_nothing(settings: Settings, unwatche
         jobs = await claim(connection, SLOTS)
     assert {job.type for job in jobs} == {JobType.VERIFY}
     assert removed(scan) == 0
+
+
+async def test_a_first_insert_is_logged_once_per_row_and_index(connection: Connection) -> None:
+    """One log record for the row and one for each of three indexes: none to confirm that its id is new."""
+
+    async def records() -> int:
+        await connection.execute("SELECT pg_stat_force_next_flush()")
+        cursor = await connection.execute("SELECT wal_records FROM pg_stat_get_backend_wal(pg_backend_pid())")
+        return int((await cursor.fetchone() or (0,))[0])
+
+    await store.enqueue(connection, [new_job()], max_attempts=3)
+    before = await records()
+    await store.enqueue(connection, [new_job() for _ in range(1000)], max_attempts=3)
+    assert (await records() - before) / 1000 < 4.5

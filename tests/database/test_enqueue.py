@@ -55,6 +55,20 @@ async def test_a_repeated_insert_changes_nothing(connection: Any, sql: psycopg.C
     assert scalar(sql, 'SELECT count(*) FROM "VerificationJob"') == 2
     row = read(sql, first.id)
     assert (row["priority"], row["maxAttempts"]) == (7, 3)
+    assert scalar(sql, "SELECT sum(enqueued) FROM queue_count") == 2
+
+
+async def test_a_repeated_insert_within_a_transaction_changes_nothing(
+    connection: Any, sql: psycopg.Connection[Any]
+) -> None:
+    """There a refused row would end the whole transaction: those that are there are passed over at once."""
+    first, second = new_job(), new_job()
+    await store.enqueue(connection, [first], max_attempts=3)
+    async with connection.transaction():
+        await store.enqueue(connection, [first, second], max_attempts=9)
+    assert statuses(sql) == {"queued": 2}
+    assert read(sql, first.id)["maxAttempts"] == 3
+    assert scalar(sql, "SELECT sum(enqueued) FROM queue_count") == 2
 
 
 async def test_one_bad_row_fails_alone(settings: Settings, sql: psycopg.Connection[Any]) -> None:

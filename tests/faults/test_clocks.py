@@ -106,6 +106,8 @@ async def test_an_enqueuer_with_a_wrong_clock_keeps_its_place_in_line(
         second = await enqueuer.enqueue(job)
         await asyncio.sleep(0)
         third = insert(ledger)
-    in_line = ledger.execute('SELECT id FROM "VerificationJob" ORDER BY claim_order("runAt", type, priority), id').fetchall()
+    in_line = ledger.execute(
+        'SELECT id FROM "VerificationJob" ORDER BY claim_order("runAt", type, priority), id'
+    ).fetchall()
     assert in_line == [(first,), (second,), (third,)]
     assert scalar(ledger, 'SELECT bool_and(abs(extract(epoch FROM now() - "createdAt")) < 3600) FROM "VerificationJob"')

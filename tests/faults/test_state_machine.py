@@ -52,7 +52,8 @@ UPDATE "VerificationJob"
 SET status = 'queued', ready = true, attempt = attempt - 1, "workerId" = NULL, "leaseUntil" = NULL WHERE id = %s
 """
 _IN_LINE = """
-SELECT id FROM "VerificationJob" WHERE status = 'queued' AND ready ORDER BY claim_order("runAt", type, priority), id LIMIT %s
+SELECT id FROM "VerificationJob" WHERE status = 'queued' AND ready
+ORDER BY claim_order("runAt", type, priority), id LIMIT %s
 """
 
 # Each way for an attempt to end, and what the row must then say.
