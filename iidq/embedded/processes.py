@@ -34,6 +34,7 @@ class IidqProcess:
         self._log_path = log_path
         self._keep_open = keep_open
         self._process: subprocess.Popen[bytes] | None = None
+        self._asked = False
 
     @property
     def pid(self) -> int | None:
@@ -42,6 +43,7 @@ class IidqProcess:
 
     def start(self) -> None:
         """Start it; what it says goes to the log, or to our own standard error without one."""
+        self._asked = False
         with contextlib.ExitStack() as stack:
             log = stack.enter_context(self._log_path.open("ab")) if self._log_path else None
             self._process = subprocess.Popen(
@@ -67,20 +69,21 @@ class IidqProcess:
             self.start()
 
     def ask_to_stop(self) -> None:
-        """SIGTERM: drain and end."""
-        if self._process is not None and self._process.poll() is None:
+        """SIGTERM: drain and end. Sent once: a second one would cut the drain short."""
+        if self._process is not None and self._process.poll() is None and not self._asked:
+            self._asked = True
             self._process.terminate()
 
-    async def stop(self) -> None:
-        """Return when it has ended, killed if it does not end by itself."""
+    async def stop(self) -> int:
+        """Return its exit code when it has ended, killed if it does not end by itself."""
         self.ask_to_stop()
         try:
             async with asyncio.timeout(_KILL_AFTER_SECONDS):
-                await self._wait()
+                return await self._wait()
         except TimeoutError:
             if self._process is not None:
                 self._process.kill()
-                await self._wait()
+            return await self._wait()
 
     async def _wait(self) -> int:
         # Polled, because a watching thread or child watcher would have to outlive every loop.

@@ -1,6 +1,7 @@
 """The API as an ASGI app: what it opens, its routes, its layers."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
@@ -51,8 +52,10 @@ def create_app(settings: Settings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with open_service(settings, rules, admission) as app.state.service:
-            yield
+        # A second signal ends the loop over us: no error, and nothing to tell.
+        with contextlib.suppress(asyncio.CancelledError):
+            async with open_service(settings, rules, admission) as app.state.service:
+                yield
 
     routes = [
         *control.ROUTES,

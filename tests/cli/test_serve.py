@@ -73,7 +73,7 @@ def events(running: Running, name: str) -> list[dict[str, Any]]:
     return [line for line in lines if line["event"] == name]
 
 
-async def started(sandbox: Sandbox, database_url: str, processes: int) -> tuple[Running, str]:
+async def started(sandbox: Sandbox, database_url: str, processes: int, **settings: str) -> tuple[Running, str]:
     """A running ``iidq serve``, all its processes up, and where it is."""
     running = sandbox.start(
         "serve",
@@ -83,6 +83,7 @@ async def started(sandbox: Sandbox, database_url: str, processes: int) -> tuple[
         LOG_FORMAT="json",
         WEB_CONCURRENCY=str(processes),
         RATE_LIMIT_SUBMIT_PER_MINUTE="0",
+        **settings,
     )
     await eventually(lambda: len(events(running, "api.serving")) == processes or running.process.poll() is not None, 60)
     found = re.search(r"listens on (\S+)", running.output)
@@ -139,6 +140,16 @@ async def test_one_process_ends_in_order(sandbox: Sandbox, database_url: str, nu
     running, _ = await started(sandbox, database_url, 1)
     running.process.send_signal(number)
     assert await asyncio.to_thread(running.wait) == 0, running.output
+
+
+async def test_a_second_signal_ends_it_at_once(sandbox: Sandbox, database_url: str) -> None:
+    """Whoever will not wait for the drain asks again: exit code 1, and no traceback for what was cut short."""
+    running, url = await started(sandbox, database_url, 1, SHUTDOWN_DELAY_SECONDS="300")
+    running.process.send_signal(signal.SIGTERM)
+    await eventually(lambda: httpx.get(f"{url}/readyz", trust_env=False).status_code == 503, 60)
+    running.process.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(running.wait) == 1, running.output
+    assert "Traceback" not in running.output
 
 
 async def test_a_start_that_fails_is_not_repeated(sandbox: Sandbox, database_url: str) -> None:
