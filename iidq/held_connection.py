@@ -22,11 +22,6 @@ class HeldConnection:
         self._connection: Connection | None = None
         self._pooled = False
 
-    @property
-    def holds(self) -> bool:
-        """Whether a connection is held at the moment."""
-        return self._connection is not None
-
     async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Do ``work``, which must bear repetition: it is done once more where another connection may serve it.
 

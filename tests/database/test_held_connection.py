@@ -13,7 +13,6 @@ from iidq.held_connection import HeldConnection
 from iidq.queue.batching import GroupCommit, open_enqueuer
 from iidq.settings import Settings
 from tests.database.test_database import backend
-from tests.eventually import eventually
 from tests.job_rows import new_job, statuses
 
 
@@ -120,15 +119,19 @@ async def test_behind_a_pooler_nothing_is_held(settings: Settings) -> None:
 async def test_an_enqueuer_that_is_ended_holds_none(settings: Settings) -> None:
     """A writer that is cancelled in the middle of a statement gives its connection back."""
     async with open_database(settings, pool_size=1) as database:
-        held = HeldConnection(database)
+        held, began = HeldConnection(database), asyncio.Event()
 
-        async def sleep(_items: object) -> list[None]:
-            await held.run(lambda connection: connection.execute("SELECT pg_sleep(60)"))
+        async def sleep(connection: Connection) -> None:
+            began.set()
+            await connection.execute("SELECT pg_sleep(60)")
+
+        async def write(_items: object) -> list[None]:
+            await held.run(sleep)
             return [None]
 
-        commits: GroupCommit[int, None] = GroupCommit(sleep, on_idle=held.release)
+        commits: GroupCommit[int, None] = GroupCommit(write, on_idle=held.release)
         caller = commits.submit(1)
-        await eventually(lambda: held.holds)
+        await began.wait()
         commits.abandon()
         with pytest.raises(asyncio.CancelledError):
             await caller
