@@ -142,9 +142,10 @@ async def claim(
 ) -> Claim:
     """Take up to ``slots`` ready jobs, first in line first; nobody else gets the same ones."""
     parameters = {"worker_id": worker_id, "slots": slots, "lease_seconds": lease_seconds, "from_order": from_order}
-    # Binary: an id costs 1 µs to read instead of 3.
+    # Binary: an id costs 1 µs to read instead of 3. Prepared at once: a claim takes 1 ms more until Postgres keeps its
+    # plan, which it does after five of them; the driver by itself would first let five others go by.
     async with connection.cursor(binary=True, row_factory=tuple_row) as cursor:
-        await cursor.execute(QUERIES["claim"], parameters)
+        await cursor.execute(QUERIES["claim"], parameters, prepare=True)
         rows = await cursor.fetchall()
     jobs = [ClaimedJob(row[0], row[1], _JOB_TYPES[row[2]], *row[3:-1]) for row in rows]
     return Claim(jobs, rows[0][-1] if rows else None)
