@@ -19,7 +19,8 @@ END $$;
 
 DO $$
 BEGIN
-  EXECUTE format('ALTER FUNCTION verification_job_count() SECURITY DEFINER SET search_path = %I, pg_temp', current_schema());
+  EXECUTE format('ALTER FUNCTION verification_job_count() SECURITY DEFINER SET search_path = %I, pg_temp',
+    current_schema());
 END $$;
 
 CREATE FUNCTION verification_job_announce() RETURNS trigger LANGUAGE plpgsql AS $$

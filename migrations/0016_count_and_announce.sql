@@ -29,7 +29,8 @@ END $$;
 -- As in 0002_queue_count; a function that is replaced loses it.
 DO $$
 BEGIN
-  EXECUTE format('ALTER FUNCTION verification_job_count() SECURITY DEFINER SET search_path = %I, pg_temp', current_schema());
+  EXECUTE format('ALTER FUNCTION verification_job_count() SECURITY DEFINER SET search_path = %I, pg_temp',
+    current_schema());
 END $$;
 
 DROP TRIGGER verification_job_inserted ON "VerificationJob";

@@ -470,7 +470,7 @@ ORDER BY "createdAt" DESC, id DESC
 LIMIT %(limit)s OFFSET %(offset)s;
 
 -- name: list_content
--- Newest first among the jobs of one content hash: those that ended by "VerificationJob_ended_content", from the newest
+-- Newest first among the jobs of one content hash: those that ended by "VerificationJob_content", from the newest
 -- on and no more than are shown; unfinished ones through their three small indexes.
 SELECT id, type, status, progress, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "chainId", "fileName",
   result, error, errors, "retryCount", attempt, "maxAttempts", priority, "runAt", "startedAt", "completedAt",
@@ -551,7 +551,7 @@ ORDER BY "createdAt" DESC, id DESC
 LIMIT 1 OFFSET %(reach)s - 1;
 
 -- name: browse_content
--- Newest first among the jobs of one content: the newest %(reach)s that ended ("VerificationJob_ended_content"), what
+-- Newest first among the jobs of one content: the newest %(reach)s that ended ("VerificationJob_content"), what
 -- runs, and of what waits no more than %(reach)s rows of each kind.
 SELECT id, place
 FROM (
