@@ -5,7 +5,7 @@
 CREATE FUNCTION iidq_new_jobs(jobs json)
 RETURNS TABLE (id uuid, type text, content_hash text, manifest_uri text, registry_address text, rpc_url text,
                chain_id bigint, file_name text, trace_context text, has_callback boolean)
-LANGUAGE sql IMMUTABLE AS $$
+LANGUAGE sql STABLE AS $$
   SELECT * FROM json_to_recordset(jobs) AS new(id uuid, type text, content_hash text, manifest_uri text,
          registry_address text, rpc_url text, chain_id bigint, file_name text, trace_context text,
          has_callback boolean);

@@ -120,6 +120,7 @@ class Attempts:
         self._policy = RetryPolicy(settings.retry_backoff_ms / 1000)
         self._under_way: dict[Fence, _Attempt] = {}
         self._progressed: dict[Fence, int] = {}
+        self._any_progress = asyncio.Event()
         self._outcomes = OutcomeWriter(database, worker_id, self._settle)
         self.executing = 0
         """Handlers that run: slots in use."""
@@ -156,6 +157,7 @@ class Attempts:
             # 100 is the stored result's; a step out of range would spoil the report of all running jobs.
             attempt.progress = max(attempt.progress, min(percent, 99))
             self._progressed[fence] = attempt.progress
+            self._any_progress.set()
             self._changes.progressed(job.id, job.attempt, attempt.progress)
 
         logs.attempt_started(job.id, job.attempt, job.type)
@@ -246,8 +248,10 @@ class Attempts:
     async def report_progress(self) -> None:
         """Store how far the attempts are, now and then, until cancelled."""
         while True:
+            await self._any_progress.wait()
             relayed = self._changes.relays_progress
             await asyncio.sleep(_RELAYED_PROGRESS_INTERVAL_SECONDS if relayed else _PROGRESS_INTERVAL_SECONDS)
+            self._any_progress.clear()
             if not self._progressed:
                 continue
             progressed = list(self._progressed.items())

@@ -791,8 +791,8 @@ DELETE FROM rate_count WHERE ctid = ANY (ARRAY (
   SELECT ctid FROM rate_count WHERE step < %(before_step)s LIMIT %(batch)s FOR UPDATE SKIP LOCKED));
 
 -- name: probe
--- Fails where a migration of this version is missing; each names something that it made. Reads no row.
-SELECT "VerificationJob"."traceContext"
+-- Fails where a migration is missing that this version cannot do without, each by something that it made. Reads no row.
+SELECT "VerificationJob"."traceContext", '"VerificationJob_line"'::regclass
 FROM "VerificationJob", queue_count, queue_control, queue_health, idempotency_key, webhook_delivery,
   rate_count, ended_jobs_of('') AS job, iidq_new_jobs('[]') AS new LIMIT 0;
 

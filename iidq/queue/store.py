@@ -54,6 +54,8 @@ async def enqueue(connection: Connection, jobs: Sequence[NewJob], *, max_attempt
         try:
             await _ENQUEUE.run(connection, values)
         except errors.UniqueViolation:
+            if not alone:
+                raise
             await _ENQUEUE.run(connection, values | {"again": "true"})
         return announce
     async with connection.transaction():

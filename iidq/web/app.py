@@ -1,7 +1,6 @@
 """The API as an ASGI app: what it opens, its routes, its layers."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
@@ -52,10 +51,15 @@ def create_app(settings: Settings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        # A second signal ends the loop over us: no error, and nothing to tell.
-        with contextlib.suppress(asyncio.CancelledError):
-            async with open_service(settings, rules, admission) as app.state.service:
+        service = None
+        try:
+            async with open_service(settings, rules, admission) as service:
+                app.state.service = service
                 yield
+        except asyncio.CancelledError:
+            # After a second signal the loop ends over us: no error, and nothing to tell.
+            if service is None or not service.stopping.is_set():
+                raise
 
     routes = [
         *control.ROUTES,

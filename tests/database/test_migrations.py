@@ -18,12 +18,17 @@ NAMES = [name for name in NAMES if not name.endswith(".rollback")]
 
 
 def objects(url: str) -> list[Any]:
-    """Everything of ours in the database: relations, functions, types."""
+    """Everything of ours in the database, and what it says: relations, indexes, views, functions."""
     with psycopg.connect(url) as connection:
         return connection.execute(
-            "SELECT 'relation', relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace"
-            " UNION ALL SELECT 'function', proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
-            " ORDER BY 1, 2"
+            "SELECT 'relation', relname::text, '' FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+            " UNION ALL SELECT 'view', relname, pg_get_viewdef(oid) FROM pg_class"
+            " WHERE relnamespace = 'public'::regnamespace AND relkind = 'v'"
+            " UNION ALL SELECT 'index', indexrelid::regclass::text, indisvalid || pg_get_indexdef(indexrelid)"
+            " FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE relnamespace = 'public'::regnamespace"
+            " UNION ALL SELECT 'function', proname, pg_get_functiondef(oid)"
+            " FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
+            " ORDER BY 1, 2, 3"
         ).fetchall()
 
 

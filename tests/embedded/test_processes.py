@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
 
 @pytest.fixture
 def counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A module that counts the SIGTERMs it gets for a second, and ends with their number as exit code."""
+    """A module that counts the SIGTERMs of the 0.3 s from the first, and ends with their number as exit code."""
     (tmp_path / "counts_signals.py").write_text(
         "import signal, sys, time\n"
         "seen = []\n"
