@@ -65,11 +65,17 @@ def through(proxy: SilentProxy) -> str:
 
 @asynccontextmanager
 async def listening_through(
-    proxy: SilentProxy, server: EmbeddedPostgres, handler: Executions, poll_interval_seconds: float
+    proxy: SilentProxy,
+    server: EmbeddedPostgres,
+    handler: Executions,
+    poll_interval_seconds: float,
+    job_lease_seconds: float = 1.5,
 ) -> AsyncIterator[WorkLoop]:
     """A worker whose listener and lease keeper alone go through the proxy."""
     settings = load_settings(
-        database_url=through(proxy), poll_interval_seconds=poll_interval_seconds, job_lease_seconds=1.5
+        database_url=through(proxy),
+        poll_interval_seconds=poll_interval_seconds,
+        job_lease_seconds=job_lease_seconds,
     )
     direct = load_settings(database_url=server.url)
     async with open_database(direct, pool_size=3, sorts=False) as database:
@@ -112,7 +118,8 @@ async def test_polling_covers_the_gap(
     proxy: SilentProxy, tcp_server: EmbeddedPostgres, sql: psycopg.Connection[Any]
 ) -> None:
     """As long as a listener does not know that it is deaf, the poll finds the work."""
-    async with listening_through(proxy, tcp_server, Executions(), 0.2) as loop:
+    # No lease is renewed meanwhile: that, too, would take a connection.
+    async with listening_through(proxy, tcp_server, Executions(), 0.2, job_lease_seconds=600) as loop:
         proxy.fall_silent()
         for number in range(1, 4):
             insert(sql)
