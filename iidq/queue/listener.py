@@ -179,7 +179,10 @@ class Listener:
 
 
 async def _something_came(connection: Connection, timeout_seconds: float) -> bool:
-    """Whether the server has sent anything in time. psycopg's own wait looks up ten times a second: 1 % of a core."""
+    """Whether the server has sent anything in time.
+
+    psycopg's own wait looks up ten times a second: 0.3 of the 0.9 % of a core that an idle worker took.
+    """
     loop = asyncio.get_running_loop()
     came = asyncio.Event()
     loop.add_reader(connection.fileno(), came.set)
