@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 
 from iidq.cli import main
 from iidq.settings import Settings
-from tests.cli.sandbox import Running, Sandbox
+from tests.cli.sandbox import Running, Sandbox, wait_until
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,18 @@ def playground() -> Iterator[Playground]:
     with Sandbox() as place:
         running = place.start("up", "--port", "0", POLL_INTERVAL_SECONDS="0.5", PYTHONUNBUFFERED="1")
         running.wait_until_says("Ctrl-C stops everything")
+        api = printed(running, "API")
+
+        def worker_is_known() -> bool:
+            signs = httpx.get(f"{api}/readyz", trust_env=False).json().get("queue")
+            return bool(signs and signs["workers"])
+
+        # The API tells what it saw within the last second, in which its worker may have come.
+        wait_until(worker_is_known, "a live worker")
         yield Playground(
             sandbox=place,
             running=running,
-            api=printed(running, "API"),
+            api=api,
             database_url=printed(running, "DATABASE_URL"),
             rpc_url=printed(running, "RPC_URL"),
             registry=printed(running, "registry"),
