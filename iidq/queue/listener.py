@@ -185,12 +185,14 @@ async def _something_came(connection: Connection, timeout_seconds: float) -> boo
     """
     loop = asyncio.get_running_loop()
     came = asyncio.Event()
-    loop.add_reader(connection.fileno(), came.set)
+    # A connection that was closed meanwhile no longer tells it.
+    descriptor = connection.fileno()
+    loop.add_reader(descriptor, came.set)
     try:
         async with asyncio.timeout(timeout_seconds):
             await came.wait()
     except TimeoutError:
         return False
     finally:
-        loop.remove_reader(connection.fileno())
+        loop.remove_reader(descriptor)
     return True

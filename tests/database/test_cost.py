@@ -286,3 +286,17 @@ async def test_a_first_insert_is_logged_once_per_row_and_index(connection: Conne
     before = await records()
     await store.enqueue(connection, [new_job() for _ in range(1000)], max_attempts=3)
     assert (await records() - before) / 1000 < 4.5
+
+
+def test_nobody_gathers_statistics_of_results(unwatched: psycopg.Connection[Any]) -> None:
+    """ANALYZE leaves alone what no plan depends on, above all the wide results; what plans depend on, it knows."""
+    fill(unwatched, finished=100, waiting=100)
+    unwatched.execute(f"ANALYZE {TABLE}".encode())
+    known = {
+        column
+        for (column,) in unwatched.execute(
+            "SELECT attname FROM pg_stats WHERE tablename = 'VerificationJob'"
+        ).fetchall()
+    }
+    assert not {"result", "errors", "manifestUri", "rpcUrl", "fileName", "traceContext"} & known
+    assert {"id", "status", "ready", "createdAt", "runAt", "completedAt", "contentHash"} <= known
