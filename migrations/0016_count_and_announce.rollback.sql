@@ -32,3 +32,5 @@ END $$;
 CREATE TRIGGER verification_job_inserted AFTER INSERT ON "VerificationJob"
   FOR EACH STATEMENT WHEN (current_setting('iidq.writer', true) IS DISTINCT FROM 'on')
   EXECUTE FUNCTION verification_job_announce();
+
+COMMENT ON FUNCTION verification_job_count() IS NULL;

@@ -33,5 +33,9 @@ BEGIN
     current_schema());
 END $$;
 
+COMMENT ON FUNCTION verification_job_count() IS
+  'For rows that plain SQL changes: counts them, and wakes a worker for those that come in line.';
+
+-- retry_job's own notification is now one of two of the same wording.
 DROP TRIGGER verification_job_inserted ON "VerificationJob";
 DROP FUNCTION verification_job_announce();

@@ -30,8 +30,8 @@ _INSERT_MAY_COME_SECONDS = 0.002
 # How long a deaf connection may go unnoticed.
 CHECK_INTERVAL_SECONDS = 15.0
 _ANSWER_TIMEOUT_SECONDS = 5.0
-# How long what has come may take to turn out to be a notification.
-_READ_SECONDS = 1.0
+# How long a notification may take from its first byte to its last.
+_NOTIFICATION_SECONDS = 1.0
 _FIRST_RECONNECT_SECONDS = 0.1
 _LONGEST_RECONNECT_SECONDS = 10.0
 
@@ -167,11 +167,14 @@ class Listener:
                 pass
 
     async def _hear(self, connection: Connection, timeout_seconds: float) -> set[str]:
-        """Wait for notifications and pass them on; return the channels that spoke, none after the time-out."""
+        """Wait for notifications and pass them on; return the channels that spoke.
+
+        None after the time-out, or where what came was something else.
+        """
         channels: set[str] = set()
         if not await _something_came(connection, timeout_seconds):
             return channels
-        async for notification in connection.notifies(timeout=_READ_SECONDS, stop_after=1):
+        async for notification in connection.notifies(timeout=_NOTIFICATION_SECONDS, stop_after=1):
             channels.add(notification.channel)
             if notification.channel in self._heard:
                 self._heard[notification.channel](notification.payload)

@@ -2,7 +2,7 @@
 -- Loaded by name in queries.py; parameters are psycopg's %(name)s.
 --
 -- Statements that change a job's state also add their changes to queue_count, one row per batch, and set
--- iidq.writer for their transaction so that the triggers, which do both for everybody else, stay silent.
+-- iidq.writer for their transaction so that the triggers, which count and wake a worker for everybody else, stay silent.
 
 -- name: enqueue
 -- Many jobs, all or none, durably, and then the wake-up where it is wanted; see migrations/0014_first_insert.sql.
@@ -15,7 +15,8 @@ SELECT * FROM jsonb_to_recordset(%(callbacks)s::jsonb) AS new(job_id uuid, url t
 ON CONFLICT ("jobId") DO NOTHING;
 
 -- name: announce
--- After the commit of our own inserts, where enqueue did not do it. Empty: the first of the live workers answers, the others stay asleep.
+-- After the commit of our own inserts, where enqueue did not do it. Empty: the first of the live workers answers, the
+-- others stay asleep.
 -- 'rest': that one had not enough free slots, everybody may come.
 -- Not durable: a NOTIFY writes a commit record too, and would hold the database-wide lock through its flush.
 SELECT set_config('synchronous_commit', 'off', true), pg_notify('iidq_jobs', %(payload)s);

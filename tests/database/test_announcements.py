@@ -180,3 +180,24 @@ async def test_announcements_that_cannot_be_sent_are_dropped(settings: Settings)
         announcer.announce()
         await asyncio.sleep(0)
         announcer.announce()
+
+
+async def test_a_listener_at_rest_stays_asleep(rival: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for notifications sets one timer, for the end of the wait, and does not look up in between."""
+    loop = asyncio.get_running_loop()
+    timers: list[float] = []
+    call_at = loop.call_at
+
+    def counted(when: float, *arguments: Any, **options: Any) -> asyncio.TimerHandle:
+        timers.append(when)
+        return call_at(when, *arguments, **options)
+
+    async with open_database(settings, pool_size=1) as database:
+        waits = listener.Listener(settings, database, {}, lambda: None)
+        await announcements.listen(rival, ECHO)
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "call_at", counted)
+            assert await waits._hear(rival, 1.0) == set()
+        assert len(timers) < 5
+        await database.run(lambda speaker: announcements.echo(speaker, ECHO))
+        assert await waits._hear(rival, 10.0) == {ECHO}

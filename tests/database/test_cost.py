@@ -292,11 +292,19 @@ def test_nobody_gathers_statistics_of_results(unwatched: psycopg.Connection[Any]
     """ANALYZE leaves alone what no plan depends on, above all the wide results; what plans depend on, it knows."""
     fill(unwatched, finished=100, waiting=100)
     unwatched.execute(f"ANALYZE {TABLE}".encode())
-    known = {
-        column
-        for (column,) in unwatched.execute(
-            "SELECT attname FROM pg_stats WHERE tablename = 'VerificationJob'"
-        ).fetchall()
-    }
+    rows = unwatched.execute("SELECT attname FROM pg_stats WHERE tablename = 'VerificationJob'").fetchall()
+    known = {column for (column,) in rows}
     assert not {"result", "errors", "manifestUri", "rpcUrl", "fileName", "traceContext"} & known
     assert {"id", "status", "ready", "createdAt", "runAt", "completedAt", "contentHash"} <= known
+
+
+def test_indexes_are_told_how_jobs_live(unwatched: psycopg.Connection[Any]) -> None:
+    """Where all three versions of a job are entered there is room for them; where one is, it counts as new."""
+    rows = unwatched.execute(
+        "SELECT relname, array_to_string(reloptions, ','), pg_get_indexdef(oid) FROM pg_class WHERE relkind = 'i'"
+        " AND relname IN ('VerificationJob_pkey', 'VerificationJob_newest', 'VerificationJob_content')"
+    ).fetchall()
+    options = {name: (said, definition) for name, said, definition in rows}
+    assert options["VerificationJob_pkey"][0] == options["VerificationJob_newest"][0] == "fillfactor=30"
+    # Before its WHERE: an index' predicate does not tell Postgres that the entry is new.
+    assert '"completedAt"' in options["VerificationJob_content"][1].partition(" WHERE ")[0]
