@@ -84,7 +84,7 @@ _ATTEMPTS: Final = Counter(
 )
 _ATTEMPT_SECONDS: Final = Histogram(
     "iidq_attempt_duration_seconds",
-    "From a job's claim to its outcome, before that is stored",
+    "From the start of an attempt to its outcome, before that is stored",
     buckets=_WORK_BUCKETS,
     registry=REGISTRY,
 )
@@ -229,7 +229,7 @@ AttemptEnd = Literal["completed", "failed", "retried", "released", "lost", "canc
 
 
 def attempts_ended(ends: Sequence[tuple[AttemptEnd, float]]) -> None:
-    """Attempts came to their ends, each so many seconds after its claim."""
+    """Attempts came to their ends, each so many seconds after it began."""
     for outcome, attempts in Counts(outcome for outcome, _ in ends).items():
         _attempts[(outcome,)].inc(attempts)
     for _, seconds in ends:
@@ -237,7 +237,7 @@ def attempts_ended(ends: Sequence[tuple[AttemptEnd, float]]) -> None:
 
 
 def lease_lost(seconds: float) -> None:
-    """Another worker holds a job that ran here; the attempt ended with that, ``seconds`` after its claim."""
+    """Another worker holds a job that ran here; the attempt ended with that, ``seconds`` after it began."""
     _LEASES_LOST.inc()
     attempts_ended([("lost", seconds)])
 

@@ -1,12 +1,14 @@
 """The attempts under way in one worker, each from its claim to the moment its outcome is stored.
 
 start ──▶ handler, under a deadline ──▶ outcome ──▶ stored, many in one statement ──▶ settled
-             │
-             └─ lost or cancelled: interrupted, nothing is stored
+  │ ▲        │
+  ▼ │        └─ lost or cancelled: interrupted, nothing is stored
+ stands by, until a slot is free; after a while it is given back
 """
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from uuid import UUID
@@ -17,8 +19,10 @@ from iidq import logs, metrics, traces
 from iidq.database import Database
 from iidq.errors import IidqError
 from iidq.queue import store
+from iidq.queue.attempt import Attempt, Deadline
 from iidq.queue.backoff import RetryPolicy
 from iidq.queue.changes import ChangeAnnouncer
+from iidq.queue.claim_ahead import ClaimAhead
 from iidq.queue.execution import Handler, run_attempt, timed_out
 from iidq.queue.job import FINAL, ClaimedJob, JobStatus
 from iidq.queue.outcome import Outcome, OutcomeKind
@@ -31,70 +35,16 @@ _PROGRESS_INTERVAL_SECONDS = 0.25
 _RELAYED_PROGRESS_INTERVAL_SECONDS = 2.0
 # After the drain's deadline: how long outcomes may still take to reach a database that is away.
 _LAST_WRITE_SECONDS = 5.0
-
-
-class _Deadline:
-    """When the attempts of one claim must have ended. One timer for all of them: one each cost 4 µs of 30 per job."""
-
-    __slots__ = ("_attempts", "_left", "_timer", "passed")
-
-    def __init__(self, attempts: list["_Attempt"], seconds: float) -> None:
-        self._attempts = attempts
-        self._left = len(attempts)
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._pass)
-        self.passed = False
-
-    def met(self) -> None:
-        """One of the attempts has ended."""
-        self._left -= 1
-        if not self._left:
-            self._timer.cancel()
-            self._attempts = []
-
-    def _pass(self) -> None:
-        self.passed = True
-        for attempt in self._attempts:
-            attempt.interrupt()
-
-
-class _Attempt:
-    __slots__ = (
-        "claimed_again",
-        "deadline",
-        "ended",
-        "job",
-        "lost",
-        "progress",
-        "seconds",
-        "settled",
-        "started",
-        "task",
-    )
-
-    def __init__(self, job: ClaimedJob) -> None:
-        self.job = job
-        self.task: asyncio.Task[Outcome | None] | None = None
-        self.deadline: _Deadline | None = None
-        self.started = perf_counter()
-        self.seconds = 0.0
-        self.progress = 0
-        self.ended = self.lost = False
-        # A crash of the database undid the claim, and this worker got the same attempt anew.
-        self.claimed_again: ClaimedJob | None = None
-        # For its trace: where traces are on, there once the outcome is stored.
-        self.settled: asyncio.Future[None] | None = None
-
-    def interrupt(self) -> None:
-        """Cancel the handler, unless it has ended."""
-        if self.task is not None and not self.ended:
-            self.task.cancel()
+# How long a job stands by at most: another worker may be idle.
+_PATIENCE_SECONDS = 0.5
 
 
 class Attempts:
     """Runs claimed jobs and stores how they end.
 
-    ``freed`` is called when a slot or the memory of an outcome has become free, ``retry_in`` with the seconds until a
-    job of ours is due again, ``callback_due`` when a job that names a callback has ended.
+    ``freed`` is called when a slot or the memory of an outcome has become free, ``back_in_line`` with the seconds until
+    a job of ours is due again, ``callback_due`` when a job that names a callback has ended. ``ahead`` is told how long
+    jobs take.
     """
 
     def __init__(
@@ -105,8 +55,9 @@ class Attempts:
         worker_id: str,
         *,
         changes: ChangeAnnouncer,
+        ahead: ClaimAhead,
         freed: Callable[[], None],
-        retry_in: Callable[[float], None],
+        back_in_line: Callable[[float], None],
         callback_due: Callable[[], None],
     ) -> None:
         self._settings = settings
@@ -114,11 +65,13 @@ class Attempts:
         self._handler = handler
         self._worker_id = worker_id
         self._changes = changes
+        self._ahead = ahead
         self._freed = freed
-        self._retry_in = retry_in
+        self._back_in_line = back_in_line
         self._callback_due = callback_due
         self._policy = RetryPolicy(settings.retry_backoff_ms / 1000)
-        self._under_way: dict[Fence, _Attempt] = {}
+        self._under_way: dict[Fence, Attempt] = {}
+        self._standing_by: deque[Attempt] = deque()
         self._progressed: dict[Fence, int] = {}
         self._any_progress = asyncio.Event()
         self._outcomes = OutcomeWriter(database, worker_id, self._settle)
@@ -130,9 +83,15 @@ class Attempts:
         """What this worker holds leases of; changes under whoever looks."""
         return self._under_way
 
+    @property
+    def standing_by(self) -> int:
+        """Claimed jobs that have no slot yet."""
+        return len(self._standing_by)
+
     def start(self, jobs: Sequence[ClaimedJob]) -> None:
-        """Run the jobs of one claim."""
-        started = []
+        """Run the jobs of one claim; those beyond the free slots stand by for the next ones."""
+        slots = self._settings.worker_concurrency - self.executing
+        begun: list[Attempt] = []
         for job in jobs:
             fence = (job.id, job.attempt)
             before = self._under_way.get(fence)
@@ -140,16 +99,40 @@ class Attempts:
                 # The one that runs, or its outcome on the way, serves this claim, too.
                 before.claimed_again = job
                 continue
-            attempt = self._under_way[fence] = _Attempt(job)
-            attempt.task = asyncio.create_task(self._traced(attempt) if traces.on() else self._run(attempt))
-            started.append(attempt)
-        self.executing += len(started)
-        if started:
-            deadline = _Deadline(started, self._settings.job_timeout_seconds)
-            for attempt in started:
-                attempt.deadline = deadline
+            attempt = self._under_way[fence] = Attempt(job)
+            if len(begun) < slots:
+                begun.append(attempt)
+            else:
+                self._standing_by.append(attempt)
+                attempt.patience = asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, self._give_up, attempt)
+        self._begin(begun)
 
-    async def _run(self, attempt: _Attempt) -> Outcome | None:
+    def _begin(self, attempts: list[Attempt]) -> None:
+        if not attempts:
+            return
+        self.executing += len(attempts)
+        started = perf_counter()
+        deadline = Deadline(attempts, self._settings.job_timeout_seconds)
+        for attempt in attempts:
+            attempt.started, attempt.deadline = started, deadline
+            attempt.task = asyncio.create_task(self._traced(attempt) if traces.on() else self._run(attempt))
+
+    def _take_from_standing_by(self, attempt: Attempt) -> Attempt:
+        self._standing_by.remove(attempt)
+        if attempt.patience is not None:
+            attempt.patience.cancel()
+        return attempt
+
+    def _give_back(self, attempt: Attempt) -> None:
+        """It stands by, and there is no slot for it."""
+        self._take_from_standing_by(attempt).ended = True
+        self._outcomes.put(Outcome.released(attempt.job))
+
+    def _give_up(self, attempt: Attempt) -> None:
+        self._ahead.gave_up()
+        self._give_back(attempt)
+
+    async def _run(self, attempt: Attempt) -> Outcome | None:
         job = attempt.job
         fence = (job.id, job.attempt)
 
@@ -172,6 +155,9 @@ class Attempts:
             attempt.ended = True
             attempt.seconds = perf_counter() - attempt.started
             self.executing -= 1
+            self._ahead.ended(attempt.seconds)
+            if self._standing_by:
+                self._begin([self._take_from_standing_by(self._standing_by[0])])
             if attempt.progress:
                 self._progressed.pop(fence, None)
             if attempt.deadline is not None:
@@ -186,7 +172,7 @@ class Attempts:
     def _timed_out(self, job: ClaimedJob) -> Outcome:
         return timed_out(job, self._settings.job_timeout_seconds, self._policy)
 
-    async def _traced(self, attempt: _Attempt) -> Outcome | None:
+    async def _traced(self, attempt: Attempt) -> Outcome | None:
         job = attempt.job
         attempt.settled = asyncio.get_running_loop().create_future()
         with traces.attempt(job.trace_context, job.id, job.attempt, job.type) as span:
@@ -212,7 +198,7 @@ class Attempts:
                 if job.has_callback and outcome.status in FINAL:
                     self._callback_due()
                 if outcome.status is JobStatus.QUEUED:
-                    self._retry_in(outcome.delay_seconds or 0.0)
+                    self._back_in_line(outcome.delay_seconds or 0.0)
             else:
                 metrics.lease_lost(attempt.seconds)
                 logs.lease_lost(job.id, job.attempt)
@@ -235,11 +221,15 @@ class Attempts:
             logs.lease_lost(attempt.job.id, attempt.job.attempt)
             metrics.lease_lost(perf_counter() - attempt.started)
 
-    def _interrupt(self, fences: set[Fence]) -> list[_Attempt]:
+    def _interrupt(self, fences: set[Fence]) -> list[Attempt]:
         found = [self._under_way[fence] for fence in fences if fence in self._under_way]
         interrupted = [attempt for attempt in found if not attempt.ended and not attempt.lost]
         for attempt in interrupted:
             attempt.lost = True
+            if attempt.task is None:
+                self._take_from_standing_by(attempt)
+                del self._under_way[attempt.job.id, attempt.job.attempt]
+                self._freed()
             attempt.interrupt()
         return interrupted
 
@@ -267,7 +257,9 @@ class Attempts:
     # Ending
 
     async def drain(self, deadline_seconds: float, hurry: asyncio.Event) -> int:
-        """Let all of them end until the deadline or ``hurry``, then give the rest back; return how many that were."""
+        """Let running ones end until the deadline or ``hurry``, then give the rest back; return how many that were."""
+        for attempt in list(self._standing_by):
+            self._give_back(attempt)
         settling = asyncio.create_task(self._all_settled())
         hurrying = asyncio.create_task(hurry.wait())
         await asyncio.wait([settling, hurrying], timeout=deadline_seconds, return_when=asyncio.FIRST_COMPLETED)

@@ -21,6 +21,7 @@ from iidq.errors import IidqError
 from iidq.queue import announcements, store, upkeep
 from iidq.queue.attempts import Attempts
 from iidq.queue.changes import ChangeAnnouncer
+from iidq.queue.claim_ahead import ClaimAhead
 from iidq.queue.claim_span import ClaimSpan
 from iidq.queue.execution import Handler
 from iidq.queue.identifiers import parse_job_id
@@ -67,6 +68,7 @@ class WorkLoop:
         self._next_call = 0.0
         self._claim_uncertain = False
         self._span = ClaimSpan()
+        self._ahead = ClaimAhead(settings.worker_concurrency)
         self._relay = relay
         self._changes = ChangeAnnouncer(database, relay)
         self._attempts = Attempts(
@@ -75,8 +77,9 @@ class WorkLoop:
             handler,
             worker_id,
             changes=self._changes,
+            ahead=self._ahead,
             freed=self._wake.set,
-            retry_in=self._sweep_in,
+            back_in_line=self._back_in_line,
             callback_due=callback_due,
         )
         heard: dict[str, Callable[[str], None]] = {
@@ -131,7 +134,7 @@ class WorkLoop:
         elif self._first_responder:
             self._work_may_wait = True
             # The others leave it to this worker, which has no room.
-            self._call_others |= not self._free_slots()
+            self._call_others |= not self._room()
         else:
             # The first responder has it. Should that one be gone, nobody waits for the whole poll interval.
             self._sweep_in(random.uniform(0.25, 1.0))  # noqa: S311
@@ -154,6 +157,11 @@ class WorkLoop:
         self._next_sweep = min(self._next_sweep, asyncio.get_running_loop().time() + seconds + 0.01)
         self._wake.set()
 
+    def _back_in_line(self, seconds: float) -> None:
+        self._sweep_in(seconds)
+        # Given back at once because there is no slot for it here.
+        self._call_others |= not seconds
+
     async def _turn(self) -> None:
         """One step: sweep when it is time, claim when there is room and reason, else sleep until either."""
         now = asyncio.get_running_loop().time()
@@ -164,15 +172,14 @@ class WorkLoop:
                 await self._call(now)
             if self._span.look_at is not None and now >= self._span.look_at:
                 self._work_may_wait = True
-            slots = self._free_slots()
-            if slots and self._work_may_wait and not self._stopping:
-                await self._claim(slots)
+            if wanted := self._wanted(now):
+                await self._claim(wanted)
                 return
         except (IidqError, psycopg.Error) as error:
             await self._pause_after(error)
             return
         self._wake.clear()
-        if self._stopping or (self._work_may_wait and self._free_slots()):
+        if self._stopping or self._wanted(now):
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(self._next_event()):
@@ -182,7 +189,7 @@ class WorkLoop:
         event = self._next_sweep
         if self._call_others:
             event = min(event, self._next_call)
-        if self._span.look_at is not None and self._free_slots():
+        if self._span.look_at is not None and self._room():
             event = min(event, self._span.look_at)
         return event
 
@@ -213,12 +220,17 @@ class WorkLoop:
             alive_seconds=3 * self._settings.poll_interval_seconds + _ALIVE_MARGIN_SECONDS,
         )
 
-    def _free_slots(self) -> int:
+    def _room(self, ahead: int = 0) -> int:
+        """How many jobs a claim may take: for the free slots, and ``ahead`` to stand by for the next ones."""
         limit = self._settings.worker_concurrency
+        slots = limit + ahead - self._attempts.executing - self._attempts.standing_by
         # Outcomes on their way to the store hold no slot, but there may not be more of them than slots.
-        return min(limit - self._attempts.executing, 2 * limit - len(self._attempts.held), _LARGEST_CLAIM)
+        return max(0, min(slots, 2 * limit - len(self._attempts.held), _LARGEST_CLAIM))
 
-    async def _claim(self, slots: int) -> None:
+    def _wanted(self, now: float) -> int:
+        return self._room(self._ahead.jobs(now)) if self._work_may_wait and not self._stopping else 0
+
+    async def _claim(self, wanted: int) -> None:
         self._work_may_wait = False
         clock = asyncio.get_running_loop().time
         began = clock()
@@ -230,7 +242,7 @@ class WorkLoop:
                 claim = await store.claim(
                     connection,
                     worker_id=self._worker_id,
-                    slots=slots,
+                    slots=wanted,
                     lease_seconds=self._settings.job_lease_seconds,
                     from_order=looks_from,
                 )
@@ -238,13 +250,15 @@ class WorkLoop:
             self._work_may_wait = self._claim_uncertain = True
             self._span.widen()
             raise
-        short = len(claim.jobs) < slots
-        self._span.end(began, clock(), looks_from, claim.reached, short=short)
+        short = len(claim.jobs) < wanted
+        ended = clock()
+        self._span.end(began, ended, looks_from, claim.reached, short=short)
+        self._ahead.claimed(ended, short=short)
         self._attempts.start(claim.jobs)
         self._work_may_wait = not short
         if short:
             self._called_for_backlog = False
-        elif not self._free_slots() and self._first_responder and not self._called_for_backlog:
+        elif not self._room() and self._first_responder and not self._called_for_backlog:
             # More than this worker can take.
             self._called_for_backlog = self._call_others = True
 

@@ -1,0 +1,69 @@
+"""What a worker knows of one attempt, from its claim to the moment its outcome is stored."""
+
+import asyncio
+from time import perf_counter
+
+from iidq.queue.job import ClaimedJob
+from iidq.queue.outcome import Outcome
+
+
+class Deadline:
+    """When the attempts of one claim must have ended. One timer for all of them: one each cost 4 µs of 30 per job."""
+
+    __slots__ = ("_attempts", "_left", "_timer", "passed")
+
+    def __init__(self, attempts: list["Attempt"], seconds: float) -> None:
+        self._attempts = attempts
+        self._left = len(attempts)
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._pass)
+        self.passed = False
+
+    def met(self) -> None:
+        """One of the attempts has ended."""
+        self._left -= 1
+        if not self._left:
+            self._timer.cancel()
+            self._attempts = []
+
+    def _pass(self) -> None:
+        self.passed = True
+        for attempt in self._attempts:
+            attempt.interrupt()
+
+
+class Attempt:
+    """One claimed job in this worker: it stands by, runs, or has ended and its outcome is on its way."""
+
+    __slots__ = (
+        "claimed_again",
+        "deadline",
+        "ended",
+        "job",
+        "lost",
+        "patience",
+        "progress",
+        "seconds",
+        "settled",
+        "started",
+        "task",
+    )
+
+    def __init__(self, job: ClaimedJob) -> None:
+        self.job = job
+        self.task: asyncio.Task[Outcome | None] | None = None
+        self.deadline: Deadline | None = None
+        # While it stands by: when it is given back.
+        self.patience: asyncio.TimerHandle | None = None
+        self.started = perf_counter()
+        self.seconds = 0.0
+        self.progress = 0
+        self.ended = self.lost = False
+        # A crash of the database undid the claim, and this worker got the same attempt anew.
+        self.claimed_again: ClaimedJob | None = None
+        # For its trace: where traces are on, there once the outcome is stored.
+        self.settled: asyncio.Future[None] | None = None
+
+    def interrupt(self) -> None:
+        """Cancel the handler, unless it has ended."""
+        if self.task is not None and not self.ended:
+            self.task.cancel()
