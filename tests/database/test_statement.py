@@ -13,7 +13,7 @@ from tests.eventually import eventually
 from tests.job_rows import scalar
 
 NOTE = Statement(b"SELECT set_config('test.note', %(word)s || %(number)s::int || %(word)s || '%%', false)")
-IDLE, ACTIVE = psycopg.pq.TransactionStatus.IDLE, psycopg.pq.TransactionStatus.ACTIVE
+IDLE = psycopg.pq.TransactionStatus.IDLE
 
 
 @pytest.fixture
@@ -74,11 +74,15 @@ async def test_in_a_transaction_it_is_part_of_it(connection: Connection, sql: ps
     assert await works(connection, 7)
 
 
-async def test_a_cancelled_one_is_stopped_in_the_server(connection: Connection) -> None:
+async def test_a_cancelled_one_is_stopped_in_the_server(connection: Connection, sql: psycopg.Connection[Any]) -> None:
     """Whoever waits for it may give up; the connection is then free, for the same statement too."""
     sleep = Statement(b"SELECT pg_sleep(%(seconds)s::int)")
+    backend = await value(connection, "SELECT pg_backend_pid()")
     sleeping = asyncio.create_task(sleep.run(connection, {"seconds": "60"}))
-    await eventually(lambda: connection.pgconn.transaction_status == ACTIVE)
+    # Until the server has begun: before that, it has nothing to cancel.
+    await eventually(
+        lambda: scalar(sql, "SELECT wait_event FROM pg_stat_activity WHERE pid = %s", backend) == "PgSleep"
+    )
     sleeping.cancel()
     with pytest.raises(asyncio.CancelledError):
         await sleeping
