@@ -54,6 +54,7 @@ FIGURES: Sequence[Figure] = (
     Figure("latency_p50_ms", "ms", "latency", latency.latency),
     Figure("latency_p99_ms", "ms", "latency", latency.latency),
     Figure("history", _RATE, "adverse", adverse.history, _to("drain1", "floor_batch")),
+    Figure("history_imported", _RATE, "adverse", adverse.history_imported, _to("drain1", "floor_batch")),
     Figure("delayed", _RATE, "adverse", adverse.delayed, _to("drain1", "floor_batch")),
     Figure("proofs", _RATE, "adverse", adverse.proofs, _to("drain1", "floor_batch")),
     Figure("horizon", _RATE, "adverse", adverse.horizon, _to("drain1", "floor_batch")),

@@ -102,15 +102,24 @@ def settle(url: str) -> None:
     execute(url, STATEMENTS["checkpoint"])
 
 
-def seed(url: str, name: str, rows: int) -> None:
-    """Run one of the seeding statements and bring the kept counts up to date."""
+@contextlib.contextmanager
+def seeding(url: str) -> Iterator[psycopg.Connection[Any]]:
+    """A connection for rows that stand for an earlier life of the database; the kept counts are up to date afterwards.
+
+    Neither triggers nor notifications for them.
+    """
     with psycopg.connect(url, autocommit=True) as connection:
-        # Neither triggers nor notifications for rows that stand for an earlier life of the database.
         connection.execute(STATEMENTS["without_triggers"])
-        connection.execute(STATEMENTS[name], {"rows": rows})
+        yield connection
         connection.execute(STATEMENTS["vacuum"])
     if execute(url, STATEMENTS["keeps_counts"]) == [(True,)]:
         execute(url, STATEMENTS["recount"])
+
+
+def seed(url: str, name: str, rows: int) -> None:
+    """Run one of the seeding statements."""
+    with seeding(url) as connection:
+        connection.execute(STATEMENTS[name], {"rows": rows})
 
 
 def pgbench() -> Path:

@@ -22,8 +22,34 @@ SELECT to_regprocedure('recount_queue()') IS NOT NULL;
 -- name: recount
 SELECT recount_queue();
 
--- name: seed_history
--- Finished verifications, spread evenly over the last six days (younger than the default retention).
+-- name: seed_waiting
+-- Some of the verifications that the queue will have finished, spread evenly over the last six days (younger than the
+-- default retention).
+INSERT INTO "VerificationJob" (type, "contentHash", "manifestUri", "registryAddress", "createdAt", "runAt", "updatedAt")
+SELECT 'verify', hash, 'ipfs://bafkrei' || substr(hash, 3, 52), '0x' || substr(hash, 10, 40), at, at, at
+FROM generate_series(%(first)s::int, %(last)s::int) AS number,
+  LATERAL (SELECT '0x' || encode(sha256(number::text::bytea), 'hex') AS hash,
+                  now() - interval '6 days' * (1 - number / (%(rows)s + 1.0)) AS at) AS made;
+
+-- name: seed_claimed
+UPDATE "VerificationJob"
+SET status = 'processing', ready = false, attempt = 1, "workerId" = 'seed', "leaseUntil" = now(),
+    "startedAt" = "createdAt"
+WHERE status = 'queued' AND ready;
+
+-- name: seed_completed
+UPDATE "VerificationJob"
+SET status = 'completed', progress = 100, "workerId" = NULL, "leaseUntil" = NULL,
+    "completedAt" = "createdAt" + interval '40 ms', "updatedAt" = "createdAt" + interval '40 ms',
+    result = jsonb_build_object('status', 'OK', 'fileHash', "contentHash",
+      'recovered', '0x' || substr("contentHash", 12, 40),
+      'onchain', jsonb_build_object('creator', '0x' || substr("contentHash", 12, 40), 'contentHash', "contentHash",
+        'manifestURI', "manifestUri", 'timestamp', 1700000000),
+      'checks', jsonb_build_object('manifestHashOk', true, 'creatorOk', true, 'manifestOk', true))
+WHERE "workerId" = 'seed';
+
+-- name: seed_imported
+-- The same rows as an import brings them: inserted as finished. Spread evenly over the last six days (younger than the default retention).
 INSERT INTO "VerificationJob"
   (type, status, progress, ready, attempt, "contentHash", "manifestUri", "registryAddress", "createdAt", "runAt",
    "startedAt", "completedAt", "updatedAt", result)

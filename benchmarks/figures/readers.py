@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from benchmarks.bench import Bench
 from benchmarks.child import call
-from benchmarks.figures.adverse import history_database
+from benchmarks.history import lived_through
 from benchmarks.record import quantile
 from benchmarks.server import STATEMENTS, execute
 from benchmarks.service import Serving, api
@@ -17,7 +17,7 @@ _DEEP_PAGE = 10_000
 
 def readers(bench: Bench) -> dict[str, float]:
     """/stats, page 1, page 10,000 by cursor (or the last, of a shorter history), and one job."""
-    url = bench.once("history", lambda: history_database(bench))
+    url = bench.once("history", lambda: lived_through(bench))
     skip = min(_DEEP_PAGE * _PAGE, bench.options.history_rows - _PAGE) - 1
     [(created_at, job_id)] = execute(url, STATEMENTS["row_at"], {"skip": skip})
     paths = {

@@ -13,7 +13,7 @@ from psycopg.conninfo import make_conninfo
 from iidq.migrate import migrate
 from tests.conftest import postgres_binaries
 from tests.document_pages import PAGES, blocks, statements
-from tests.job_rows import COMPLETED, QUEUED, insert
+from tests.job_rows import COMPLETED, QUEUED, insert, scalar
 
 HASH = "0x" + "A" * 64
 ADDRESS = "0xb8266292aCd2D5e6b9398Ddd6Fbce81f49088A01"
@@ -33,6 +33,19 @@ REPLACED_ROW = """
     'https://u:secret@rpc.example.org', %(result)s, %(error)s, 1, '2024-01-01 12:00', %(completed)s, '2024-01-01 11:00',
     '2024-01-01 12:00')
 """
+OPTIONS = """
+  SELECT array_agg(option ORDER BY option) FROM pg_class, unnest(reloptions) AS option
+  WHERE oid = '"VerificationJob"'::regclass
+"""
+WAITING_PAGES = """SELECT count(DISTINCT (ctid::text::point)[0]) FROM "VerificationJob" WHERE status = 'queued'"""
+# Their sizes differ as those of real results do.
+ENDED_ROWS = """
+  INSERT INTO "VerificationJob"
+    (type, status, ready, progress, "contentHash", "manifestUri", "registryAddress", "completedAt", result)
+  SELECT 'verify', 'completed', false, 100, '0x' || repeat('a', 64), 'ipfs://x', '0x' || repeat('b', 40), now(),
+    jsonb_build_object('status', 'OK', 'fileHash', substr(repeat(md5(number::text), 30), 1, 300 + number % 500))
+  FROM generate_series(1, 3000) AS number
+"""
 
 
 def replaced_row(connection: psycopg.Connection[Any], job_id: str, **values: object) -> None:
@@ -42,7 +55,7 @@ def replaced_row(connection: psycopg.Connection[Any], job_id: str, **values: obj
 
 def test_history_of_the_replaced_system_moves_over(empty_database_url: str) -> None:
     """The old table steps aside, ended jobs keep result, error and times, others are asked again; twice is harmless."""
-    aside, make_room, bring, ask_again, look = statements("migration.md")
+    aside, make_room, fill_pages, bring, leave_gaps, ask_again, look = statements("migration.md")
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
         connection.execute(REPLACED_TABLE.encode())
         replaced_row(connection, "1234567890")
@@ -54,7 +67,8 @@ def test_history_of_the_replaced_system_moves_over(empty_database_url: str) -> N
             connection.execute(statement.encode())
         migrate(empty_database_url)
         for _ in range(2):
-            connection.execute(bring.encode())
+            for statement in (fill_pages, bring, leave_gaps):
+                connection.execute(statement.encode())
             connection.execute(ask_again.encode())
         assert connection.execute(look.encode()).fetchall() == [("completed", "OK")]
         ended = connection.execute(
@@ -70,6 +84,20 @@ def test_history_of_the_replaced_system_moves_over(empty_database_url: str) -> N
         assert {str(row[5]) for row in ended} == {"2024-01-01 12:00:00"}
         counts = connection.execute("SELECT waiting, completed, failed FROM queue_health").fetchone()
         assert counts == (1, 1, 2)
+
+
+def test_jobs_do_not_wait_in_the_gaps_of_an_import(database_url: str, sql: psycopg.Connection[Any]) -> None:
+    """After an import as the page shows it, the waiting rows of a burst lie together, and the table is as it was."""
+    _, _, fill_pages, _, leave_gaps, *_ = statements("migration.md")
+    before = scalar(sql, OPTIONS)
+    sql.execute(fill_pages.encode())
+    sql.execute(ENDED_ROWS)
+    sql.execute(leave_gaps.encode())
+    assert scalar(sql, OPTIONS) == before
+    sql.execute('VACUUM "VerificationJob"')
+    insert(sql, QUEUED, copies=200)
+    # By the usual fillfactor it is more than a hundred.
+    assert scalar(sql, WAITING_PAGES) <= 15
 
 
 def test_a_backup_restores_the_queue(
