@@ -20,6 +20,7 @@ from iidq.database import Database, is_passing, open_database
 from iidq.errors import IidqError
 from iidq.queue import announcements, store, upkeep
 from iidq.queue.attempts import Attempts
+from iidq.queue.call_to_others import CallToOthers
 from iidq.queue.changes import ChangeAnnouncer
 from iidq.queue.claim_ahead import ClaimAhead
 from iidq.queue.claim_span import ClaimSpan
@@ -32,8 +33,6 @@ from iidq.queue.store import WorkerSigns
 from iidq.settings import Settings
 
 _LARGEST_CLAIM = 250
-# At most one call to the other workers per interval.
-_CALL_INTERVAL_SECONDS = 0.05
 # Beside three missed polls: how long the sweep of a live worker may take on a crowded machine.
 _ALIVE_MARGIN_SECONDS = 5.0
 
@@ -63,9 +62,7 @@ class WorkLoop:
         self._next_sweep = 0.0
         self._stopping = False
         self._hurry = asyncio.Event()
-        self._first_responder = True
-        self._call_others = self._called_for_backlog = False
-        self._next_call = 0.0
+        self._call = CallToOthers()
         self._claim_uncertain = False
         self._span = ClaimSpan()
         self._ahead = ClaimAhead(settings.worker_concurrency)
@@ -131,10 +128,10 @@ class WorkLoop:
         if payload == announcements.TO_ALL:
             self._span.widen()
             self._work_may_wait = True
-        elif self._first_responder:
+        elif self._call.first_responder:
             self._work_may_wait = True
-            # The others leave it to this worker, which has no room.
-            self._call_others |= not self._room()
+            if not self._room():
+                self._call.want()
         else:
             # The first responder has it. Should that one be gone, nobody waits for the whole poll interval.
             self._sweep_in(random.uniform(0.25, 1.0))  # noqa: S311
@@ -159,8 +156,9 @@ class WorkLoop:
 
     def _back_in_line(self, seconds: float) -> None:
         self._sweep_in(seconds)
-        # Given back at once because there is no slot for it here.
-        self._call_others |= not seconds
+        if not seconds:
+            # Given back because there is no slot for it here.
+            self._call.want()
 
     async def _turn(self) -> None:
         """One step: sweep when it is time, claim when there is room and reason, else sleep until either."""
@@ -168,8 +166,8 @@ class WorkLoop:
         try:
             if now >= self._next_sweep:
                 await self._sweep(now)
-            if self._call_others and now >= self._next_call:
-                await self._call(now)
+            if (call_at := self._call.due()) is not None and now >= call_at:
+                await self._call_others(now)
             if self._span.look_at is not None and now >= self._span.look_at:
                 self._work_may_wait = True
             if wanted := self._wanted(now):
@@ -187,8 +185,8 @@ class WorkLoop:
 
     def _next_event(self) -> float:
         event = self._next_sweep
-        if self._call_others:
-            event = min(event, self._next_call)
+        if (call_at := self._call.due()) is not None:
+            event = min(event, call_at)
         if self._span.look_at is not None and self._room():
             event = min(event, self._span.look_at)
         return event
@@ -198,7 +196,7 @@ class WorkLoop:
         pause_seconds = self._settings.poll_interval_seconds * random.uniform(1.0, 1.25)  # noqa: S311
         self._next_sweep = now + pause_seconds
         seen = await upkeep.sweep(self._database, self._signs())
-        self._first_responder = seen.first_responder
+        self._call.first_responder = seen.first_responder
         if seen.next_event_seconds is not None:
             self._sweep_in(seen.next_event_seconds)
         if max(seen.promoted, len(seen.expired)) >= upkeep.SWEEP_BATCH:
@@ -256,15 +254,10 @@ class WorkLoop:
         self._ahead.claimed(ended, short=short)
         self._attempts.start(claim.jobs)
         self._work_may_wait = not short
-        if short:
-            self._called_for_backlog = False
-        elif not self._room() and self._first_responder and not self._called_for_backlog:
-            # More than this worker can take.
-            self._called_for_backlog = self._call_others = True
+        self._call.claimed(short=short, room=self._room() > 0)
 
-    async def _call(self, now: float) -> None:
-        self._call_others = False
-        self._next_call = now + _CALL_INTERVAL_SECONDS
+    async def _call_others(self, now: float) -> None:
+        self._call.sent(now)
         self._relay.publish(announcements.JOBS_CHANNEL, announcements.TO_ALL)
         async with self._database.connection() as connection:
             await announcements.announce(connection, announcements.TO_ALL)
