@@ -49,7 +49,7 @@ SET status = 'completed', progress = 100, "workerId" = NULL, "leaseUntil" = NULL
 WHERE "workerId" = 'seed';
 
 -- name: seed_imported
--- The same rows as an import brings them: inserted as finished. Spread evenly over the last six days (younger than the default retention).
+-- The same rows as an import brings them: inserted as finished.
 INSERT INTO "VerificationJob"
   (type, status, progress, ready, attempt, "contentHash", "manifestUri", "registryAddress", "createdAt", "runAt",
    "startedAt", "completedAt", "updatedAt", result)

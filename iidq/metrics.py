@@ -228,15 +228,16 @@ def worker_starts(slots: int, running: Callable[[], int]) -> None:
 AttemptEnd = Literal["completed", "failed", "retried", "released", "lost", "cancelled"]
 
 
-def attempts_ended(ends: Sequence[tuple[AttemptEnd, float]]) -> None:
-    """Attempts came to their ends, each so many seconds after it began."""
+def attempts_ended(ends: Sequence[tuple[AttemptEnd, float | None]]) -> None:
+    """Attempts came to their ends, each so many seconds after it began; None: it had not."""
     for outcome, attempts in Counts(outcome for outcome, _ in ends).items():
         _attempts[(outcome,)].inc(attempts)
     for _, seconds in ends:
-        _ATTEMPT_SECONDS.observe(seconds)
+        if seconds is not None:
+            _ATTEMPT_SECONDS.observe(seconds)
 
 
-def lease_lost(seconds: float) -> None:
+def lease_lost(seconds: float | None) -> None:
     """Another worker holds a job that ran here; the attempt ended with that, ``seconds`` after it began."""
     _LEASES_LOST.inc()
     attempts_ended([("lost", seconds)])

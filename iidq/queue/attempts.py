@@ -8,7 +8,7 @@ start ──▶ handler, under a deadline ──▶ outcome ──▶ stored, ma
 
 import asyncio
 import contextlib
-from collections import deque
+import contextvars
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from uuid import UUID
@@ -27,6 +27,7 @@ from iidq.queue.execution import Handler, run_attempt, timed_out
 from iidq.queue.job import FINAL, ClaimedJob, JobStatus
 from iidq.queue.outcome import Outcome, OutcomeKind
 from iidq.queue.outcome_writer import OutcomeWriter
+from iidq.queue.standing_by import StandingBy
 from iidq.queue.store import Fence
 from iidq.settings import Settings
 
@@ -35,16 +36,14 @@ _PROGRESS_INTERVAL_SECONDS = 0.25
 _RELAYED_PROGRESS_INTERVAL_SECONDS = 2.0
 # After the drain's deadline: how long outcomes may still take to reach a database that is away.
 _LAST_WRITE_SECONDS = 5.0
-# How long a job stands by at most: another worker may be idle.
-_PATIENCE_SECONDS = 0.5
 
 
 class Attempts:
     """Runs claimed jobs and stores how they end.
 
-    ``freed`` is called when a slot or the memory of an outcome has become free, ``back_in_line`` with the seconds until
-    a job of ours is due again, ``callback_due`` when a job that names a callback has ended. ``ahead`` is told how long
-    jobs take.
+    ``freed`` is called when a slot or the memory of an outcome has become free, ``back_in_line`` when a
+    job of ours was stored as queued again, with the seconds until it is due, or None for one that was given back;
+    ``callback_due`` when a job that names a callback has ended. ``ahead`` is told when slots become free.
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class Attempts:
         changes: ChangeAnnouncer,
         ahead: ClaimAhead,
         freed: Callable[[], None],
-        back_in_line: Callable[[float], None],
+        back_in_line: Callable[[float | None], None],
         callback_due: Callable[[], None],
     ) -> None:
         self._settings = settings
@@ -71,7 +70,10 @@ class Attempts:
         self._callback_due = callback_due
         self._policy = RetryPolicy(settings.retry_backoff_ms / 1000)
         self._under_way: dict[Fence, Attempt] = {}
-        self._standing_by: deque[Attempt] = deque()
+        self._standing_by = StandingBy(self._give_back)
+        self._closing = False
+        # What one handler leaves in its context is not the next one's.
+        self._context = contextvars.copy_context()
         self._progressed: dict[Fence, int] = {}
         self._any_progress = asyncio.Event()
         self._outcomes = OutcomeWriter(database, worker_id, self._settle)
@@ -90,7 +92,7 @@ class Attempts:
 
     def start(self, jobs: Sequence[ClaimedJob]) -> None:
         """Run the jobs of one claim; those beyond the free slots stand by for the next ones."""
-        slots = self._settings.worker_concurrency - self.executing
+        slots = 0 if self._closing else self._settings.worker_concurrency - self.executing
         begun: list[Attempt] = []
         for job in jobs:
             fence = (job.id, job.attempt)
@@ -103,34 +105,32 @@ class Attempts:
             if len(begun) < slots:
                 begun.append(attempt)
             else:
-                self._standing_by.append(attempt)
-                attempt.patience = asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, self._give_up, attempt)
+                self._standing_by.add(attempt)
         self._begin(begun)
+        if self._closing:
+            self._give_all_back()
 
     def _begin(self, attempts: list[Attempt]) -> None:
         if not attempts:
             return
         self.executing += len(attempts)
-        started = perf_counter()
-        deadline = Deadline(attempts, self._settings.job_timeout_seconds)
+        started, deadline = perf_counter(), Deadline(attempts, self._settings.job_timeout_seconds)
         for attempt in attempts:
             attempt.started, attempt.deadline = started, deadline
-            attempt.task = asyncio.create_task(self._traced(attempt) if traces.on() else self._run(attempt))
-
-    def _take_from_standing_by(self, attempt: Attempt) -> Attempt:
-        self._standing_by.remove(attempt)
-        if attempt.patience is not None:
-            attempt.patience.cancel()
-        return attempt
+            run = self._traced(attempt) if traces.on() else self._run(attempt)
+            attempt.task = asyncio.create_task(run, context=self._context.copy())
 
     def _give_back(self, attempt: Attempt) -> None:
         """It stands by, and there is no slot for it."""
-        self._take_from_standing_by(attempt).ended = True
+        self._standing_by.take(attempt)
+        attempt.ended = True
         self._outcomes.put(Outcome.released(attempt.job))
 
-    def _give_up(self, attempt: Attempt) -> None:
-        self._ahead.gave_up()
-        self._give_back(attempt)
+    def _give_all_back(self) -> int:
+        attempts = self._standing_by.all()
+        for attempt in attempts:
+            self._give_back(attempt)
+        return len(attempts)
 
     async def _run(self, attempt: Attempt) -> Outcome | None:
         job = attempt.job
@@ -145,7 +145,10 @@ class Attempts:
 
         logs.attempt_started(job.id, job.attempt, job.type)
         outcome: Outcome | None = None
+        attempt.entered = True
         try:
+            if attempt.interrupted:
+                raise asyncio.CancelledError
             outcome = await run_attempt(job, self._handler, progress, policy=self._policy)
         except asyncio.CancelledError:
             if not attempt.lost:
@@ -153,11 +156,11 @@ class Attempts:
                 outcome = self._timed_out(job) if passed else Outcome.released(job)
         finally:
             attempt.ended = True
-            attempt.seconds = perf_counter() - attempt.started
+            attempt.seconds = attempt.so_far()
             self.executing -= 1
-            self._ahead.ended(attempt.seconds)
-            if self._standing_by:
-                self._begin([self._take_from_standing_by(self._standing_by[0])])
+            self._ahead.ended(perf_counter())
+            if not self._closing and (follower := self._standing_by.take_next()):
+                self._begin([follower])
             if attempt.progress:
                 self._progressed.pop(fence, None)
             if attempt.deadline is not None:
@@ -184,7 +187,7 @@ class Attempts:
         return outcome
 
     def _settle(self, outcomes: Sequence[Outcome], lost: set[Fence]) -> None:
-        ended: list[tuple[OutcomeKind, float]] = []
+        ended: list[tuple[OutcomeKind, float | None]] = []
         for outcome in outcomes:
             fence = (outcome.id, outcome.attempt)
             attempt = self._under_way.pop(fence)
@@ -198,7 +201,7 @@ class Attempts:
                 if job.has_callback and outcome.status in FINAL:
                     self._callback_due()
                 if outcome.status is JobStatus.QUEUED:
-                    self._back_in_line(outcome.delay_seconds or 0.0)
+                    self._back_in_line(outcome.delay_seconds)
             else:
                 metrics.lease_lost(attempt.seconds)
                 logs.lease_lost(job.id, job.attempt)
@@ -213,13 +216,16 @@ class Attempts:
         """The job was cancelled: stop its attempt; its outcome would be dropped."""
         for attempt in self._interrupt({fence for fence in self._under_way if fence[0] == job_id}):
             logs.attempt_cancelled(attempt.job.id, attempt.job.attempt)
-            metrics.attempts_ended([("cancelled", perf_counter() - attempt.started)])
+            metrics.attempts_ended([("cancelled", attempt.so_far())])
 
     def lose(self, fences: set[Fence]) -> None:
         """Their leases are gone: stop these attempts."""
         for attempt in self._interrupt(fences):
             logs.lease_lost(attempt.job.id, attempt.job.attempt)
-            metrics.lease_lost(perf_counter() - attempt.started)
+            metrics.lease_lost(attempt.so_far())
+            if attempt.claimed_again is not None:
+                # The claim that is gone was an earlier one.
+                self.start([attempt.claimed_again])
 
     def _interrupt(self, fences: set[Fence]) -> list[Attempt]:
         found = [self._under_way[fence] for fence in fences if fence in self._under_way]
@@ -227,7 +233,7 @@ class Attempts:
         for attempt in interrupted:
             attempt.lost = True
             if attempt.task is None:
-                self._take_from_standing_by(attempt)
+                self._standing_by.take(attempt)
                 del self._under_way[attempt.job.id, attempt.job.attempt]
                 self._freed()
             attempt.interrupt()
@@ -257,9 +263,12 @@ class Attempts:
     # Ending
 
     async def drain(self, deadline_seconds: float, hurry: asyncio.Event) -> int:
-        """Let running ones end until the deadline or ``hurry``, then give the rest back; return how many that were."""
-        for attempt in list(self._standing_by):
-            self._give_back(attempt)
+        """Let running ones end until the deadline or ``hurry``, then give the rest back, as at once what stands by.
+
+        Returns how many were given back.
+        """
+        self._closing = True
+        never_begun = self._give_all_back()
         settling = asyncio.create_task(self._all_settled())
         hurrying = asyncio.create_task(hurry.wait())
         await asyncio.wait([settling, hurrying], timeout=deadline_seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -270,7 +279,7 @@ class Attempts:
         await asyncio.wait([settling], timeout=_LAST_WRITE_SECONDS)
         settling.cancel()
         self._outcomes.abandon()
-        return len(given_back)
+        return never_begun + len(given_back)
 
     async def _all_settled(self) -> None:
         while tasks := [each.task for each in self._under_way.values() if each.task is not None and not each.ended]:

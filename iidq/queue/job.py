@@ -11,7 +11,7 @@
                  └───────── retried by hand ─────┴────────────┘
 
 ``attempt`` grows with every claim and is the fence: an outcome is stored only by the attempt that holds the
-lease. ``retry_count`` counts failures; a release (drain, lost database) is not one.
+lease. ``retry_count`` counts failures; a release (drain, lost database, no free slot) is not one.
 """
 
 from dataclasses import dataclass, field

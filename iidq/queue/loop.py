@@ -1,4 +1,4 @@
-"""A worker's loop: free slots are filled by one claim, woken by NOTIFY, by the poll, or by the next due time.
+"""A worker's loop: one claim fills free slots and the next ones, woken by NOTIFY, the poll, or the next due time.
 
 Four things run beside each other: this loop, the attempts, the lease keeper's thread, and the listener. They meet
 in ``Attempts.held``: every job between its claim and the moment its outcome is stored.
@@ -11,6 +11,7 @@ import random
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from time import perf_counter
 
 import psycopg
 
@@ -100,24 +101,25 @@ class WorkLoop:
 
     async def run(self) -> int:
         """Work until stopped; return how many jobs were given back."""
-        held = self._attempts.held
-        metrics.worker_starts(self._settings.worker_concurrency, lambda: len(held))
+        attempts = self._attempts
+        metrics.worker_starts(self._settings.worker_concurrency, lambda: attempts.executing)
         keeper = LeaseKeeper(
-            self._settings, self._worker_id, held, self._attempts.lose, lambda: self.listener.listening
+            self._settings, self._worker_id, attempts.held, attempts.lose, lambda: self.listener.listening
         )
         async with keeper, asyncio.TaskGroup() as beside:
             besides = (
                 self.listener.run,
                 self._changes.run,
-                self._attempts.report_progress,
+                attempts.report_progress,
                 self._purge,
                 self._hear_relay,
             )
             tasks = [beside.create_task(run()) for run in besides]
             while not self._stopping:
                 await self._turn()
-            logs.worker_draining(len(held), self._settings.drain_timeout_seconds)
-            released = await self._attempts.drain(self._settings.drain_timeout_seconds, self._hurry)
+            logs.worker_draining(attempts.executing, self._settings.drain_timeout_seconds)
+            tasks.append(beside.create_task(self._pass_on()))
+            released = await attempts.drain(self._settings.drain_timeout_seconds, self._hurry)
             await end_tasks(tasks)
         await self._leave()
         return released
@@ -154,11 +156,11 @@ class WorkLoop:
         self._next_sweep = min(self._next_sweep, asyncio.get_running_loop().time() + seconds + 0.01)
         self._wake.set()
 
-    def _back_in_line(self, seconds: float) -> None:
-        self._sweep_in(seconds)
-        if not seconds:
-            # Given back because there is no slot for it here.
+    def _back_in_line(self, seconds: float | None) -> None:
+        if seconds is None:
+            # Given back: there is no slot for it here.
             self._call.want()
+        self._sweep_in(seconds or 0.0)
 
     async def _turn(self) -> None:
         """One step: sweep when it is time, claim when there is room and reason, else sleep until either."""
@@ -170,14 +172,14 @@ class WorkLoop:
                 await self._call_others(now)
             if self._span.look_at is not None and now >= self._span.look_at:
                 self._work_may_wait = True
-            if wanted := self._wanted(now):
+            if wanted := self._wanted():
                 await self._claim(wanted)
                 return
         except (IidqError, psycopg.Error) as error:
             await self._pause_after(error)
             return
         self._wake.clear()
-        if self._stopping or self._wanted(now):
+        if self._stopping:
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(self._next_event()):
@@ -213,7 +215,7 @@ class WorkLoop:
             pid=os.getpid(),
             version=__version__,
             concurrency=self._settings.worker_concurrency,
-            running=len(self._attempts.held),
+            running=self._attempts.executing,
             listening=self.listener.listening or self._relay.hears(announcements.JOBS_CHANNEL),
             alive_seconds=3 * self._settings.poll_interval_seconds + _ALIVE_MARGIN_SECONDS,
         )
@@ -225,8 +227,8 @@ class WorkLoop:
         # Outcomes on their way to the store hold no slot, but there may not be more of them than slots.
         return max(0, min(slots, 2 * limit - len(self._attempts.held), _LARGEST_CLAIM))
 
-    def _wanted(self, now: float) -> int:
-        return self._room(self._ahead.jobs(now)) if self._work_may_wait and not self._stopping else 0
+    def _wanted(self) -> int:
+        return self._room(self._ahead.jobs(perf_counter())) if self._work_may_wait and not self._stopping else 0
 
     async def _claim(self, wanted: int) -> None:
         self._work_may_wait = False
@@ -249,9 +251,8 @@ class WorkLoop:
             self._span.widen()
             raise
         short = len(claim.jobs) < wanted
-        ended = clock()
-        self._span.end(began, ended, looks_from, claim.reached, short=short)
-        self._ahead.claimed(ended, short=short)
+        self._span.end(began, clock(), looks_from, claim.reached, short=short)
+        self._ahead.claimed(perf_counter(), short=short)
         self._attempts.start(claim.jobs)
         self._work_may_wait = not short
         self._call.claimed(short=short, room=self._room() > 0)
@@ -261,6 +262,15 @@ class WorkLoop:
         self._relay.publish(announcements.JOBS_CHANNEL, announcements.TO_ALL)
         async with self._database.connection() as connection:
             await announcements.announce(connection, announcements.TO_ALL)
+
+    async def _pass_on(self) -> None:
+        """While this worker drains, the others are told of what it has given back; until cancelled."""
+        while True:
+            self._wake.clear()
+            if self._call.due() is not None:
+                with contextlib.suppress(IidqError, psycopg.Error):
+                    await self._call_others(asyncio.get_running_loop().time())
+            await self._wake.wait()
 
     async def _release_unknown(self) -> None:
         """A claim may have been committed although its answer never came."""

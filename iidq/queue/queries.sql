@@ -41,8 +41,8 @@ SELECT set_config('synchronous_commit', 'off', true), pg_notify('iidq_changed', 
 FROM jsonb_array_elements_text(%(payloads)s::jsonb) AS payload;
 
 -- name: claim
--- For all free slots at once, in the order of "VerificationJob_line". The locked rows are updated by ctid:
--- a join on id turns into a hash join over the whole table once the batch is large against it.
+-- For all free slots at once, and for the next ones, in the order of "VerificationJob_line". The locked rows are updated
+-- by ctid: a join on id turns into a hash join over the whole table once the batch is large against it.
 -- Losing this commit in a crash only un-claims rows, so it need not be durable.
 -- "reached": nothing stands before it that this claim did not see, but for rows that come in out of turn: an insert
 -- gives the time at which it began, and hardly any takes 100 ms to its commit. With 5 s the next claims of a drain
@@ -72,7 +72,8 @@ SELECT id, attempt, type, "contentHash", "manifestUri", "registryAddress", "rpcU
   "retryCount", "maxAttempts", "traceContext", "hasCallback",
   (SELECT extract(epoch FROM least(max(place), (now() - interval '100 ms') AT TIME ZONE 'UTC'))::float8
    FROM claimed) AS reached
-FROM claimed;
+FROM claimed
+ORDER BY place, id;
 
 -- name: release_unknown
 -- After a claim whose answer was lost with its connection: what this worker holds without knowing goes back to its
@@ -459,7 +460,7 @@ ORDER BY "createdAt" DESC, id DESC
 LIMIT %(limit)s OFFSET %(offset)s;
 
 -- name: list_running
--- Newest first among those that run, by "VerificationJob_running": no more than workers have slots, however many wait.
+-- Newest first among those that run, by "VerificationJob_running": hardly more than there are slots, however many wait.
 SELECT id, type, status, progress, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "chainId", "fileName",
   result, error, errors, "retryCount", attempt, "maxAttempts", priority, "runAt", "startedAt", "completedAt",
   "createdAt", "updatedAt", CASE WHEN "hasCallback" THEN callback_state(id) END AS callback
@@ -516,7 +517,7 @@ ORDER BY "runAt", id
 LIMIT %(limit)s;
 
 -- name: browse_active
--- What runs, longest first: no more rows than workers have slots, by "VerificationJob_running".
+-- What runs, longest first: hardly more rows than workers have slots, by "VerificationJob_running".
 SELECT id, "startedAt" AS place
 FROM "VerificationJob"
 WHERE "workerId" IS NOT NULL
@@ -649,8 +650,8 @@ LIMIT %(most)s;
 SELECT minute, enqueued, completed, failed FROM queue_throughput ORDER BY minute;
 
 -- name: overview_durations
--- Per minute of the last hour: how long jobs waited in line and how long they ran, of the last %(sample)s that were asked
--- for in each, by "VerificationJob_newest". A wait is told of first attempts alone: later ones wait for their backoff.
+-- Per minute of the last hour: how long jobs waited in line, and then for their end, of the last %(sample)s asked for
+-- in each, by "VerificationJob_newest". A wait is told of first attempts alone: later ones wait for their backoff.
 SELECT minute,
   percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY waited) AS waited,
   percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY ran) AS ran

@@ -109,7 +109,7 @@ class Job(TypedDict):
     updatedAt: Time
     chainId: int | None
     fileName: str | None
-    attempt: Annotated[Count, Field(description="Attempts begun.")]
+    attempt: Annotated[Count, Field(description="Claims so far.")]
     maxAttempts: Annotated[Count, Field(description="`MAX_RETRY_ATTEMPTS` when the job was made.")]
     runAt: Annotated[Time, Field(description="No attempt begins before.")]
     errors: Annotated[list[AttemptFault], Field(description="The last failed attempts, at most 20, oldest first.")]

@@ -8,17 +8,18 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from iidq.queue import announcements, attempts, steering
+from iidq.queue import announcements, claim_ahead, standing_by, steering
 from iidq.queue.execution import Progress
 from iidq.queue.job import ClaimedJob
 from tests.database.working import working
 from tests.eventually import eventually
-from tests.job_rows import insert, read, statuses
+from tests.job_rows import Sql, insert, scalar, statuses, update
 
 SLOTS = 2
-# So many short jobs come first that the worker sees a backlog of short jobs, and one more stands by.
-SHORT = 40
+# So many short jobs come first.
+SHORT = 10
 LATER = 3
+ALL = SHORT + SLOTS + 1 + LATER
 
 
 @pytest.fixture
@@ -27,14 +28,21 @@ def postgres_kind() -> str:
     return "embedded"
 
 
+@pytest.fixture(autouse=True)
+def always_a_backlog(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a worker claims ahead is a matter of tenths of a second; here it does so once a slot has become free."""
+    monkeypatch.setattr(claim_ahead, "_BACKLOG_SECONDS", 0.0)
+    monkeypatch.setattr(claim_ahead, "_WAIT_SECONDS", 300.0)
+
+
 @pytest.fixture
 def long_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """What stands by is not given back within the test."""
-    monkeypatch.setattr(attempts, "_PATIENCE_SECONDS", 300.0)
+    monkeypatch.setattr(standing_by, "_PATIENCE_SECONDS", 300.0)
 
 
 class ShortThenLong:
-    """A handler of ``SHORT`` jobs of 10 ms; all further ones end when ``go_on`` is set."""
+    """``SHORT`` jobs end at once, all further ones when ``go_on`` is set."""
 
     def __init__(self) -> None:
         self.begun: Counter[UUID] = Counter()
@@ -47,13 +55,15 @@ class ShortThenLong:
         self.running += 1
         self.most = max(self.most, self.running)
         try:
-            if len(self.begun) <= SHORT:
-                await asyncio.sleep(0.01)
-            else:
+            if len(self.begun) > SHORT:
                 await self.go_on.wait()
         finally:
             self.running -= 1
         return {"status": "OK"}
+
+
+CLAIMED_AGAIN = """SELECT array_agg(id) FROM "VerificationJob" WHERE attempt > 1 AND "retryCount" = 0"""
+NEVER_CLAIMED = """SELECT count(*) FROM "VerificationJob" WHERE attempt = 0"""
 
 
 async def one_stands_by(sql: psycopg.Connection[Any], handler: ShortThenLong) -> UUID:
@@ -73,12 +83,12 @@ async def test_the_next_job_is_claimed_before_a_slot_is_free(
     database_url: str, sql: psycopg.Connection[Any], long_patience: None
 ) -> None:
     """Short jobs do not wait for a claim between them; there are never more running than slots, and each runs once."""
-    insert(sql, copies=SHORT + SLOTS + 1 + LATER)
+    insert(sql, copies=ALL)
     handler = ShortThenLong()
     async with working(database_url, handler, worker_concurrency=SLOTS):
         await one_stands_by(sql, handler)
         handler.go_on.set()
-        await eventually(lambda: statuses(sql) == {"completed": SHORT + SLOTS + 1 + LATER})
+        await eventually(lambda: statuses(sql) == {"completed": ALL})
     assert handler.most == SLOTS
     assert set(handler.begun.values()) == {1}
 
@@ -86,45 +96,54 @@ async def test_the_next_job_is_claimed_before_a_slot_is_free(
 async def test_who_stands_by_for_too_long_goes_back(
     database_url: str, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A job behind long ones is soon back in line, uncharged, and all workers are told of it."""
-    # Long enough to be seen standing by.
-    monkeypatch.setattr(attempts, "_PATIENCE_SECONDS", 2.0)
-    insert(sql, copies=SHORT + SLOTS + 1 + LATER)
+    """A job behind long ones is soon back in line, uncharged and at its old place, and all workers are told of it."""
+    monkeypatch.setattr(standing_by, "_PATIENCE_SECONDS", 0.1)
+    sql.execute(f"LISTEN {announcements.JOBS_CHANNEL}")
+    insert(sql, copies=ALL)
     handler = ShortThenLong()
     async with working(database_url, handler, worker_concurrency=SLOTS):
-        waiting = await one_stands_by(sql, handler)
-        sql.execute(f"LISTEN {announcements.JOBS_CHANNEL}")
-        told = await asyncio.to_thread(lambda: [each.payload for each in sql.notifies(timeout=15, stop_after=1)])
-        assert told == [announcements.TO_ALL]
-        row = read(sql, waiting)
-        assert (row["status"], row["ready"], row["attempt"], row["retryCount"]) == ("queued", True, 1, 0)
-        assert handler.running == SLOTS
+        # It is claimed once more, which only here it is, as the first in line.
+        [waiting] = await eventually(lambda: scalar(sql, CLAIMED_AGAIN))
+        assert waiting not in handler.begun
+        told: list[str] = []
+        while told.count(announcements.TO_ALL) < 2:
+            # One call for the backlog, one for what was given back.
+            told += await asyncio.to_thread(lambda: [each.payload for each in sql.notifies(timeout=15, stop_after=1)])
+        assert scalar(sql, NEVER_CLAIMED) == LATER
         handler.go_on.set()
-        await eventually(lambda: statuses(sql) == {"completed": SHORT + SLOTS + 1 + LATER})
+        await eventually(lambda: statuses(sql) == {"completed": ALL})
     assert set(handler.begun.values()) == {1}
 
 
 async def test_a_drain_gives_back_at_once_what_stands_by(
     database_url: str, sql: psycopg.Connection[Any], long_patience: None
 ) -> None:
-    """A worker that stops lets its running jobs end; the one that stands by is another's before that."""
-    insert(sql, copies=SHORT + SLOTS + 1 + LATER)
-    handler = ShortThenLong()
+    """A worker that stops lets its running jobs end; an idle one takes over what stood by before that."""
+    insert(sql, copies=ALL)
+    handler, other = ShortThenLong(), Counter[UUID]()
+
+    async def takes_over(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
+        other[job.id] += 1
+        return {"status": "OK"}
+
     async with working(database_url, handler, worker_concurrency=SLOTS) as work:
         waiting = await one_stands_by(sql, handler)
-        stopping = asyncio.create_task(work.stop())
-        await eventually(lambda: statuses(sql) == {"completed": SHORT, "processing": SLOTS, "queued": LATER + 1})
-        handler.go_on.set()
-        assert await stopping == 0
-    assert statuses(sql) == {"completed": SHORT + SLOTS, "queued": LATER + 1}
-    assert waiting not in handler.begun
+        async with working(database_url, takes_over) as idle:
+            await eventually(lambda: idle.loop.listener.listening and len(other) == LATER)
+            assert waiting not in other
+            stopping = asyncio.create_task(work.stop())
+            await eventually(lambda: statuses(sql) == {"completed": ALL - SLOTS, "processing": SLOTS})
+            handler.go_on.set()
+            assert await stopping == 1
+    assert statuses(sql) == {"completed": ALL}
+    assert (other[waiting], waiting in handler.begun) == (1, False)
 
 
 async def test_a_job_that_stands_by_can_be_cancelled(
     database_url: str, sql: psycopg.Connection[Any], connection: Any, long_patience: None
 ) -> None:
     """It never begins, and the others go on."""
-    insert(sql, copies=SHORT + SLOTS + 1 + LATER)
+    insert(sql, copies=ALL)
     handler = ShortThenLong()
     async with working(database_url, handler, worker_concurrency=SLOTS) as work:
         await eventually(lambda: work.loop.listener.listening)
@@ -136,4 +155,17 @@ async def test_a_job_that_stands_by_can_be_cancelled(
         )
         handler.go_on.set()
         await eventually(lambda: statuses(sql) == {"completed": SHORT + SLOTS + LATER, "cancelled": 1})
+    assert waiting not in handler.begun
+
+
+async def test_a_lost_lease_ends_the_wait(database_url: str, sql: psycopg.Connection[Any], long_patience: None) -> None:
+    """What another worker has taken meanwhile never begins here, and makes room for the next."""
+    insert(sql, copies=ALL)
+    handler = ShortThenLong()
+    async with working(database_url, handler, worker_concurrency=SLOTS, job_lease_seconds=1):
+        waiting = await one_stands_by(sql, handler)
+        update(sql, waiting, workerId="another", attempt=2, leaseUntil=Sql("now() + interval '1 hour'"))
+        await eventually(lambda: statuses(sql) == {"completed": SHORT, "processing": SLOTS + 2, "queued": LATER - 1})
+        handler.go_on.set()
+        await eventually(lambda: statuses(sql) == {"completed": ALL - 1, "processing": 1})
     assert waiting not in handler.begun

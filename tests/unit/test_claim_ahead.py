@@ -6,66 +6,64 @@ from hypothesis import strategies as st
 from iidq.queue.claim_ahead import ClaimAhead
 
 
-def busy(slots: int, job_seconds: float) -> ClaimAhead:
-    """A worker at time 10 s that has had more jobs than slots since time 0."""
+def busy(slots: int, *, ends: int, full_claims: int = 2) -> ClaimAhead:
+    """A worker at time 10 s: so many slots became free 50 ms ago, and claims 200 ms apart left none of them free."""
     ahead = ClaimAhead(slots)
-    ahead.claimed(0.0, short=False)
-    ahead.ended(job_seconds)
+    for number in reversed(range(full_claims)):
+        ahead.claimed(9.95 - 0.2 * number, short=False)
+    for _ in range(ends):
+        ahead.ended(9.95)
     return ahead
 
 
-def test_short_jobs_of_a_backlog_stand_by() -> None:
-    """One job for every four slots, and one where there are fewer."""
-    assert [busy(slots, 0.05).jobs(10.0) for slots in (1, 3, 4, 11, 64)] == [1, 1, 1, 2, 16]
-
-
-def test_a_worker_that_knows_no_durations_claims_what_it_can_run() -> None:
-    """Nobody waits behind jobs of which nothing is known."""
-    ahead = ClaimAhead(8)
-    ahead.claimed(0.0, short=False)
-    assert ahead.jobs(10.0) == 0
+def test_as_many_stand_by_as_slots_become_free() -> None:
+    """In a tenth of a second; at most one for every four slots, and one where there are fewer."""
+    assert [busy(slots, ends=6).jobs(10.0) for slots in (1, 3, 4, 11, 20, 64)] == [1, 1, 1, 2, 5, 6]
 
 
 def test_nobody_waits_behind_long_jobs() -> None:
-    """Where jobs take seconds, a claim between two of them does not matter; a job behind a full worker would."""
-    ahead = busy(8, 0.05)
-    for _ in range(8):
-        ahead.ended(2.0)
+    """Where no slot has become free for a tenth of a second, nothing stands by."""
+    ahead = busy(64, ends=6)
+    assert [ahead.jobs(now) for now in (10.04, 10.06)] == [6, 0]
+
+
+def test_a_worker_of_which_nothing_has_ended_claims_what_it_can_run() -> None:
+    """Its first jobs may be long ones."""
+    assert busy(64, ends=0).jobs(10.0) == 0
+
+
+def test_one_full_claim_is_no_backlog() -> None:
+    """There were just as many jobs as slots: the next one belongs to a worker that is idle, however late it comes."""
+    ahead = busy(64, ends=6, full_claims=1)
     assert ahead.jobs(10.0) == 0
-
-
-def test_idle_workers_come_first() -> None:
-    """A backlog of a moment is left to workers that are idle, and were called."""
-    assert [busy(8, 0.05).jobs(now) for now in (0.0, 0.09, 0.1)] == [0, 0, 2]
 
 
 def test_the_end_of_the_backlog_ends_it() -> None:
     """A claim that got less than it asked for: the next jobs belong to whoever has a slot."""
-    ahead = busy(8, 0.05)
+    ahead = busy(64, ends=6)
     ahead.claimed(10.0, short=True)
-    assert ahead.jobs(20.0) == 0
-    ahead.claimed(20.0, short=False)
-    assert [ahead.jobs(now) for now in (20.0, 20.2)] == [0, 2]
-
-
-def test_who_waited_in_vain_is_a_lesson() -> None:
-    """After a job stood by for too long, the durations are learnt anew."""
-    ahead = busy(8, 0.05)
-    ahead.gave_up()
     assert ahead.jobs(10.0) == 0
-    ahead.ended(30.0)
-    assert ahead.jobs(10.0) == 0
+    ahead.claimed(10.01, short=False)
+    assert ahead.jobs(10.02) == 0
 
 
-@given(st.integers(1, 1000), st.lists(st.one_of(st.booleans(), st.floats(0, 100)), max_size=30), st.floats(-1e6, 1e6))
-def test_never_more_than_a_quarter_of_the_slots(slots: int, events: list[bool | float], now: float) -> None:
-    """Whatever happened: none, or one for every four slots; none right after a claim that was short."""
+EVENTS = st.lists(st.tuples(st.floats(0, 0.2), st.sampled_from(["full", "short", "ended", "asked"])), max_size=60)
+
+
+@given(st.integers(1, 1000), EVENTS)
+def test_who_stands_by_has_been_preceded(slots: int, events: list[tuple[float, str]]) -> None:
+    """At any time no more than slots became free in the last tenth of a second, and none after a short claim."""
     ahead = ClaimAhead(slots)
-    for event in events:
-        if isinstance(event, bool):
-            ahead.claimed(now, short=event)
-        else:
-            ahead.ended(event)
-    assert ahead.jobs(now + 1) in (0, max(1, slots // 4))
-    ahead.claimed(now, short=True)
-    assert ahead.jobs(now + 1) == 0
+    now, ends, short = 0.0, [], True
+    for pause, event in events:
+        now += pause
+        match event:
+            case "ended":
+                ahead.ended(now)
+                ends.append(now)
+            case "asked":
+                recent = len([end for end in ends if end >= now - 0.1])
+                assert ahead.jobs(now) in ((0,) if short else (0, min(recent, max(1, slots // 4))))
+            case _:
+                short = event == "short"
+                ahead.claimed(now, short=short)

@@ -89,3 +89,15 @@ def test_the_folder_is_private_and_goes() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert json.loads(done.stdout) == [0o700, False, False]
+
+
+def test_an_attempt_that_never_began_has_no_duration() -> None:
+    """A job that stood by and was given back counts among the released, and does not make attempts look short."""
+    counted = ("iidq_attempts_total", {"outcome": "released"})
+    timed = "iidq_attempt_duration_seconds_count"
+    before = metrics.REGISTRY.get_sample_value(*counted) or 0.0, metrics.REGISTRY.get_sample_value(timed)
+    metrics.attempts_ended([("released", None)])
+    assert (metrics.REGISTRY.get_sample_value(*counted), metrics.REGISTRY.get_sample_value(timed)) == (
+        before[0] + 1,
+        before[1],
+    )
