@@ -238,7 +238,7 @@ def attempts_ended(ends: Sequence[tuple[AttemptEnd, float | None]]) -> None:
 
 
 def lease_lost(seconds: float | None) -> None:
-    """Another worker holds a job that ran here; the attempt ended with that, ``seconds`` after it began."""
+    """Another worker holds a job that this one held; the attempt ended with that, ``seconds`` after it began."""
     _LEASES_LOST.inc()
     attempts_ended([("lost", seconds)])
 

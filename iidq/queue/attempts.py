@@ -70,7 +70,7 @@ class Attempts:
         self._callback_due = callback_due
         self._policy = RetryPolicy(settings.retry_backoff_ms / 1000)
         self._under_way: dict[Fence, Attempt] = {}
-        self._standing_by = StandingBy(self._give_back)
+        self._standing_by = StandingBy(self._give_up)
         self._closing = False
         # What one handler leaves in its context is not the next one's.
         self._context = contextvars.copy_context()
@@ -126,6 +126,10 @@ class Attempts:
         attempt.ended = True
         self._outcomes.put(Outcome.released(attempt.job))
 
+    def _give_up(self, attempt: Attempt) -> None:
+        self._ahead.waited_in_vain()
+        self._give_back(attempt)
+
     def _give_all_back(self) -> int:
         attempts = self._standing_by.all()
         for attempt in attempts:
@@ -151,14 +155,16 @@ class Attempts:
                 raise asyncio.CancelledError
             outcome = await run_attempt(job, self._handler, progress, policy=self._policy)
         except asyncio.CancelledError:
-            if not attempt.lost:
-                passed = attempt.deadline is not None and attempt.deadline.passed
-                outcome = self._timed_out(job) if passed else Outcome.released(job)
+            outcome = self._timed_out(job) if attempt.timed_out else Outcome.released(job)
         finally:
+            if attempt.lost:
+                # Whatever the handler made of it: the lease may be another attempt's here by now.
+                outcome = None
             attempt.ended = True
-            attempt.seconds = attempt.so_far()
+            now = perf_counter()
+            attempt.seconds = now - (attempt.started or now)
             self.executing -= 1
-            self._ahead.ended(perf_counter())
+            self._ahead.ended(now, attempt.seconds)
             if not self._closing and (follower := self._standing_by.take_next()):
                 self._begin([follower])
             if attempt.progress:
@@ -220,12 +226,14 @@ class Attempts:
 
     def lose(self, fences: set[Fence]) -> None:
         """Their leases are gone: stop these attempts."""
+        for attempt in [self._under_way[fence] for fence in fences if fence in self._under_way]:
+            if attempt.claimed_again is not None and not attempt.ended:
+                # The one that is gone may be the first of its two claims. If not, the next renewal tells again.
+                attempt.claimed_again = None
+                fences = fences - {(attempt.job.id, attempt.job.attempt)}
         for attempt in self._interrupt(fences):
             logs.lease_lost(attempt.job.id, attempt.job.attempt)
             metrics.lease_lost(attempt.so_far())
-            if attempt.claimed_again is not None:
-                # The claim that is gone was an earlier one.
-                self.start([attempt.claimed_again])
 
     def _interrupt(self, fences: set[Fence]) -> list[Attempt]:
         found = [self._under_way[fence] for fence in fences if fence in self._under_way]

@@ -132,7 +132,7 @@ class WorkLoop:
             self._work_may_wait = True
         elif self._call.first_responder:
             self._work_may_wait = True
-            if not self._room():
+            if self._stopping or not self._room():
                 self._call.want()
         else:
             # The first responder has it. Should that one be gone, nobody waits for the whole poll interval.
@@ -267,9 +267,11 @@ class WorkLoop:
         """While this worker drains, the others are told of what it has given back; until cancelled."""
         while True:
             self._wake.clear()
-            if self._call.due() is not None:
+            if (call_at := self._call.due()) is not None:
+                now = asyncio.get_running_loop().time()
+                await asyncio.sleep(call_at - now)
                 with contextlib.suppress(IidqError, psycopg.Error):
-                    await self._call_others(asyncio.get_running_loop().time())
+                    await self._call_others(max(now, call_at))
             await self._wake.wait()
 
     async def _release_unknown(self) -> None:

@@ -1,4 +1,4 @@
-"""Claimed jobs that have no slot yet: first in line first, and each for a short while only."""
+"""Claimed jobs that have no slot yet: first come first, and each for a short while only."""
 
 import asyncio
 from collections.abc import Callable

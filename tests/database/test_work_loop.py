@@ -77,6 +77,22 @@ async def test_concurrency_is_reached_and_kept(database_url: str, sql: psycopg.C
     assert handler.most == 6
 
 
+async def test_long_jobs_of_a_backlog_are_claimed_when_they_can_run(
+    database_url: str, sql: psycopg.Connection[Any]
+) -> None:
+    """Where a claim takes little beside a job, none is taken before there is a slot for it, and none is given back."""
+
+    async def long(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
+        # Longer than a job would stand by.
+        await asyncio.sleep(0.6)
+        return OK
+
+    insert(sql, copies=8)
+    async with working(database_url, long, worker_concurrency=2):
+        await eventually(lambda: statuses(sql) == {"completed": 8})
+    assert scalar(sql, 'SELECT max(attempt) FROM "VerificationJob"') == 1
+
+
 async def test_a_free_slot_is_filled_while_others_run(database_url: str, sql: psycopg.Connection[Any]) -> None:
     """One slow job holds back only its own slot."""
     slow = insert(sql)
