@@ -41,9 +41,9 @@ _LAST_WRITE_SECONDS = 5.0
 class Attempts:
     """Runs claimed jobs and stores how they end.
 
-    ``freed`` is called when a slot or the memory of an outcome has become free, ``back_in_line`` when a
-    job of ours was stored as queued again, with the seconds until it is due, or None for one that was given back;
-    ``callback_due`` when a job that names a callback has ended. ``ahead`` is told when slots become free.
+    ``freed`` is called when a slot or the memory of an outcome has become free; ``back_in_line`` when a job of ours was
+    stored as queued again, with the seconds until it is due, or None for one that was given back; ``callback_due`` when
+    a job that names a callback has ended. ``ahead`` is told how long each job took.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Attempts:
         self._policy = RetryPolicy(settings.retry_backoff_ms / 1000)
         self._under_way: dict[Fence, Attempt] = {}
         self._standing_by = StandingBy(self._give_up)
+        # From the drain on nothing begins: what is started all the same, after a lost claim, goes back.
         self._closing = False
         # What one handler leaves in its context is not the next one's.
         self._context = contextvars.copy_context()
@@ -165,7 +166,7 @@ class Attempts:
             attempt.seconds = now - (attempt.started or now)
             self.executing -= 1
             self._ahead.ended(now, attempt.seconds)
-            if not self._closing and (follower := self._standing_by.take_next()):
+            if follower := self._standing_by.take_next():
                 self._begin([follower])
             if attempt.progress:
                 self._progressed.pop(fence, None)
