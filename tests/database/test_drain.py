@@ -6,6 +6,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from iidq.queue.execution import Progress
+from iidq.queue.job import ClaimedJob
 from tests.database.test_work_loop import Executions
 from tests.database.working import working
 from tests.eventually import eventually
@@ -78,4 +80,29 @@ async def test_a_drain_that_comes_during_a_long_lease_keeps_it(database_url: str
         handler.go_on.set()
         assert await stopping == 0
     assert statuses(sql) == {"completed": 1}
+    assert scalar(sql, 'SELECT "retryCount" FROM "VerificationJob"') == 0
+
+
+async def test_cleaning_up_past_the_deadline_is_not_charged(database_url: str, sql: psycopg.Connection[Any]) -> None:
+    """A job that the drain interrupts goes back uncharged, also when its handler then outlasts the job's deadline."""
+    insert(sql)
+    began, timed_out = asyncio.Event(), asyncio.Event()
+
+    async def slow_to_leave(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
+        began.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            try:
+                # The deadline cuts this short.
+                await asyncio.sleep(4)
+            finally:
+                timed_out.set()
+        return {}
+
+    async with working(database_url, slow_to_leave, job_timeout_seconds=1, drain_timeout_seconds=0.1) as work:
+        await began.wait()
+        assert await work.stop() == 1
+    assert timed_out.is_set()
+    assert statuses(sql) == {"queued": 1}
     assert scalar(sql, 'SELECT "retryCount" FROM "VerificationJob"') == 0

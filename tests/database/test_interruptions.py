@@ -1,4 +1,4 @@
-"""Attempts that are interrupted before they have taken their first step give back what they hold."""
+"""Interruptions and claims at awkward moments, without a worker's loop around them."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ from iidq.queue.execution import Progress
 from iidq.queue.job import ClaimedJob
 from iidq.settings import Settings
 from tests.eventually import eventually
-from tests.job_rows import insert, statuses
+from tests.job_rows import insert, scalar, statuses
 
 WORKER = "test"
 
@@ -29,11 +29,16 @@ def postgres_kind() -> str:
 
 
 class Bystander:
-    """A worker's attempts without its loop: the handler notes what it is given."""
+    """A worker's attempts without its loop: the handler notes what it is given, and ends when ``go_on`` is set.
+
+    Its first job ends in spite of an interruption, once ``give_in`` is set.
+    """
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self._database = database
         self.handled: list[UUID] = []
+        self.go_on, self.give_in = asyncio.Event(), asyncio.Event()
+        self.go_on.set()
         self.attempts = Attempts(
             settings,
             database,
@@ -52,7 +57,14 @@ class Bystander:
 
     async def _handle(self, job: ClaimedJob, progress: Progress) -> dict[str, Any]:
         self.handled.append(job.id)
-        return {"status": "OK"}
+        number = len(self.handled)
+        try:
+            await self.go_on.wait()
+        except asyncio.CancelledError:
+            if number > 1:
+                raise
+            await self.give_in.wait()
+        return {"number": number}
 
 
 @pytest.fixture
@@ -94,3 +106,39 @@ async def test_a_claim_that_a_crash_undid_and_that_was_made_again_is_kept(
     await eventually(lambda: statuses(sql) == {"completed": 1})
     assert bystander.handled == [job.id]
     await eventually(lambda: bystander.attempts.executing == 0 and not bystander.attempts.held)
+
+
+async def test_a_lost_attempt_that_ends_late_leaves_its_successor_alone(
+    bystander: Bystander, sql: psycopg.Connection[Any]
+) -> None:
+    """The same attempt, claimed anew after a crash of the database, keeps its lease and stores its own result."""
+    insert(sql)
+    [job] = await bystander.claim()
+    bystander.go_on.clear()
+    bystander.attempts.start([job])
+    await eventually(lambda: len(bystander.handled) == 1)
+    bystander.attempts.lose({(job.id, job.attempt)})
+    bystander.attempts.start([job])
+    await eventually(lambda: len(bystander.handled) == 2)
+    bystander.give_in.set()
+    await eventually(lambda: bystander.attempts.executing == 1)
+    assert len(bystander.attempts.held) == 1
+    bystander.go_on.set()
+    await eventually(lambda: statuses(sql) == {"completed": 1})
+    assert scalar(sql, """SELECT result ->> 'number' FROM "VerificationJob" """) == "2"
+
+
+async def test_a_second_loss_counts(bystander: Bystander, sql: psycopg.Connection[Any]) -> None:
+    """An attempt claimed twice is spared once: what the next renewal tells is believed."""
+    insert(sql)
+    [job] = await bystander.claim()
+    bystander.go_on.clear()
+    bystander.give_in.set()
+    bystander.attempts.start([job])
+    bystander.attempts.start([job])
+    await eventually(lambda: len(bystander.handled) == 1)
+    bystander.attempts.lose({(job.id, job.attempt)})
+    assert bystander.attempts.executing == 1
+    bystander.attempts.lose({(job.id, job.attempt)})
+    await eventually(lambda: bystander.attempts.executing == 0 and not bystander.attempts.held)
+    assert statuses(sql) == {"processing": 1}

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from contextvars import ContextVar
 from typing import Any
 from uuid import UUID
 
@@ -112,6 +113,9 @@ async def test_who_stands_by_for_too_long_goes_back(
                 # One call for the backlog, one for what was given back.
                 told += await asyncio.to_thread(lambda: [each.payload for each in sql.notifies(timeout=1)])
         assert scalar(sql, NEVER_CLAIMED) == LATER
+        # As long as a job would stand by several times.
+        await asyncio.sleep(0.5)
+        assert scalar(sql, GIVEN_BACK) == [waiting]
         handler.go_on.set()
         await eventually(lambda: statuses(sql) == {"completed": ALL})
     assert set(handler.begun.values()) == {1}
@@ -171,3 +175,20 @@ async def test_a_lost_lease_ends_the_wait(database_url: str, sql: psycopg.Connec
         handler.go_on.set()
         await eventually(lambda: statuses(sql) == {"completed": ALL - 1, "processing": 1})
     assert waiting not in handler.begun
+
+
+async def test_a_handlers_context_is_its_own(database_url: str, sql: psycopg.Connection[Any]) -> None:
+    """A job that begins as another ends sees nothing of what that one left behind."""
+    left_behind = ContextVar("left_behind", default=False)
+    seen: set[bool] = set()
+
+    async def leaves_something(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
+        seen.add(left_behind.get())
+        left_behind.set(True)
+        await asyncio.sleep(0.01)
+        return {"status": "OK"}
+
+    insert(sql, copies=40)
+    async with working(database_url, leaves_something, worker_concurrency=SLOTS):
+        await eventually(lambda: statuses(sql) == {"completed": 40})
+    assert seen == {False}
