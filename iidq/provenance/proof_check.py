@@ -6,13 +6,15 @@ has the content, the manifest or an endpoint.
 """
 
 import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from iidq.errors import PermanentFault, SignatureFault
 from iidq.provenance.address import ADDRESS, ZERO_ADDRESS, checksum_address
 from iidq.provenance.manifest import Manifest
-from iidq.provenance.proof_signature import MEMBER, recover_service_signer
+from iidq.provenance.proof_signature import MEMBER, check_service_signature
 from iidq.provenance.registry import ZERO_HASH, Entry
 from iidq.provenance.signature import recover_signer
 from iidq.provenance.strict_json import StrictJsonFault, parse_strictly
@@ -21,8 +23,9 @@ from iidq.provenance.verdict import Check, CheckOutcome, ContractWallet, Evidenc
 _HASH: Final = re.compile(r"0x[0-9a-fA-F]{64}")
 _BYTES: Final = re.compile(r"0[xX](?:[0-9a-fA-F]{2})*")
 _TEXT: Final = re.compile(r"(?s).*")
-# What a report repeats of the verdict; the other checks rest on what is not in the proof.
-_REPEATED: Final = (
+_IPFS: Final = "ipfs://"
+# Checks of a report that follow from the proof's other members by the verdict's own rules.
+_JUDGED_AGAIN: Final = (
     "content.hashMatchesManifest",
     "manifest.creatorDid",
     "registry.registered",
@@ -30,6 +33,34 @@ _REPEATED: Final = (
     "registry.creator",
     "registry.manifestUri",
 )
+# Members that are compared with another member or form part of the evidence; a list's items share one path.
+_COMPARED: Final = frozenset(
+    {
+        "network.chainId",
+        "registry",
+        "content.hash",
+        "manifest.uri",
+        "manifest.creator_did",
+        "manifest.signature",
+        "onchain.creator",
+        "onchain.manifestURI",
+        "onchain.timestamp",
+        "signature.recovered",
+        "signature.valid",
+        "tx.txHash",
+        "verification.fileHashMatchesManifest",
+        "verification.creatorMatchesOnchain",
+        "verification.manifestURIMatchesOnchain",
+        "verification.status",
+        "report.checks[].code",
+        "report.checks[].outcome",
+        "report.block.chainId",
+        "report.verifiedAt",
+        "report.reused",
+    }
+)
+# Paths that a finding names before it only counts them.
+_NAMED_PATHS: Final = 40
 
 
 class NotAProof(PermanentFault):
@@ -76,8 +107,9 @@ def check_proof(proof: dict[str, Any]) -> ProofFindings:
         signature,
         *(check for check in verdict.checks if check.code == "manifest.creatorDid"),
         _verdict_check(claims, verdict),
-        _report_check(proof.get("report"), claims, verdict),
+        _report_check(proof, claims, verdict),
         service,
+        _others_check(proof),
         *_out_of_reach(claims),
     )
     contradicted = any(check.outcome == "failed" for check in checks if check.code.startswith(("proof.", "signature.")))
@@ -177,24 +209,51 @@ def _verdict_check(claims: _Claims, verdict: Verdict) -> Check:
     return Check(code, "passed", f"{claims.status} follows from the proof's own evidence")
 
 
-def _report_check(report: Any, claims: _Claims, verdict: Verdict) -> Check:
+def _report_check(proof: dict[str, Any], claims: _Claims, verdict: Verdict) -> Check:
     code = "proof.report"
+    report = proof.get("report")
     if report is None:
         return Check(code, "notChecked", "the proof carries no report")
     try:
-        outcomes: dict[str, CheckOutcome] = {check["code"]: check["outcome"] for check in report["checks"]}
+        outcomes = [(str(check["code"]), check["outcome"]) for check in report["checks"]]
         chain_id = report["block"]["chainId"]
     except (KeyError, TypeError):
-        return Check(code, "failed", "the report is not one")
-    expected = {check.code: check.outcome for check in verdict.checks if check.code in _REPEATED}
-    wrong = [name for name, outcome in expected.items() if outcomes.get(name) != outcome]
-    if outcomes.get("registry.transaction") == "passed" and claims.tx_hash is None:
-        wrong.append("registry.transaction")
-    if chain_id != claims.chain_id:
+        return Check(code, "failed", "the report has no list of checks or no block; expected both")
+    expected = _expected_outcomes(claims, verdict)
+    found = dict(outcomes)
+    wrong = [name for name, allowed in expected.items() if found.get(name) not in allowed]
+    repeated = Counter(name for name, _ in outcomes)
+    wrong += [f"{name} more than once" for name, count in repeated.items() if count > 1]
+    if chain_id != claims.chain_id or isinstance(chain_id, bool):
         wrong.append("block.chainId")
+    if report.get("verifiedAt") != proof.get("generated_at"):
+        wrong.append("verifiedAt")
+    if report.get("reused") is not False:
+        wrong.append("reused")
     if wrong:
-        return Check(code, "failed", f"the report says otherwise: {', '.join(wrong)}")
-    return Check(code, "passed", "the report says the same")
+        return Check(code, "failed", f"the report contradicts the proof: {', '.join(wrong)}")
+    unknown = [name for name in found if name not in expected]
+    addition = f"; not compared: {_listed(unknown)}" if unknown else ""
+    return Check(code, "passed", f"the report agrees with the proof{addition}")
+
+
+def _expected_outcomes(claims: _Claims, verdict: Verdict) -> dict[str, tuple[CheckOutcome, ...]]:
+    """Return the outcomes that each check of an honest report can have beside this proof."""
+    wallet: tuple[CheckOutcome, ...]
+    if claims.recovered is None:
+        wallet = ("passed",) if claims.valid else ("failed",)
+    elif claims.valid or claims.creator == ZERO_ADDRESS:
+        wallet = ("notChecked",)
+    else:
+        # The creator may be an account without code, which is not asked.
+        wallet = ("failed", "notChecked")
+    return {
+        **{check.code: (check.outcome,) for check in verdict.checks if check.code in _JUDGED_AGAIN},
+        "manifest.cidVerified": ("passed",) if claims.manifest_uri.startswith(_IPFS) else ("notChecked",),
+        "signature.recovered": ("notChecked",) if claims.recovered is None else ("passed",),
+        "signature.eip1271": wallet,
+        "registry.transaction": ("notChecked",) if claims.tx_hash is None else ("passed",),
+    }
 
 
 def _service_check(proof: dict[str, Any]) -> tuple[str | None, Check]:
@@ -202,15 +261,33 @@ def _service_check(proof: dict[str, Any]) -> tuple[str | None, Check]:
     if MEMBER not in proof:
         return None, Check(code, "notChecked", "the proof is not signed by the service that made it")
     try:
-        signer = recover_service_signer(proof)
-        named = checksum_address(proof[MEMBER]["signer"])
+        signer = check_service_signature(proof)
     except SignatureFault as fault:
         return None, Check(code, "failed", fault.message)
-    except (KeyError, TypeError, ValueError):
-        return None, Check(code, "failed", "the service's signature names no signer, or the proof cannot be hashed")
-    if signer != named:
-        return None, Check(code, "failed", f"the proof is not as {named} signed it: it was changed, or never signed")
     return signer, Check(code, "passed", f"{signer} signed this very proof; whether to trust that key is yours to say")
+
+
+def _others_check(proof: dict[str, Any]) -> Check:
+    paths = dict.fromkeys(path for path in _paths(proof) if path not in _COMPARED and not path.startswith(f"{MEMBER}."))
+    return Check("proof.otherMembers", "notChecked", f"nothing in the proof confirms {_listed(list(paths))}")
+
+
+def _paths(value: Any, path: str = "") -> Iterator[str]:
+    """Yield the path of every value that is neither an object nor a list: ``a.b``, ``a.c[].d``."""
+    match value:
+        case dict():
+            for name, item in value.items():
+                yield from _paths(item, f"{path}.{name}" if path else name)
+        case list():
+            for item in value:
+                yield from _paths(item, f"{path}[]")
+        case _:
+            yield path
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED_PATHS
+    return ", ".join(names[:_NAMED_PATHS]) + (f" and {more} more" if more > 0 else "")
 
 
 def _out_of_reach(claims: _Claims) -> tuple[Check, ...]:

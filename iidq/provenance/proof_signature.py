@@ -8,6 +8,8 @@ The JSON is the whole proof, report included, without the member ``serviceSignat
 """
 
 import hashlib
+import json
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,6 +22,9 @@ MEMBER: Final = "serviceSignature"
 _SCHEME: Final = "EIP-712"
 _NAME: Final = "iidq"
 _VERSION: Final = "1"
+# One spelling alone, so that no change of the member goes unnoticed.
+_SPELLING: Final = re.compile(r"0x[0-9a-f]{128}1[bc]")
+_LARGEST_EXACT: Final = (1 << 53) - 1
 # EIP-712, "Definition of encodeType".
 _DOMAIN_TYPE: Final = b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
 _PROOF_TYPE: Final = b"Proof(bytes32 contentHash,string status,bytes32 canonicalJsonSha256)"
@@ -50,33 +55,67 @@ class ServiceKey:
 
         signed = PrivateKey(self._secret).sign_recoverable(signing_digest(proof), hasher=None)
         signature = "0x" + signed[:64].hex() + f"{27 + signed[64]:02x}"
-        return {
-            **proof,
-            MEMBER: {
-                "scheme": _SCHEME,
-                "signer": self.address,
-                "domain": {
-                    "name": _NAME,
-                    "version": _VERSION,
-                    "chainId": proof["network"]["chainId"],
-                    "verifyingContract": proof["registry"],
-                },
-                "canonicalJsonSha256": "0x" + _json_sha256(proof).hex(),
-                "signature": signature,
-            },
-        }
+        return {**proof, MEMBER: _member(proof, self.address, signature)}
 
 
-def recover_service_signer(proof: dict[str, Any]) -> str:
-    """Return the EIP-55 address whose key signed this proof, as its ``serviceSignature`` alone can tell.
+def check_service_signature(proof: dict[str, Any]) -> str:
+    """Return the EIP-55 address of the key that signed this proof.
 
-    Raises :class:`SignatureFault` if there is none that can be read, :class:`ValueError` if the proof is no proof.
+    Raises :class:`SignatureFault` if the signature cannot be read, is not by the signer that it names, has another
+    member than :meth:`ServiceKey.sign` gives it, or does not fix the proof's integers.
     """
     member = proof.get(MEMBER)
     signature = member.get("signature") if isinstance(member, dict) else None
-    if not isinstance(signature, str):
-        raise SignatureFault(f"{MEMBER} carries no signature")
-    return recover_from_digest(signing_digest(proof), parse_signature(signature))
+    if not isinstance(member, dict) or not isinstance(signature, str) or not _SPELLING.fullmatch(signature):
+        raise SignatureFault(f"{MEMBER} carries no signature; expected 0x, 128 lower-case hex digits and 1b or 1c")
+    try:
+        expected_but_signer = _member(proof, member.get("signer"), signature)
+        signer = recover_from_digest(signing_digest(proof), parse_signature(signature))
+    except (KeyError, TypeError, ValueError):
+        raise SignatureFault("the proof cannot be hashed, so nothing can have signed it") from None
+    if _has_inexact_integer(proof):
+        raise SignatureFault("the proof holds an integer beyond 2^53, which the signature does not fix")
+    named = member.get("signer")
+    if signer != named:
+        raise SignatureFault(f"the proof is not as {named} signed it: it was changed, or never signed")
+    differing = [name for name in {**expected_but_signer, **member} if _differ(member, expected_but_signer, name)]
+    if differing:
+        raise SignatureFault(f"members of {MEMBER} do not belong to this signature: {', '.join(differing)}")
+    return signer
+
+
+def _differ(found: dict[str, Any], expected: dict[str, Any], name: str) -> bool:
+    # As text, because 1, 1.0 and true are equal in Python; sorted, because jsonb changes the order of members.
+    written = [json.dumps(members.get(name), sort_keys=True) for members in (found, expected)]
+    return name not in found or name not in expected or written[0] != written[1]
+
+
+def _has_inexact_integer(value: Any) -> bool:
+    """Whether two different integers share this one's canonical form (RFC 7493, section 2.2)."""
+    match value:
+        case int():
+            return abs(value) > _LARGEST_EXACT
+        case dict():
+            return any(map(_has_inexact_integer, value.values()))
+        case list():
+            return any(map(_has_inexact_integer, value))
+        case _:
+            return False
+
+
+def _member(proof: dict[str, Any], signer: Any, signature: str) -> dict[str, Any]:
+    return {
+        "scheme": _SCHEME,
+        "signer": signer,
+        "domain": {
+            "name": _NAME,
+            "version": _VERSION,
+            "chainId": proof["network"]["chainId"],
+            "verifyingContract": proof["registry"],
+        },
+        "canonicalJsonSha256": "0x" + _json_sha256(proof).hex(),
+        "signature": signature,
+    }
 
 
 def signing_digest(proof: dict[str, Any]) -> bytes:

@@ -14,6 +14,8 @@ ZERO_HASH: Final = "0x" + "0" * 64
 MAX_URI_BYTES: Final = 65_536
 
 _OLD_URI_OFFSET: Final = 0x80  # (address creator, bytes32 contentHash, string manifestURI, uint64 timestamp)
+# Larger integers are rounded by readers of JSON (RFC 7493, section 2.2); no block has such a time.
+_LATEST_TIMESTAMP: Final = (1 << 53) - 1
 _NEW_URI_OFFSET: Final = 0x60  # (address creator, uint64 timestamp, string manifestURI)
 
 
@@ -82,8 +84,8 @@ def decode_entry(data: bytes, content_hash: str) -> Entry:
     timestamp = _word(data, timestamp_at)
     if any(data[:12]):
         raise _unrecognised("its creator is no address")
-    if timestamp >> 64:
-        raise _unrecognised("its timestamp is no uint64")
+    if timestamp > _LATEST_TIMESTAMP:
+        raise _unrecognised("its timestamp lies beyond 2^53 seconds")
     creator = address_of_bytes(data[12:32])
     if creator == ZERO_ADDRESS:
         return UNREGISTERED

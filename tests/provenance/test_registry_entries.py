@@ -14,7 +14,7 @@ CREATOR = checksum_address("0x" + "5e" * 20)
 ADDRESS_WORD = word(int(CREATOR, 16))
 
 addresses = st.integers(1, 2**160 - 1).map(lambda number: checksum_address(f"0x{number:040x}"))
-times = st.integers(0, 2**64 - 1)
+times = st.integers(0, 2**53 - 1)
 
 
 @given(addresses, st.text(max_size=200), times)
@@ -62,6 +62,7 @@ def test_an_empty_uri_is_a_revoked_entry(data: bytes) -> None:
         pytest.param(new_layout(CREATOR, b"\xff\xfe", 5), id="invalid UTF-8"),
         pytest.param(old_layout(CREATOR, HASH, b"\xc3", 5), id="invalid UTF-8, old"),
         pytest.param(word(2**160) + word(5) + word(0x60) + packed(b"u"), id="creator of 21 bytes"),
+        pytest.param(ADDRESS_WORD + word(2**53) + word(0x60) + packed(b"u"), id="timestamp beyond 2^53"),
         pytest.param(ADDRESS_WORD + word(2**64) + word(0x60) + packed(b"u"), id="timestamp beyond uint64"),
         pytest.param(old_layout(CREATOR, "0x" + "cd" * 32, b"u", 5), id="the entry of another hash"),
         pytest.param(old_layout(CREATOR, HASH, b"", 5)[:128], id="old layout, cut short"),

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,17 @@ def changed(**changes: Any) -> dict[str, Any]:
     return proof
 
 
+def failed_check(code: str) -> dict[str, str]:
+    """A report's entry."""
+    return {"code": code, "outcome": "failed", "message": "…"}
+
+
+def with_check(code: str, outcome: str) -> dict[str, Any]:
+    """The report with another outcome of one check."""
+    checks = [{**check, "outcome": outcome} if check["code"] == code else check for check in REPORT["checks"]]
+    return {**REPORT, "checks": checks}
+
+
 def outcomes(proof: dict[str, Any]) -> dict[str, str]:
     return {check.code: check.outcome for check in check_proof(proof).checks}
 
@@ -67,6 +79,7 @@ def test_the_public_proof_holds_as_far_as_it_reaches() -> None:
         "proof.verdict": "passed",
         "proof.report": "notChecked",
         "proof.serviceSignature": "notChecked",
+        "proof.otherMembers": "notChecked",
         "content.hash": "notChecked",
         "content.hashMatchesManifest": "notChecked",
         "manifest.cidVerified": "notChecked",
@@ -93,6 +106,18 @@ def test_the_public_proof_holds_as_far_as_it_reaches() -> None:
         (changed(report={**REPORT, "checks": REPORT["checks"][:-2]}), "proof.report"),
         (changed(report={**REPORT, "checks": [{"code": "registry.creator", "outcome": "failed"}]}), "proof.report"),
         (changed(report=[]), "proof.report"),
+        (changed(report=with_check("signature.eip1271", "failed")), "proof.report"),
+        (changed(report=with_check("signature.recovered", "failed")), "proof.report"),
+        (changed(report=with_check("manifest.cidVerified", "failed")), "proof.report"),
+        (changed(report=with_check("registry.transaction", "failed")), "proof.report"),
+        (changed(report=with_check("registry.transaction", "passed")), "proof.report"),
+        (changed(report=with_check("registry.creator", "perhaps")), "proof.report"),
+        (changed(report={**REPORT, "checks": [failed_check("registry.creator"), *REPORT["checks"]]}), "proof.report"),
+        (changed(report={**REPORT, "checks": [*REPORT["checks"], failed_check("registry.creator")]}), "proof.report"),
+        (changed(report={**REPORT, "checks": [*REPORT["checks"], REPORT["checks"][0]]}), "proof.report"),
+        (changed(report={**REPORT, "reused": True}), "proof.report"),
+        (changed(report={**REPORT, "verifiedAt": "2026-01-01T00:00:00.000Z"}), "proof.report"),
+        (changed(report=REPORT, tx={"txHash": "0x" + "12" * 32}), "proof.report"),
         (changed(serviceSignature=5), "proof.serviceSignature"),
         (changed(serviceSignature={"signature": "0x" + "11" * 65}), "proof.serviceSignature"),
     ],
@@ -122,6 +147,51 @@ def test_a_strangers_signature_under_anothers_name_fails() -> None:
     signed = ServiceKey.from_hex("cd" * 32).sign(PROOF)
     signed[MEMBER]["signer"] = KEY.address
     assert outcomes(signed)["proof.serviceSignature"] == "failed"
+
+
+def every_path(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where each value stands that is neither an object nor a list."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if items is None:
+        yield path
+    else:
+        for name, item in items:
+            yield from every_path(item, (*path, name))
+
+
+FULL = changed(report={**REPORT, "sources": [{"what": "manifest", "url": "https://a"}]})
+
+
+@pytest.mark.parametrize("path", list(every_path(FULL)), ids=lambda path: ".".join(map(str, path)))
+@pytest.mark.parametrize("value", ["other", 7, None, False])
+def test_a_changed_member_is_noticed_or_named(path: tuple[Any, ...], value: Any) -> None:
+    """A proof with any member changed does not hold, or the findings name the member as not compared."""
+    proof = copy.deepcopy(FULL)
+    *way, name = path
+    parent = proof
+    for part in way:
+        parent = parent[part]
+    # What is false already becomes true.
+    value = True if parent[name] is value else value
+    parent[name] = value
+    shown = "".join("[]" if isinstance(part, int) else f".{part}" for part in path)[1:]
+    try:
+        findings = check_proof(proof)
+    except NotAProof:
+        return
+    [others] = [check for check in findings.checks if check.code == "proof.otherMembers"]
+    if shown in others.message.split(" confirms ")[1].split(", "):
+        return
+    # The evidence whose truth only content, manifest or chain can show is named by checks of their own.
+    backed = {"registry": "registry.creator", "onchain.timestamp": "registry.creator"}
+    assert not findings.holds or outcomes(proof)[backed[shown]] == "notChecked"
+
+
+def test_a_check_of_a_later_version_is_named() -> None:
+    """A report may hold checks that this version does not know; the findings say that they were not compared."""
+    report = {**REPORT, "checks": [*REPORT["checks"], failed_check("registry.later")]}
+    [found] = [check for check in check_proof(changed(report=report)).checks if check.code == "proof.report"]
+    assert (found.outcome, "not compared: registry.later" in found.message) == ("passed", True)
 
 
 def test_a_contract_wallets_word_cannot_be_checked_here() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from iidq.errors import SignatureFault
 from iidq.provenance.canonical_json import canonical_json
 from iidq.provenance.digest import sha256_label
-from iidq.provenance.proof_signature import MEMBER, ServiceKey, recover_service_signer, signing_digest
+from iidq.provenance.proof_signature import MEMBER, ServiceKey, check_service_signature, signing_digest
 
 PROOF = json.loads((Path(__file__).parents[1] / "vectors" / "base-sepolia" / "proof.json").read_bytes())
 KEY = ServiceKey.from_hex("0x" + "ab" * 32)
@@ -77,7 +77,7 @@ def test_the_digest_is_that_of_the_canonical_json() -> None:
 def test_storing_does_not_break_the_signature() -> None:
     """Members in another order, as jsonb returns them, are the same proof."""
     stored = json.loads(json.dumps(KEY.sign(PROOF), sort_keys=True))
-    assert recover_service_signer(dict(reversed(stored.items()))) == KEY.address
+    assert check_service_signature(dict(reversed(stored.items()))) == KEY.address
 
 
 @pytest.mark.parametrize(
@@ -90,18 +90,60 @@ def test_storing_does_not_break_the_signature() -> None:
         ("onchain.timestamp", 1),
         ("verification.status", "WARN"),
         ("added", None),
+        ("serviceSignature.scheme", "EIP-191"),
+        ("serviceSignature.signer", "0x" + "11" * 20),
+        ("serviceSignature.signer", None),
+        ("serviceSignature.domain", {}),
+        ("serviceSignature.domain.name", "other"),
+        ("serviceSignature.domain.version", 1),
+        ("serviceSignature.domain.chainId", 84532.0),
+        ("serviceSignature.domain.verifyingContract", "0x" + "11" * 20),
+        ("serviceSignature.domain.salt", "0x"),
+        ("serviceSignature.canonicalJsonSha256", "0x" + "11" * 32),
+        ("serviceSignature.added", "by Alice"),
     ],
 )
 def test_any_change_is_noticed(path: str, value: Any) -> None:
-    """With any member changed or added the signature is another's."""
-    assert recover_service_signer(changed(path, value)) != KEY.address
+    """A signed proof with any member changed or added is refused, also a member of the signature itself."""
+    with pytest.raises(SignatureFault):
+        check_service_signature(changed(path, value))
+
+
+def test_another_spelling_of_the_signature_is_refused() -> None:
+    """The signature has one spelling, so that the member cannot be changed unnoticed."""
+    signature = KEY.sign(PROOF)[MEMBER]["signature"]
+    spellings = [signature.upper().replace("X", "x"), signature[:-2] + f"{int(signature[-2:], 16) - 27:02x}"]
+    for spelling in spellings:
+        with pytest.raises(SignatureFault):
+            check_service_signature(changed("serviceSignature.signature", spelling))
+
+
+@pytest.mark.parametrize("integer", [1 << 53, (1 << 53) + 1, -(1 << 53), 1 << 64])
+@pytest.mark.parametrize("path", ["onchain.timestamp", "added"])
+def test_integers_that_the_signature_does_not_fix_are_refused(path: str, integer: int) -> None:
+    """Two integers beyond 2^53 can share a canonical form, so a signature over one says nothing about it."""
+    proof = changed(path, integer)
+    del proof[MEMBER]
+    with pytest.raises(SignatureFault, match=r"beyond 2\^53"):
+        check_service_signature(KEY.sign(proof))
 
 
 @pytest.mark.parametrize("member", [None, [], {}, {"signature": 5}, {"signature": "0x12"}])
 def test_a_signature_that_is_none_is_a_fault(member: Any) -> None:
     """What cannot be read as a signature is told as such."""
     with pytest.raises(SignatureFault):
-        recover_service_signer({**PROOF, MEMBER: member})
+        check_service_signature({**PROOF, MEMBER: member})
+
+
+@given(
+    st.none()
+    | st.integers()
+    | st.dictionaries(st.sampled_from(["signature", "signer", "domain"]), st.text() | st.integers())
+)
+def test_any_member_is_refused_or_its_own(member: Any) -> None:
+    """Any JSON in the member's place is a SignatureFault."""
+    with pytest.raises(SignatureFault):
+        check_service_signature({**PROOF, MEMBER: member})
 
 
 @pytest.mark.parametrize(
