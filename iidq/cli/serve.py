@@ -4,11 +4,9 @@ import asyncio
 import os
 import socket
 
+from iidq.listening import base_url, listen
 from iidq.logs import configure_logging
 from iidq.settings import Settings, load_settings
-
-BACKLOG = 2048
-"""Connections that the kernel accepts for processes that are busy, or not up yet."""
 
 
 def serve(fd: int | None = None, ready_fd: int | None = None) -> int:
@@ -37,12 +35,6 @@ def _tell(ready_fd: int | None) -> None:
 
 
 def _listen(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    # With the protocol named, asyncio sets TCP_NODELAY on what it accepts; without, every reply takes 40 ms longer.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((settings.host, settings.port))
-    # Here already: clients wait in the backlog, however long the processes take to come up.
-    listener.listen(BACKLOG)
-    print(f"iidq listens on http://{settings.host}:{listener.getsockname()[1]}", flush=True)
+    listener = listen(settings.host, settings.port)
+    print(f"iidq listens on {base_url(listener)}", flush=True)
     return listener

@@ -6,7 +6,6 @@ reverse order. API and workers are the very processes that a real deployment run
 
 import asyncio
 import shutil
-import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -22,6 +21,7 @@ from iidq.embedded.postgres import EmbeddedPostgres
 from iidq.embedded.processes import IidqProcess
 from iidq.embedded.registry import deploy_registry
 from iidq.errors import IidqError
+from iidq.listening import base_url, listen
 from iidq.migrate import migrate
 from iidq.settings import Settings
 
@@ -67,6 +67,8 @@ async def run_stack(
     ``data_path`` keeps the embedded Postgres' data between runs; without it the data is temporary.
     """
     async with AsyncExitStack() as stack:
+        # First of all: a port that is taken must not be noticed only once Postgres and the chain run.
+        listening = stack.enter_context(listen(settings.host, port))
         home = stack.enter_context(_temporary_home())
         chain = None if settings.rpc_url else DevelopmentChain()
         if chain is not None:
@@ -89,10 +91,7 @@ async def run_stack(
             registry = await deploy_registry(chain.url, DEVELOPMENT_KEYS[0])
         rpc_url = settings.rpc_url or chain.url  # type: ignore[union-attr]
 
-        listening = stack.enter_context(socket.create_server((settings.host, port), backlog=512))
-        host, bound_port = listening.getsockname()[:2]
-        api_url = f"http://{f'[{host}]' if ':' in host else host}:{bound_port}"
-        running = Stack(home, database_url, rpc_url, api_url, manifests, registry)
+        running = Stack(home, database_url, rpc_url, base_url(listening), manifests, registry)
         environment = _environment(settings, running)
         for name, arguments, descriptors in [
             ("api", ["iidq", "serve", "--fd", str(listening.fileno())], [listening.fileno()]),

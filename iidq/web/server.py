@@ -22,6 +22,7 @@ from starlette.applications import Starlette
 
 from iidq import logs
 from iidq.garbage import spare_lasting_objects
+from iidq.listening import BACKLOG
 from iidq.logs import configure_logging
 from iidq.settings import Settings
 from iidq.web.allocation import keep_freed_memory
@@ -29,7 +30,6 @@ from iidq.web.app import create_app
 from iidq.web.http_protocol import BoundedHttp, bounded_http
 from iidq.web.open_files import raise_open_files
 
-BACKLOG: Final = 2048
 QUIET_SECONDS: Final = 1.0
 REPLY_SECONDS: Final = 2.0
 """What interrupted requests have for their 503."""

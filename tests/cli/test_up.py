@@ -5,11 +5,13 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Callable
 
 import httpx
 import pytest
 
-from tests.cli.conftest import Playground
+from iidq.listening import listen
+from tests.cli.conftest import Done, Playground
 from tests.cli.sandbox import Sandbox, wait_until
 from tests.cli.shell import curl
 
@@ -84,3 +86,15 @@ def test_nothing_outlives_a_killed_one(sandbox: Sandbox) -> None:
     up.process.kill()
     up.wait()
     wait_until(lambda: not sandbox.processes(), "the end of all processes")
+
+
+@pytest.mark.parametrize("command", ["up", "serve"])
+def test_a_taken_port_is_one_line(iidq: Callable[..., Done], command: str) -> None:
+    """A port that another process holds is named at once, before anything is started, without a traceback."""
+    with listen("127.0.0.1", 0) as taken:
+        port = str(taken.getsockname()[1])
+        done = iidq(command, PORT=port, DATABASE_URL="postgresql://127.0.0.1:9/none", RPC_URL="http://127.0.0.1:9")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        f"iidq: PORT={port}: another process listens there on 127.0.0.1; expected a free port (0 takes any)"
+    ]
