@@ -144,7 +144,7 @@ def _steer(
             elif outcome is None:
                 code = no_such_job(job_id)
             else:
-                print(f"{job_id} {refusal}")
+                complain(f"{job_id} {refusal}")
                 code = NOT_POSSIBLE
         return code
 
@@ -153,7 +153,7 @@ def _steer(
 
 def no_such_job(job_id: str) -> int:
     """Say so; returns the exit code."""
-    print(f"there is no job {printable(job_id)}")
+    complain(f"there is no job {job_id}")
     return NOT_POSSIBLE
 
 

@@ -47,7 +47,8 @@ def watch_job(place: Place, job_id: str, *, timeout_seconds: float, as_json: boo
             async with asyncio.timeout(timeout_seconds):
                 job = await queue.follow(job_id, report)
         if job is None:
-            return no_such_job(job_id)
+            no_such_job(job_id)
+            return exit_code(None)
         if as_json:
             print(json.dumps(job))
         elif verdict_of(job) is None:

@@ -95,7 +95,7 @@ def test_jobs_are_retried_and_cancelled(iidq: Iidq, database_url: str, sql: psyc
     assert iidq(database_url, "jobs", "retry", str(job_id)).returncode == 0
     assert read(sql, job_id)["status"] == "queued"
     refused = iidq(database_url, "jobs", "retry", str(job_id))
-    assert (refused.returncode, "has not ended" in refused.stdout) == (1, True)
+    assert (refused.returncode, "has not ended" in refused.stderr) == (1, True)
     assert iidq(database_url, "jobs", "cancel", str(job_id)).returncode == 0
     assert read(sql, job_id)["status"] == "cancelled"
     for unknown in (str(new_job_id()), "7"):

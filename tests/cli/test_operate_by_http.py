@@ -42,13 +42,10 @@ def test_jobs_are_seen_and_steered(playground: Playground, iidq: Iidq, sql: psyc
     unknown = str(new_job_id())
     cancelled = iidq("jobs", "cancel", *ids, unknown, "../stats", **environment)
     assert cancelled.returncode == 1
-    assert cancelled.stdout.splitlines() == [
-        *(f"{job_id}: cancelled" for job_id in ids),
-        f"there is no job {unknown}",
-        "there is no job ../stats",
-    ]
+    assert cancelled.stdout.splitlines() == [f"{job_id}: cancelled" for job_id in ids]
+    assert cancelled.stderr.splitlines() == [f"iidq: there is no job {unknown}", "iidq: there is no job ../stats"]
     again = iidq("jobs", "cancel", ids[0], **environment)
-    assert (again.returncode, "has ended already" in again.stdout) == (1, True)
+    assert (again.returncode, "has ended already" in again.stderr) == (1, True)
     assert [read(sql, UUID(job_id))["status"] for job_id in ids] == ["cancelled"] * 2
     assert iidq("jobs", "retry", ids[0], "--server", playground.api).returncode == 0
     assert read(sql, UUID(ids[0]))["status"] != "cancelled"

@@ -53,7 +53,7 @@ def test_a_job_that_has_ended_is_told_at_once(iidq: Iidq, sql: psycopg.Connectio
     for part in ("file      a.jpg", "✓ creatorOk", "✗ manifestOk"):
         assert part in done.stdout
     assert json.loads(iidq("jobs", "watch", str(job_id), "--json", **way).stdout)["id"] == str(job_id)
-    assert iidq("jobs", "watch", str(new_job_id()), **way).returncode == 1
+    assert iidq("jobs", "watch", str(new_job_id()), **way).returncode == 2
 
 
 def test_watching_a_job_has_an_end(iidq: Iidq, sql: psycopg.Connection[Any], way: dict[str, str]) -> None:
