@@ -24,7 +24,11 @@ def listen(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
         # Clients wait in the backlog while the processes come up.
         listener.listen(BACKLOG)
-    except (OSError, UnicodeError, TypeError) as error:
+    except (UnicodeError, TypeError):
+        # Raised for a text that cannot even be asked for.
+        listener.close()
+        raise _fault(host, port, socket.gaierror()) from None
+    except OSError as error:
         listener.close()
         raise _fault(host, port, error) from None
     return listener
@@ -36,9 +40,9 @@ def base_url(listener: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def _fault(host: str, port: int, error: Exception) -> SettingsFault:
+def _fault(host: str, port: int, error: OSError) -> SettingsFault:
     match error:
-        case socket.gaierror() | UnicodeError() | TypeError():
+        case socket.gaierror():
             return SettingsFault(f"HOST={host!r}: no address belongs to this name; expected an address of this machine")
         case OSError(errno=errno.EADDRNOTAVAIL):
             return SettingsFault(f"HOST={host!r}: this machine has no such address; expected one of its own")

@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 
 from iidq import __version__, logs
 from iidq.errors import IidqError
+from iidq.extras import install_command
 from iidq.settings import Settings
 
 _SHUTDOWN_SECONDS: Final = 5.0
@@ -47,7 +48,7 @@ async def open_traces(settings: Settings, part: Literal["api", "worker"]) -> Asy
         return
     provider = _provider(settings, part)
     if provider is None:
-        logs.traces_unavailable("install iidq with its extra `otel`")
+        logs.traces_unavailable(install_command("otel"))
         yield
         return
     use(provider)

@@ -23,6 +23,7 @@ from iidq import logs, metrics
 from iidq.accelerator.address import Kind, parse_redis_url
 from iidq.background import end_tasks, start_background
 from iidq.errors import RedisUnavailable, SettingsFault
+from iidq.extras import install_command
 from iidq.settings import Settings
 
 T = TypeVar("T")
@@ -58,7 +59,7 @@ class Redis:
 
             from iidq.accelerator.client import RedisClients
         except ImportError:
-            raise SettingsFault("REDIS_URL needs the package redis: pip install 'iidq[redis]'") from None
+            raise SettingsFault(f"REDIS_URL needs the package redis: {install_command('redis')}") from None
         self.faults: tuple[type[Exception], ...] = (RedisError, OSError, TimeoutError)
         """What redis-py raises where a client is used beside :meth:`run`."""
         self._redis_error = RedisError

