@@ -30,7 +30,16 @@ _OTHER: Final = "other"
 # Second parts of our errors' codes: `fetch.timeout` is a "timeout".
 _UPSTREAM_FAULTS: Final = frozenset(
     (
-        *("bad_car", "block_unknown", "chain_not_configured", "closed", "http_status", "limited", "nonsense"),
+        *(
+            "bad_car",
+            "block_unknown",
+            "chain_mismatch",
+            "chain_not_configured",
+            "closed",
+            "http_status",
+            "limited",
+            "nonsense",
+        ),
         *("not_found", "not_here", "not_json", "refused", "reorg", "reverted", "slow", "stale", "status", "timeout"),
         *("too_large", "too_long", "unavailable", "unreachable", "withheld", "wrong_bytes", "wrong_chain"),
     )

@@ -52,7 +52,7 @@ class Chains:
 
     async def _chain_at(self, url: str, chain_id: int | None) -> Chain:
         if chain_id is not None and (actual := await self._endpoint(url).chain_id()) != chain_id:
-            raise PermanentFault(f"rpcUrl is on chain {actual}, not {chain_id}", code="rpc.wrong_chain")
+            raise PermanentFault(f"rpcUrl is on chain {actual}, not {chain_id}", code="rpc.chain_mismatch")
         if url not in self._by_url:
             self._by_url[url] = self._new_chain(None, (url,))
         return self._by_url[url]

@@ -105,7 +105,7 @@ async def test_a_rpc_url_on_another_chain_is_a_permanent_fault() -> None:
     """A job whose rpcUrl contradicts its chainId fails at once."""
     with pytest.raises(PermanentFault) as caught:
         await chains().choose("https://one.example", 10)
-    assert caught.value.code == "rpc.wrong_chain"
+    assert caught.value.code == "rpc.chain_mismatch"
 
 
 async def test_the_same_chain_is_shared() -> None:

@@ -131,9 +131,16 @@ function seconds(number) {
 
 /** What a person can do about an error with this code (`manifest.malformed`, `rpc.unavailable`). */
 export function nextStep(code = "") {
-  const kind = code.split(".")[0];
+  switch (code) {
+    case "rpc.chain_not_configured":
+      return "Choose another chain: this service has no connection to this one. Its operator can add it.";
+    case "rpc.chain_mismatch":
+      return "Leave out the chain or the RPC URL: they belong to different chains.";
+    case "fetch.refused.rpc_url":
+      return "Leave out the RPC URL: this service asks only endpoints that its operator has allowed.";
+  }
   if (code.startsWith("fetch.refused")) return "The service fetches manifests only from public addresses: use an ipfs:// URI, or an http(s) URL of a public host.";
-  switch (kind) {
+  switch (code.split(".")[0]) {
     case "fetch":
       return "Check the manifest’s URI, and try again later: the server or the IPFS gateways that hold it did not deliver it.";
     case "manifest":

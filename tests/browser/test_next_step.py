@@ -1,0 +1,44 @@
+"""What the page advises after a failure: to try again where that can help, and only there."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import iidq
+from iidq import errors
+from iidq.errors import IidqError, PermanentFault, TemporaryFault
+from tests.browser.conftest import OpenPage, Service
+
+PROVENANCE = Path(iidq.__file__).parent / "provenance"
+FAULTS = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, IidqError)}
+
+
+def codes_of(base: type[IidqError]) -> Iterator[str]:
+    """Every code that a verification can fail with, by the faults that its modules raise."""
+    for module in PROVENANCE.glob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FAULTS:
+                kind = FAULTS[node.func.id]
+                named = [word.value for word in node.keywords if word.arg == "code"]
+                code = named[0].value if named and isinstance(named[0], ast.Constant) else kind.code
+                if issubclass(kind, base):
+                    yield str(code)
+
+
+async def test_trying_again_is_advised_where_it_can_help(service: Service, open_page: OpenPage) -> None:
+    """After a permanent fault, such as a chain that the service does not know, the page does not say to try again."""
+    page = await open_page(service.url)
+    source = await page.evaluate("document.querySelector('script[type=module]').src")
+    advice = {
+        code: str(await page.evaluate("([from, code]) => import(from).then((api) => api.nextStep(code))", [api, code]))
+        for api in [source.rpartition("/")[0] + "/api.js"]
+        for code in [*codes_of(PermanentFault), *codes_of(TemporaryFault)]
+    }
+    assert set(codes_of(PermanentFault)) & set(codes_of(TemporaryFault)) == set()
+    again = re.compile(r"try again|later|minutes|moment", re.IGNORECASE)
+    assert {code for code in codes_of(PermanentFault) if again.search(advice[code])} == set()
+    assert {code for code in codes_of(TemporaryFault) if not again.search(advice[code])} == set()
+    assert {"rpc.chain_not_configured", "rpc.chain_mismatch", "manifest.not_found", "rpc.unreachable"} <= advice.keys()
+    # A refused RPC URL is not told about manifests.
+    assert "manifest" not in advice["fetch.refused.rpc_url"]
