@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Column, Table
 
 from iidq.cli.samples import publish_sample
+from iidq.cli.verdict import reason
 from iidq.embedded.stack import Stack, run_stack
 from iidq.logs import configure_logging
 from iidq.settings import load_settings
@@ -130,11 +131,7 @@ def _print_report(console: Console, cases: list[Case], jobs: list[dict[str, Any]
 
 
 def _reason(job: dict[str, Any]) -> str:
-    if job["error"]:
-        return str(job["error"])
-    checks = (job["result"] or {}).get("report", {}).get("checks", [])
-    failed = [check["message"] for check in checks if check["outcome"] == "failed"]
-    return "; ".join(failed) or "hash, signer and registry entry agree"
+    return reason(job) or "hash, signer and registry entry agree"
 
 
 def _print_logs(console: Console, stack: Stack) -> None:

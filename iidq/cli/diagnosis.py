@@ -166,7 +166,7 @@ async def _workers(database: Database) -> Answer:
 async def _queue(database: Database) -> Answer:
     counts = await database.run(readers.count)
     age = counts.oldest_waiting_seconds
-    shown = f"{counts.state}; {counts.waiting} waiting, {counts.active} running, {counts.failed} failed"
+    shown = f"{counts.state}; {counts.waiting} waiting, {counts.active} active, {counts.failed} failed"
     if counts.state == "paused":
         reason = f": {counts.pause_reason}" if counts.pause_reason else ""
         return Answer(Outcome.WARNING, f"{shown}{reason}", "`iidq resume` when the reason is gone")

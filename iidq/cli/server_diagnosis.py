@@ -67,7 +67,7 @@ async def _readiness(client: JobClient) -> Answer:
 
 async def _queue(client: JobClient) -> Answer:
     counts: Body = await QueueOverHttp(client).counts()
-    shown = f"{counts.get('state')}; {counts.get('waiting')} waiting, {counts.get('active')} running"
+    shown = f"{counts.get('state')}; {counts.get('waiting')} waiting, {counts.get('active')} active"
     if counts.get("state") == "paused":
         reason = f": {counts['pauseReason']}" if counts.get("pauseReason") else ""
         return Answer(Outcome.WARNING, f"{shown}{reason}", "`iidq resume` when the reason is gone")

@@ -1,17 +1,23 @@
 """What a result says, for people and for exit codes. Pure."""
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
+from iidq.provenance.conclusion import HEADLINES, conclusion_of
+
 NOT_FOUND_OUT: Final = 2
 EXIT_CODES: Final = {"OK": 0, "FAIL": 1, "WARN": 3}
 COLOURS: Final = {"OK": "green", "FAIL": "red", "WARN": "yellow"}
-HEADLINES: Final = {
-    "OK": "this is what its creator registered.",
-    "WARN": "this is its creator's content, but not everything agrees.",
-    "FAIL": "nothing shows that this is what its creator registered.",
+# Of a result that lacks the members from which its case is known.
+_PLAIN_HEADLINES: Final = {
+    "OK": "this is what its creator registered",
+    "WARN": "this is its creator's content, but not everything agrees",
+    "FAIL": "nothing shows that this is what its creator registered",
 }
+# A manifest URI as a command or a form can take it. It comes from a chain, where anybody can write one.
+_USABLE_URI: Final = re.compile(r"(?i:ipfs|https?)://[\x21-\x7e]{1,2040}")
 SIGNS: Final = {"passed": "✓", "failed": "✗", "notChecked": "·"}
 _BADNESS: Final = (0, EXIT_CODES["WARN"], NOT_FOUND_OUT, EXIT_CODES["FAIL"])
 _STEPS: Final = {
@@ -55,11 +61,29 @@ def why_not(job: Mapping[str, Any]) -> str:
     return str(job.get("error") or job.get("status") or "there is no verdict")
 
 
+def headline(result: Mapping[str, Any], verdict: str) -> str:
+    """Return the sentence to print first for a result with this verdict."""
+    conclusion = conclusion_of(result)
+    return _PLAIN_HEADLINES[verdict] if conclusion is None else HEADLINES[conclusion]
+
+
+def registered_manifest(result: Mapping[str, Any], given: str) -> str | None:
+    """Return the registered manifest URI to verify with instead of the one given; None if there is none to try."""
+    if conclusion_of(result) not in ("otherManifest", "otherSigner", "manifestUriDiffers"):
+        return None
+    uri: str = result["onchain"]["manifestURI"]
+    return uri if uri != given and _USABLE_URI.fullmatch(uri) else None
+
+
 def reason(job: Mapping[str, Any]) -> str:
-    """In one line, what speaks against the content; empty where nothing does."""
-    if verdict_of(job) is None:
+    """Return in one line why the verdict is not OK; empty if it is OK."""
+    verdict = verdict_of(job)
+    if verdict is None:
         return why_not(job)
-    return "; ".join(check.text for check in checks(job["result"]) if check.outcome == "failed")
+    failed = [check.text for check in checks(job["result"]) if check.outcome == "failed"]
+    if verdict != "OK" and (conclusion := conclusion_of(job["result"])):
+        return f"{HEADLINES[conclusion]} ({', '.join(text.partition(':')[0] for text in failed)})"
+    return "; ".join(failed)
 
 
 def checks(result: Mapping[str, Any]) -> list[Check]:

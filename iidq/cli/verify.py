@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shlex
 from pathlib import Path
 
 from iidq.cli.candidates import Candidate, ManifestList, UnusableArguments, find_candidates, is_glob
@@ -11,10 +12,11 @@ from iidq.cli.question import Question, Service, upload
 from iidq.cli.terminal import INTERRUPTED, NOT_FOUND_OUT, byte_bars, complain, job_bars, printable, say
 from iidq.cli.verdict import (
     COLOURS,
-    HEADLINES,
     SIGNS,
     checks,
     exit_code,
+    headline,
+    registered_manifest,
     registration,
     step_of,
     verdict_of,
@@ -74,7 +76,7 @@ def _verify_one(
         raise NotFoundOut(f"it could not be found out: {why_not(body)}")
     if not as_json:
         told = {"file": path.name, "manifest": asking.manifest_uri, "registry": question.registry}
-        print_verdict(body, told | ({"job": asking.job_url} if asking.job_url else {}))
+        print_verdict(body, told | ({"job": asking.job_url} if asking.job_url else {}), _asked(path, question, service))
         if question.proof:
             say(f"\nThe proof is in {output}." if output else "\n--output FILE or --json gives the proof itself.")
     return exit_code(verdict)
@@ -117,14 +119,26 @@ class _AskingOne:
                 )
 
 
-def print_verdict(job: Body, facts: dict[str, str]) -> None:
-    """Print the verdict of a job that has one: in words, what was asked, who registered it, and each check."""
+def _asked(path: Path, question: Question, service: Service) -> list[str]:
+    chain = [] if question.chain_id is None else ["--chain", str(question.chain_id)]
+    kind = ["--proof"] if question.proof else []
+    return ["iidq", "verify", str(path), "--registry", question.registry, *chain, *kind, "--server", service.server]
+
+
+def print_verdict(job: Body, facts: dict[str, str], asked: list[str]) -> None:
+    """Print the verdict of a job that has one: in words, what was asked, who registered it, and each check.
+
+    ``asked`` is the command that asks again, without its ``--manifest``.
+    """
     verdict = verdict_of(job)
     assert verdict is not None
     result = job["result"]
-    say((verdict, f"bold {COLOURS[verdict]}"), f": {HEADLINES[verdict]}")
+    say((verdict, f"bold {COLOURS[verdict]}"), f": {headline(result, verdict)}.")
     for name, value in (facts | registration(result)).items():
         say(f"  {name:9} {printable(str(value))}")
     say("")
     for check in checks(result):
         say(f"  {SIGNS.get(check.outcome, '·')} {printable(check.text)}")
+    if uri := registered_manifest(result, facts.get("manifest", "")):
+        say("\nThe registry names another manifest. To verify with that one:")
+        say(f"  {printable(shlex.join([*asked, '--manifest', uri]))}")

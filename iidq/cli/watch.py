@@ -55,7 +55,10 @@ def watch_job(place: Place, job_id: str, *, timeout_seconds: float, as_json: boo
             raise NotFoundOut(f"it could not be found out: {redact_url(why_not(job))}")
         else:
             names = {"file": "fileName", "manifest": "manifestUri", "registry": "registryAddress"}
-            print_verdict(job, {name: str(job[key]) for name, key in names.items() if job.get(key)})
+            facts = {name: str(job[key]) for name, key in names.items() if job.get(key)}
+            chain = ["--chain", str(job["chainId"])] if job.get("chainId") else []
+            asked = ["iidq", "verify", facts.get("file", "FILE"), "--registry", facts.get("registry", ""), *chain]
+            print_verdict(job, facts, asked)
         return exit_code(verdict_of(job))
 
     try:

@@ -55,6 +55,7 @@ _COMPARED: Final = frozenset(
         "report.checks[].code",
         "report.checks[].outcome",
         "report.block.chainId",
+        "report.conclusion.code",
         "report.verifiedAt",
         "report.reused",
     }
@@ -228,6 +229,10 @@ def _report_check(proof: dict[str, Any], claims: _Claims, verdict: Verdict) -> C
         wrong.append("block.chainId")
     if report.get("verifiedAt") != proof.get("generated_at"):
         wrong.append("verifiedAt")
+    conclusion = report.get("conclusion")
+    # Reports of earlier versions have none.
+    if "conclusion" in report and not (isinstance(conclusion, dict) and conclusion.get("code") == verdict.conclusion):
+        wrong.append("conclusion")
     if report.get("reused") is not False:
         wrong.append("reused")
     if wrong:

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from iidq.provenance.conclusion import Conclusion, conclude
 from iidq.provenance.manifest import Manifest
 from iidq.provenance.registration import Registration
 from iidq.provenance.registry import Entry
@@ -57,11 +58,15 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """OK: all three hold. WARN: hash and creator hold. FAIL: anything else."""
+    """OK: all three hold. WARN: hash and creator hold. FAIL: anything else.
+
+    ``conclusion`` says which case that is: a FAIL has several, and they are not the same news for its reader.
+    """
 
     manifest_hash_ok: bool
     creator_ok: bool
     manifest_ok: bool
+    conclusion: Conclusion
     checks: tuple[Check, ...]
 
     @property
@@ -76,10 +81,16 @@ def judge(evidence: Evidence) -> Verdict:
     """Draw the verdict; an unregistered hash fails on creator and manifest URI."""
     entry = evidence.entry
     signed_by_wallet = evidence.wallet is not None and evidence.wallet.accepts
+    hash_ok = evidence.manifest.content_hash == evidence.content_hash
+    creator_ok = entry.registered and (signed_by_wallet or evidence.recovered == entry.creator)
+    uri_ok = entry.registered and evidence.manifest_uri == entry.manifest_uri
     return Verdict(
-        manifest_hash_ok=evidence.manifest.content_hash == evidence.content_hash,
-        creator_ok=entry.registered and (signed_by_wallet or evidence.recovered == entry.creator),
-        manifest_ok=entry.registered and evidence.manifest_uri == entry.manifest_uri,
+        manifest_hash_ok=hash_ok,
+        creator_ok=creator_ok,
+        manifest_ok=uri_ok,
+        conclusion=conclude(
+            registered=entry.registered, revoked=entry.revoked, hash_ok=hash_ok, creator_ok=creator_ok, uri_ok=uri_ok
+        ),
         checks=_checks(evidence, signed_by_wallet),
     )
 

@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 from iidq.errors import SignatureFault
 from iidq.provenance.address import checksum_address
 from iidq.provenance.chain import OnchainEntry, WalletAnswer
+from iidq.provenance.conclusion import HEADLINES
 from iidq.provenance.manifest import Manifest, parse_manifest
 from iidq.provenance.registration import Registration
 from iidq.provenance.report import ManifestPort, SourceTried
@@ -204,6 +205,7 @@ def _report(
     verdict: Verdict, sources: tuple[SourceTried, ...], onchain: OnchainEntry, verified_at: str
 ) -> dict[str, Any]:
     return {
+        "conclusion": {"code": verdict.conclusion, "message": HEADLINES[verdict.conclusion]},
         "checks": [check.as_json() for check in verdict.checks],
         "sources": [source.as_json() for source in sources],
         "block": onchain.block.as_json(),

@@ -19,7 +19,11 @@ SAMPLE_PER_MINUTE: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The queue now, by the database's clock ``at``; ages are None where nothing stands there."""
+    """The queue now, by the database's clock ``at``; ages are None where nothing stands there.
+
+    ``active`` counts the jobs that workers hold, ``running`` the slots of live workers in use: it is never above
+    ``slots``. The difference is claimed ahead of a free slot, or has ended and is about to be stored.
+    """
 
     at: datetime
     state: str
@@ -37,6 +41,7 @@ class Head:
     expired_leases: int
     workers: int
     slots: int
+    running: int
     listening_workers: int
     upkeep_age_seconds: float | None
 
@@ -45,6 +50,7 @@ class Head:
 class SeenWorker:
     """A worker process, or only leases of one that nobody knows any more (then ``host`` is None).
 
+    ``leases`` counts the jobs that it holds; ``running`` is how many of ``concurrency`` slots they fill.
     ``lease_seconds`` is how long the lease that ends first still holds; below zero it ran out.
     """
 
@@ -58,6 +64,7 @@ class SeenWorker:
     alive: bool
     seen_seconds: float | None
     leases: int
+    running: int | None
     lease_seconds: float | None
 
 

@@ -622,11 +622,18 @@ SELECT (SELECT moment FROM before) AS moment,
 
 -- name: overview
 -- The head of the operations page, once a second however many watch: the view, two more ages, and the pause.
+-- A worker holds more jobs than it runs: some are claimed ahead of a free slot, some have ended and are being stored.
 SELECT now() AS at, state, pause_reason, (SELECT "pausedAt" FROM queue_control) AS paused_at,
   waiting, delayed, active, completed, failed, cancelled, oldest_waiting_seconds, next_due_at,
   (SELECT extract(epoch FROM now() - min("startedAt")) FROM "VerificationJob" WHERE "workerId" IS NOT NULL)::float8
     AS oldest_active_seconds,
-  expired_leases, workers, slots, listening_workers, extract(epoch FROM now() - upkeep_at)::float8 AS upkeep_age_seconds
+  expired_leases, workers, slots, (
+    SELECT coalesce(sum(least(held.jobs, worker.concurrency)), 0)::bigint
+    FROM queue_workers AS worker JOIN (
+      SELECT "workerId", count(*) AS jobs FROM "VerificationJob" WHERE "workerId" IS NOT NULL GROUP BY "workerId"
+    ) AS held ON held."workerId" = worker.worker_id
+  ) AS running,
+  listening_workers, extract(epoch FROM now() - upkeep_at)::float8 AS upkeep_age_seconds
 FROM queue_health;
 
 -- name: overview_workers
@@ -636,7 +643,9 @@ SELECT coalesce(worker."workerId", held."workerId") AS worker_id, worker.host, w
   worker.concurrency, worker.listening, worker."startedAt" AS started_at,
   coalesce(worker."aliveUntil" > now(), false) AS alive,
   extract(epoch FROM now() - worker."seenAt")::float8 AS seen_seconds,
-  coalesce(held.jobs, 0) AS leases, held.least_seconds AS lease_seconds
+  coalesce(held.jobs, 0) AS leases,
+  CASE WHEN worker."workerId" IS NOT NULL THEN least(coalesce(held.jobs, 0), worker.concurrency) END AS running,
+  held.least_seconds AS lease_seconds
 FROM queue_worker AS worker
 FULL JOIN (
   SELECT "workerId", count(*) AS jobs, extract(epoch FROM min("leaseUntil") - now())::float8 AS least_seconds

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Scope
 
 from iidq import metrics
 from iidq.settings import Settings
-from iidq.web import shapes
+from iidq.web import docs, shapes
 from iidq.web.access import OPEN_PATHS, ApiKey, unauthorized
 from iidq.web.client_address import ClientAddresses, rate_limited_as
 from iidq.web.cors import CrossOrigin
@@ -80,7 +80,7 @@ class Admission:
 
 def _asks_for_none(path: str) -> bool:
     """Whether a path is open to all, or asks for the key in a way of its own."""
-    return path in OPEN_PATHS or is_open_page(path) or guards_itself(path)
+    return path in OPEN_PATHS or is_open_page(path) or guards_itself(path) or docs.guards_itself(path)
 
 
 def too_many_requests(kind: str, verdict: Verdict) -> JsonReply:

@@ -1,4 +1,8 @@
-"""The API's own description: ``/api/docs.json``, and ``/api/docs`` as a page that needs neither network nor script."""
+"""The API's own description: ``/api/docs.json``, and ``/api/docs`` as a page that needs neither network nor script.
+
+With ``API_KEY_SCOPE=all`` it asks for the key, or for the session of a browser that has signed in with it. A browser
+that has not gets a page to sign in on instead of JSON.
+"""
 
 from collections.abc import Callable
 from functools import cache
@@ -10,18 +14,32 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from iidq.settings import Settings
+from iidq.web.access import unauthorized
 from iidq.web.entity_tags import entity_tag, has_seen
+from iidq.web.exchange import exchange_of
 from iidq.web.openapi.page import STYLE_URL, render_page
+from iidq.web.operations_access import OperationsAccess
+from iidq.web.pages import page_reply, render
 from iidq.web.wire import JsonReply
 
+PAGE_URL: Final = "/api/docs"
 DOCUMENT_URL: Final = "/api/docs.json"
+_PATHS: Final = frozenset({PAGE_URL, DOCUMENT_URL, STYLE_URL})
 _PAGE_POLICY: Final = (
     "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 
+def guards_itself(path: str) -> bool:
+    """Whether a path is one of the description's, which asks for the key in its own way."""
+    return path in _PATHS
+
+
 def routes(settings: Settings) -> list[Route]:
     """The document under these settings; each form of it is made once, when it is first asked for."""
+    # Where no key is set, every request is let in.
+    access = OperationsAccess(settings) if settings.api_key_scope == "all" else None
+    key_page = render("docs-key.html")
 
     @cache
     def document() -> bytes:
@@ -35,10 +53,28 @@ def routes(settings: Settings) -> list[Route]:
     def style() -> bytes:
         return files("iidq.web.pages").joinpath("docs.css").read_bytes()
 
+    def serving(content: Callable[[], bytes], media_type: str) -> Callable[[Request], Response]:
+        # A plain function, so that Starlette runs it in a thread: the first request makes the document.
+        def serve(request: Request) -> Response:
+            if access is None:
+                return _reply(request, content(), media_type)
+            if exchange_of(request).may_operate or access.session(request):
+                reply = _reply(request, content(), media_type)
+            elif "text/html" in request.headers.get("accept", ""):
+                reply = page_reply(request, key_page, 401)
+                reply.headers["WWW-Authenticate"] = "Bearer"
+            else:
+                reply = unauthorized()
+            reply.headers["Vary"] = "Accept, Authorization, Cookie, X-API-Key"
+            reply.headers["Cache-Control"] = "no-cache, private"
+            return reply
+
+        return serve
+
     return [
-        Route(DOCUMENT_URL, _serving(document, "application/json"), methods=["GET"], name="document"),
-        Route("/api/docs", _serving(page, "text/html; charset=utf-8"), methods=["GET"], name="docs"),
-        Route(STYLE_URL, _serving(style, "text/css; charset=utf-8"), methods=["GET"], name="docs_style"),
+        Route(DOCUMENT_URL, serving(document, "application/json"), methods=["GET"], name="document"),
+        Route(PAGE_URL, serving(page, "text/html; charset=utf-8"), methods=["GET"], name="docs"),
+        Route(STYLE_URL, serving(style, "text/css; charset=utf-8"), methods=["GET"], name="docs_style"),
     ]
 
 
@@ -49,14 +85,9 @@ def _document(settings: Settings) -> dict[str, object]:
     return openapi_document(settings)
 
 
-def _serving(content: Callable[[], bytes], media_type: str) -> Callable[[Request], Response]:
-    # A plain function, so that Starlette runs it in a thread: the first request makes the document.
-    def serve(request: Request) -> Response:
-        body = content()
-        tag = entity_tag(body)
-        headers = {"ETag": tag, "Cache-Control": "no-cache", "Content-Security-Policy": _PAGE_POLICY}
-        if has_seen(request, tag):
-            return Response(status_code=304, headers=headers)
-        return Response(body, media_type=media_type, headers=headers)
-
-    return serve
+def _reply(request: Request, body: bytes, media_type: str) -> Response:
+    tag = entity_tag(body)
+    headers = {"ETag": tag, "Cache-Control": "no-cache", "Content-Security-Policy": _PAGE_POLICY}
+    if has_seen(request, tag):
+        return Response(status_code=304, headers=headers)
+    return Response(body, media_type=media_type, headers=headers)

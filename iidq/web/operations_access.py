@@ -23,7 +23,8 @@ from iidq.web.session import COOKIE, CSRF_HEADER, SESSION_SECONDS, Sessions
 from iidq.web.wire import JsonReply
 
 OPERATIONS_PATH: Final = "/admin/queues"
-COOKIE_PATH: Final = "/admin"
+COOKIE_PATH: Final = "/"
+"""The API's description takes the session, too (``docs.py``); all other endpoints ignore it."""
 
 _FORWARDING: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via")
 _LOCAL_NAMES: Final = frozenset({"localhost", "localhost."})

@@ -1,5 +1,6 @@
 """The operations page in a real browser: what it shows, what it does, and who is let in."""
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -25,6 +26,7 @@ Serve = Callable[..., AbstractAsyncContextManager[str]]
 KEY = "open sesame"
 HOSTILE = '"><img src=x onerror="window.hit=1"><script>window.hit=2</script>'
 REPORT = {
+    "conclusion": {"code": "otherSigner", "message": f"signed by somebody else {HOSTILE}"},
     "checks": [
         {"code": "content.hashMatchesManifest", "outcome": "passed", "message": "The file is the one that was signed"},
         {"code": "registry.creator", "outcome": "failed", "message": f"Signed by somebody else {HOSTILE}"},
@@ -100,6 +102,7 @@ async def test_the_overview_is_live(
         await expect(page.locator("#open")).to_contain_text("no API_KEY is set")
         await expect(page.locator("#workers")).to_contain_text("host-a:4711:8c1f")
         await expect(page.locator("#workers")).to_contain_text("2 / 3")
+        await expect(page.locator("#parts")).to_contain_text("2 of 3 in use")
         await expect(page.locator("#parts")).to_contain_text("1 of 1 workers hear of new jobs at once")
         await expect(page.locator("#causes tr")).to_have_count(2)
         for chart in ("rates", "waited", "ran"):
@@ -116,6 +119,51 @@ async def test_the_overview_is_live(
         sql.execute("DELETE FROM queue_worker")
         await expect(page.locator("#no-workers")).to_be_visible()
         await expect(page.locator("#state")).to_have_text("No workers")
+
+
+async def test_what_is_claimed_ahead_is_not_running(
+    serve: Serve, sql: psycopg.Connection[Any], open_page: OpenPage
+) -> None:
+    """A worker that holds more jobs than it has slots fills its slots: the page never shows more than there are."""
+    fill(sql)
+    insert(sql, PROCESSING, copies=4, workerId="host-a:4711:8c1f")
+    async with serve() as url:
+        page = await open_page(url)
+        await counted(page, "active").to_have_text("6")
+        await expect(page.locator("#parts")).to_contain_text("3 of 3 in use")
+        cells = page.locator("#workers tr").first.locator("td")
+        await expect(cells.nth(1)).to_have_text("3 / 3")
+        await expect(cells.nth(2)).to_have_text("6")
+
+
+async def test_times_name_their_zone(serve: Serve, sql: psycopg.Connection[Any], open_page: OpenPage) -> None:
+    """Every time is in the reader's own zone and names it, beside the exact time for programs, in every view."""
+    fill(sql)
+    sql.execute("SELECT pause_queue('a reason')")
+    moment = "2026-01-02T03:04:05.678Z"
+    errors = Jsonb([{"attempt": 1, "at": moment, "error": "x"}])
+    job_id = insert(sql, FAILED, createdAt=moment, startedAt=moment, completedAt=moment, errors=errors)
+    async with serve() as url:
+        page = await open_page(url, timezone_id="Asia/Kolkata")
+        await page.click("#chart-rates summary")
+        await expect(page.locator("#chart-rates tbody time").first).to_have_text(re.compile(r"^\d\d:\d\d GMT\+5:30$"))
+        for place in ("#as-of time", "#paused-since time"):
+            await expect(page.locator(place)).to_have_text(re.compile(r", \d\d:\d\d:\d\d GMT\+5:30$"))
+        for path in ("", "/jobs", f"/jobs/{job_id}"):
+            await page.goto(f"{url}{path}")
+            await expect(page.locator("#as-of time")).to_be_visible()
+            await expect(page.locator("main time:visible").first).to_be_visible()
+            for time in await page.locator("time").all():
+                assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+(Z|\+00:00)", await time.get_attribute("datetime") or "")
+                assert (await time.get_attribute("title") or "").endswith(" GMT+5:30")
+        await expect(page.locator(".timeline time").first).to_have_text("2 Jan 2026, 08:34:05 GMT+5:30")
+        # No moment is outside such an element.
+        outside = """[...document.querySelectorAll('main, footer')].map(root => {
+          const copy = root.cloneNode(true);
+          for (const each of copy.querySelectorAll('time, #job-raw')) each.remove();
+          return copy.textContent;
+        }).join()"""
+        assert not re.search(r"\d:\d\d", await page.evaluate(outside))
 
 
 async def test_lists_tabs_pages_and_search(
@@ -180,7 +228,7 @@ async def test_a_jobs_page(serve: Serve, sql: psycopg.Connection[Any], open_page
             ' "workerId" = NULL, "leaseUntil" = NULL WHERE id = %s',
             [Jsonb({"status": "FAIL", "report": REPORT}), job_id],
         )
-        await expect(page.locator("#job")).to_contain_text("Verdict: FAIL")
+        await expect(page.locator("#job")).to_contain_text(f"Verdict: FAIL: signed by somebody else {HOSTILE}")
         await expect(page.locator("#job")).to_contain_text("not checked")
         await picture(page, "operations-job")
         await page.goto(f"{url}/jobs/01234567-89ab-7def-8123-456789abcdef")

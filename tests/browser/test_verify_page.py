@@ -14,7 +14,9 @@ import psycopg
 import pytest
 from playwright.async_api import Page, Response, Route, expect
 
+from iidq.cli.verdict import registered_manifest
 from iidq.embedded.accounts import DEVELOPMENT_KEYS
+from iidq.embedded.content import make_manifest
 from iidq.embedded.endpoint import serve_locally
 from iidq.embedded.registry import revoke
 from iidq.settings import ChainAccount, Settings
@@ -25,6 +27,7 @@ from tests.browser.conftest import OpenPage, Service
 from tests.browser.memory import browser_bytes
 from tests.eventually import eventually
 from tests.job_rows import COMPLETED, FAILED, insert
+from tests.unit.test_conclusion import CASES, OTHER_URI, URI, results
 from tests.web.serving import NO_DATABASE, NO_LIMITS
 
 expect.set_options(timeout=20_000)
@@ -84,8 +87,9 @@ async def test_tampered_file(service: Service, open_page: OpenPage, tmp_path: Pa
     path.write_bytes(content)
     page = await open_page(link(service, service.song_manifest), color_scheme="dark")
     await verify_file(page, path)
-    await title(page).to_contain_text("Not genuine: this is not the content that the manifest describes")
+    await title(page).to_contain_text("Changed or unknown: this file is not registered")
     await expect(page.locator("#job-words")).to_contain_text("The file was changed")
+    await expect(page.locator("text=Verify with the registered manifest")).to_have_count(0)
     await expect(page.locator("#job-words")).to_contain_text("Get the file again from its source")
     await picture(page, "verify-tampered-dark")
 
@@ -104,6 +108,59 @@ async def test_other_verdicts(service: Service, open_page: OpenPage, tmp_path: P
     await page.goto(link(service, uri))
     await verify_file(page, path)
     await title(page).to_contain_text("and withdrawn since")
+
+
+async def test_a_registered_file_is_told_from_a_changed_one(
+    service: Service, open_page: OpenPage, tmp_path: Path
+) -> None:
+    """With another file's manifest a registered file is called registered, and its own manifest is a click away."""
+    path = tmp_path / "essay.txt"
+    path.write_bytes(os.urandom(32))
+    await service.publish(sha256(path.read_bytes()), "essay.json")
+    page = await open_page(link(service, service.song_manifest))
+    await verify_file(page, path)
+    await title(page).to_contain_text("Registered, but this manifest belongs to another file: registered by 0x7099")
+    await expect(page.locator("#job-words")).not_to_contain_text("changed")
+    await page.click("#actions >> text=Verify with the registered manifest")
+    await title(page).to_contain_text("Genuine: registered by 0x7099")
+    await expect(page.locator("#facts")).to_contain_text("essay.json")
+    await expect(page.locator("#facts")).to_contain_text("essay.txt")
+
+
+async def test_a_file_that_somebody_else_signed(service: Service, open_page: OpenPage) -> None:
+    """It is registered: the headline says so, who signed, and offers the registered manifest."""
+    content = os.urandom(32)
+    content_hash = sha256(content)
+    await service.publish(content_hash, "mine.json")
+    forged = make_manifest(content_hash, DEVELOPMENT_KEYS[2], "https://example.org/forged", 31337)
+    page = await open_page(link(service, service.manifests.publish("forged.json", forged)))
+    await page.set_input_files("#file", {"name": "a", "mimeType": "text/plain", "buffer": content})
+    await page.click("#send")
+    await title(page).to_contain_text("Registered, but the manifest is signed by somebody else: registered by 0x7099")
+    await expect(page.locator("#job-words")).to_contain_text("is signed by 0x3C44")
+    await page.click("#actions >> text=Verify with the registered manifest")
+    await title(page).to_contain_text("Genuine: registered by 0x7099")
+
+
+async def test_the_page_comes_to_the_same_case(service: Service, open_page: OpenPage) -> None:
+    """For each evidence the page names the case that the report names, for a verification and for a proof."""
+    page = await open_page(service.url)
+    told: list[dict[str, Any]] = []
+    expected = []
+    for case, (status, conclusion) in CASES.items():
+        for result in results(*case):
+            told.append({"status": "completed", "result": result, "manifestUri": URI if case[3] else OTHER_URI})
+            expected.append([status, conclusion, registered_manifest(result, URI if case[3] else OTHER_URI)])
+    found = await page.evaluate(
+        """async (jobs) => {
+          const root = document.querySelector("script[type=module]").src.replace("verify.js", "");
+          const { caseOf, registeredManifest, verdictOf } = await import(`${root}verdict.js`);
+          const tones = { good: "OK", warn: "WARN", bad: "FAIL" };
+          return jobs.map((job) => [tones[verdictOf(job).tone], caseOf(job), registeredManifest(job)]);
+        }""",
+        told,
+    )
+    assert found == expected
 
 
 async def test_proof_is_made_and_saved(service: Service, open_page: OpenPage, picture: Picture) -> None:
@@ -219,26 +276,58 @@ async def test_large_file(service: Service, open_page: OpenPage, tmp_path: Path,
     await page.set_input_files("#file", path)
     await page.click("#send")
     await expect(page.locator("#hash-text")).not_to_be_empty(timeout=120_000)
-    await title(page).to_contain_text("Not genuine")
+    await title(page).to_contain_text("Changed or unknown")
     await expect(page.locator("#job-words")).to_contain_text("The file was changed")
 
 
 async def test_upload_instead(service: Service, open_page: OpenPage) -> None:
-    """Whoever wants to can send the file itself."""
+    """The file itself can be sent. The page then says so, and no longer that the file stays on the machine."""
     page = await open_page(link(service, service.song_manifest))
+    stays = page.locator("text=stays on your machine")
+    await expect(stays).to_be_visible()
+    await page.check("#upload")
+    await expect(stays).to_be_hidden()
+    await expect(page.locator(".intro")).to_contain_text("The file is sent to this service")
+    await page.uncheck("#upload")
+    await expect(stays).to_be_visible()
     await page.check("#upload")
     await verify_file(page, service.song)
     await title(page).to_contain_text("Genuine")
     await expect(page.locator("#facts")).to_contain_text("song.wav")
 
 
-async def test_dropped_file(service: Service, open_page: OpenPage) -> None:
-    """A file that is dropped anywhere on the page is taken."""
-    page = await open_page(service.url)
+async def drop(page: Page, name: str, content: bytes) -> None:
+    """Drop a file somewhere on the page."""
     dropped = await page.evaluate_handle(
-        "() => { const data = new DataTransfer(); data.items.add(new File(['abc'], 'abc.txt')); return data; }"
+        "([name, text]) => { const data = new DataTransfer(); data.items.add(new File([text], name)); return data; }",
+        [name, content.decode()],
     )
     await page.dispatch_event("body", "drop", {"dataTransfer": dropped})
+
+
+async def file_field(page: Page) -> dict[str, str]:
+    """The file's field as assistive technology has it: name, value and description."""
+    session = await page.context.new_cdp_session(page)
+    await session.send("DOM.enable")
+    root = await session.send("DOM.getDocument")
+    field = await session.send("DOM.querySelector", {"nodeId": root["root"]["nodeId"], "selector": "#file"})
+    tree = await session.send("Accessibility.getPartialAXTree", {"nodeId": field["nodeId"], "fetchRelatives": False})
+    node = tree["nodes"][0]
+    return {name: str(node.get(name, {}).get("value", "")) for name in ("name", "value", "description")}
+
+
+async def test_dropped_file(service: Service, open_page: OpenPage) -> None:
+    """A file that is dropped anywhere on the page is taken, and its field names it to assistive technology."""
+    page = await open_page(service.url)
+    await page.set_input_files("#file", {"name": "first.txt", "mimeType": "text/plain", "buffer": b"first"})
+    chosen = await file_field(page)
+    await drop(page, "abc.txt", b"abc")
+    dropped = await file_field(page)
+    assert "abc.txt" in dropped["description"]
+    # As if it had been chosen: nothing of the file before is left.
+    for part in ("name", "value", "description"):
+        assert dropped[part] == chosen[part].replace("first.txt", "abc.txt").replace("5 bytes", "3 bytes")
+    assert await page.evaluate("document.querySelector('#file').files[0].name") == "abc.txt"
     await expect(page.locator("#file-name")).to_have_text("abc.txt")
     await expect(page.locator("#hash-text")).to_have_text(sha256(b"abc"))
 
@@ -420,9 +509,16 @@ async def test_accessible(
     await page.click("#raw summary")
     assert await violations(page) == []
     await page.goto(link(service, uri))
-    await page.set_input_files("#file", {"name": "b", "mimeType": "text/plain", "buffer": b"b"})
+    await drop(page, "b.txt", b"b" * 40)
+    await expect(page.locator("#hash-text")).not_to_be_empty()
+    assert await violations(page) == []
+    await page.check("#upload")
+    assert await violations(page) == []
+    await page.uncheck("#upload")
+    await page.fill("#manifestURI", service.song_manifest)
+    await page.set_input_files("#file", {"name": "a", "mimeType": "text/plain", "buffer": content})
     await page.click("#send")
-    await title(page).to_contain_text("Not genuine")
+    await title(page).to_contain_text("Registered, but this manifest belongs to another file")
     assert await violations(page) == []
     with psycopg.connect(service.database_url, autocommit=True) as sql:
         failed = insert(sql, FAILED)
@@ -516,6 +612,59 @@ async def test_service_with_a_key(service: Service, open_page: OpenPage, databas
         await picture(page, "verify-queued")
         await page.reload()
         await title(page).to_contain_text("Waiting for its turn")
+
+
+async def test_the_link_to_the_description_with_a_key(service: Service, open_page: OpenPage) -> None:
+    """Where all needs the key, the link to the API's description ends in that, with the key of this tab or after
+    signing in; so do the links on it.
+    """
+    app = create_app(_settings(service, database_url=NO_DATABASE, api_key="sesame", api_key_scope="all"))
+    async with app.router.lifespan_context(app), serve_locally(app) as url:
+        page = await open_page(url, refusals=True)
+        await page.click("nav >> text=HTTP API")
+        await expect(page.locator("#key-text")).to_be_focused()
+        await page.fill("#key-text", "wrong")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#key-fault")).to_contain_text("not the service’s API key")
+        await page.fill("#key-text", "sesame")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("h1")).to_contain_text("iidq")
+        await expect(page.locator("#submitVerification, article").first).to_be_visible()
+        await page.click("text=OpenAPI 3.1")
+        assert json.loads(await page.inner_text("body"))["openapi"].startswith("3.1")
+        # With the key that was entered on the verification page nothing is asked for again.
+        page = await open_page(url, refusals=True)
+        await page.fill("#key-text", "sesame")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#key")).to_be_hidden()
+        await page.click("nav >> text=HTTP API")
+        await expect(page.locator("a[href='/api/docs.json']")).to_be_visible()
+
+
+async def test_no_key_page_violates_accessibility(
+    service: Service, open_page: OpenPage, violations: Violations
+) -> None:
+    """axe-core finds nothing on the pages that ask for the key, before and after a wrong one."""
+    app = create_app(_settings(service, database_url=NO_DATABASE, api_key="sesame", api_key_scope="all"))
+    async with app.router.lifespan_context(app), serve_locally(app) as url:
+        for path in ("/", "/api/docs"):
+            page = await open_page(f"{url}{path}", refusals=True)
+            assert await violations(page) == []
+        await page.fill("#key-text", "wrong")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#key-fault")).not_to_be_empty()
+        assert await violations(page) == []
+
+
+async def test_times_name_their_zone(service: Service, open_page: OpenPage) -> None:
+    """A moment is in the reader's own time zone and says which, beside the exact time for programs."""
+    with psycopg.connect(service.database_url, autocommit=True) as sql:
+        moment = "2026-01-02T03:04:05.678Z"
+        job_id = insert(sql, FAILED | {"createdAt": moment})
+    page = await open_page(f"{service.url}/jobs/{job_id}", timezone_id="Asia/Kolkata")
+    asked = page.locator("#facts time")
+    await expect(asked).to_have_text("2 Jan 2026, 08:34:05 GMT+5:30")
+    await expect(asked).to_have_attribute("datetime", moment)
 
 
 async def test_without_a_queue(service: Service, open_page: OpenPage) -> None:

@@ -1,7 +1,9 @@
 """``iidq verify`` as people and scripts run it, against a running `iidq up`."""
 
+import asyncio
 import hashlib
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ import httpx
 import psycopg
 import pytest
 
+from iidq.embedded.accounts import DEVELOPMENT_KEYS
+from iidq.embedded.registry import register
 from tests.cli.conftest import Done, Playground
 from tests.cli.sandbox import wait_until
 from tests.cli.strange_service import answering
@@ -66,6 +70,24 @@ def test_a_tampered_file_fails(ask: Iidq, playground: Playground, tmp_path: Path
     assert done.returncode == 1
     assert done.stdout.startswith("FAIL: ")
     assert "✗ content.hashMatchesManifest" in done.stdout
+    assert done.stdout.startswith("FAIL: this file is not registered")
+    assert "To verify with" not in done.stdout
+
+
+def test_another_manifest_is_told_from_a_changed_file(ask: Iidq, playground: Playground, tmp_path: Path) -> None:
+    """A registered file with another file's manifest is called registered, and the command for its own is printed."""
+    other = tmp_path / "o'ther file.txt"
+    other.write_bytes(b"a registered text")
+    uri = f"{playground.manifest}?for=other"
+    content_hash = "0x" + hashlib.sha256(other.read_bytes()).hexdigest()
+    asyncio.run(register(playground.rpc_url, playground.registry, DEVELOPMENT_KEYS[1], content_hash, uri))
+    done = ask(playground, "--proof", file=other)
+    assert done.returncode == 1
+    assert done.stdout.startswith("FAIL: this file is registered, but the manifest given describes another file.")
+    command = next(line for line in done.stdout.splitlines() if line.startswith("  iidq verify "))
+    assert shlex.split(command)[2:] == [
+        *(str(other), "--registry", playground.registry, "--proof", "--server", playground.api, "--manifest", uri)
+    ]
 
 
 def test_json_is_the_job(ask: Iidq, playground: Playground) -> None:

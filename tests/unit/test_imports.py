@@ -29,6 +29,7 @@ PURE = {
     "iidq.provenance.address",
     "iidq.provenance.canonical_json",
     "iidq.provenance.cid",
+    "iidq.provenance.conclusion",
     "iidq.provenance.digest",
     "iidq.provenance.manifest",
     "iidq.provenance.proof_signature",

@@ -32,6 +32,7 @@ REPORT: dict[str, Any] = {
             "registry.transaction": "notChecked",
         }.items()
     ],
+    "conclusion": {"code": "genuine", "message": "…"},
     "sources": [],
     "block": {"chainId": 84532, "number": 1, "hash": "0x", "tag": "latest"},
     "verifiedAt": "2025-10-06T18:28:48.975Z",
@@ -106,6 +107,8 @@ def test_the_public_proof_holds_as_far_as_it_reaches() -> None:
         (changed(report={**REPORT, "checks": REPORT["checks"][:-2]}), "proof.report"),
         (changed(report={**REPORT, "checks": [{"code": "registry.creator", "outcome": "failed"}]}), "proof.report"),
         (changed(report=[]), "proof.report"),
+        (changed(report={**REPORT, "conclusion": {"code": "revoked"}}), "proof.report"),
+        (changed(report={**REPORT, "conclusion": None}), "proof.report"),
         (changed(report=with_check("signature.eip1271", "failed")), "proof.report"),
         (changed(report=with_check("signature.recovered", "failed")), "proof.report"),
         (changed(report=with_check("manifest.cidVerified", "failed")), "proof.report"),

@@ -75,3 +75,48 @@ async def test_a_refused_upload_is_not_read(serve_api: ServeApi) -> None:
         reply = await api.post(f"{JOBS}/verify", files={"file": ("x", b"x" * 100_000)})
     assert (reply.status_code, reply.headers["connection"]) == (401, "close")
     assert isinstance(reply, httpx.Response)
+
+
+DESCRIPTION = ("/api/docs", "/api/docs.json", "/api/docs/style.css")
+
+
+async def test_the_description_asks_a_browser_for_the_key_on_a_page(serve_api: ServeApi) -> None:
+    """A program gets 401 as JSON, a browser a page to sign in on; key or session opens it, and nothing is shared."""
+    async with serve_api(api_key=KEY, api_key_scope="all") as api:
+        for path in DESCRIPTION:
+            program = await api.get(path)
+            assert (program.status_code, program.json()) == (401, {"error": "Unauthorized"})
+            browser = await api.get(path, headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+            assert (browser.status_code, browser.headers["content-type"]) == (401, "text/html; charset=utf-8")
+            assert "This service asks for its API key" in browser.text
+            keyed = await api.get(path, headers={b"x-api-key": KEY.encode()})
+            assert keyed.status_code == 200
+            for reply in (program, browser, keyed):
+                assert "private" in reply.headers["cache-control"]
+                assert "Cookie" in reply.headers["vary"]
+            assert all(reply.headers["www-authenticate"] == "Bearer" for reply in (program, browser))
+        signed_in = await api.post("/admin/queues/data/sign-in", json={"key": KEY})
+        assert signed_in.status_code == 200
+        for path in DESCRIPTION:
+            assert (await api.get(path)).status_code == 200
+        # A session is for looking at pages: the API itself takes the key alone.
+        for path in (JOBS, f"{JOBS}/stats", "/metrics", "/nowhere"):
+            assert (await api.get(path)).status_code == 401
+
+
+async def test_a_forged_session_opens_no_description(serve_api: ServeApi) -> None:
+    """A cookie that another key signed is none."""
+    async with serve_api(api_key="another") as other:
+        assert (await other.post("/admin/queues/data/sign-in", json={"key": "another"})).status_code == 200
+        foreign = other.cookies["iidq_session"]
+    async with serve_api(api_key=KEY, api_key_scope="all") as api:
+        for cookie in (foreign, "2000000000.x.y", ""):
+            headers = {"Cookie": f"iidq_session={cookie}"}
+            assert (await api.get("/api/docs", headers=headers)).status_code == 401
+
+
+async def test_without_the_scope_the_description_is_open(serve_api: ServeApi) -> None:
+    """A key in the settings alone does not close it."""
+    async with serve_api(api_key=KEY) as api:
+        for path in DESCRIPTION:
+            assert (await api.get(path)).status_code == 200

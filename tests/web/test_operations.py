@@ -77,12 +77,12 @@ async def test_a_wrong_key_opens_no_session(serve_api: ServeApi, key: object) ->
     assert "set-cookie" not in reply.headers
 
 
-async def test_the_session_cookie_is_for_this_page_alone(serve_api: ServeApi, database_url: str) -> None:
+async def test_the_session_cookie_is_for_this_service_alone(serve_api: ServeApi, database_url: str) -> None:
     """No script reads it, no other site sends it, it ends after 12 hours, and over https it stays on https."""
     async with serve_api(database_url=database_url, api_key=KEY) as api:
         reply = await api.post(f"{DATA}/sign-in", json={"key": KEY})
         cookie = reply.headers["set-cookie"].lower()
-        for rule in ("httponly", "samesite=strict", "path=/admin", "max-age=43200"):
+        for rule in ("httponly", "samesite=strict", "path=/", "max-age=43200"):
             assert rule in cookie
         assert "secure" not in cookie
         assert KEY not in cookie

@@ -159,7 +159,8 @@ OPERATING: Final = (
         "getDocumentation",
         "Documentation",
         "This document, as a page",
-        "Works offline and without scripts.",
+        "Works offline and without scripts. With API_KEY_SCOPE=all, a browser without the key gets 401 with a page to "
+        "sign in on.",
         {200: text_reply("The page.", "text/html", "<!doctype html>…")},
     ),
     Operation(

@@ -83,7 +83,13 @@ function dropping() {
   };
   for (const name of ["dragover", "dragleave", "drop"]) document.addEventListener(name, over);
   document.addEventListener("drop", (event) => {
-    if (service.view === "ask" && event.dataTransfer?.files.length) choose(event.dataTransfer.files[0]);
+    if (service.view !== "ask" || !event.dataTransfer?.files.length) return;
+    const file = event.dataTransfer.files[0];
+    // The field holds it as if it had been chosen there: for the browser, and for assistive technology.
+    const held = new DataTransfer();
+    held.items.add(file);
+    $("file").files = held.files;
+    choose(file);
   });
 }
 

@@ -117,8 +117,8 @@ function showFacts(job) {
     ["Signed by", result.recovered ?? result.signature?.recovered, "mono"],
     ["Transaction", result.tx?.txHash, "mono"],
     ["Read at block", block?.number],
-    ["Verified", result.report?.verifiedAt && moment(result.report.verifiedAt)],
-    ["Asked", job.createdAt && moment(job.createdAt)],
+    ["Verified", result.report?.verifiedAt, "time"],
+    ["Asked", job.createdAt, "time"],
     ["Verification number", job.id, "mono"],
   ].filter(([, value]) => value !== null && value !== undefined && value !== "");
   $("facts").hidden = false;
@@ -130,10 +130,12 @@ function showFacts(job) {
   replace(
     facts,
     rows.map(([name, value, className = ""]) =>
-      element("div", {}, element("dt", { textContent: name }), element("dd", { className, textContent: String(value) })),
+      element("div", {}, element("dt", { textContent: name }), element("dd", { className }, className === "time" ? timeOf(value) : String(value))),
     ),
   );
 }
+
+const timeOf = (time) => element("time", { dateTime: String(time), textContent: moment(time) });
 
 /** A link can name any registry, also one that its sender has filled: the verdict then says so. */
 function foreignRegistry(job) {

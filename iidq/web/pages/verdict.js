@@ -16,22 +16,53 @@ const LABELS = {
 };
 export const OUTCOMES = { passed: "Passed", failed: "Failed", notChecked: "Not checked" };
 
-// A warning's own sentence says what these checks found.
-const TOLD_BY_WARN = [LABELS["registry.manifestUri"], LABELS["registry.notRevoked"]];
+// What a conclusion's own sentences say.
+const IN_CONCLUSION = ["content.hashMatchesManifest", "registry.registered", "registry.notRevoked", "registry.creator", "registry.manifestUri"].map((code) => LABELS[code]);
+const ZERO_ADDRESS = `0x${"0".repeat(40)}`;
+// A manifest URI that the form takes. It comes from a chain, where anybody can write one.
+const USABLE_URI = /^(ipfs|https?):\/\/[\x21-\x7e]{1,2040}$/i;
 
 /** The verify result's parts, whether the job was a verification or a proof; null if it is neither. */
 function partsOf(result) {
   const told = result?.verification ?? result;
   if (!["OK", "WARN", "FAIL"].includes(told?.status) || typeof result.onchain !== "object" || result.onchain === null) return null;
+  const { creator = "", manifestURI, timestamp } = result.onchain;
+  const hashOk = (told.fileHashMatchesManifest ?? result.checks?.manifestHashOk) === true;
+  const creatorOk = (told.creatorMatchesOnchain ?? result.checks?.creatorOk) === true;
+  const uriOk = (told.manifestURIMatchesOnchain ?? result.checks?.manifestOk) === true;
+  const registered = String(creator) !== ZERO_ADDRESS;
   return {
     status: told.status,
-    creator: String(result.onchain.creator ?? ""),
-    timestamp: Number(result.onchain.timestamp) || 0,
-    hashOk: (told.fileHashMatchesManifest ?? result.checks?.manifestHashOk) === true,
-    creatorOk: (told.creatorMatchesOnchain ?? result.checks?.creatorOk) === true,
+    // A status that does not follow from these comes from no service of ours.
+    consistent: told.status === (hashOk && creatorOk ? (uriOk ? "OK" : "WARN") : "FAIL"),
+    conclusion: conclude({ registered, revoked: registered && manifestURI === "", hashOk, creatorOk, uriOk }),
+    creator: String(creator),
+    manifestUri: String(manifestURI ?? ""),
+    timestamp: Number(timestamp) || 0,
+    hashOk,
+    creatorOk,
     recovered: result.recovered ?? result.signature?.recovered ?? null,
     checks: checksOf(result),
   };
+}
+
+/** The one case that the evidence makes, as iidq/provenance/conclusion.py has it. */
+function conclude({ registered, revoked, hashOk, creatorOk, uriOk }) {
+  if (!registered) return hashOk ? "notRegistered" : "unknownFile";
+  if (revoked) return "revoked";
+  if (!hashOk) return uriOk ? "manifestDiffers" : "otherManifest";
+  if (!creatorOk) return "otherSigner";
+  return uriOk ? "genuine" : "manifestUriDiffers";
+}
+
+/** The code of that case; null where the job has no result that tells. */
+export const caseOf = (job) => (job.status === "completed" ? (partsOf(job.result)?.conclusion ?? null) : null);
+
+/** The registered manifest's URI, where the job was about another one and the registered one may tell more; or null. */
+export function registeredManifest(job) {
+  const parts = job.status === "completed" ? partsOf(job.result) : null;
+  const promising = ["otherManifest", "otherSigner", "manifestUriDiffers"].includes(parts?.conclusion);
+  return promising && parts.manifestUri !== job.manifestUri && USABLE_URI.test(parts.manifestUri) ? parts.manifestUri : null;
 }
 
 /** The report's checks, each with a label; only well-formed ones. */
@@ -83,65 +114,80 @@ function ofFailure(job) {
   };
 }
 
+const TONES = { OK: { tone: "good", sign: "OK" }, WARN: { tone: "warn", sign: "With a warning" }, FAIL: { tone: "bad", sign: "Failed" } };
+
 function ofResult(job) {
   const parts = partsOf(job.result);
   if (parts === null) {
     return plain("Completed", "This result has a form that this page does not know", ["It came from another system or version."], "Read the raw JSON below.");
   }
-  const when = parts.timestamp ? ` on ${day(parts.timestamp)}` : "";
-  const by = `registered by ${parts.creator}${when}`;
-  if (parts.status === "OK") {
-    return {
-      tone: "good", sign: "OK", title: "Genuine", detail: by,
-      sentences: ["The file is unchanged, and whoever registered it has signed its manifest."], next: "",
-    };
+  if (!parts.consistent) {
+    return plain("Completed", "This result contradicts itself", ["Its status does not follow from its own checks."], "Verify the file again.");
   }
-  const failed = parts.checks.filter((check) => check.outcome === "failed");
-  const reasons = failed.map((check) => check.message);
-  if (parts.status === "WARN") {
-    const revoked = failed.some((check) => check.label === LABELS["registry.notRevoked"]);
-    return {
-      tone: "warn", sign: "With a warning",
-      title: revoked ? "Revoked" : "Genuine, but not with this manifest",
-      detail: revoked ? `${by}, and withdrawn since` : by,
-      sentences: [
-        revoked
-          ? "The file is unchanged and its creator signed the manifest, but the creator has withdrawn the registration."
-          : "The file is unchanged and its creator signed this manifest, but the registry names another manifest.",
-        ...failed.filter((check) => !TOLD_BY_WARN.includes(check.label)).map((check) => check.message),
-      ],
-      next: revoked
-        ? "Ask the creator why, before you rely on it."
-        : "Ask the creator for the manifest that is registered, or whether this one has replaced it.",
-    };
-  }
-  return { tone: "bad", sign: "Failed", ...ofFail(parts, reasons) };
+  const words = WORDS[parts.conclusion](parts, registeredManifest(job) !== null);
+  const more = parts.checks.filter(({ outcome, label }) => outcome === "failed" && !IN_CONCLUSION.includes(label)).map((check) => check.message);
+  return { ...TONES[parts.status], ...words, sentences: [...words.sentences, ...more] };
 }
 
-function ofFail(parts, reasons) {
-  if (!parts.hashOk) {
-    return {
-      title: "Not genuine",
-      detail: "this is not the content that the manifest describes",
-      sentences: ["The file was changed, or the manifest belongs to another file.", ...reasons],
-      next: "Get the file again from its source, and check that the manifest belongs to it.",
-    };
-  }
-  if (!parts.timestamp) {
-    return {
-      title: "Not registered",
-      detail: "this registry knows nothing of the content",
-      sentences: ["A signed manifest describes the file, but nobody has registered it.", ...reasons],
-      next: "Check the registry and the chain. If they are right, the file is not registered, or not yet.",
-    };
-  }
-  return {
-    title: "Not genuine",
-      detail: "somebody other than the registered creator signed",
-    sentences: [`The content was registered by ${parts.creator}; the manifest is signed by ${parts.recovered ?? "no key that is known"}.`, ...reasons],
-    next: "Do not rely on this manifest. Ask whoever gave it to you where it comes from.",
-  };
-}
+const registeredBy = ({ creator, timestamp }) => `registered by ${creator}${timestamp ? ` on ${day(timestamp)}` : ""}`;
+const signedBy = ({ recovered }) => `The manifest that was given is signed by ${recovered ?? "no key that is known"}.`;
+const TRY_REGISTERED = "Verify with the registered manifest.";
+
+// Of each conclusion: what a person reads. `another` says whether the registered manifest can be tried instead.
+const WORDS = {
+  genuine: (parts) => ({
+    title: "Genuine",
+    detail: registeredBy(parts),
+    sentences: ["The file is unchanged, and whoever registered it has signed its manifest."],
+    next: "",
+  }),
+  manifestUriDiffers: (parts, another) => ({
+    title: "Genuine, but not with this manifest",
+    detail: registeredBy(parts),
+    sentences: ["The file is unchanged and its creator signed this manifest, but the registry names another manifest."],
+    next: another ? TRY_REGISTERED : "Ask the creator for the manifest that is registered, or whether this one has replaced it.",
+  }),
+  revoked: (parts) => ({
+    title: "Revoked",
+    detail: `${registeredBy(parts)}, and withdrawn since`,
+    sentences: [
+      "This very file was registered, and its creator has withdrawn the registration.",
+      ...(parts.hashOk ? [] : ["The manifest that was given describes another file."]),
+      ...(parts.hashOk && !parts.creatorOk ? [signedBy(parts)] : []),
+    ],
+    next: "Ask the creator why, before you rely on it.",
+  }),
+  otherManifest: (parts, another) => ({
+    title: "Registered, but this manifest belongs to another file",
+    detail: registeredBy(parts),
+    sentences: ["This very file is registered. The manifest that was given describes another file, so it says nothing about this one."],
+    next: another ? TRY_REGISTERED : "Ask the creator for the manifest that belongs to this file.",
+  }),
+  manifestDiffers: (parts) => ({
+    title: "Registered, but its manifest describes another file",
+    detail: registeredBy(parts),
+    sentences: ["This very file is registered. The manifest at the registered address describes another file: it was replaced after the registration, or registered by mistake."],
+    next: "Ask the creator for a manifest that belongs to this file.",
+  }),
+  otherSigner: (parts, another) => ({
+    title: "Registered, but the manifest is signed by somebody else",
+    detail: registeredBy(parts),
+    sentences: ["This very file is registered, and the manifest that was given describes it.", signedBy(parts)],
+    next: another ? TRY_REGISTERED : "Do not rely on this manifest. Ask whoever gave it to you where it comes from.",
+  }),
+  notRegistered: () => ({
+    title: "Not registered",
+    detail: "this registry knows nothing of the content",
+    sentences: ["A signed manifest describes the file, but nobody has registered it."],
+    next: "Check the registry and the chain. If they are right, the file is not registered, or not yet.",
+  }),
+  unknownFile: () => ({
+    title: "Changed or unknown",
+    detail: "this file is not registered, and the manifest describes another one",
+    sentences: ["The file was changed, or it is another file than the one that the manifest describes."],
+    next: "Get the file again from its source, and check that the manifest, the registry and the chain belong to it.",
+  }),
+};
 
 const STEPS = [
   { at: 0, now: "Waiting for a worker", done: "Taken by a worker" },

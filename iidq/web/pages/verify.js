@@ -7,6 +7,7 @@ import { answered, idempotencyKey } from "./idempotency.js";
 import { clearJob, permanentLink, showJob, showNoJob } from "./job-view.js";
 import { downloadLink, makeProof } from "./proof.js";
 import { askForKey, hideTrouble, needsKey, openKeyForm, showTrouble } from "./trouble.js";
+import { registeredManifest } from "./verdict.js";
 
 const service = document.body.dataset;
 const WHY_QUEUED_AFTER_MS = 2_000;
@@ -139,6 +140,8 @@ function showActions(job) {
   const link = permanentLink(job);
   const buttons = [];
   const [copy, told] = link ? copyButton(link) : [];
+  const registered = registeredManifest(job);
+  if (registered) buttons.push(button("Verify with the registered manifest", () => void again(job, { ...questionOf(job), manifestURI: registered }), "main"));
   if (copy) buttons.push(copy);
   if (job.status === "completed" && job.type === "proof") buttons.push(downloadLink(job.result, job.contentHash));
   if (job.status === "completed" && job.type === "verify") buttons.push(button("Make a proof", (self) => void prove(job, self)));
@@ -186,16 +189,15 @@ async function prove(job, self) {
   }
 }
 
-async function again(job) {
+async function again(job, fields = questionOf(job)) {
   hideTrouble();
-  const fields = questionOf(job);
   try {
     const reply = await submit(job.type, fields, idempotencyKey(job.type, fields));
     answered();
     received(reply, job.type, fields);
   } catch (error) {
     if (!(error instanceof Fault)) throw error;
-    refused(error, () => again(job));
+    refused(error, () => again(job, fields));
   }
 }
 

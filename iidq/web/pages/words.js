@@ -1,16 +1,16 @@
 // Numbers, times and addresses as people read them. Pure.
 
-const DAY = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "long", year: "numeric", timeZone: "UTC" });
+// In this browser's time zone. A moment names it, as of its own day: the offset changes over the year.
+const DAY = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "long", year: "numeric" });
 const MOMENT = new Intl.DateTimeFormat("en-GB", {
-  day: "numeric", month: "long", year: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", timeZone: "UTC",
+  day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", timeZoneName: "short",
 });
+const MINUTE = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", timeZoneName: "short" });
 
 /** A registration's day; `seconds` are Unix time. What is no time stays as it is. */
 export const day = (seconds) => formatted(DAY, seconds * 1000) ?? String(seconds);
-export function moment(time) {
-  const told = formatted(MOMENT, time);
-  return told === null ? String(time) : `${told} UTC`;
-}
+export const moment = (time) => formatted(MOMENT, time) ?? String(time);
+export const minute = (time) => formatted(MINUTE, time) ?? String(time);
 
 function formatted(format, time) {
   const date = new Date(time);

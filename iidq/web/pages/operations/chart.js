@@ -1,6 +1,7 @@
 // A small line chart: one SVG, its legend with the newest values, and the numbers as a table for who wants them.
 
-import { element, setText } from "./elements.js";
+import { element, setText, time } from "./elements.js";
+import { minute as shownMinute } from "../words.js";
 
 const WIDTH = 600;
 const HEIGHT = 120;
@@ -81,8 +82,7 @@ export class Chart {
 
   tell() {
     if (!this.details.open || !this.minutes) return;
-    const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
-    this.body.replaceChildren(...this.minutes.map((minute, row) => element("tr", {}, element("th", { scope: "row", class: "number" }, clock.format(new Date(minute))),
+    this.body.replaceChildren(...this.minutes.map((minute, row) => element("tr", {}, element("th", { scope: "row", class: "number" }, time(minute, shownMinute(minute))),
       ...this.columns.map((values) => element("td", { class: "right number" }, values[row] === null ? "–" : this.format(values[row]))))).reverse());
   }
 }

@@ -1,5 +1,7 @@
 // Elements, numbers and times. Text only ever becomes a text node.
 
+import { moment } from "../words.js";
+
 export const byId = (id) => document.getElementById(id);
 
 export function element(name, attributes = {}, ...children) {
@@ -46,17 +48,15 @@ export function ago(text) {
   return seconds >= 0 ? `${words} ago` : `in ${words}`;
 }
 
-const exact = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
-export const moment = (text) => exact.format(new Date(text));
-
-export const time = (text, shown) => element("time", { datetime: text, title: moment(text) }, shown || ago(text));
+/** A time as such; `shown` says it in other words than the moment itself. */
+export const time = (text, shown = moment(text)) => element("time", { datetime: text, title: moment(text) }, shown);
 
 // Every relative time on the page, kept true.
 export function refreshTimes() {
   for (const node of document.querySelectorAll("time[data-ago]")) setText(node, ago(node.dateTime));
 }
 export function liveTime(text) {
-  const made = time(text);
+  const made = time(text, ago(text));
   made.dataset.ago = "";
   return made;
 }

@@ -2,7 +2,7 @@
 
 import { get } from "./request.js";
 import { cancelJob, retryJob } from "./actions.js";
-import { badge, between, byId, duration, element, liveTime, moment, shortHash, sinceNow } from "./elements.js";
+import { badge, between, byId, duration, element, liveTime, shortHash, sinceNow, time } from "./elements.js";
 
 let shown = "";
 let asked = "";
@@ -85,7 +85,7 @@ function facts(job, holder) {
 }
 
 function step(when, title, ...rest) {
-  return element("li", {}, element("strong", {}, title), element("span", { class: "soft number" }, `${moment(when)} · `, liveTime(when)), ...rest);
+  return element("li", {}, element("strong", {}, title), element("span", { class: "soft number" }, time(when), " · ", liveTime(when)), ...rest);
 }
 
 function timeline(job, holder) {
@@ -109,8 +109,9 @@ function timeline(job, holder) {
 
 function verdict(result) {
   const status = result?.status || result?.verification?.status;
+  const told = result?.report?.conclusion?.message;
   const kind = { OK: "good", WARN: "warn", FAIL: "bad" }[status];
-  return kind ? element("div", { class: `notice ${kind}` }, element("p", {}, "Verdict: ", element("strong", {}, status))) : "";
+  return kind ? element("div", { class: `notice ${kind}` }, element("p", {}, "Verdict: ", element("strong", {}, status), told ? `: ${told}` : "")) : "";
 }
 
 function report(result) {

@@ -2,7 +2,7 @@
 
 import { get, Refused, session, signIn, change } from "./request.js";
 import { changed, pauseQueue, resumeQueue, say } from "./actions.js";
-import { byId, moment, refreshTimes, setClock, setText } from "./elements.js";
+import { byId, refreshTimes, setClock, setText, time } from "./elements.js";
 import { showOverview } from "./overview.js";
 import { lookAtJobs, openJobs, showTabs } from "./jobs.js";
 import { lookAtJob, openJob } from "./job.js";
@@ -98,11 +98,11 @@ function show(snapshot) {
   state.className = `badge ${{ running: "completed", idle: "", paused: "delayed" }[queue.state] ?? "failed"}`;
   setText(byId("pause"), queue.pausedAt ? "Resume" : "Pause");
   byId("paused").hidden = !queue.pausedAt;
-  if (queue.pausedAt) setText(byId("paused-since"), `since ${moment(queue.pausedAt)}. Running jobs end; no other is claimed.`);
+  if (queue.pausedAt) byId("paused-since").replaceChildren("since ", time(queue.pausedAt), ". Running jobs end; no other is claimed.");
   byId("paused-reason").hidden = !queue.pauseReason;
   setText(byId("paused-reason"), queue.pauseReason || "");
   byId("no-workers").hidden = queue.workers > 0;
-  setText(byId("as-of"), `as of ${moment(queue.at)}`);
+  byId("as-of").replaceChildren("as of ", time(queue.at));
   if (view.name === "overview") showOverview(snapshot);
   if (view.name === "jobs") showTabs(view.query, queue);
   refreshTimes();

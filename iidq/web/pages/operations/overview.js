@@ -66,17 +66,18 @@ function keepRows(body, items, key, make, update, whenNone, columns) {
 function showWorkers(workers) {
   keepRows(byId("workers"), workers, (worker) => worker.workerId, (worker) => element("tr", {},
     element("th", { scope: "row" }, element("span", { class: "mono" }, worker.workerId), element("small", { class: "soft" }, worker.version ? `iidq ${worker.version}` : "not known any more")),
-    element("td", { class: "number" }, element("span", { class: "badge" }), " ", element("span")), element("td", { class: "right number" }), element("td", { class: "number" }), element("td"),
+    element("td", { class: "number" }, element("span", { class: "badge" }), " ", element("span")), element("td", { class: "right number" }), element("td", { class: "right number" }), element("td", { class: "number" }), element("td"),
     element("td", {}, worker.startedAt ? liveTime(worker.startedAt) : "–")),
   (row, worker) => {
     const [mark, seen] = row.children[1].querySelectorAll("span");
     mark.className = `badge ${worker.alive ? "completed" : "failed"}`;
     setText(mark, worker.alive ? "alive" : "silent");
     setText(seen, worker.seenSeconds === null ? "" : `${whole(worker.seenSeconds)} ago`);
-    setText(row.children[2], worker.concurrency === null ? count(worker.leases) : `${count(worker.leases)} / ${count(worker.concurrency)}`);
-    setText(row.children[3], worker.leaseSeconds === null ? "–" : worker.leaseSeconds < 0 ? "ran out" : `in ${whole(worker.leaseSeconds)}`);
-    setText(row.children[4], worker.listening === null ? "–" : worker.listening ? "listens" : "polls");
-  }, "None alive, and none seen in the last minute.", 6);
+    setText(row.children[2], worker.running === null ? "–" : `${count(worker.running)} / ${count(worker.concurrency)}`);
+    setText(row.children[3], count(worker.leases));
+    setText(row.children[4], worker.leaseSeconds === null ? "–" : worker.leaseSeconds < 0 ? "ran out" : `in ${whole(worker.leaseSeconds)}`);
+    setText(row.children[5], worker.listening === null ? "–" : worker.listening ? "listens" : "polls");
+  }, "None alive, and none seen in the last minute.", 7);
 }
 
 function showParts({ queue, circuit, redis }) {
@@ -85,7 +86,7 @@ function showParts({ queue, circuit, redis }) {
     ["Database", "reachable", "completed"],
     ["Circuit", circuit, circuit === "closed" ? "completed" : "failed"],
     ["Listeners", hears, queue.listeningWorkers === queue.workers && queue.workers ? "completed" : "delayed"],
-    ["Slots", `${count(queue.active)} of ${count(queue.slots)} in use`, ""],
+    ["Slots", `${count(queue.running)} of ${count(queue.slots)} in use`, ""],
     ["Upkeep", queue.upkeepAgeSeconds === null ? "never yet" : `${whole(queue.upkeepAgeSeconds)} ago`, queue.upkeepAgeSeconds !== null && queue.upkeepAgeSeconds < 60 ? "completed" : "delayed"],
     ["Leases that ran out", count(queue.expiredLeases), queue.expiredLeases ? "failed" : "completed"],
     ["Redis", { up: "up", off: "not used" }[redis.state] || "away; done without it", { up: "completed", off: "" }[redis.state] ?? "delayed"],
