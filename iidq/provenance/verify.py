@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 from iidq.errors import SignatureFault
 from iidq.provenance.address import checksum_address
 from iidq.provenance.chain import OnchainEntry, WalletAnswer
+from iidq.provenance.decoding import decode_beside
 from iidq.provenance.manifest import Manifest, parse_manifest
 from iidq.provenance.registration import Registration
 from iidq.provenance.report import ManifestPort, SourceTried
@@ -191,7 +192,7 @@ async def _weigh(
 
 async def _parsed(body: bytes) -> Manifest:
     if len(body) > _LONG_MANIFEST_BYTES:
-        return await asyncio.to_thread(parse_manifest, body)
+        return await decode_beside(parse_manifest, body)
     return parse_manifest(body)
 
 
