@@ -26,6 +26,12 @@ class CallReverted(PermanentFault):
     code = "rpc.reverted"
 
 
+class AnswerTooLong(CallReverted):
+    """The contract answered with more than is read of one, which is as good as a refusal."""
+
+    code = "rpc.too_long"
+
+
 class CallRefused(RpcFault):
     """The endpoint answered this call with a JSON-RPC error of its own making.
 
