@@ -137,6 +137,8 @@ class Chain:
                 "transaction", on, tried, head_start_seconds=self._hedge_after_seconds * _SEARCH_READS
             )
         except CallRefused as fault:
+            if fault.retry_after_seconds is not None:
+                raise  # another endpoint may find it, later
             return Registration(None, _not_found(fault.message), tuple(tried))
         return replace(registration, sources=(*tried, *registration.sources))
 

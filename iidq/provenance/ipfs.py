@@ -138,14 +138,11 @@ async def _ask(
         gateway.url_of(uri, query), max_bytes=max_bytes, headers=(("Accept", accept), *gateway.headers)
     )
     peer = gateway.base.authority
+    wish = retry_after_seconds(answer.headers)
     if answer.says_absent:
-        raise NotHere(f"{peer} answered {answer.status}")
+        raise NotHere(f"{peer} answered {answer.status}", retry_after_seconds=wish)
     if not answer.delivered:
-        raise GatewayFault(
-            f"{peer} answered {answer.status}",
-            code="fetch.status",
-            retry_after_seconds=retry_after_seconds(answer.headers),
-        )
+        raise GatewayFault(f"{peer} answered {answer.status}", code="fetch.status", retry_after_seconds=wish)
     return answer
 
 

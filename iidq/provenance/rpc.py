@@ -253,6 +253,8 @@ class RpcEndpoint:
             if future.done():
                 continue
             if isinstance(outcome, Exception):
+                if isinstance(outcome, RpcFault) and outcome.retry_after_seconds is None:
+                    outcome.retry_after_seconds = retry_after_seconds(headers)
                 future.set_exception(outcome)
             else:
                 future.set_result(outcome)
@@ -281,7 +283,7 @@ class RpcEndpoint:
 
     def _raise_for_status(self, status: int, headers: httpx.Headers, answer: bytes, *, batched: bool) -> None:
         """Raise unless the body is JSON-RPC all the same: some endpoints send errors of calls with HTTP 400."""
-        retry_after = retry_after_seconds({"retry-after": headers.get("retry-after", "")})
+        retry_after = retry_after_seconds(headers)
         if status == 429:
             raise RpcFault(
                 "the RPC endpoint limits our calls (HTTP 429)",
