@@ -9,8 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iidq.errors import GatewayFault, RpcFault
+from iidq.provenance.chain import OnchainEntry
 from iidq.provenance.fetch import MAX_RETRY_AFTER_SECONDS, retry_after_seconds
 from iidq.provenance.gateways import Gateway, IpfsGateways
+from iidq.provenance.report import FetchedManifest
+from iidq.provenance.verify import Subject, verify
 from iidq.queue.backoff import RetryPolicy
 from tests.provenance.rpc_world import CONTENT_HASH, REGISTRY, Handler, Server, error
 from tests.provenance.test_chain import chain_of, refuses, registered_world
@@ -152,6 +155,34 @@ async def test_a_wish_outweighs_a_refusal_of_the_search(limited_first: bool) -> 
     with pytest.raises(RpcFault) as caught:
         await chain.find_registration(onchain)
     assert caught.value.retry_after_seconds == 60
+
+
+@pytest.mark.parametrize(("manifest_wish", "registry_wish"), [(None, 60), (5, 60), (60, 5), (60, None), (None, None)])
+async def test_the_registrys_wish_outlasts_the_manifests_fault(
+    manifest_wish: float | None, registry_wish: int | None
+) -> None:
+    """A job that needs both is not tried before the later of the two wishes."""
+    answered = asyncio.Event()
+
+    class Manifests:
+        async def fetch(self, manifest_uri: str) -> FetchedManifest:
+            await answered.wait()
+            raise GatewayFault("no", code="fetch.status", retry_after_seconds=manifest_wish)
+
+    chain = chain_of(_endpoint_answer(Source("limited", registry_wish)))
+    read_entry = chain.read_entry
+
+    async def read(registry_address: str, content_hash: str) -> OnchainEntry:
+        try:
+            return await read_entry(registry_address, content_hash)
+        finally:
+            answered.set()
+
+    chain.read_entry = read  # type: ignore[method-assign]
+    with pytest.raises(GatewayFault) as caught:
+        await verify(Subject(CONTENT_HASH, URI, REGISTRY), Manifests(), chain, lambda percent: None)
+    later = max((wish for wish in (manifest_wish, registry_wish) if wish is not None), default=None)
+    assert (caught.value.code, caught.value.retry_after_seconds) == ("fetch.status", later)
 
 
 @pytest.mark.parametrize(
