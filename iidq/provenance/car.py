@@ -10,6 +10,8 @@ from iidq.provenance.cid import Cid, UnsupportedCid, read_cid
 from iidq.provenance.varint import read_varint
 
 MAX_BLOCK_BYTES = 2 << 20
+# Twice the nodes that a file may have: some gateways send a block once per link to it.
+_MAX_BLOCKS = 8192
 _MAX_HEADER_BYTES = 8192
 # The DAG-CBOR of `"version": 1`, which every CARv1 header contains.
 _VERSION_1 = b"gversion\x01"
@@ -27,11 +29,14 @@ def read_car(archive: bytes, *, cut_off: bool = False) -> Mapping[Cid, bytes]:
     """Verified blocks by CID; blocks under CIDs that cannot be verified here are left out.
 
     ``cut_off`` says that reading stopped at a limit: then a section that is cut off ends the archive instead of
-    making it unusable. Raises :class:`UnusableCar` and :class:`LyingCar`. Takes about a millisecond per MiB.
+    making it unusable. Reading also stops after 8,192 blocks, more than a file may have. Raises :class:`UnusableCar`
+    and :class:`LyingCar`. Takes about a millisecond per MiB and 4 µs per block.
     """
     at = _after_header(archive)
     blocks: dict[Cid, bytes] = {}
-    while at < len(archive):
+    for _ in range(_MAX_BLOCKS):
+        if at >= len(archive):
+            break
         try:
             length, start = read_varint(archive, at)
         except ValueError as error:

@@ -9,7 +9,7 @@ from iidq.errors import RegistryFault, RpcFault
 from iidq.provenance.digest import sha256_label
 from iidq.provenance.endpoints import Endpoints
 from iidq.provenance.heads import BlockTag
-from iidq.provenance.jsonrpc import CallRefused, CallReverted
+from iidq.provenance.jsonrpc import AnswerTooLong, CallRefused, CallReverted
 from iidq.provenance.registration import (
     Block,
     NotFound,
@@ -27,6 +27,9 @@ from iidq.provenance.wallet import accepts_signature, encode_is_valid_signature_
 # How often a block is pinned anew when the chain moved under the read, and the pause before.
 _PIN_TRIES: Final = 3
 _PIN_PAUSE_SECONDS: Final = 0.2
+# The longest manifest URI takes 5 million to read. More would let a contract keep an endpoint busy; nodes cap calls at
+# 50 million, and some chains take the transaction's own data out of it.
+_CALL_GAS: Final = hex(30_000_000)
 # A search reads about so many times as often, one after another, as an entry's read.
 _SEARCH_READS: Final = 5
 
@@ -134,6 +137,8 @@ class Chain:
                 "transaction", on, tried, head_start_seconds=self._hedge_after_seconds * _SEARCH_READS
             )
         except CallRefused as fault:
+            if fault.retry_after_seconds is not None:
+                raise  # another endpoint may find it, later
             return Registration(None, _not_found(fault.message), tuple(tried))
         return replace(registration, sources=(*tried, *registration.sources))
 
@@ -158,10 +163,9 @@ class Chain:
             await self._endpoints.refuse_if_stale(endpoint, pinned)
             if code is not None and not code:
                 raise RegistryFault(f"the registry address holds no code on chain {chain_id}", code="registry.no_code")
-            if returned is None:
-                raise RegistryFault(
-                    "the contract at the registry address is not a ContentRegistry: it refused entries(bytes32)"
-                )
+            if isinstance(returned, CallReverted):
+                why = returned.message if isinstance(returned, AnswerTooLong) else "it refused entries(bytes32)"
+                raise RegistryFault(f"the contract at the registry address is not a ContentRegistry: {why}")
             source = SourceTried(
                 "registry", endpoint.origin, sha256_label(returned), "used", f"entries() at block {pinned.number}"
             )
@@ -186,26 +190,31 @@ class Chain:
         # A contract can also return nothing or refuse; only its code tells it from a plain account.
         asked = code is None or bool(code)
         told = f"isValidSignature() at block {pinned.number}" if asked else f"no code at block {pinned.number}"
-        digest_of_answer = sha256_label(returned) if asked and returned is not None else None
+        answer = None if isinstance(returned, CallReverted) else returned
+        digest_of_answer = sha256_label(answer) if asked and answer is not None else None
         source = SourceTried("wallet", endpoint.origin, digest_of_answer, "used", told)
-        return WalletAnswer(accepts_signature(returned) if asked else None, (source,))
+        return WalletAnswer(accepts_signature(answer) if asked else None, (source,))
 
     async def _call_at(
         self, endpoint: RpcEndpoint, block: Block, address: str, call_data: str
-    ) -> tuple[bytes | None, bytes | None]:
-        """Return what a contract returned at a block, None if it refused, and its code if it returned nothing.
+    ) -> tuple[bytes | CallReverted, bytes | None]:
+        """Return what a contract returned at a block, or its refusal, and its code if it returned nothing.
 
         Raises :class:`_Moved` unless the block was still the chain's after the call.
         """
         at = hex(block.number)
         # The block again, after the call: only its unchanged hash says that both are of one chain.
         returned, again = await endpoint.outcomes(
-            ("eth_call", {"to": address, "data": call_data}, at), ("eth_getBlockByNumber", at, False)
+            ("eth_call", {"to": address, "data": call_data, "gas": _CALL_GAS}, at),
+            ("eth_getBlockByNumber", at, False),
+            contract=address,
         )
-        data = None if isinstance(returned, CallReverted) else hex_bytes(returned)
+        data = returned if isinstance(returned, CallReverted) else hex_bytes(returned)
         code = None
-        if not data:
-            code, again = await endpoint.calls(("eth_getCode", address, at), ("eth_getBlockByNumber", at, False))
+        if isinstance(data, CallReverted) or not data:
+            code, again = await endpoint.calls(
+                ("eth_getCode", address, at), ("eth_getBlockByNumber", at, False), contract=address
+            )
             code = hex_bytes(code)
         if again is None or read_block(again).hash != block.hash:
             raise _Moved
@@ -219,15 +228,16 @@ class Chain:
             return read_block(await endpoint.call("eth_getBlockByNumber", hex(number), False))
 
         async def read_logs(first: int, last: int) -> list[Any]:
-            logs = await endpoint.call(
-                "eth_getLogs",
-                {
-                    "address": onchain.registry_address,
-                    "topics": [CONTENT_REGISTERED_TOPIC, onchain.content_hash],
-                    "fromBlock": hex(first),
-                    "toBlock": hex(last),
-                },
-            )
+            criteria = {
+                "address": onchain.registry_address,
+                "topics": [CONTENT_REGISTERED_TOPIC, onchain.content_hash],
+                "fromBlock": hex(first),
+                "toBlock": hex(last),
+            }
+            try:
+                logs = await endpoint.call("eth_getLogs", criteria, contract=onchain.registry_address)
+            except AnswerTooLong:
+                raise NotFound("the registry's events for it are too long to be read") from None
             if not isinstance(logs, list):
                 raise RpcFault("the RPC endpoint answered with something else than logs", code="rpc.nonsense")
             return logs

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 from iidq.errors import ManifestFault
 from iidq.provenance.cid import Cid
-from iidq.provenance.unixfs import MalformedBlock, Node, NodeType, decode_node
+from iidq.provenance.unixfs import FieldAllowance, MalformedBlock, Node, NodeType, decode_node
 
 # A tree of links can name the same small block again and again: its size in blocks is no bound by itself.
-_MAX_VISITED_NODES = 4096
+_MAX_NODES = 4096
 _MAX_DEPTH = 32
 
 
@@ -21,37 +21,56 @@ def assemble_file(root: Cid, path: tuple[str, ...], blocks: Mapping[Cid, bytes],
     Raises :class:`MissingBlock` when a block is not among ``blocks``, and :class:`ManifestFault` for what the
     verified blocks themselves prove: no such entry, no file, too large, not UnixFS.
     """
+    nodes = _Nodes(blocks)
     cid = root
     for segment in path:
-        cid = _entry(_node(cid, blocks), segment)
-    if not _node(cid, blocks).is_file:
-        raise _no_file(_node(cid, blocks))
+        cid = _entry(nodes.at(cid), segment)
     content = bytearray()
+    empty_leaves = 0
     pending = [(cid, 0)]
-    visited = 0
+    named = 1
     while pending:
         cid, depth = pending.pop()
-        visited += 1
-        if visited > _MAX_VISITED_NODES or depth > _MAX_DEPTH:
-            raise ManifestFault("the manifest's file has too many blocks", code="manifest.too_large")
-        node = _node(cid, blocks)
+        node = nodes.at(cid)
         if not node.is_file:
             raise _no_file(node)
-        if len(content) + max(len(node.content), node.file_bytes or 0) > max_bytes:
+        # A leaf without bytes counts as one byte: the limit on the file's bytes also bounds its leaves.
+        empty_leaves += not (node.content or node.links)
+        if len(content) + empty_leaves + max(len(node.content), node.file_bytes or 0) > max_bytes:
             raise ManifestFault(f"the manifest is longer than {max_bytes} bytes", code="manifest.too_large")
+        # Counted before they are visited: the list of what is pending is bounded too.
+        named += len(node.links)
+        if named > _MAX_NODES or depth > _MAX_DEPTH:
+            raise ManifestFault(
+                f"the manifest's file is cut into more than {_MAX_NODES:,} blocks, or more than {_MAX_DEPTH} deep",
+                code="manifest.too_large",
+            )
         content += node.content
         pending.extend((link.cid, depth + 1) for link in reversed(node.links))
     return bytes(content)
 
 
-def _node(cid: Cid, blocks: Mapping[Cid, bytes]) -> Node:
-    block = blocks.get(cid)
-    if block is None:
-        raise MissingBlock("a block of the file is missing")
-    try:
-        return decode_node(cid.codec, block)
-    except MalformedBlock as error:
-        raise ManifestFault(f"the CID names no file that can be read: {error}", code="manifest.not_a_file") from None
+class _Nodes:
+    """The nodes of the blocks that were delivered, each decoded once, all within one allowance of fields."""
+
+    def __init__(self, blocks: Mapping[Cid, bytes]) -> None:
+        self._blocks = blocks
+        self._decoded: dict[Cid, Node] = {}
+        self._allowance = FieldAllowance()
+
+    def at(self, cid: Cid) -> Node:
+        """Return the node; raise :class:`MissingBlock` or :class:`ManifestFault`."""
+        if cid not in self._decoded:
+            block = self._blocks.get(cid)
+            if block is None:
+                raise MissingBlock("a block of the file is missing")
+            try:
+                self._decoded[cid] = decode_node(cid.codec, block, self._allowance)
+            except MalformedBlock as error:
+                raise ManifestFault(
+                    f"the CID names no file that can be read: {error}", code="manifest.not_a_file"
+                ) from None
+        return self._decoded[cid]
 
 
 def _entry(directory: Node, name: str) -> Cid:

@@ -105,11 +105,13 @@ class Endpoints:
         """Run ``on`` over the endpoints in order of health, each with a head start; return the first answer.
 
         ``tried`` collects the endpoints that failed, as sources of ``what``. A fault of the chain's own (no registry
-        there) is an answer too. Raises the last endpoint's :class:`RpcFault` when none answered.
+        there) is an answer too. Raises the last endpoint's :class:`RpcFault`, with the earliest ``Retry-After`` of any
+        of them, when none answered.
         """
+        wishes = self._wishes()
         waiting = self._by_health()
         if not waiting:
-            raise self._all_resting()
+            raise RpcFault("every RPC endpoint asked us to wait", code="rpc.limited", retry_after_seconds=min(wishes))
         running: dict[asyncio.Task[T], RpcEndpoint] = {}  # in the order of their start
         try:
             while True:
@@ -127,8 +129,14 @@ class Endpoints:
                         answer = task.result()
                     except RpcFault as fault:
                         tried.append(self._failed(what, running.pop(task), fault))
+                        if fault.retry_after_seconds is not None:
+                            wishes.append(fault.retry_after_seconds)
                         if not waiting and not running:
-                            raise
+                            wish = min(wishes, default=None)
+                            if wish == fault.retry_after_seconds:
+                                raise
+                            # A new one: the endpoint's other askers share its own.
+                            raise RpcFault(fault.message, code=fault.code, retry_after_seconds=wish) from None
                     except Exception:
                         self._health[running[task].url].succeeded()
                         raise
@@ -167,12 +175,10 @@ class Endpoints:
         willing = [endpoint for endpoint in self._endpoints if self._health[endpoint.url].refuses_until <= now]
         return sorted(willing, key=lambda endpoint: max(self._health[endpoint.url].rests_until, now))
 
-    def _all_resting(self) -> RpcFault:
+    def _wishes(self) -> list[float]:
+        """Return how long each endpoint whose ``Retry-After`` still runs wants to be left alone, in seconds."""
         now = asyncio.get_running_loop().time()
-        soonest = min((health.refuses_until - now for health in self._health.values()), default=0.0)
-        return RpcFault(
-            "every RPC endpoint asked us to wait", code="rpc.limited", retry_after_seconds=max(soonest, 0.0)
-        )
+        return [health.refuses_until - now for health in self._health.values() if health.refuses_until > now]
 
     def _ask_heads_of_others(self, asked: RpcEndpoint) -> None:
         """Find out beside the read whether an old-looking block is old for the others too."""

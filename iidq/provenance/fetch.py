@@ -1,9 +1,12 @@
 """A bounded GET of a URL that somebody else chose: deadlines, few and re-checked redirects, no unpacking."""
 
 import asyncio
+import re
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 from iidq import __version__
@@ -19,6 +22,8 @@ MAX_RETRY_AFTER_SECONDS = 300.0
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _DELIVERED = frozenset({200, 203})
 _IDLE_SECONDS = 10.0
+# Fractions are no HTTP, but sent, and so is the field twice.
+_SECONDS = re.compile(r"([0-9]+(?:\.[0-9]*)?)(?:\s*,\s*[0-9.]+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,18 +169,31 @@ class WebFetcher:
             await self._idle.popleft()[1].aclose()
 
 
-def retry_after_seconds(headers: dict[str, str], *, longest_seconds: float = MAX_RETRY_AFTER_SECONDS) -> float | None:
-    """What ``Retry-After`` asks for (RFC 9110, seconds or a date), at most ``longest_seconds``; None without it."""
+def retry_after_seconds(
+    headers: Mapping[str, str], *, longest_seconds: float = MAX_RETRY_AFTER_SECONDS
+) -> float | None:
+    """What ``Retry-After`` asks for (RFC 9110, seconds or a date), at most ``longest_seconds``; None without it.
+
+    A date is compared with the answer's own ``Date`` where it has one: clocks differ.
+    """
     text = headers.get("retry-after", "").strip()
-    if not text:
+    if match := _SECONDS.fullmatch(text):
+        return min(float(match[1][:9]), longest_seconds)
+    at = _unix_seconds(text)
+    if at is None:
         return None
-    if text.isascii() and text.isdigit():
-        return min(float(text[:9]), longest_seconds)
+    now = _unix_seconds(headers.get("date", ""))
+    return min(max(at - (time.time() if now is None else now), 0.0), longest_seconds)
+
+
+def _unix_seconds(text: str) -> float | None:
+    """Read an HTTP date; None for anything else."""
     try:
-        at = parsedate_to_datetime(text).timestamp()
+        at = parsedate_to_datetime(text)
+        # RFC 850 and asctime dates, without an offset, are UTC as well (RFC 9110, section 5.6.7).
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None
-    return min(max(at - time.time(), 0.0), longest_seconds)
 
 
 def _origin(uri: WebUri) -> str:

@@ -61,7 +61,7 @@ class IpfsGateways:
 
         Raises :class:`ManifestFault` when verified blocks prove that there is no such manifest or when every
         gateway says 404, :class:`FetchRefused` when every gateway's answer broke a rule, and otherwise
-        :class:`GatewayFault`.
+        :class:`GatewayFault` with the earliest ``Retry-After`` of any gateway.
         """
         waiting = self._askable()
         attempts: list[_Attempt] = []
@@ -147,12 +147,14 @@ class IpfsGateways:
                 return ManifestFault(f"no gateway has {uri}: {told}", code="manifest.not_found")
             if all(isinstance(fault, FetchRefused) for fault in faults):
                 return FetchRefused(told, code=faults[0].code)
-        waits = [fault.retry_after_seconds for fault in faults if isinstance(fault, GatewayFault)]
-        known = [seconds for seconds in waits if seconds is not None]
+        asked = {id(attempt.gateway) for attempt in attempts}
+        wishes = [fault.retry_after_seconds for fault in faults if isinstance(fault, GatewayFault)]
+        # A gateway that was left alone has an earlier wish, or none.
+        wishes += [gateway.health.patience_seconds or None for gateway in self._gateways if id(gateway) not in asked]
         return GatewayFault(
             f"no gateway delivered {uri}: {told}",
             code="fetch.wrong_bytes" if all(isinstance(fault, WrongBytes) for fault in faults) else None,
-            retry_after_seconds=min(known) if len(known) == len(faults) else None,
+            retry_after_seconds=min((wish for wish in wishes if wish is not None), default=None),
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from iidq.errors import PermanentFault, RpcFault
 from iidq.json_depth import is_too_deep
+from iidq.provenance.fetch import MAX_RETRY_AFTER_SECONDS
 
 
 class Request(NamedTuple):
@@ -24,6 +25,12 @@ class CallReverted(PermanentFault):
     """The contract ran and refused: a revert, an invalid instruction, no gas left."""
 
     code = "rpc.reverted"
+
+
+class AnswerTooLong(CallReverted):
+    """The contract answered with more than is read of one, which is as good as a refusal."""
+
+    code = "rpc.too_long"
 
 
 class CallRefused(RpcFault):
@@ -130,8 +137,9 @@ def _error_fault(error: Any) -> PermanentFault | RpcFault:
     code = error.get("code") if isinstance(error, dict) else None
     if code == 3 or _is_revert(message):
         return CallReverted("the contract refused the call")
-    if code == 429 or _BUSY.search(message):
-        return RpcFault("the RPC endpoint limits our calls", code="rpc.limited")
+    wish = _wish(error)
+    if code == 429 or wish is not None or _BUSY.search(message):
+        return RpcFault("the RPC endpoint limits our calls", code="rpc.limited", retry_after_seconds=wish)
     number = f" {code}" if type(code) is int else ""
     return CallRefused(f"the RPC endpoint answered with error{number}", block_range=_suggested(message))
 
@@ -149,6 +157,15 @@ def _is_busy(fault: PermanentFault | RpcFault) -> bool:
 def _message(error: Any) -> str:
     message = error.get("message") if isinstance(error, dict) else error
     return message[:2_000] if isinstance(message, str) else ""
+
+
+def _wish(error: Any) -> float | None:
+    """Return the seconds that Infura asks for inside of the error."""
+    data = error.get("data") if isinstance(error, dict) else None
+    seconds = data.get("backoff_seconds") if isinstance(data, dict) else None
+    if isinstance(seconds, int | float) and not isinstance(seconds, bool) and seconds >= 0:
+        return float(min(seconds, MAX_RETRY_AFTER_SECONDS))
+    return None
 
 
 def _suggested(message: str) -> tuple[int, int] | None:

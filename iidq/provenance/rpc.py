@@ -3,6 +3,10 @@
 The CPU of a call is nearly all HTTP, so calls share it: those of one turn of the event loop, and those that came
 while ``posts_at_once`` bodies were already on their way. Equal calls of one body are asked once. A call never joins
 a body that has left already: its answer could be older than the question.
+
+A contract may be anybody's, and its answers slow or endless. Calls that a contract answers share a body only with
+others about the same contract, and such a body has a bound of its own. An answer that is too long is asked for again in
+halves, until the call that made it so is alone.
 """
 
 import asyncio
@@ -15,12 +19,20 @@ from urllib.parse import urlsplit
 import httpx
 
 from iidq.errors import IidqError, RpcFault
+from iidq.provenance.decoding import decode_beside
 from iidq.provenance.fetch import retry_after_seconds
-from iidq.provenance.jsonrpc import BatchRefused, CallReverted, Request, decode, encode
+from iidq.provenance.jsonrpc import AnswerTooLong, BatchRefused, CallReverted, Request, decode, encode
+
+MAX_CONTRACT_ANSWER_BYTES: Final = 1 << 20
+"""One body about a contract: a hundred usual entries, or one with the longest manifest URI, and the blocks of both."""
 
 _SINGLE_POSTS_AT_ONCE: Final = 16
+# Bodies about contracts, of all contracts together: half of the client's connections.
+_CONTRACT_POSTS_AT_ONCE: Final = 32
+_ANSWERED_BY_CONTRACTS: Final = {"eth_call", "eth_getCode", "eth_getLogs"}
+# A longer answer is decoded beside the event loop. This one takes 2 ms.
+_LONG_ANSWER_BYTES: Final = 256 << 10
 _QUANTITY: Final = re.compile(r"0x[0-9a-fA-F]{1,64}")
-_HEX_DATA: Final = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
 _HEADERS: Final = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
 # Statuses that mean "try later" or "who are you", whatever the body's size; any other 4xx may be about the batch.
 _NOT_ABOUT_THE_BATCH: Final = {401, 402, 404, 408, 429}
@@ -34,6 +46,10 @@ def open_http(*, connect_seconds: float = 5, read_seconds: float = 10) -> httpx.
         timeout=httpx.Timeout(read_seconds, connect=connect_seconds, pool=connect_seconds),
         limits=httpx.Limits(max_connections=64, max_keepalive_connections=32, keepalive_expiry=30),
     )
+
+
+class _TooLong(Exception):
+    """The answer to a body is longer than its bound; never leaves the client."""
 
 
 class _Waiting:
@@ -51,7 +67,8 @@ class RpcEndpoint:
     """Calls to one URL.
 
     ``deadline_seconds`` bounds each call from asking to answer; ``batch_limit`` the calls of one body, and falls by
-    itself where an endpoint takes fewer; ``max_answer_bytes`` one answer's body.
+    itself where an endpoint takes fewer; ``posts_at_once`` the bodies that are on their way, per contract and for all
+    other calls; ``max_answer_bytes`` one answer's body. ``contract`` is the address whose answer a call asks for.
     """
 
     def __init__(
@@ -62,7 +79,7 @@ class RpcEndpoint:
         deadline_seconds: float = 10,
         batch_limit: int = 100,
         posts_at_once: int = 4,
-        max_answer_bytes: int = 32 << 20,
+        max_answer_bytes: int = 8 << 20,
     ) -> None:
         self.url = url
         self.batch_limit = batch_limit
@@ -71,8 +88,8 @@ class RpcEndpoint:
         self._posts_at_once = posts_at_once
         self._max_answer_bytes = max_answer_bytes
         self._ids = count(1)
-        self._waiting: dict[Request, _Waiting] = {}
-        self._posts: set[asyncio.Task[None]] = set()
+        self._waiting: dict[str | None, dict[Request, _Waiting]] = {}  # by contract
+        self._posts: dict[asyncio.Task[None], str | None] = {}
         self._departure: asyncio.Handle | None = None
         self._chain_id: int | None = None
         self._closed = False
@@ -84,21 +101,23 @@ class RpcEndpoint:
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
         return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "")
 
-    async def call(self, method: str, *params: Any) -> Any:
+    async def call(self, method: str, *params: Any, contract: str | None = None) -> Any:
         """Return the call's result; raise :class:`RpcFault`, or :class:`CallReverted` if a contract refused."""
-        return (await self.calls((method, *params)))[0]
+        return (await self.calls((method, *params), contract=contract))[0]
 
-    async def calls(self, *calls: tuple[Any, ...]) -> list[Any]:
+    async def calls(self, *calls: tuple[Any, ...], contract: str | None = None) -> list[Any]:
         """Return the results of ``(method, *params)`` calls that leave together; raise the first one's fault."""
-        outcomes = await self.outcomes(*calls)
+        outcomes = await self.outcomes(*calls, contract=contract)
         for outcome in outcomes:
             if isinstance(outcome, CallReverted):
                 raise outcome
         return outcomes
 
-    async def outcomes(self, *calls: tuple[Any, ...]) -> list[Any]:
+    async def outcomes(self, *calls: tuple[Any, ...], contract: str | None = None) -> list[Any]:
         """Do as :meth:`calls`, but return a contract's refusal in the place of its call's result."""
-        asked = [self._ask(Request(method, json.dumps(params, separators=(",", ":")))) for method, *params in calls]
+        asked = [
+            self._ask(Request(method, json.dumps(params, separators=(",", ":"))), contract) for method, *params in calls
+        ]
         try:
             async with asyncio.timeout(self._deadline_seconds):
                 return [await _outcome(waiting.future) for waiting in asked]
@@ -123,42 +142,52 @@ class RpcEndpoint:
         for post in posts:
             post.cancel()
         await asyncio.gather(*posts, return_exceptions=True)
-        self._settle(list(self._waiting.values()), _given_up())
+        self._settle([call for calls in self._waiting.values() for call in calls.values()], _given_up())
         self._waiting.clear()
 
-    def _ask(self, request: Request) -> _Waiting:
+    def _ask(self, request: Request, contract: str | None) -> _Waiting:
         if self._closed:
             raise _given_up()
-        waiting = self._waiting.get(request)
+        waiting = self._waiting.get(contract, {}).get(request)
         if waiting is None:
             future = asyncio.get_running_loop().create_future()
             future.add_done_callback(_seen)
-            waiting = self._waiting[request] = _Waiting(request, future)
+            waiting = self._waiting.setdefault(contract, {})[request] = _Waiting(request, future)
             self._plan_departure()
         waiting.askers += 1
         return waiting
 
     def _plan_departure(self) -> None:
-        if not self._closed and self._departure is None and self._waiting and len(self._posts) < self._posts_at_once:
+        if not self._closed and self._departure is None and any(map(self._may_leave, self._waiting)):
             self._departure = asyncio.get_running_loop().call_soon(self._depart)
+
+    def _may_leave(self, contract: str | None) -> bool:
+        """Whether another body about ``contract`` may be on its way."""
+        posts = list(self._posts.values())
+        if contract is not None and len(posts) - posts.count(None) >= _CONTRACT_POSTS_AT_ONCE:
+            return False
+        return posts.count(contract) < self._posts_at_once
 
     def _depart(self) -> None:
         self._departure = None
-        while self._waiting and len(self._posts) < self._posts_at_once:
-            leaving: list[_Waiting] = []
-            while self._waiting and len(leaving) < self.batch_limit:
-                waiting = self._waiting.pop(next(iter(self._waiting)))
-                if waiting.askers > 0:
-                    leaving.append(waiting)
-                else:
-                    waiting.future.cancel()
-            if leaving:
-                post = asyncio.get_running_loop().create_task(self._post(leaving))
-                self._posts.add(post)
-                post.add_done_callback(self._arrived)
+        for contract, calls in list(self._waiting.items()):
+            while calls and self._may_leave(contract):
+                leaving: list[_Waiting] = []
+                while calls and len(leaving) < self.batch_limit:
+                    waiting = calls.pop(next(iter(calls)))
+                    if waiting.askers > 0:
+                        leaving.append(waiting)
+                    else:
+                        waiting.future.cancel()
+                if leaving:
+                    post = asyncio.get_running_loop().create_task(self._post(leaving))
+                    self._posts[post] = contract
+                    post.add_done_callback(self._arrived)
+            if not calls:
+                del self._waiting[contract]
 
     def _arrived(self, post: asyncio.Task[None]) -> None:
-        self._posts.discard(post)
+        del self._posts[post]
         self._plan_departure()
 
     async def _post(self, leaving: list[_Waiting]) -> None:
@@ -166,6 +195,8 @@ class RpcEndpoint:
             await self._exchange(leaving)
         except BatchRefused:
             await self._post_fewer(leaving)
+        except _TooLong:
+            await self._post_halves(leaving)
         except IidqError as fault:
             self._settle(leaving, fault)
         finally:
@@ -176,6 +207,10 @@ class RpcEndpoint:
         """Tell a refused batch from an endpoint that is ill: ask one call alone, and only then lower the limit."""
         try:
             await self._exchange(leaving[:1])
+        except _TooLong:
+            # Its size may be why the batch was refused.
+            await self._post_halves(leaving)
+            return
         except IidqError as fault:
             self._settle(leaving, fault)
             return
@@ -188,22 +223,43 @@ class RpcEndpoint:
             posts = [rest[at : at + size] for at in range(start, min(start + wave, len(rest)), size)]
             await asyncio.gather(*(self._post(post) for post in posts))
 
+    async def _post_halves(self, leaving: list[_Waiting]) -> None:
+        """Ask again, in smaller bodies, what together is too long; a call that is too long alone gets the fault."""
+        if len(leaving) > 1:
+            middle = len(leaving) // 2
+            await self._post(leaving[:middle])
+            await self._post(leaving[middle:])
+        elif _is_answered_by_contract(leaving[0]):
+            message = f"the contract's answer is longer than {MAX_CONTRACT_ANSWER_BYTES:,} bytes"
+            self._settle(leaving, AnswerTooLong(message))
+        else:
+            self._settle(leaving, RpcFault("the RPC endpoint's answer is too long", code="rpc.too_long"))
+
     async def _exchange(self, leaving: list[_Waiting]) -> None:
         by_id = {next(self._ids): waiting for waiting in leaving}
         body = encode({id_: waiting.request for id_, waiting in by_id.items()})
-        status, headers, answer = await self._send(body)
+        max_bytes = self._max_answer_bytes
+        if any(map(_is_answered_by_contract, leaving)):
+            max_bytes = min(max_bytes, MAX_CONTRACT_ANSWER_BYTES)
+        status, headers, answer = await self._send(body, max_bytes)
         if status != 200:
             self._raise_for_status(status, headers, answer, batched=len(leaving) > 1)
-        for id_, outcome in decode(answer, list(by_id)).items():
+        if len(answer) > _LONG_ANSWER_BYTES:
+            outcomes = await decode_beside(decode, answer, list(by_id))
+        else:
+            outcomes = decode(answer, list(by_id))
+        for id_, outcome in outcomes.items():
             future = by_id[id_].future
             if future.done():
                 continue
             if isinstance(outcome, Exception):
+                if isinstance(outcome, RpcFault) and outcome.retry_after_seconds is None:
+                    outcome.retry_after_seconds = retry_after_seconds(headers)
                 future.set_exception(outcome)
             else:
                 future.set_result(outcome)
 
-    async def _send(self, body: bytes) -> tuple[int, httpx.Headers, bytes]:
+    async def _send(self, body: bytes, max_bytes: int) -> tuple[int, httpx.Headers, bytes]:
         try:
             async with (
                 asyncio.timeout(self._deadline_seconds),
@@ -214,8 +270,10 @@ class RpcEndpoint:
                 chunks, received = [], 0
                 async for chunk in response.aiter_bytes():
                     received += len(chunk)
-                    if received > self._max_answer_bytes:
-                        raise RpcFault("the RPC endpoint's answer is too long", code="rpc.too_long")
+                    if received > max_bytes:
+                        if response.status_code == 200:
+                            raise _TooLong
+                        break  # an error's page: its status says enough
                     chunks.append(chunk)
                 return response.status_code, response.headers, b"".join(chunks)
         except (TimeoutError, httpx.TimeoutException):
@@ -225,7 +283,7 @@ class RpcEndpoint:
 
     def _raise_for_status(self, status: int, headers: httpx.Headers, answer: bytes, *, batched: bool) -> None:
         """Raise unless the body is JSON-RPC all the same: some endpoints send errors of calls with HTTP 400."""
-        retry_after = retry_after_seconds({"retry-after": headers.get("retry-after", "")})
+        retry_after = retry_after_seconds(headers)
         if status == 429:
             raise RpcFault(
                 "the RPC endpoint limits our calls (HTTP 429)",
@@ -256,9 +314,19 @@ def quantity(value: Any) -> int:
 
 def hex_bytes(value: Any) -> bytes:
     """Read JSON-RPC data (``0x`` and hex pairs); raise :class:`RpcFault` for anything else."""
-    if isinstance(value, str) and _HEX_DATA.fullmatch(value):
-        return bytes.fromhex(value[2:])
+    if isinstance(value, str) and value.startswith("0x"):
+        try:
+            data = bytes.fromhex(value[2:])
+        except ValueError:
+            data = b""
+        # Blanks between the pairs would be skipped.
+        if 2 + 2 * len(data) == len(value):
+            return data
     raise RpcFault("the RPC endpoint answered with something else than hex data", code="rpc.nonsense")
+
+
+def _is_answered_by_contract(waiting: _Waiting) -> bool:
+    return waiting.request.method in _ANSWERED_BY_CONTRACTS
 
 
 def _given_up() -> RpcFault:

@@ -8,9 +8,21 @@ Follows the dag-pb and UnixFS specifications (ipld.io/specs/codecs/dag-pb, specs
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Final
 
+from iidq.errors import ManifestFault
 from iidq.provenance.cid import DAG_PB, RAW, Cid, read_cid
 from iidq.provenance.varint import read_varint, write_varint
+
+# A tenth of a second of work. The longest directory in one block has about 30,000 entries of four fields.
+MAX_FIELDS: Final = 1 << 17
+
+
+@dataclass(slots=True)
+class FieldAllowance:
+    """How many more protobuf fields may be read, in all blocks of one file together."""
+
+    left: int = MAX_FIELDS
 
 
 class MalformedBlock(ValueError):
@@ -50,14 +62,17 @@ class Node:
         return self.type in (NodeType.FILE, NodeType.RAW)
 
 
-def decode_node(codec: int, block: bytes) -> Node:
-    """Read a block of the given codec; raises :class:`MalformedBlock`."""
+def decode_node(codec: int, block: bytes, allowance: FieldAllowance | None = None) -> Node:
+    """Read a block of the given codec; raises :class:`MalformedBlock`.
+
+    Takes the block's fields from ``allowance``, by default a new one; raises :class:`ManifestFault` when none is left.
+    """
     if codec == RAW:
         return Node(NodeType.RAW, block, (), len(block))
     if codec != DAG_PB:
         raise MalformedBlock(f"codec 0x{codec:x} holds no file")
     try:
-        return _dag_pb(block)
+        return _dag_pb(block, allowance or FieldAllowance())
     except ValueError as error:
         raise MalformedBlock(f"not a UnixFS block: {error}") from None
 
@@ -75,14 +90,14 @@ def names_plain_file(cid: Cid, content: bytes) -> bool:
     return cid.names(content if cid.codec == RAW else wrap_file(content))
 
 
-def _dag_pb(block: bytes) -> Node:
+def _dag_pb(block: bytes, allowance: FieldAllowance) -> Node:
     data: bytes | None = None
     links: list[Link] = []
-    for number, value in _fields(block):
+    for number, value in _fields(block, allowance):
         if number == 1 and isinstance(value, bytes) and data is None:
             data = value
         elif number == 2 and isinstance(value, bytes):
-            links.append(_link(value))
+            links.append(_link(value, allowance))
         else:
             raise ValueError(f"field {number} has no place in a dag-pb node")
     if data is None:
@@ -90,7 +105,7 @@ def _dag_pb(block: bytes) -> Node:
     kind: int | None = None
     content = b""
     file_bytes: int | None = None
-    for number, value in _fields(data):
+    for number, value in _fields(data, allowance):
         if number == 1 and isinstance(value, int):
             kind = value
         elif number == 2 and isinstance(value, bytes):
@@ -102,10 +117,10 @@ def _dag_pb(block: bytes) -> Node:
     return Node(NodeType(kind), content, tuple(links), file_bytes)
 
 
-def _link(data: bytes) -> Link:
+def _link(data: bytes, allowance: FieldAllowance) -> Link:
     cid: Cid | None = None
     name = ""
-    for number, value in _fields(data):
+    for number, value in _fields(data, allowance):
         if number == 1 and isinstance(value, bytes):
             cid, end = read_cid(value)
             if end != len(value):
@@ -117,10 +132,15 @@ def _link(data: bytes) -> Link:
     return Link(name, cid)
 
 
-def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+def _fields(message: bytes, allowance: FieldAllowance) -> Iterator[tuple[int, int | bytes]]:
     """The fields of a protobuf message: numbers (wire type 0) and byte strings (wire type 2)."""
     at = 0
     while at < len(message):
+        allowance.left -= 1
+        if allowance.left < 0:
+            raise ManifestFault(
+                f"the blocks of the manifest's file have more than {MAX_FIELDS:,} fields", code="manifest.too_complex"
+            )
         tag, at = read_varint(message, at)
         number, wire_type = tag >> 3, tag & 7
         value, at = read_varint(message, at)

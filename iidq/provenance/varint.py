@@ -5,6 +5,8 @@ _MAX_VARINT_BYTES = 9
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
     """Read one integer below 2^63; returns it and where it ends. Raises :class:`ValueError` if it is cut off."""
+    if at < len(data) and data[at] < 0x80:
+        return data[at], at + 1
     value = 0
     for index in range(_MAX_VARINT_BYTES):
         if at + index >= len(data):

@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
-from iidq.errors import SignatureFault
+from iidq.errors import GatewayFault, SignatureFault, TemporaryFault
 from iidq.provenance.address import checksum_address
 from iidq.provenance.chain import OnchainEntry, WalletAnswer
 from iidq.provenance.conclusion import HEADLINES
+from iidq.provenance.decoding import decode_beside
 from iidq.provenance.manifest import Manifest, parse_manifest
 from iidq.provenance.registration import Registration
 from iidq.provenance.report import ManifestPort, SourceTried
@@ -136,6 +137,12 @@ async def _gather_evidence(
             signer = _signer(manifest)
         progress(SIGNER_RECOVERED)
         onchain = await reading
+    except GatewayFault as fault:
+        # The next attempt needs both: it is not before the later of their wishes.
+        wish = _wish_of(reading)
+        if wish is None or wish <= (fault.retry_after_seconds or 0):
+            raise
+        raise GatewayFault(fault.message, code=fault.code, retry_after_seconds=wish) from None
     finally:
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
@@ -152,6 +159,12 @@ async def _gather_evidence(
         wallet=wallet,
     )
     return evidence, onchain, (*fetched.sources, *onchain.sources, *sources)
+
+
+def _wish_of(reading: asyncio.Task[OnchainEntry]) -> float | None:
+    """Return how long the chain's endpoints want to be left alone, if the reading has failed by now."""
+    fault = reading.exception() if reading.done() and not reading.cancelled() else None
+    return fault.retry_after_seconds if isinstance(fault, TemporaryFault) else None
 
 
 async def _read_entry(chain: ChainPort, registry_address: str, content_hash: str) -> OnchainEntry:
@@ -192,7 +205,7 @@ async def _weigh(
 
 async def _parsed(body: bytes) -> Manifest:
     if len(body) > _LONG_MANIFEST_BYTES:
-        return await asyncio.to_thread(parse_manifest, body)
+        return await decode_beside(parse_manifest, body)
     return parse_manifest(body)
 
 

@@ -75,3 +75,15 @@ def section(codec: int, block: bytes, *, named_after: bytes | None = None) -> by
 def car(*blocks: tuple[int, bytes]) -> bytes:
     """A CARv1 of these blocks."""
     return CAR_HEADER + b"".join(section(codec, block) for codec, block in blocks)
+
+
+def tiny_fields(count: int) -> bytes:
+    """A well-formed file of one block whose UnixFS data has so many fields of two bytes."""
+    return field(1, field(1, 2) + field(4, 1) * count)
+
+
+def countless_fields(links: int) -> tuple[bytes, bytes]:
+    """A root with so many links to one block of 2 MiB, and that block of a million fields."""
+    block = tiny_fields(1_000_000)
+    link = node(2, None, ("", DAG_PB, block)).removesuffix(node(2, None))
+    return link * links + node(2, None), block
