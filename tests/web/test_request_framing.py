@@ -1,12 +1,10 @@
 """Where a request ends: Content-Length and Transfer-Encoding alone say so, and each request gets one reply."""
 
 import asyncio
-import http.client
-import io
 import itertools
 import shutil
 import socket
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,92 +28,13 @@ from iidq.web.http_protocol import MAX_FRAMING_PER_BYTE, MAX_HEAD_BYTES, Bounded
 from iidq.web.unread_bodies import UnreadBodies
 from tests.eventually import eventually
 from tests.web.bad_clients import END, FILE, GOOD_FIELDS
+from tests.web.raw_http import chunked, converse, replies_in, request
 from tests.web.serving import JOBS, NO_DATABASE
 
 SMUGGLED = f"POST {JOBS}/pause HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n".encode()
 """A body that pauses the queue where it is taken for a request."""
 UPGRADES = ("websocket", "h2c", "TLS/1.0", "unknown/7")
 GOODBYE = b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """One reply."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-
-class _Received:
-    def __init__(self, received: bytes) -> None:
-        self._stream = io.BufferedReader(io.BytesIO(received))
-
-    def makefile(self, mode: str) -> Any:
-        return _Unclosed(self._stream)
-
-    def at_end(self) -> bool:
-        return not self._stream.peek(1)
-
-
-class _Unclosed(io.BufferedReader):
-    """The standard library closes what it reads a reply from; the next reply comes from there, too."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def readline(self, *arguments: Any) -> bytes:
-        return cast("bytes", self._stream.readline(*arguments))
-
-    def read(self, *arguments: Any) -> bytes:
-        return cast("bytes", self._stream.read(*arguments))
-
-    def close(self) -> None:
-        pass
-
-
-def replies_in(received: bytes, methods: Iterable[str]) -> list[Reply]:
-    """The replies to requests of these methods, as the standard library reads them."""
-    stream = _Received(received)
-    found = []
-    for method in methods:
-        if stream.at_end():
-            break
-        reply = http.client.HTTPResponse(cast("Any", stream), method=method)
-        reply.begin()
-        headers = {name.lower(): value for name, value in reply.getheaders()}
-        found.append(Reply(reply.status, headers, reply.read()))
-    assert stream.at_end(), f"more replies than requests: {received!r}"
-    return found
-
-
-def chunked(*pieces: bytes, extension: bytes = b"", trailer: bytes = b"") -> bytes:
-    return b"".join(b"%x%b\r\n%b\r\n" % (len(piece), extension, piece) for piece in pieces if piece) + (
-        b"0%b\r\n%b\r\n" % (extension, trailer)
-    )
-
-
-def request(
-    line: str, *headers: str, body: bytes | None = None, chunks: Sequence[bytes] | None = None, **framing: bytes
-) -> bytes:
-    lines = [line, "Host: a", *headers]
-    if body is not None:
-        lines.append(f"Content-Length: {len(body)}")
-    if chunks is not None:
-        lines.append("Transfer-Encoding: chunked")
-    payload = chunked(*chunks, **framing) if chunks is not None else body or b""
-    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + payload
-
-
-async def converse(host: str, port: int, sent: bytes) -> bytes:
-    """Send all of it, and read until the server closes."""
-    reader, writer = await asyncio.open_connection(host, port)
-    try:
-        async with asyncio.timeout(30):
-            writer.write(sent)
-            return await reader.read()
-    finally:
-        writer.close()
 
 
 # Every endpoint
