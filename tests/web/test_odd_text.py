@@ -328,3 +328,49 @@ async def test_the_oddest_texts_in_every_place(world: World, caplog: pytest.LogC
 async def test_any_text_anywhere(world: World, name: str, text: str) -> None:
     """Whatever text stands wherever one can stand: no 5xx, and every error in the common form."""
     assert await fault(world, name, text) is None
+
+
+VALUES: Final = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | texts | st.sampled_from([10**400, -(2**63), 1e308, -0.0]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(texts | st.sampled_from(["type", *FIELDS]), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+NAMES: Final = ("type", *FIELDS, *OPTIONAL, "jobs", "reason", "cause", "before", "key", "other")
+
+
+@st.composite
+def json_texts(draw: st.DrawFn) -> bytes:
+    """A document of the names that are read, with any values; then perhaps broken."""
+    members = draw(st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=5))
+    if draw(st.booleans()):
+        members = FIELDS | members
+    text = json.dumps(draw(st.sampled_from([members, {"jobs": [members]}, [members]]))).encode()
+    if draw(st.booleans()):
+        start, end = sorted(draw(st.tuples(st.integers(0, len(text)), st.integers(0, len(text)))))
+        broken = draw(st.sampled_from([b"", b"\\ud800", b"\xff", b"[" * 200, b"{" * 200, b"NaN", b",", b'"', b"\0"]))
+        text = text[:start] + broken + text[end if draw(st.booleans()) else start :]
+    return text
+
+
+@settings(max_examples=2 * settings().max_examples, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    path=st.sampled_from(
+        [
+            f"{JOBS}/verify",
+            f"{JOBS}/batch",
+            f"{JOBS}/pause",
+            f"{DATA}/failures/retry",
+            f"{DATA}/pause",
+            f"{DATA}/sign-in",
+        ]
+    ),
+    text=json_texts(),
+)
+@pytest.mark.parametrize("world", ["open sesame"], indirect=True)
+async def test_any_json(world: World, path: str, text: bytes) -> None:
+    """Whatever JSON, or what is nearly JSON: taken, or a 4xx in the common form."""
+    sent = message("POST", path, JSON_TYPE, *world.operator, body=text)
+    [reply] = replies_in(await converse(world.host, world.port, sent), ["POST"])
+    assert wrong_reply(reply) is None
