@@ -209,8 +209,8 @@ class Settings(BaseSettings):
     )
     cors_origins: CommaSeparated = Field(
         ("*",),
-        description="origins whose web pages may use the API: `*` = all, `none` = none, or "
-        "`https://app.example.org`, comma-separated",
+        description="origins whose web pages may read and submit: `*` = all, `none` = none, or "
+        "`https://app.example.org`, comma-separated; pages of origins named here may also cancel, retry and pause",
     )
     worker_metrics_port: int | None = Field(
         None, ge=1, le=65535, description="a worker answers `GET /metrics` at `HOST` on this port; unset = it does not"

@@ -117,6 +117,10 @@ def main() -> None:
     except IidqError as error:
         print(f"iidq: {error.message}", file=sys.stderr)
         sys.exit(2)
+    except UnicodeEncodeError:
+        # Python hands on what is no UTF-8 as halves of surrogate pairs, which neither HTTP nor Postgres can carry.
+        print("iidq: an argument or variable holds bytes that are no UTF-8; expected text in UTF-8", file=sys.stderr)
+        sys.exit(2)
     except Exception:
         # Python's own exit code 1 would read as "not possible", or as the verdict FAIL.
         traceback.print_exc()

@@ -63,10 +63,12 @@ class JobClient:
     ) -> None:
         self.server = server.rstrip("/")
         self._has_key = bool(api_key)
+        # As bytes: httpx takes texts for ASCII.
+        key = {b"x-api-key": api_key.encode()} if api_key else {}
         try:
             self._http = httpx.AsyncClient(
                 base_url=self.server,
-                headers={"x-api-key": api_key} if api_key else {},
+                headers=key,
                 timeout=_ANSWER_SECONDS,
                 transport=transport,
                 # A proxy for the world knows no server of this machine.

@@ -1,7 +1,8 @@
 """Who gets in: decided for every request before anything else looks at it, in one place and without waiting.
 
 In this order: is the request's own size bearable, is it a preflight, has this client any request left, does it hold
-the key where one is asked for. Wrong keys count against the address, so they cannot be tried without end.
+the key where one is asked for, may its page change the queue. Wrong keys count against the address, so they cannot be
+tried without end.
 """
 
 from collections.abc import Mapping
@@ -32,8 +33,15 @@ SUBMISSIONS: Final = frozenset(
     {f"{JOBS_PATH}/verify", f"{JOBS_PATH}/proof", f"{JOBS_PATH}/batch", "/api/verify", "/api/proof"}
 )
 """A POST to one of these counts as a submission; every other request as a read."""
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+"""They change nothing (RFC 9110, section 9.2.1). Every other request does, unless it is a submission."""
 UNLIMITED_PATHS: Final = OPEN_PATHS | {"/metrics"}
 """Probes and scrapers come at a rate of the operator's choosing."""
+
+_OTHER_PAGE: Final = (
+    "Forbidden: a page of another origin may not change the queue. Name its origin in CORS_ORIGINS, or set API_KEY and "
+    "send the key"
+)
 
 
 class Admission:
@@ -75,6 +83,14 @@ class Admission:
                     return too_many_requests(kind, verdict)
         if self._key_everywhere and not exchange.may_operate and not _asks_for_none(path):
             return unauthorized()
+        if (
+            # A page that knows the key is no stranger's; without it the endpoints themselves refuse.
+            self._api_key is None
+            and scope["method"] not in SAFE_METHODS
+            and path not in SUBMISSIONS
+            and not self._cross_origin.may_change(headers)
+        ):
+            return JsonReply({"error": _OTHER_PAGE, "correlationId": exchange.correlation_id}, 403)
         return None
 
 

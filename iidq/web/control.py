@@ -15,6 +15,7 @@ from iidq.queue.job import Job
 from iidq.web import shapes
 from iidq.web.access import with_key
 from iidq.web.bodies import read_optional_json
+from iidq.web.plain_text import is_plain_text
 from iidq.web.replies import error_reply, job_not_found
 from iidq.web.service import service_of
 from iidq.web.wire import JOBS_PATH, JsonReply, job_shape
@@ -59,11 +60,10 @@ async def _steer(request: Request, step: Step, refusal: str) -> Response:
 async def pause(request: Request) -> Response:
     """POST /pause: no job is claimed until resumed; running ones go on. Optional JSON body ``{"reason": …}``."""
     reason = (await read_optional_json(request)).get("reason")
-    if reason is not None and (not isinstance(reason, str) or len(reason) > MAX_REASON_LENGTH or "\0" in reason):
+    if reason is not None and not is_plain_text(reason, MAX_REASON_LENGTH):
         raise InvalidInput([FieldFault("reason", f"expected text of at most {MAX_REASON_LENGTH} characters")])
-    text = reason if isinstance(reason, str) else None
-    await service_of(request).database.run(lambda connection: steering.pause(connection, text))
-    body: shapes.QueueControl = {"paused": True, "reason": text}
+    await service_of(request).database.run(lambda connection: steering.pause(connection, reason))
+    body: shapes.QueueControl = {"paused": True, "reason": reason}
     return JsonReply(body)
 
 

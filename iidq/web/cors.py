@@ -2,6 +2,9 @@
 
 Cookies play no part here, so credentials are never allowed: a page can only ask what anybody can. A page that has the
 API key sends it in a header of its own.
+
+Reading and submitting are open to the pages that the settings allow. A change of the queue needs more where no key is
+set: a form of any page can send one without asking, so only our own pages and those named by origin may make it.
 """
 
 import re
@@ -42,6 +45,7 @@ class CrossOrigin:
     def __init__(self, origins: Sequence[str]) -> None:
         self._any = _ANY in origins
         self._origins = frozenset(origin.encode() for origin in origins if origin != NO_ORIGIN)
+        self._named = self._origins - {_ANY.encode()}
         self._exposed = (b"access-control-expose-headers", ", ".join(EXPOSED).encode())
         self._for_any = ((b"access-control-allow-origin", b"*"), self._exposed)
 
@@ -54,6 +58,10 @@ class CrossOrigin:
         if origin is None or origin not in self._origins:
             return (_VARY,)
         return ((b"access-control-allow-origin", origin), self._exposed, _VARY)
+
+    def may_change(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether the request comes from no page, from our own, or from one whose origin the settings name."""
+        return is_own_page(headers) or headers.get(b"origin") in self._named
 
     def preflight(self, headers: Mapping[bytes, bytes]) -> Response | None:
         """The reply to a preflight (Fetch, section 4.8) and None for any other OPTIONS request.
@@ -72,3 +80,19 @@ class CrossOrigin:
             reply.headers["Access-Control-Allow-Headers"] = asked.decode()
             reply.headers["Vary"] = "Access-Control-Request-Headers"
         return reply
+
+
+def is_own_page(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether the request comes from our own page, or from no page at all; names in lower case.
+
+    Browsers say so themselves (Fetch Metadata, https://www.w3.org/TR/fetch-metadata/), but only to https and loopback
+    addresses; else ``Origin`` must name the host that was asked.
+    """
+    site = headers.get(b"sec-fetch-site")
+    if site is not None:
+        return site in (b"same-origin", b"none")
+    origin = headers.get(b"origin")
+    if origin is None:
+        return True
+    host = origin.lower().partition(b"://")[2]
+    return host != b"" and host == headers.get(b"host", b"").lower()

@@ -7,10 +7,13 @@ read it.
 
 A body of declared length needs no parser: it is so many bytes. Once its head is read, what the transport has read goes
 to the app as it is. uvicorn's way through llhttp copies every byte three times more.
+
+Content-Length and Transfer-Encoding alone say where a request ends (RFC 9112, section 6.3). An upgrade is not offered,
+so ``Upgrade`` is ignored (RFC 9110, section 7.8) and changes nothing of that. A request whose end another reader could
+see elsewhere is refused with 400, and the connection closes.
 """
 
 import asyncio
-import json
 from functools import partial
 from typing import Any, Final
 from uuid import uuid4
@@ -26,6 +29,7 @@ from iidq.settings import Settings
 from iidq.web.open_files import most_connections
 from iidq.web.unread_bodies import LINGER_BYTES, LINGER_SECONDS
 from iidq.web.whole_messages import WholeMessages
+from iidq.web.wire import JsonReply
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_HEADERS: Final = 100
@@ -72,6 +76,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._in_head = False
         self._in_body = False
+        self._head_without_upgrade = b""
         self._head_bytes = 0
         self._body_bytes = 0
         self._framing_bytes = 0
@@ -123,29 +128,35 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _parse(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
-        was_in_body, body_bytes = self._in_body, self._body_bytes
+        cycle, was_in_body, body_bytes = self.cycle, self._in_body, self._body_bytes
         if not was_in_body:
             self._head_bytes += len(data)
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            # The request that asked for it is served as if it had not (RFC 9110, section 7.8); what follows is HTTP.
-            self.parser = self._new_parser()
-            if rest := data[upgrade.args[0] :]:
-                self._parse(rest)
-            return
+            self._feed(data)
         except httptools.HttpParserError as error:
             cause = error.__context__
             refusal = cause if isinstance(cause, _Refusal) else _Refusal(400, "Bad Request: this is not HTTP/1.1")
             self._refuse(refusal)
             return
         if self._in_body:
-            if was_in_body:
+            if was_in_body and self.cycle is cycle:
                 self._check_framing(len(data) - (self._body_bytes - body_bytes))
             else:
                 self._leave_parser()
         elif self._in_head or self.cycle is None or self.cycle.response_complete:
             self._check_head()
+
+    def _feed(self, data: bytes | memoryview) -> None:
+        while True:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                head_end = upgrade.args[0]
+            # The parser stops behind a head that asks for an upgrade, and would skip the body.
+            self.parser = self._new_parser()
+            self.parser.feed_data(self._head_without_upgrade)
+            data = memoryview(data)[head_end:]
 
     def _leave_parser(self) -> None:
         declared = None
@@ -191,8 +202,14 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or a trailer, which nobody here wants."""
-        if not self._in_body:
-            super().on_header(name, value)
+        if self._in_body:
+            return
+        name = name.lower()
+        if name == b"transfer-encoding" and value.strip(b" \t").lower() != b"chunked":
+            raise _Refusal(400, "Bad Request: expected no Transfer-Encoding other than chunked")
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """The head is whole: the request starts."""
@@ -200,6 +217,12 @@ class BoundedHttp(HttpToolsProtocol):
         too_long = self._head_bytes > MAX_HEAD_BYTES and self._exact_head_bytes() > MAX_HEAD_BYTES
         if too_long or len(self.headers) > MAX_HEADERS:
             raise self._head_too_large()
+        version = self.parser.get_http_version()
+        if version != "1.1":
+            self._check_old_version(version)
+        if self.parser.should_upgrade():
+            self._head_without_upgrade = self._write_head(version)
+            return
         self._in_head, self._in_body = False, True
         self._head_bytes = self._body_bytes = self._framing_bytes = 0
         self._stop_timer()
@@ -214,8 +237,28 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is whole."""
+        if self._in_head:
+            # The head is parsed once more, without its upgrade.
+            return
         self._in_body = False
         super().on_message_complete()
+
+    def _check_old_version(self, version: str) -> None:
+        if version != "1.0":
+            raise _Refusal(400, "Bad Request: expected HTTP/1.1 or HTTP/1.0")
+        if any(name == b"transfer-encoding" for name, _ in self.headers):
+            # RFC 9112, section 6.1: an old proxy in between may have forwarded it without understanding it.
+            raise _Refusal(400, "Bad Request: expected no Transfer-Encoding in HTTP/1.0")
+        # RFC 9110, section 10.1.1: such a client would take 100 for the reply itself.
+        self.expect_100_continue = False
+
+    def _write_head(self, version: str) -> bytes:
+        """The head just read, without ``Upgrade``."""
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            raise _Refusal(400, "Bad Request: CONNECT is for proxies, and this is none")
+        fields = b"".join(b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade")
+        return b"%b %b HTTP/%b\r\n%b\r\n" % (method, self.url, version.encode(), fields)
 
     def _exact_head_bytes(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
@@ -242,11 +285,14 @@ class BoundedHttp(HttpToolsProtocol):
             if cycle.response_started:
                 self.transport.close()
                 return
+            if self.pipeline and self.pipeline[0][0] is cycle:
+                # Replies go out in the order of the requests: the earlier ones come first.
+                self.pipeline[0] = cycle, self._reply(refusal)  # type: ignore[assignment]  # as ASGI goes, the same
+                self.flow.resume_reading()
+                return
             cycle.disconnected = True
             cycle.message_event.set()
-        correlation_id = uuid4().hex
-        logs.request_refused(correlation_id, refusal.status, refusal.error)
-        self.transport.write(self._reply(refusal, correlation_id))
+        self._write(self._reply(refusal))
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.flow.resume_reading()
@@ -255,23 +301,21 @@ class BoundedHttp(HttpToolsProtocol):
     def _turn_away(self) -> None:
         # Without lingering: there are no descriptors to spare.
         self._deaf = True
-        refusal = _Refusal(503, "Service Unavailable: too many connections; try again")
-        correlation_id = uuid4().hex
-        logs.request_refused(correlation_id, refusal.status, refusal.error)
-        self.transport.write(self._reply(refusal, correlation_id))
+        reply = self._reply(_Refusal(503, "Service Unavailable: too many connections; try again"))
+        reply.headers["retry-after"] = str(RETRY_AFTER_SECONDS)
+        self._write(reply)
         self.transport.close()
 
-    def _reply(self, refusal: _Refusal, correlation_id: str) -> bytes:
-        body = json.dumps({"error": refusal.error, "correlationId": correlation_id}, separators=(",", ":")).encode()
-        headers = [
-            *self.server_state.default_headers,
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
-            (b"x-correlation-id", correlation_id.encode()),
-            (b"connection", b"close"),
-            *([(b"retry-after", b"%d" % RETRY_AFTER_SECONDS)] if refusal.status == 503 else []),
-        ]
-        return STATUS_LINE[refusal.status] + b"".join(b"%b: %b\r\n" % header for header in headers) + b"\r\n" + body
+    def _reply(self, refusal: _Refusal) -> JsonReply:
+        correlation_id = uuid4().hex
+        logs.request_refused(correlation_id, refusal.status, refusal.error)
+        body = {"error": refusal.error, "correlationId": correlation_id}
+        return JsonReply(body, refusal.status, {"x-correlation-id": correlation_id, "connection": "close"})
+
+    def _write(self, reply: JsonReply) -> None:
+        headers = [*self.server_state.default_headers, *reply.raw_headers]
+        head = b"".join(b"%b: %b\r\n" % header for header in headers)
+        self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[reply.status_code], head, bytes(reply.body)))
 
     def _drop(self, data: bytes) -> None:
         self._dropped_bytes += len(data)

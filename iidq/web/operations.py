@@ -30,6 +30,7 @@ from iidq.web.operations_access import (
 )
 from iidq.web.operations_snapshot import Snapshots, camel
 from iidq.web.pages import PAGE_ROUTE, page_reply, render
+from iidq.web.plain_text import is_plain_text
 from iidq.web.replies import job_not_found
 from iidq.web.service import service_of
 from iidq.web.wire import JsonReply, job_shape
@@ -76,7 +77,7 @@ def routes(settings: Settings) -> list[Route]:
     async def sign_in(request: Request) -> Response:
         """POST ``{"key": …}``: a session for whoever knows the API key."""
         key = (await read_optional_json(request)).get("key")
-        if not isinstance(key, str) or not access.admits(key):
+        if not is_plain_text(key) or not access.admits(key):
             return unauthorized(request)
         opened = access.open_session()
         reply = JsonReply({"access": access.kind, "signedIn": True, "csrfToken": access.csrf_token(opened)})
@@ -134,7 +135,7 @@ async def list_jobs(request: Request) -> Response:
         faults.append(FieldFault("cursor", "expected the nextCursor of an earlier page"))
     texts = {name: asked.get(name, "") for name in ("cause", "search")}
     for name, text in texts.items():
-        if len(text) > MAX_SEARCH_LENGTH or "\0" in text:
+        if not is_plain_text(text, MAX_SEARCH_LENGTH):
             faults.append(FieldFault(name, f"expected text of at most {MAX_SEARCH_LENGTH} characters"))
     if faults:
         raise InvalidInput(faults)
@@ -179,12 +180,13 @@ async def retry_failures(request: Request) -> Response:
     body = await read_optional_json(request)
     cause, before = body.get("cause"), None
     faults: list[FieldFault] = []
-    if not isinstance(cause, str) or not cause or len(cause) > MAX_SEARCH_LENGTH or "\0" in cause:
+    if not cause or not is_plain_text(cause, MAX_SEARCH_LENGTH):
         faults.append(FieldFault("cause", "expected a cause as the page shows it"))
     try:
         before = None if body.get("before") is None else datetime.fromisoformat(str(body["before"]))
-        if before is not None and before.tzinfo is None:
-            raise ValueError("no offset")
+        # Other years leave what times Python, Postgres or a time zone can hold.
+        if before is not None and (before.tzinfo is None or not 1970 <= before.year <= 9998):
+            raise ValueError("no offset, or another age")
     except ValueError:
         faults.append(FieldFault("before", "expected what the first reply said"))
     if faults:

@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from iidq.settings import Settings
+from iidq.web.cors import is_own_page
 from iidq.web.exchange import exchange_of
 from iidq.web.replies import error_reply
 from iidq.web.session import COOKIE, CSRF_HEADER, SESSION_SECONDS, Sessions
@@ -114,7 +115,7 @@ class OperationsAccess:
 
     def _refusal(self, request: Request) -> Response | None:
         """403 for whoever cannot become an operator by signing in."""
-        if not _is_same_origin(request):
+        if not is_own_page(exchange_of(request).headers):
             return error_reply(request, 403, "Only the operations page itself may ask this")
         # What the API allows to pages of other origins is not allowed here.
         headers = exchange_of(request).reply_headers
@@ -148,19 +149,6 @@ def _cookie_rules(request: Request) -> _CookieRules:
     # A proxy that forges this header only keeps its own client from signing in.
     secure = "https" in (request.scope["scheme"], request.headers.get("x-forwarded-proto", "").strip().lower())
     return {"path": COOKIE_PATH, "secure": secure, "httponly": True, "samesite": "strict"}
-
-
-def _is_same_origin(request: Request) -> bool:
-    """Whether the request comes from our own page, or from no page at all.
-
-    Browsers say so themselves (Fetch Metadata, https://www.w3.org/TR/fetch-metadata/), but only to https and loopback
-    addresses; else ``Origin`` must name the host that was asked.
-    """
-    site = request.headers.get("sec-fetch-site")
-    if site is not None:
-        return site in ("same-origin", "none")
-    origin = request.headers.get("origin")
-    return origin is None or urlsplit(origin).netloc.lower() == request.headers.get("host", "").lower()
 
 
 def _is_local(request: Request) -> bool:

@@ -15,6 +15,7 @@ from iidq.provenance.uri import MAX_URI_CHARACTERS, parse_manifest_uri, parse_we
 from iidq.queue.job import SHARED, IdempotencyKey, JobType, NewJob
 from iidq.redaction import redact_url
 from iidq.settings import Settings
+from iidq.web.plain_text import is_plain_text
 from iidq.web.uploads import MAX_FILE_NAME_LENGTH, Upload, file_name_fault
 
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
@@ -268,11 +269,8 @@ def _share(value: object) -> bool:
 def _text(value: object, name: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"must be a string; {_EXPECTED.get(name, 'expected text')}")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        # JSON can spell half of a surrogate pair, which is no character and has no UTF-8.
-        raise ValueError("must be valid Unicode text") from None
+    if not is_plain_text(value):
+        raise ValueError("must be valid Unicode text, without NUL")
     return value
 
 

@@ -109,11 +109,12 @@ async def test_any_other_answer_is_told(answer: httpx.Response, said: str) -> No
 async def test_the_key_goes_along() -> None:
     """A given key is sent with every request, and none without one."""
     script = Script(httpx.Response(200, json=JOB), httpx.Response(200, json=JOB))
-    async with client(script, api_key="secret") as service:
+    async with client(script, api_key="schlüssel") as service:
         await service.send("verify", lambda: FIELDS)
     async with client(script) as service:
         await service.send("verify", lambda: FIELDS)
-    assert [request.headers.get("x-api-key") for request in script.requests] == ["secret", None]
+    sent = [dict(request.headers.raw).get(b"x-api-key") for request in script.requests]
+    assert sent == ["schlüssel".encode(), None]
     assert json.loads(script.requests[0].content) == FIELDS["json"]
 
 

@@ -122,3 +122,15 @@ def test_what_cannot_be_found_out_is_exit_code_2(iidq: Iidq, database_url: str) 
     away = iidq("postgresql://nobody@127.0.0.1:1/none", "stats")
     assert (away.returncode, len(away.stderr.strip().splitlines())) == (2, 1)
     assert iidq(database_url, "jobs", "list", "--status", "done").returncode == 2
+
+
+@pytest.mark.parametrize("arguments", [("pause", "a\udcff"), ("jobs", "list", "--hash", "\udcff")], ids=str)
+@pytest.mark.parametrize("way", ["database", "http"])
+def test_bytes_that_are_no_text_get_one_line(
+    iidq: Iidq, database_url: str, arguments: tuple[str, ...], way: str
+) -> None:
+    """A shell can hand on any bytes; those that are no UTF-8 are named as the fault, without a stack."""
+    asked = arguments if way == "database" else (*arguments, "--server", "http://127.0.0.1:9")
+    refused = iidq(database_url, *asked)
+    assert (refused.returncode, len(refused.stderr.strip().splitlines())) == (2, 1)
+    assert "UTF-8" in refused.stderr

@@ -1,5 +1,7 @@
 """Sessions of the operations page: what is recognised, what is refused, and for how long."""
 
+import base64
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,6 +39,16 @@ def test_sessions_differ() -> None:
 def test_no_text_is_a_session(text: str) -> None:
     """Whatever a cookie holds, it is refused and nothing breaks."""
     assert SESSIONS.ends_at(text, NOW) is None
+
+
+@pytest.mark.parametrize("end", ["", "soon", "nan", "inf", "-1", "1e999", "1_0", "\u00b2", "\u0663", "9" * 100])
+def test_a_signed_end_that_is_no_time(end: str) -> None:
+    """Without an API key anybody can sign: what is no time is no session, and breaks nothing."""
+    keyless = Sessions(b"")
+    content = f"{end}.nonce"
+    signed = f"{content}.{base64.urlsafe_b64encode(keyless._signature(content)).decode().rstrip('=')}"
+    ends_at = keyless.ends_at(signed, NOW)
+    assert ends_at is None or (end.isdigit() and ends_at == float(end))
 
 
 @given(st.integers(0, 200), st.characters(codec="utf-8"))

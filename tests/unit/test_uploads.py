@@ -87,6 +87,74 @@ def test_chunk_borders_and_field_order_do_not_matter(content: bytes, sizes: list
     assert result.upload.file_name == "photo.jpg"
 
 
+# What forms are made of, whole and broken.
+PIECES = st.sampled_from(
+    [
+        *(
+            b"--frontier",
+            b"--frontier--",
+            b"--frontie",
+            b"\r\n",
+            b"\r\n",
+            b"\n",
+            b"\r",
+            b"--",
+            b"\r\n\r\n",
+            b"\0",
+            b"\xff",
+        ),
+        *(
+            b"\r\n--frontier\r\n",
+            b"\r\n--frontier--\r\n",
+            b"\r\n--frontier \t\r\n",
+            b"ipfs://x",
+            b"x" * 11,
+            b"x" * 9000,
+        ),
+        *(
+            b"Content-Disposition: form-data",
+            b'; name="manifestURI"',
+            b'; name="file"; filename="a.bin"',
+            b"; name=other",
+        ),
+        *(
+            b"; name=file",
+            b'; filename="\xff"',
+            b"; filename*=UTF-8''%E2%82%AC",
+            b"; filename*=UTF-8''%00",
+            b'; name="',
+            b":",
+        ),
+        *(b"Content-Type: text/plain", b"Content-Transfer-Encoding: base64", b"X: y", b" folded", b"Bad Header: x"),
+        part('name="manifestURI"', b"ipfs://x"),
+        part('name="other"', b"y"),
+        part('name="manifestURI"', b"x" * 11),
+        file_part(b"content"),
+        file_part(b"content")[:-9],
+    ]
+)
+
+
+def outcome(chunks: Iterable[bytes]) -> object:
+    """The form, or with which status it was refused; any other exception is a fault."""
+    try:
+        return read(chunks, max_upload_bytes=5000)
+    except HTTPException as refusal:
+        return refusal.status_code
+    except InvalidInput as invalid:
+        return invalid.faults
+
+
+@given(st.lists(PIECES, max_size=14), st.booleans(), st.integers(1, 50))
+def test_any_bytes_are_a_form_or_refused(pieces: list[bytes], closed: bool, size: int) -> None:
+    """Whatever the body, it is read or refused with 400 or 413."""
+    body = b"".join([*pieces, b"\r\n--frontier--\r\n" if closed else b""])
+    found = outcome([body])
+    assert isinstance(found, Form | tuple) or found in (400, 413)
+    cut = outcome(body[start : start + size] for start in range(0, len(body), size))
+    assert isinstance(cut, Form | tuple) or cut in (400, 413)
+
+
 def test_a_chosen_empty_file_counts_and_an_unchosen_one_does_not() -> None:
     """An empty file is a file; a browser's empty field (no name, no bytes) is none."""
     assert read(form(file_part(b""))).upload is not None

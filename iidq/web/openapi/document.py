@@ -75,6 +75,8 @@ def _operation(operation: Operation, settings: Settings) -> dict[str, Any]:
     if _needs_key(operation, settings):
         described["security"] = _SECURITY
         replies["401"] = response("Unauthorized")
+    if settings.api_key is None and operation.method == "post" and operation.path not in SUBMISSIONS:
+        replies["403"] = response("OtherPage")
     if _is_limited(operation, settings):
         for status, told in replies.items():
             if "$ref" not in told:

@@ -102,6 +102,11 @@ RESPONSES: Final[dict[str, Json]] = {
     "Unauthorized": reply(
         "The API key is missing or wrong.", "Unauthorized", "WWW-Authenticate", unauthorized={"error": "Unauthorized"}
     ),
+    "OtherPage": reply(
+        "The request comes from a web page whose origin `CORS_ORIGINS` does not name.",
+        "Error",
+        page=error("Forbidden: a page of another origin may not change the queue. Name its origin in CORS_ORIGINS"),
+    ),
     "JobNotFound": reply("No job has this id.", "JobNotFound", unknown={"error": "Job not found"}),
     "RequestTimeout": reply(
         "The client sent nothing for too long.",

@@ -1,0 +1,74 @@
+"""Requests as bytes, and the replies to them as the standard library reads them."""
+
+import asyncio
+import http.client
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One reply."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class _Received(io.BytesIO):
+    """A connection's bytes as the standard library reads them; it closes after each reply, and the next one follows."""
+
+    def makefile(self, mode: str) -> "_Received":
+        return self
+
+    def close(self) -> None:
+        pass
+
+    def at_end(self) -> bool:
+        return self.tell() == len(self.getbuffer())
+
+
+def replies_in(received: bytes, methods: Iterable[str]) -> list[Reply]:
+    """The replies to requests of these methods, as the standard library reads them."""
+    stream = _Received(received)
+    found = []
+    for method in methods:
+        if stream.at_end():
+            break
+        reply = http.client.HTTPResponse(cast("Any", stream), method=method)
+        reply.begin()
+        headers = {name.lower(): value for name, value in reply.getheaders()}
+        found.append(Reply(reply.status, headers, reply.read()))
+    assert stream.at_end(), f"more replies than requests: {received!r}"
+    return found
+
+
+def chunked(*pieces: bytes, extension: bytes = b"", trailer: bytes = b"") -> bytes:
+    return b"".join(b"%x%b\r\n%b\r\n" % (len(piece), extension, piece) for piece in pieces if piece) + (
+        b"0%b\r\n%b\r\n" % (extension, trailer)
+    )
+
+
+def request(
+    line: str, *headers: str, body: bytes | None = None, chunks: Sequence[bytes] | None = None, **framing: bytes
+) -> bytes:
+    lines = [line, "Host: a", *headers]
+    if body is not None:
+        lines.append(f"Content-Length: {len(body)}")
+    if chunks is not None:
+        lines.append("Transfer-Encoding: chunked")
+    payload = chunked(*chunks, **framing) if chunks is not None else body or b""
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + payload
+
+
+async def converse(host: str, port: int, sent: bytes) -> bytes:
+    """Send all of it, and read until the server closes."""
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        async with asyncio.timeout(30):
+            writer.write(sent)
+            return await reader.read()
+    finally:
+        writer.close()
