@@ -3,9 +3,9 @@
 
 CREATE TABLE queue_control (
   only_row      boolean PRIMARY KEY DEFAULT true CHECK (only_row),
-  "pausedAt"    timestamptz,
-  "pauseReason" text,
-  "upkeepAt"    timestamptz,
+  "pausedAt"    public.iidq_time,
+  "pauseReason" public.iidq_text,
+  "upkeepAt"    public.iidq_time,
   CONSTRAINT queue_control_reason_needs_pause CHECK ("pausedAt" IS NOT NULL OR "pauseReason" IS NULL)
 ) WITH (fillfactor = 50);
 INSERT INTO queue_control DEFAULT VALUES;
@@ -24,9 +24,9 @@ CREATE TABLE queue_worker (
   concurrency  integer     NOT NULL,
   running      integer     NOT NULL,
   listening    boolean     NOT NULL,
-  "startedAt"  timestamptz NOT NULL DEFAULT now(),
-  "seenAt"     timestamptz NOT NULL DEFAULT now(),
-  "aliveUntil" timestamptz NOT NULL
+  "startedAt"  public.iidq_time NOT NULL DEFAULT now(),
+  "seenAt"     public.iidq_time NOT NULL DEFAULT now(),
+  "aliveUntil" public.iidq_time NOT NULL
 ) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scale_factor = 0);
 
 COMMENT ON TABLE queue_worker IS 'One row per worker process; it says that it lives at every poll.';

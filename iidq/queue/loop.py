@@ -19,7 +19,7 @@ from iidq import __version__, logs, metrics
 from iidq.background import end_tasks
 from iidq.database import Database, is_passing, open_database
 from iidq.errors import IidqError
-from iidq.queue import announcements, store, upkeep
+from iidq.queue import announcements, row_faults, store, upkeep
 from iidq.queue.attempts import Attempts
 from iidq.queue.call_to_others import CallToOthers
 from iidq.queue.changes import ChangeAnnouncer
@@ -238,14 +238,13 @@ class WorkLoop:
         try:
             if self._claim_uncertain:
                 await self._release_unknown()
-            async with self._database.connection() as connection:
-                claim = await store.claim(
-                    connection,
-                    worker_id=self._worker_id,
-                    slots=wanted,
-                    lease_seconds=self._settings.job_lease_seconds,
-                    from_order=looks_from,
-                )
+            claim = await row_faults.claim(
+                self._database,
+                worker_id=self._worker_id,
+                slots=wanted,
+                lease_seconds=self._settings.job_lease_seconds,
+                from_order=looks_from,
+            )
         except BaseException:
             self._work_may_wait = self._claim_uncertain = True
             self._span.widen()
