@@ -131,7 +131,8 @@ CREATE INDEX "VerificationJob_finished_content" ON "VerificationJob" USING hash 
 
 -- A row whose time lies in the future leaves the claim's index, also when someone sets "runAt" in psql.
 -- The WHEN clauses keep the functions off the hot path.
-CREATE FUNCTION verification_job_set_ready() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION verification_job_set_ready() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
   NEW.ready := NEW."runAt" <= now();
   RETURN NEW;

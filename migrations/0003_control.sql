@@ -42,18 +42,21 @@ COMMENT ON COLUMN queue_worker."seenAt" IS 'its last sign of life';
 COMMENT ON COLUMN queue_worker."aliveUntil" IS 'counts as live until then: three of its polls';
 
 -- Stops all claims at once; running jobs go on. No row of "VerificationJob" is touched.
-CREATE FUNCTION pause_queue(reason text DEFAULT NULL) RETURNS void LANGUAGE sql AS $$
+CREATE FUNCTION pause_queue(reason text DEFAULT NULL) RETURNS void LANGUAGE sql
+SET search_path = pg_catalog, public, pg_temp AS $$
   UPDATE queue_control SET "pausedAt" = coalesce("pausedAt", now()), "pauseReason" = reason;
 $$;
 
-CREATE FUNCTION resume_queue() RETURNS void LANGUAGE sql AS $$
+CREATE FUNCTION resume_queue() RETURNS void LANGUAGE sql
+SET search_path = pg_catalog, public, pg_temp AS $$
   UPDATE queue_control SET "pausedAt" = NULL, "pauseReason" = NULL;
   SELECT pg_notify('iidq_jobs', 'rest');
 $$;
 
 -- Ends a job that waits or runs; a running attempt is interrupted and its outcome dropped.
 -- True: cancelled. False: it had ended already. An unknown id is an error (P0002).
-CREATE FUNCTION cancel_job(job_id uuid) RETURNS boolean LANGUAGE plpgsql AS $$
+CREATE FUNCTION cancel_job(job_id uuid) RETURNS boolean LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
   was text;
 BEGIN
@@ -75,7 +78,8 @@ END $$;
 
 -- Puts a job that ended back in line, as new but for its attempt number and the errors of earlier attempts.
 -- True: queued. False: it has not ended. An unknown id is an error (P0002).
-CREATE FUNCTION retry_job(job_id uuid) RETURNS boolean LANGUAGE plpgsql AS $$
+CREATE FUNCTION retry_job(job_id uuid) RETURNS boolean LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
   was text;
 BEGIN

@@ -47,12 +47,12 @@ FROM jsonb_array_elements_text(%(payloads)s::jsonb) AS payload;
 -- "reached": nothing stands before it that this claim did not see, but for rows that come in out of turn: an insert
 -- gives the time at which it began, and hardly any takes 100 ms to its commit. With 5 s the next claims of a drain
 -- walked over all that it had claimed, and beside a held snapshot took 12 ms instead of 4. See claim_span.py.
--- "ids": null, or the only jobs that may be taken.
+-- "only": null, or the only jobs that may be taken.
 WITH next AS MATERIALIZED (
   SELECT ctid FROM "VerificationJob"
   WHERE ready AND status = 'queued' AND NOT EXISTS (SELECT FROM queue_control WHERE "pausedAt" IS NOT NULL)
     AND claim_order("runAt", type, priority) >= to_timestamp(%(from_order)s) AT TIME ZONE 'UTC'
-    AND (%(ids)b::uuid[] IS NULL OR id = ANY (%(ids)b::uuid[]))
+    AND (%(only)b::uuid[] IS NULL OR id = ANY (%(only)b::uuid[]))
   ORDER BY claim_order("runAt", type, priority), id
   LIMIT %(slots)s
   FOR UPDATE SKIP LOCKED
@@ -202,7 +202,7 @@ SELECT mine.id FROM mine WHERE NOT EXISTS (SELECT FROM stored WHERE stored.id = 
 -- ("VerificationJob_running"), retries and future jobs that are due ("VerificationJob_delayed"), dead workers' rows,
 -- expired keys ("idempotency_key_expiry"), and the folding of queue_count. A job lost for the first time runs again at
 -- once; one lost again waits for a random while, lest a job that kills its worker takes the same neighbours along.
--- "ids": null, or the only jobs that may be changed.
+-- "only": null, or the only jobs that may be changed.
 WITH turn AS MATERIALIZED (
   SELECT pg_try_advisory_xact_lock(hashtext('iidq.upkeep')) AS mine,
          set_config('iidq.writer', 'on', true), set_config('synchronous_commit', 'off', true)
@@ -216,7 +216,7 @@ WITH turn AS MATERIALIZED (
 ), expired AS MATERIALIZED (
   SELECT ctid FROM "VerificationJob"
   WHERE "workerId" IS NOT NULL AND "leaseUntil" < now() AND (SELECT mine FROM turn)
-    AND (%(ids)b::uuid[] IS NULL OR id = ANY (%(ids)b::uuid[]))
+    AND (%(only)b::uuid[] IS NULL OR id = ANY (%(only)b::uuid[]))
   LIMIT %(batch)s FOR UPDATE SKIP LOCKED
 ), taken_back AS (
   UPDATE "VerificationJob" AS job
@@ -236,7 +236,7 @@ WITH turn AS MATERIALIZED (
 ), due AS MATERIALIZED (
   SELECT ctid FROM "VerificationJob"
   WHERE status = 'queued' AND NOT ready AND "runAt" <= now() AND (SELECT mine FROM turn)
-    AND (%(ids)b::uuid[] IS NULL OR id = ANY (%(ids)b::uuid[]))
+    AND (%(only)b::uuid[] IS NULL OR id = ANY (%(only)b::uuid[]))
   ORDER BY "runAt"
   LIMIT %(batch)s FOR UPDATE SKIP LOCKED
 ), promoted AS (
@@ -313,7 +313,7 @@ SELECT pg_try_advisory_xact_lock(hashtext('iidq.retention'));
 -- name: purge
 -- Retention by age, oldest first along "VerificationJob_newest"; failed jobs may be kept longer than the others.
 -- A job ends after it is created, so the index on creation bounds the search. Each batch begins where the one before
--- ended, instead of walking over what that one has just deleted. "ids": null, or
+-- ended, instead of walking over what that one has just deleted. "only": null, or
 -- the only jobs that may be removed.
 WITH old AS MATERIALIZED (
   SELECT ctid, "createdAt", status FROM "VerificationJob"
@@ -321,7 +321,7 @@ WITH old AS MATERIALIZED (
     AND "createdAt" < now() - make_interval(secs => least(%(completed_seconds)s, %(failed_seconds)s)::float8)
     AND "completedAt" < now() - make_interval(secs =>
       (CASE status WHEN 'failed' THEN %(failed_seconds)s ELSE %(completed_seconds)s END)::float8)
-    AND (%(ids)b::uuid[] IS NULL OR id = ANY (%(ids)b::uuid[]))
+    AND (%(only)b::uuid[] IS NULL OR id = ANY (%(only)b::uuid[]))
   ORDER BY "createdAt", id
   LIMIT %(batch)s FOR UPDATE SKIP LOCKED
 ), removed AS (
@@ -343,7 +343,7 @@ SELECT count(*), max("createdAt") FROM removed;
 WITH excess AS MATERIALIZED (
   SELECT ctid FROM "VerificationJob"
   WHERE "createdAt" >= %(from_time)s AND status IN ('completed', 'cancelled')
-    AND (%(ids)b::uuid[] IS NULL OR id = ANY (%(ids)b::uuid[]))
+    AND (%(only)b::uuid[] IS NULL OR id = ANY (%(only)b::uuid[]))
   ORDER BY "createdAt", id
   LIMIT greatest(0, least(%(batch)s, (SELECT sum(completed) + sum(cancelled) - %(keep)s FROM queue_count)))
   FOR UPDATE SKIP LOCKED
@@ -752,12 +752,12 @@ SELECT (SELECT extract(epoch FROM min("nextAt") - now())::float8 FROM webhook_de
 -- name: claim_deliveries
 -- Due deliveries, hosts with the oldest first, and of each host as many as may still run beside those that do: a host
 -- that hangs cannot take all slots. By "webhook_delivery_due_by_host". Until the time in "nextAt" nobody else tries:
--- a crash of the worker only delays. "ids": null, or the only jobs whose deliveries may be taken.
+-- a crash of the worker only delays. "only": null, or the only jobs whose deliveries may be taken.
 WITH hosts AS MATERIALIZED (
   SELECT host, %(per_host)s - coalesce((%(running)s::jsonb ->> host)::int, 0) AS room
   FROM webhook_delivery
   WHERE state = 'pending' AND "nextAt" <= now()
-    AND (%(ids)b::uuid[] IS NULL OR "jobId" = ANY (%(ids)b::uuid[]))
+    AND (%(only)b::uuid[] IS NULL OR "jobId" = ANY (%(only)b::uuid[]))
   GROUP BY host
   HAVING coalesce((%(running)s::jsonb ->> host)::int, 0) < %(per_host)s
   ORDER BY min("nextAt")
@@ -767,7 +767,7 @@ WITH hosts AS MATERIALIZED (
   FROM hosts CROSS JOIN LATERAL (
     SELECT "jobId" FROM webhook_delivery AS delivery
     WHERE delivery.state = 'pending' AND delivery.host = hosts.host AND delivery."nextAt" <= now()
-      AND (%(ids)b::uuid[] IS NULL OR delivery."jobId" = ANY (%(ids)b::uuid[]))
+      AND (%(only)b::uuid[] IS NULL OR delivery."jobId" = ANY (%(only)b::uuid[]))
     ORDER BY delivery."nextAt"
     LIMIT hosts.room FOR UPDATE SKIP LOCKED
   ) AS of_host

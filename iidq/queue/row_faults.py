@@ -86,7 +86,7 @@ async def _claim_apart(database: Database, worker_id: str, slots: int, lease_sec
     async def take(ids: Sequence[UUID]) -> None:
         async with database.connection() as connection:
             taken = await store.claim(
-                connection, worker_id=worker_id, slots=len(ids), lease_seconds=lease_seconds, ids=ids
+                connection, worker_id=worker_id, slots=len(ids), lease_seconds=lease_seconds, only=ids
             )
         claimed.extend(taken.jobs)
 

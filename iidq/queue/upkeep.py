@@ -39,8 +39,8 @@ async def sweep(database: Database, signs: WorkerSigns) -> Sweep:
     return await _sweep(database, signs, [])
 
 
-async def _sweep(database: Database, signs: WorkerSigns, ids: Sequence[UUID] | None = None) -> Sweep:
-    seen = await database.run(lambda connection: store.sweep(connection, signs, batch=SWEEP_BATCH, ids=ids))
+async def _sweep(database: Database, signs: WorkerSigns, only: Sequence[UUID] | None = None) -> Sweep:
+    seen = await database.run(lambda connection: store.sweep(connection, signs, batch=SWEEP_BATCH, only=only))
     for job_id, attempt, status in seen.expired:
         logs.lease_expired(job_id, attempt, status)
     if seen.expired:
@@ -85,19 +85,19 @@ class Retention:
                 return 0, None
             return await self._remove(connection)
 
-    async def _remove(self, connection: Connection, ids: Sequence[UUID] | None = None) -> tuple[int, datetime | None]:
+    async def _remove(self, connection: Connection, only: Sequence[UUID] | None = None) -> tuple[int, datetime | None]:
         removed, last_time = await store.purge(
             connection,
             completed_seconds=self._completed_seconds,
             failed_seconds=self._failed_seconds,
             batch=_PURGE_BATCH,
             from_time=self._from_time,
-            ids=ids,
+            only=only,
         )
         if removed or self._keep is None:
             return removed, last_time
         return await store.purge_excess(
-            connection, keep=self._keep, batch=_PURGE_BATCH, from_time=self._from_time, ids=ids
+            connection, keep=self._keep, batch=_PURGE_BATCH, from_time=self._from_time, only=only
         )
 
     async def _remove_apart(self, connection: Connection) -> tuple[int, datetime | None]:

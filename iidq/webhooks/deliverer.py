@@ -130,7 +130,7 @@ class Deliverer:
         # Nothing to be had although something is due: its hosts are busy, or other workers have it.
         return 0.0 if claimed else min(pause_seconds, _LOOK_SECONDS)
 
-    async def _claim(self, slots: int, ids: Sequence[UUID] | None = None) -> int:
+    async def _claim(self, slots: int, only: Sequence[UUID] | None = None) -> int:
         async with self._database.connection() as connection:
             claimed = await store.claim(
                 connection,
@@ -138,7 +138,7 @@ class Deliverer:
                 per_host=SLOTS_PER_HOST,
                 running=Counter(delivery.host for delivery in self._running.values()),
                 lease_seconds=self._lease_seconds,
-                ids=ids,
+                only=only,
             )
         for delivery in claimed:
             task = asyncio.create_task(self._deliver(delivery))

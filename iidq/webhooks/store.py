@@ -37,11 +37,11 @@ async def claim(
     per_host: int,
     running: Mapping[str, int],
     lease_seconds: float,
-    ids: Sequence[UUID] | None = None,
+    only: Sequence[UUID] | None = None,
 ) -> list[Delivery]:
     """Take up to ``slots`` due deliveries for ``lease_seconds``; ``running`` counts by host those that still run.
 
-    ``ids``: only those of these jobs.
+    ``only``: none but those of these jobs.
     """
     async with connection.cursor(row_factory=tuple_row) as cursor:
         await cursor.execute(
@@ -51,7 +51,7 @@ async def claim(
                 "per_host": per_host,
                 "running": json.dumps(running),
                 "lease_seconds": lease_seconds,
-                "ids": ids,
+                "only": only,
             },
         )
         return [Delivery(*row) for row in await cursor.fetchall()]
