@@ -253,7 +253,8 @@ class WorkLoop:
         self._span.end(began, clock(), looks_from, claim.reached, short=short)
         self._ahead.claimed(perf_counter(), short=short)
         self._attempts.start(claim.jobs)
-        self._work_may_wait = not short
+        # Work that was announced meanwhile may be too late for this claim's snapshot.
+        self._work_may_wait |= not short
         self._call.claimed(short=short, room=self._room() > 0)
 
     async def _call_others(self, now: float) -> None:

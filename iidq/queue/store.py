@@ -148,7 +148,7 @@ async def claim(
     from_order: float = WHOLE,
     only: Sequence[UUID] | None = None,
 ) -> Claim:
-    """Take up to ``slots`` ready jobs, first in line first; nobody else gets the same ones. ``only``: none but these."""
+    """Take up to ``slots`` ready jobs, first in line first; nobody else gets them. ``only``: none but these."""
     parameters = {
         "worker_id": worker_id,
         "slots": slots,
