@@ -7,7 +7,6 @@ DROP DOMAIN attempt_limit;
 DROP DOMAIN percent;
 DROP DOMAIN public.iidq_time;
 DROP DOMAIN public.iidq_counter;
-DROP DOMAIN public.iidq_text;
 DROP DOMAIN public.iidq_errors;
 DROP DOMAIN public.iidq_result;
 DROP FUNCTION verification_job_set_ready();

@@ -41,8 +41,6 @@ CREATE DOMAIN public.iidq_time AS timestamptz
 -- Far enough from the end of integer for every "+ 1".
 CREATE DOMAIN public.iidq_counter AS integer
   CONSTRAINT iidq_counter_range CHECK (VALUE BETWEEN 0 AND 1000000000);
-CREATE DOMAIN public.iidq_text AS text
-  CONSTRAINT iidq_text_length CHECK (octet_length(VALUE) <= 65536);
 -- 20 entries are kept; each is an object. Strict: a lax path would look into arrays within the array.
 CREATE DOMAIN public.iidq_errors AS jsonb
   CONSTRAINT iidq_errors_form CHECK (CASE WHEN VALUE = '[]' THEN true WHEN jsonb_typeof(VALUE) <> 'array' THEN false
@@ -75,12 +73,12 @@ CREATE TABLE "VerificationJob" (
   type              job_type    NOT NULL,
   status            text        NOT NULL DEFAULT 'queued',
   "contentHash"     content_hash NOT NULL,
-  "manifestUri"     public.iidq_text NOT NULL,
+  "manifestUri"     text        NOT NULL,
   "registryAddress" contract_address NOT NULL,
-  "rpcUrl"          public.iidq_text,
-  "fileName"        public.iidq_text,
-  "workerId"        public.iidq_text,
-  error             public.iidq_text,
+  "rpcUrl"          text,
+  "fileName"        text,
+  "workerId"        text,
+  error             text,
   errors            public.iidq_errors NOT NULL DEFAULT '[]',
   result            public.iidq_result,
 

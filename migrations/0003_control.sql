@@ -4,7 +4,7 @@
 CREATE TABLE queue_control (
   only_row      boolean PRIMARY KEY DEFAULT true CHECK (only_row),
   "pausedAt"    public.iidq_time,
-  "pauseReason" public.iidq_text,
+  "pauseReason" text,
   "upkeepAt"    public.iidq_time,
   CONSTRAINT queue_control_reason_needs_pause CHECK ("pausedAt" IS NOT NULL OR "pauseReason" IS NULL)
 ) WITH (fillfactor = 50);

@@ -17,9 +17,9 @@ CREATE TABLE webhook_delivery (
   attempts      public.iidq_counter NOT NULL DEFAULT 0,
   "lastStatus"  integer,
   state         text        NOT NULL DEFAULT 'waiting',
-  url           public.iidq_text NOT NULL,
+  url           text        NOT NULL,
   host          text        NOT NULL GENERATED ALWAYS AS (lower(substring(url FROM '^[^:]+://([^/?#]*)'))) STORED,
-  "lastError"   public.iidq_text,
+  "lastError"   text,
   CONSTRAINT webhook_delivery_state_known CHECK (state IN ('waiting', 'pending', 'delivered', 'gave_up')),
   CONSTRAINT webhook_delivery_next_is_for_pending CHECK ((state = 'pending') = ("nextAt" IS NOT NULL)),
   CONSTRAINT webhook_delivery_time_is_for_delivered CHECK ((state = 'delivered') = ("deliveredAt" IS NOT NULL))
