@@ -17,10 +17,12 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, errors
+from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 from iidq.errors import DatabaseUnavailable, FieldFault, IidqError, InvalidInput
 from iidq.settings import Settings
+from iidq.stored_json import read_stored_json
 
 T = TypeVar("T")
 Connection = AsyncConnection[tuple[Any, ...]]
@@ -45,6 +47,11 @@ _CONNECTION_LOST = (psycopg.OperationalError, psycopg.InterfaceError)
 # The first two characters of SQLSTATE (PostgreSQL manual, appendix A).
 _INSUFFICIENT_RESOURCES = "53"
 _PROGRAM_LIMIT_EXCEEDED = "54"
+# Classes that tell of the server, the role, the schema or the statement. Any other may come from one row: its values,
+# its constraints, or a trigger of the operator's that raises.
+_CONCERN_ALL_ROWS = frozenset({"08", "0A", "25", "28", "3D", "3F", "40", "42", "53", "55", "57", "58", "F0", "XX"})
+
+set_json_loads(read_stored_json)
 
 
 def translate(error: psycopg.Error) -> IidqError | None:
@@ -76,6 +83,15 @@ def is_passing(error: BaseException) -> bool:
     if isinstance(error, DatabaseUnavailable):
         return True
     return isinstance(error, _CONNECTION_LOST) and _sqlstate_class(error) != _PROGRAM_LIMIT_EXCEEDED
+
+
+def concerns_one_row(error: BaseException) -> bool:
+    """Return whether a statement over many rows may succeed once a certain row is left out."""
+    if isinstance(error, psycopg.Error):
+        known = _sqlstate_class(error)
+        return known not in _CONCERN_ALL_ROWS if known else isinstance(error, psycopg.DataError)
+    # Python's own refusals are those of values that it cannot hold.
+    return isinstance(error, InvalidInput | ValueError | OverflowError | RecursionError)
 
 
 def _sqlstate_class(error: psycopg.Error) -> str:

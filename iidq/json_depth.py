@@ -13,16 +13,16 @@ DEEPEST = 100
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
-def is_too_deep(document: bytes) -> bool:
-    """Whether arrays and objects are nested more than ``DEEPEST`` levels; any bytes will do, JSON or not."""
-    if document.count(b"[") + document.count(b"{") <= DEEPEST:
+def is_too_deep(document: bytes, deepest: int = DEEPEST) -> bool:
+    """Whether arrays and objects are nested more than ``deepest`` levels; any bytes will do, JSON or not."""
+    if document.count(b"[") + document.count(b"{") <= deepest:
         return False
     depth = 0
     for token in _TOKEN.finditer(document):
         match token[0]:
             case b"[" | b"{":
                 depth += 1
-                if depth > DEEPEST:
+                if depth > deepest:
                     return True
             case b"]" | b"}":
                 depth -= 1

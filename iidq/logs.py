@@ -161,6 +161,11 @@ def database_lost(what: str, error: BaseException, retry_in_seconds: float) -> N
     _log.warning("database.lost", what=what, error=str(error).strip(), retry_in_seconds=round(retry_in_seconds, 2))
 
 
+def row_refused(what: str, job_id: Any, error: BaseException) -> None:
+    """Postgres refuses what is to be written for this job; the other jobs of the batch were written without it."""
+    _log.error("row.refused", what=what, job_id=str(job_id), error=str(error).strip())
+
+
 def database_back(what: str) -> None:
     """The statement went through again."""
     _log.info("database.back", what=what)

@@ -34,25 +34,39 @@ CREATE DOMAIN attempt_limit AS integer
   CONSTRAINT "VerificationJob_attempts_range" CHECK (VALUE BETWEEN 1 AND 100);
 CREATE DOMAIN percent AS smallint
   CONSTRAINT "VerificationJob_progress_range" CHECK (VALUE BETWEEN 0 AND 100);
+-- The bounds below keep one row from failing statements that read or change many. Each is checked only where its column
+-- is assigned. Times: those that every client can hold, in any time zone; arithmetic with 'infinity' fails in Postgres 15.
+CREATE DOMAIN public.iidq_time AS timestamptz
+  CONSTRAINT iidq_time_range CHECK (VALUE >= '0002-01-01 00:00:00Z' AND VALUE < '9999-01-01 00:00:00Z');
+-- Far enough from the end of integer for every "+ 1".
+CREATE DOMAIN public.iidq_counter AS integer
+  CONSTRAINT iidq_counter_range CHECK (VALUE BETWEEN 0 AND 1000000000);
+-- 20 entries are kept; each is an object. Strict: a lax path would look into arrays within the array.
+CREATE DOMAIN public.iidq_errors AS jsonb
+  CONSTRAINT iidq_errors_form CHECK (CASE WHEN VALUE = '[]' THEN true WHEN jsonb_typeof(VALUE) <> 'array' THEN false
+    ELSE jsonb_array_length(VALUE) <= 20 AND pg_column_size(VALUE) <= 2097152
+      AND NOT jsonb_path_exists(VALUE, 'strict $[*] ? (@.type() != "object")') END);
+CREATE DOMAIN public.iidq_result AS jsonb
+  CONSTRAINT iidq_result_size CHECK (pg_column_size(VALUE) <= 1048576);
 
 CREATE TABLE "VerificationJob" (
   -- Fixed-width columns first: no padding between them.
   id                uuid        PRIMARY KEY DEFAULT new_job_id(),
-  "createdAt"       timestamptz NOT NULL DEFAULT now(),
-  "updatedAt"       timestamptz NOT NULL DEFAULT now(),
-  "runAt"           timestamptz NOT NULL DEFAULT now(),
-  "startedAt"       timestamptz,
-  "completedAt"     timestamptz,
-  "leaseUntil"      timestamptz,
+  "createdAt"       public.iidq_time NOT NULL DEFAULT now(),
+  "updatedAt"       public.iidq_time NOT NULL DEFAULT now(),
+  "runAt"           public.iidq_time NOT NULL DEFAULT now(),
+  "startedAt"       public.iidq_time,
+  "completedAt"     public.iidq_time,
+  "leaseUntil"      public.iidq_time,
   -- A proof stands in line as if it had come 30 s later, and each step of priority is worth 30 s: verifies
   -- go first, and no proof is overtaken by a verify that came more than 30 s after it.
   "claimOrder"      timestamp   GENERATED ALWAYS AS (
     ("runAt" AT TIME ZONE 'UTC') + (CASE type WHEN 'proof' THEN 1 ELSE 0 END - priority) * interval '30 seconds'
   ) STORED,
   "chainId"         chain_id,
-  attempt           integer     NOT NULL DEFAULT 0,
+  attempt           public.iidq_counter NOT NULL DEFAULT 0,
   "maxAttempts"     attempt_limit NOT NULL DEFAULT 3,
-  "retryCount"      integer     NOT NULL DEFAULT 0,
+  "retryCount"      public.iidq_counter NOT NULL DEFAULT 0,
   priority          smallint    NOT NULL DEFAULT 0,
   progress          percent     NOT NULL DEFAULT 0,
   ready             boolean     NOT NULL DEFAULT true,
@@ -65,8 +79,8 @@ CREATE TABLE "VerificationJob" (
   "fileName"        text,
   "workerId"        text,
   error             text,
-  errors            jsonb       NOT NULL DEFAULT '[]',
-  result            jsonb,
+  errors            public.iidq_errors NOT NULL DEFAULT '[]',
+  result            public.iidq_result,
 
   -- The whole life of a job in one constraint; as five they cost a tenth of the drain.
   CONSTRAINT "VerificationJob_state_is_whole" CHECK (CASE status
@@ -115,7 +129,8 @@ CREATE INDEX "VerificationJob_finished_content" ON "VerificationJob" USING hash 
 
 -- A row whose time lies in the future leaves the claim's index, also when someone sets "runAt" in psql.
 -- The WHEN clauses keep the functions off the hot path.
-CREATE FUNCTION verification_job_set_ready() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION verification_job_set_ready() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
   NEW.ready := NEW."runAt" <= now();
   RETURN NEW;

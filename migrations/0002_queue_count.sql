@@ -71,7 +71,7 @@ CREATE TRIGGER verification_job_counted_delete AFTER DELETE ON "VerificationJob"
   EXECUTE FUNCTION verification_job_count();
 
 -- Counts anew, for after a bulk load that went round the triggers. Writers wait meanwhile.
-CREATE FUNCTION recount_queue() RETURNS void LANGUAGE sql AS $$
+CREATE FUNCTION recount_queue() RETURNS void LANGUAGE sql SET search_path = pg_catalog, public, pg_temp AS $$
   LOCK TABLE "VerificationJob" IN SHARE MODE;
   DELETE FROM queue_count;
   INSERT INTO queue_count (at, waiting, delayed, active, completed, failed, cancelled)
@@ -84,6 +84,11 @@ $$;
 
 CREATE FUNCTION verification_job_truncated() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
+  -- As the jobs' own TRUNCATE it removes every row, also those that this transaction's snapshot does not show.
+  TRUNCATE queue_count;
+  RETURN NULL;
+EXCEPTION WHEN object_in_use THEN
+  -- The same TRUNCATE names queue_count, too, and has emptied it.
   DELETE FROM queue_count;
   RETURN NULL;
 END $$;
@@ -92,9 +97,9 @@ CREATE TRIGGER verification_job_truncated AFTER TRUNCATE ON "VerificationJob"
 
 -- Counting is done with the owner's rights: whoever may change jobs need not be let at the counts. The path is fixed,
 -- lest a caller's temporary table of the same name be written with those rights.
+ALTER FUNCTION verification_job_count() SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp;
+ALTER FUNCTION verification_job_truncated() SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp;
 DO $$
 BEGIN
-  EXECUTE format('ALTER FUNCTION verification_job_count() SECURITY DEFINER SET search_path = %I, pg_temp', current_schema());
-  EXECUTE format('ALTER FUNCTION verification_job_truncated() SECURITY DEFINER SET search_path = %I, pg_temp', current_schema());
   PERFORM recount_queue();
 END $$;

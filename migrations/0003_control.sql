@@ -3,9 +3,9 @@
 
 CREATE TABLE queue_control (
   only_row      boolean PRIMARY KEY DEFAULT true CHECK (only_row),
-  "pausedAt"    timestamptz,
+  "pausedAt"    public.iidq_time,
   "pauseReason" text,
-  "upkeepAt"    timestamptz,
+  "upkeepAt"    public.iidq_time,
   CONSTRAINT queue_control_reason_needs_pause CHECK ("pausedAt" IS NOT NULL OR "pauseReason" IS NULL)
 ) WITH (fillfactor = 50);
 INSERT INTO queue_control DEFAULT VALUES;
@@ -24,9 +24,9 @@ CREATE TABLE queue_worker (
   concurrency  integer     NOT NULL,
   running      integer     NOT NULL,
   listening    boolean     NOT NULL,
-  "startedAt"  timestamptz NOT NULL DEFAULT now(),
-  "seenAt"     timestamptz NOT NULL DEFAULT now(),
-  "aliveUntil" timestamptz NOT NULL
+  "startedAt"  public.iidq_time NOT NULL DEFAULT now(),
+  "seenAt"     public.iidq_time NOT NULL DEFAULT now(),
+  "aliveUntil" public.iidq_time NOT NULL
 ) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scale_factor = 0);
 
 COMMENT ON TABLE queue_worker IS 'One row per worker process; it says that it lives at every poll.';
@@ -42,18 +42,21 @@ COMMENT ON COLUMN queue_worker."seenAt" IS 'its last sign of life';
 COMMENT ON COLUMN queue_worker."aliveUntil" IS 'counts as live until then: three of its polls';
 
 -- Stops all claims at once; running jobs go on. No row of "VerificationJob" is touched.
-CREATE FUNCTION pause_queue(reason text DEFAULT NULL) RETURNS void LANGUAGE sql AS $$
+CREATE FUNCTION pause_queue(reason text DEFAULT NULL) RETURNS void LANGUAGE sql
+SET search_path = pg_catalog, public, pg_temp AS $$
   UPDATE queue_control SET "pausedAt" = coalesce("pausedAt", now()), "pauseReason" = reason;
 $$;
 
-CREATE FUNCTION resume_queue() RETURNS void LANGUAGE sql AS $$
+CREATE FUNCTION resume_queue() RETURNS void LANGUAGE sql
+SET search_path = pg_catalog, public, pg_temp AS $$
   UPDATE queue_control SET "pausedAt" = NULL, "pauseReason" = NULL;
   SELECT pg_notify('iidq_jobs', 'rest');
 $$;
 
 -- Ends a job that waits or runs; a running attempt is interrupted and its outcome dropped.
 -- True: cancelled. False: it had ended already. An unknown id is an error (P0002).
-CREATE FUNCTION cancel_job(job_id uuid) RETURNS boolean LANGUAGE plpgsql AS $$
+CREATE FUNCTION cancel_job(job_id uuid) RETURNS boolean LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
   was text;
 BEGIN
@@ -75,7 +78,8 @@ END $$;
 
 -- Puts a job that ended back in line, as new but for its attempt number and the errors of earlier attempts.
 -- True: queued. False: it has not ended. An unknown id is an error (P0002).
-CREATE FUNCTION retry_job(job_id uuid) RETURNS boolean LANGUAGE plpgsql AS $$
+CREATE FUNCTION retry_job(job_id uuid) RETURNS boolean LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
   was text;
 BEGIN

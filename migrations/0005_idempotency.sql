@@ -6,7 +6,7 @@ CREATE TABLE idempotency_key (
   key         text        NOT NULL,
   fingerprint bytea       NOT NULL,
   "jobId"     uuid        NOT NULL,
-  "expiresAt" timestamptz NOT NULL,
+  "expiresAt" public.iidq_time NOT NULL,
   PRIMARY KEY (scope, key)
 );
 -- Expired keys, for upkeep.

@@ -11,10 +11,10 @@ COMMENT ON COLUMN "VerificationJob"."hasCallback" IS 'whether webhook_delivery h
 CREATE TABLE webhook_delivery (
   "jobId"       uuid PRIMARY KEY,
   "eventId"     uuid        NOT NULL DEFAULT new_job_id(),
-  "createdAt"   timestamptz NOT NULL DEFAULT now(),
-  "nextAt"      timestamptz,
-  "deliveredAt" timestamptz,
-  attempts      integer     NOT NULL DEFAULT 0,
+  "createdAt"   public.iidq_time NOT NULL DEFAULT now(),
+  "nextAt"      public.iidq_time,
+  "deliveredAt" public.iidq_time,
+  attempts      public.iidq_counter NOT NULL DEFAULT 0,
   "lastStatus"  integer,
   state         text        NOT NULL DEFAULT 'waiting',
   url           text        NOT NULL,
@@ -56,7 +56,13 @@ BEGIN
           "eventId" = new_job_id(), attempts = 0, "lastStatus" = NULL, "lastError" = NULL, "deliveredAt" = NULL
       WHERE "jobId" = NEW.id;
     WHEN 'DELETE' THEN DELETE FROM webhook_delivery WHERE "jobId" = OLD.id;
-    WHEN 'TRUNCATE' THEN DELETE FROM webhook_delivery;
+    WHEN 'TRUNCATE' THEN
+      -- As in verification_job_truncated.
+      BEGIN
+        TRUNCATE webhook_delivery;
+      EXCEPTION WHEN object_in_use THEN
+        DELETE FROM webhook_delivery;
+      END;
   END CASE;
   RETURN NULL;
 END $$;
@@ -76,11 +82,8 @@ CREATE FUNCTION callback_state(job_id uuid) RETURNS jsonb LANGUAGE sql STABLE PA
     'nextAt', to_char("nextAt" AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
     'lastStatus', "lastStatus", 'lastError', "lastError",
     'deliveredAt', to_char("deliveredAt" AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))
-  FROM webhook_delivery WHERE "jobId" = job_id
+  FROM public.webhook_delivery WHERE "jobId" = job_id
 $$;
 
 -- With the owner's rights: whoever may end a job need not be let at the URLs. The path is fixed, as in 0002.
-DO $$
-BEGIN
-  EXECUTE format('ALTER FUNCTION webhook_delivery_follow() SECURITY DEFINER SET search_path = %I, pg_temp', current_schema());
-END $$;
+ALTER FUNCTION webhook_delivery_follow() SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp;

@@ -24,19 +24,19 @@ DECLARE
 BEGIN
   PERFORM set_config('iidq.writer', 'on', true);
   IF again THEN
-    INSERT INTO "VerificationJob"
+    INSERT INTO public."VerificationJob"
       (id, type, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "chainId", "fileName", "traceContext",
        "hasCallback", "maxAttempts")
-    SELECT new.*, max_attempts FROM iidq_new_jobs(jobs) AS new
+    SELECT new.*, max_attempts FROM public.iidq_new_jobs(jobs) AS new
     ON CONFLICT (id) DO NOTHING;
   ELSE
-    INSERT INTO "VerificationJob"
+    INSERT INTO public."VerificationJob"
       (id, type, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "chainId", "fileName", "traceContext",
        "hasCallback", "maxAttempts")
-    SELECT new.*, max_attempts FROM iidq_new_jobs(jobs) AS new;
+    SELECT new.*, max_attempts FROM public.iidq_new_jobs(jobs) AS new;
   END IF;
   GET DIAGNOSTICS inserted = ROW_COUNT;
-  INSERT INTO queue_count (waiting, enqueued) VALUES (inserted, inserted);
+  INSERT INTO public.queue_count (waiting, enqueued) VALUES (inserted, inserted);
   IF announce THEN
     COMMIT;
     PERFORM set_config('synchronous_commit', 'off', true), pg_notify('iidq_jobs', '');

@@ -34,15 +34,21 @@ SELECT
        ELSE 'idle' END AS state,
   control."pauseReason" AS pause_reason,
   counts.*,
-  extract(epoch FROM now() - (
-    SELECT "runAt" FROM "VerificationJob" WHERE ready AND status = 'queued'
-    ORDER BY claim_order("runAt", type, priority), id LIMIT 1
-  ))::float8 AS oldest_waiting_seconds,
-  (SELECT "runAt" FROM "VerificationJob" WHERE status = 'queued' AND NOT ready ORDER BY "runAt" LIMIT 1) AS next_due_at,
-  (SELECT count(*) FROM "VerificationJob" WHERE "workerId" IS NOT NULL AND "leaseUntil" < now()) AS expired_leases,
+  jobs.oldest_waiting_seconds, jobs.next_due_at, jobs.expired_leases,
   workers.live AS workers, workers.slots, workers.listening AS listening_workers,
   control."upkeepAt" AS upkeep_at
-FROM queue_control AS control,
+FROM
+  -- First, so that the jobs are locked before the counts, as everywhere: TRUNCATE of the jobs empties the counts, too,
+  -- and would meet a reader that holds these and waits for those.
+  (SELECT
+     extract(epoch FROM now() - (
+       SELECT "runAt" FROM "VerificationJob" WHERE ready AND status = 'queued'
+       ORDER BY claim_order("runAt", type, priority), id LIMIT 1
+     ))::float8 AS oldest_waiting_seconds,
+     (SELECT "runAt" FROM "VerificationJob" WHERE status = 'queued' AND NOT ready ORDER BY "runAt" LIMIT 1) AS next_due_at,
+     (SELECT count(*) FROM "VerificationJob" WHERE "workerId" IS NOT NULL AND "leaseUntil" < now()) AS expired_leases
+  ) AS jobs,
+  queue_control AS control,
   (SELECT coalesce(sum(waiting), 0)::bigint AS waiting, coalesce(sum(delayed), 0)::bigint AS delayed,
           coalesce(sum(active), 0)::bigint AS active, coalesce(sum(completed), 0)::bigint AS completed,
           coalesce(sum(failed), 0)::bigint AS failed, coalesce(sum(cancelled), 0)::bigint AS cancelled

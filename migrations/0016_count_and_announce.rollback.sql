@@ -17,11 +17,7 @@ BEGIN
   RETURN NULL;
 END $$;
 
-DO $$
-BEGIN
-  EXECUTE format('ALTER FUNCTION verification_job_count() SECURITY DEFINER SET search_path = %I, pg_temp',
-    current_schema());
-END $$;
+ALTER FUNCTION verification_job_count() SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp;
 
 CREATE FUNCTION verification_job_announce() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

@@ -27,11 +27,7 @@ BEGIN
 END $$;
 
 -- As in 0002_queue_count; a function that is replaced loses it.
-DO $$
-BEGIN
-  EXECUTE format('ALTER FUNCTION verification_job_count() SECURITY DEFINER SET search_path = %I, pg_temp',
-    current_schema());
-END $$;
+ALTER FUNCTION verification_job_count() SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp;
 
 COMMENT ON FUNCTION verification_job_count() IS
   'For rows that plain SQL changes: counts them, and wakes a worker for those that come in line.';

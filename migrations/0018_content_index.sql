@@ -12,22 +12,22 @@ CREATE INDEX CONCURRENTLY "VerificationJob_content" ON "VerificationJob"
   (content_span("createdAt"), (CASE WHEN "completedAt" IS NOT NULL THEN substr("contentHash", 3, 15) END COLLATE "C"))
   WHERE "completedAt" IS NOT NULL;
 
-CREATE OR REPLACE FUNCTION ended_jobs_of(content_hash text, until timestamptz DEFAULT 'infinity')
-RETURNS SETOF "VerificationJob" LANGUAGE sql STABLE AS $$
+CREATE OR REPLACE FUNCTION public.ended_jobs_of(content_hash text, until timestamptz DEFAULT 'infinity')
+RETURNS SETOF public."VerificationJob" LANGUAGE sql STABLE AS $$
   WITH RECURSIVE span AS (
-    (SELECT content_span("createdAt") AS began FROM "VerificationJob"
-     WHERE "completedAt" IS NOT NULL AND content_span("createdAt") <= content_span(until)
-     ORDER BY content_span("createdAt") DESC LIMIT 1)
+    (SELECT public.content_span("createdAt") AS began FROM public."VerificationJob"
+     WHERE "completedAt" IS NOT NULL AND public.content_span("createdAt") <= public.content_span(until)
+     ORDER BY public.content_span("createdAt") DESC LIMIT 1)
     UNION ALL
     SELECT (
-      SELECT content_span("createdAt") FROM "VerificationJob"
-      WHERE "completedAt" IS NOT NULL AND content_span("createdAt") < span.began
-      ORDER BY content_span("createdAt") DESC LIMIT 1
+      SELECT public.content_span("createdAt") FROM public."VerificationJob"
+      WHERE "completedAt" IS NOT NULL AND public.content_span("createdAt") < span.began
+      ORDER BY public.content_span("createdAt") DESC LIMIT 1
     ) FROM span WHERE span.began IS NOT NULL
   )
   SELECT job.* FROM span CROSS JOIN LATERAL (
-    SELECT * FROM "VerificationJob"
-    WHERE "completedAt" IS NOT NULL AND content_span("createdAt") = span.began
+    SELECT * FROM public."VerificationJob"
+    WHERE "completedAt" IS NOT NULL AND public.content_span("createdAt") = span.began
       AND CASE WHEN "completedAt" IS NOT NULL THEN substr("contentHash", 3, 15) END COLLATE "C"
         = substr(content_hash, 3, 15)
       AND "contentHash" = content_hash

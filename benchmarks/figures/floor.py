@@ -117,6 +117,7 @@ def _own_statements(size: int) -> str:
         "slots": str(size),
         "lease_seconds": "30",
         "from_order": "'-infinity'::float8",
+        "only": "NULL::uuid[]",
         "ids": ":ids",
         "outcomes": ":outcomes",
         "result": f"'{_RESULT}'",

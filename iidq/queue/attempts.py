@@ -27,6 +27,7 @@ from iidq.queue.execution import Handler, run_attempt, timed_out
 from iidq.queue.job import FINAL, ClaimedJob, JobStatus
 from iidq.queue.outcome import Outcome, OutcomeKind
 from iidq.queue.outcome_writer import OutcomeWriter
+from iidq.queue.row_faults import each_apart
 from iidq.queue.standing_by import StandingBy
 from iidq.queue.store import Fence
 from iidq.settings import Settings
@@ -263,11 +264,14 @@ class Attempts:
             self._progressed.clear()
             # Progress is for onlookers: what cannot be written now is overtaken by the next.
             with contextlib.suppress(IidqError, psycopg.Error):
-                async with self._database.connection() as connection:
-                    stored = await store.report_progress(connection, progressed, worker_id=self._worker_id)
-                if not relayed:
-                    for job_id, _ in stored:
-                        self._changes.changed(job_id)
+                await each_apart(progressed, self._report, _leave_out)
+
+    async def _report(self, progressed: Sequence[tuple[Fence, int]]) -> None:
+        async with self._database.connection() as connection:
+            stored = await store.report_progress(connection, progressed, worker_id=self._worker_id)
+        if not self._changes.relays_progress:
+            for job_id, _ in stored:
+                self._changes.changed(job_id)
 
     # Ending
 
@@ -294,3 +298,7 @@ class Attempts:
         while tasks := [each.task for each in self._under_way.values() if each.task is not None and not each.ended]:
             await asyncio.wait(tasks)
         await self._outcomes.written()
+
+
+async def _leave_out(progressed: tuple[Fence, int], error: Exception) -> None:
+    """The row refuses its progress; its attempt goes on, and its end will tell."""

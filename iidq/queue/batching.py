@@ -13,10 +13,12 @@ from operator import attrgetter
 from typing import Generic, TypeVar
 from uuid import UUID
 
+import psycopg
 from psycopg import errors
 
-from iidq.database import Connection, Database
-from iidq.errors import IdempotencyConflict, InvalidInput
+from iidq import logs
+from iidq.database import Connection, Database, concerns_one_row
+from iidq.errors import FieldFault, IdempotencyConflict, InvalidInput
 from iidq.held_connection import HeldConnection
 from iidq.queue import store
 from iidq.queue.job import IdempotencyKey, NewJob
@@ -45,7 +47,7 @@ async def _holds_nothing() -> None:
 class GroupCommit(Generic[Item, Answer]):
     """Gathers items and hands them to ``write`` in batches, one batch at a time, in the order they came.
 
-    ``write`` answers for each item of its batch, in order. Where it raises one of ``blames_one_item``, its items
+    ``write`` answers for each item of its batch, in order. Where it raises an error that ``blames_one_item``, its items
     are written one by one, so that a bad one fails alone; any other error goes to all callers of that batch.
     ``on_idle`` is called when all is written and nobody has come, and when the writer is ended.
     """
@@ -54,7 +56,7 @@ class GroupCommit(Generic[Item, Answer]):
         self,
         write: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]],
         *,
-        blames_one_item: tuple[type[Exception], ...] = (),
+        blames_one_item: Callable[[BaseException], bool] = concerns_one_row,
         largest_batch: int = _LARGEST_BATCH,
         on_idle: Callable[[], Awaitable[None]] = _holds_nothing,
     ) -> None:
@@ -117,13 +119,11 @@ class GroupCommit(Generic[Item, Answer]):
     async def _write_batch(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
         try:
             answers = await self._write([item for item, _ in batch])
-        except self._blames_one_item as error:
-            if len(batch) == 1:
-                _settle(batch[0][1], error)
-                return
-            for one in batch:
-                await self._write_batch([one])
         except BaseException as error:
+            if len(batch) > 1 and self._blames_one_item(error):
+                for one in batch:
+                    await self._write_batch([one])
+                return
             for _, future in batch:
                 _settle(future, error)
             if not isinstance(error, Exception):
@@ -153,9 +153,7 @@ class Enqueuer:
         self._max_attempts = max_attempts
         self._inserts_announce = True
         self._lanes = [self._lane() for _ in range(_LANES)]
-        self._keyed_commits: GroupCommit[NewJob, UUID | None] = GroupCommit(
-            self._insert_under_keys, blames_one_item=(InvalidInput,)
-        )
+        self._keyed_commits: GroupCommit[NewJob, UUID | None] = GroupCommit(self._insert_under_keys)
 
     def _lane(self) -> GroupCommit[NewJob, UUID | None]:
         held = HeldConnection(self._database)
@@ -163,7 +161,7 @@ class Enqueuer:
         async def insert(jobs: Sequence[NewJob]) -> Sequence[UUID]:
             return await self._insert(held, jobs)
 
-        return GroupCommit(insert, blames_one_item=(InvalidInput,), on_idle=held.release)
+        return GroupCommit(insert, on_idle=held.release)
 
     async def enqueue(self, job: NewJob) -> UUID:
         """Return the job's id when its row is durable: under a key that is known, the id of the first such job.
@@ -171,13 +169,16 @@ class Enqueuer:
         Raises DatabaseUnavailable, InvalidInput where a constraint refuses the row, IdempotencyConflict where the
         key stands for another request.
         """
-        if job.key is None:
-            lane = self._lanes[0]
-            if lane.pending >= _ONE_LANE_TAKES:
-                lane = min(self._lanes, key=attrgetter("pending"))
-            job_id = await lane.submit(job)
-        else:
-            job_id = await self._keyed_commits.submit(job)
+        try:
+            if job.key is None:
+                lane = self._lanes[0]
+                if lane.pending >= _ONE_LANE_TAKES:
+                    lane = min(self._lanes, key=attrgetter("pending"))
+                job_id = await lane.submit(job)
+            else:
+                job_id = await self._keyed_commits.submit(job)
+        except psycopg.Error as error:
+            raise _refusal(error, job.id) from error
         if job_id is None:
             raise IdempotencyConflict("this Idempotency-Key was used for another request; expected a new key")
         return job_id
@@ -193,7 +194,10 @@ class Enqueuer:
                 connection, batch_id, jobs, key, max_attempts=self._max_attempts, keep_seconds=KEY_LIFETIME_SECONDS
             )
 
-        stands_for = await self._database.run(insert)
+        try:
+            stands_for = await self._database.run(insert)
+        except psycopg.Error as error:
+            raise _refusal(error, batch_id) from error
         if stands_for is None:
             raise IdempotencyConflict("this Idempotency-Key was used for another request; expected a new key")
         self._announcer.announce()
@@ -238,6 +242,14 @@ class Enqueuer:
         ids = await self._database.run(insert)
         self._announcer.announce()
         return ids
+
+
+def _refusal(error: psycopg.Error, job_id: UUID) -> Exception:
+    """Return what the caller reads where the database refuses the row, such as a trigger of the operator's."""
+    if not concerns_one_row(error):
+        return error
+    logs.row_refused("insert", job_id, error)
+    return InvalidInput([FieldFault("job", "refused by a rule of the service's database; expected other values")])
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ second time. Renewal at a third of the lease leaves two further tries before it 
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,6 +16,7 @@ from iidq import logs
 from iidq.database import Connection, answered_within, connect
 from iidq.errors import IidqError
 from iidq.queue import store
+from iidq.queue.row_faults import each_apart
 from iidq.queue.store import Fence
 from iidq.settings import Settings
 
@@ -80,12 +81,7 @@ class LeaseKeeper:
                         async with asyncio.timeout(self._interval_seconds):
                             connection = await connect(self._settings)
                     with answered_within(connection, self._interval_seconds):
-                        kept = await store.renew(
-                            connection,
-                            held,
-                            worker_id=self._worker_id,
-                            lease_seconds=self._settings.job_lease_seconds,
-                        )
+                        kept = await self._renew(connection, held)
                     if broken:
                         logs.database_back("lease renewal")
                     broken = False
@@ -109,3 +105,21 @@ class LeaseKeeper:
                 continue
         if connection is not None:
             await connection.close()
+
+    async def _renew(self, connection: Connection, held: Sequence[Fence]) -> set[Fence]:
+        """Renew, and return what is held still. A row that refuses a new lease keeps its old one."""
+        kept: set[Fence] = set()
+
+        async def renew(some: Sequence[Fence]) -> None:
+            kept.update(
+                await store.renew(
+                    connection, some, worker_id=self._worker_id, lease_seconds=self._settings.job_lease_seconds
+                )
+            )
+
+        async def refuse(fence: Fence, error: Exception) -> None:
+            kept.add(fence)
+            logs.row_refused("lease renewal", fence[0], error)
+
+        await each_apart(held, renew, refuse)
+        return kept

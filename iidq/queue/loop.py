@@ -19,7 +19,7 @@ from iidq import __version__, logs, metrics
 from iidq.background import end_tasks
 from iidq.database import Database, is_passing, open_database
 from iidq.errors import IidqError
-from iidq.queue import announcements, store, upkeep
+from iidq.queue import announcements, row_faults, store, upkeep
 from iidq.queue.attempts import Attempts
 from iidq.queue.call_to_others import CallToOthers
 from iidq.queue.changes import ChangeAnnouncer
@@ -238,14 +238,13 @@ class WorkLoop:
         try:
             if self._claim_uncertain:
                 await self._release_unknown()
-            async with self._database.connection() as connection:
-                claim = await store.claim(
-                    connection,
-                    worker_id=self._worker_id,
-                    slots=wanted,
-                    lease_seconds=self._settings.job_lease_seconds,
-                    from_order=looks_from,
-                )
+            claim = await row_faults.claim(
+                self._database,
+                worker_id=self._worker_id,
+                slots=wanted,
+                lease_seconds=self._settings.job_lease_seconds,
+                from_order=looks_from,
+            )
         except BaseException:
             self._work_may_wait = self._claim_uncertain = True
             self._span.widen()
@@ -254,7 +253,8 @@ class WorkLoop:
         self._span.end(began, clock(), looks_from, claim.reached, short=short)
         self._ahead.claimed(perf_counter(), short=short)
         self._attempts.start(claim.jobs)
-        self._work_may_wait = not short
+        # Work that was announced meanwhile may be too late for this claim's snapshot.
+        self._work_may_wait |= not short
         self._call.claimed(short=short, room=self._room() > 0)
 
     async def _call_others(self, now: float) -> None:

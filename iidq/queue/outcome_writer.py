@@ -10,11 +10,12 @@ from time import perf_counter
 import psycopg
 
 from iidq import logs, metrics
-from iidq.database import Database, is_passing
+from iidq.database import Database, concerns_one_row, is_passing
 from iidq.errors import DatabaseUnavailable, IidqError
 from iidq.queue import store
 from iidq.queue.job import JobStatus
 from iidq.queue.outcome import Outcome
+from iidq.queue.row_faults import end_refused
 from iidq.queue.store import Fence
 
 _LARGEST_BATCH = 1000
@@ -25,8 +26,6 @@ _FIRST_RETRY_SECONDS = 0.05
 _LONGEST_RETRY_SECONDS = 2.0
 # How often a row that somebody else holds locked is tried again.
 _LOCKED_RETRY_SECONDS = 1.0
-# What Postgres finds wrong with one outcome, not with the database's state.
-_REFUSALS = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded)
 _NOT_STORABLE = "internal: the result cannot be stored; see the worker's log"
 
 Settle = Callable[[Sequence[Outcome], set[Fence]], None]
@@ -88,25 +87,34 @@ class OutcomeWriter:
         """Store and settle a batch; what spoils it is found by writing its outcomes one by one."""
         try:
             lost = await self._store(outcomes)
-        except (DatabaseUnavailable, *_REFUSALS) as error:
-            if len(outcomes) > 1:
+        except Exception as error:
+            of_one_row = isinstance(error, DatabaseUnavailable) or concerns_one_row(error)
+            if of_one_row and len(outcomes) > 1:
                 for outcome in outcomes:
                     await self._write([outcome])
                 return
-            [outcome] = outcomes
+            outcome = outcomes[0]
             if isinstance(error, DatabaseUnavailable):
                 # Somebody's open transaction holds the row. The others must not wait for it.
                 self._locked.append(outcome)
                 return
-            # Postgres refuses this very result; left alone, the job would come back when its lease runs out.
-            logs.attempt_crashed(outcome.id, outcome.attempt, error)
-            await self._write([Outcome(outcome.id, outcome.attempt, JobStatus.FAILED, failure=_NOT_STORABLE)])
-            return
-        except Exception as error:
-            # A bug of ours. The jobs come back when their leases run out.
-            logs.attempt_crashed(outcomes[0].id, outcomes[0].attempt, error)
             lost = {(outcome.id, outcome.attempt) for outcome in outcomes}
+            if not of_one_row:
+                # A bug of ours. The jobs come back when their leases run out.
+                logs.attempt_crashed(outcome.id, outcome.attempt, error)
+            elif outcome.failure != _NOT_STORABLE:
+                # Postgres refuses this very result; left alone, the job would come back when its lease runs out.
+                logs.attempt_crashed(outcome.id, outcome.attempt, error)
+                await self._write([Outcome(outcome.id, outcome.attempt, JobStatus.FAILED, failure=_NOT_STORABLE)])
+                return
+            elif await self._end_refused(outcome, error):
+                lost = set()
         self._settle(outcomes, lost)
+
+    async def _end_refused(self, outcome: Outcome, error: Exception) -> bool:
+        return await end_refused(
+            self._database, "outcome", outcome.id, error, worker_id=self._worker_id, attempt=outcome.attempt
+        )
 
     async def _store(self, outcomes: Sequence[Outcome]) -> set[Fence]:
         """Return the lost ones.

@@ -47,16 +47,18 @@ FROM jsonb_array_elements_text(%(payloads)s::jsonb) AS payload;
 -- "reached": nothing stands before it that this claim did not see, but for rows that come in out of turn: an insert
 -- gives the time at which it began, and hardly any takes 100 ms to its commit. With 5 s the next claims of a drain
 -- walked over all that it had claimed, and beside a held snapshot took 12 ms instead of 4. See claim_span.py.
+-- "only": null, or the only jobs that may be taken.
 WITH next AS MATERIALIZED (
   SELECT ctid FROM "VerificationJob"
   WHERE ready AND status = 'queued' AND NOT EXISTS (SELECT FROM queue_control WHERE "pausedAt" IS NOT NULL)
     AND claim_order("runAt", type, priority) >= to_timestamp(%(from_order)s) AT TIME ZONE 'UTC'
+    AND (%(only)b::uuid[] IS NULL OR id = ANY (%(only)b::uuid[]))
   ORDER BY claim_order("runAt", type, priority), id
   LIMIT %(slots)s
   FOR UPDATE SKIP LOCKED
 ), claimed AS (
   UPDATE "VerificationJob" AS job
-  SET status = 'processing', ready = false, attempt = attempt + 1, progress = 0,
+  SET status = 'processing', ready = false, attempt = least(attempt, 999999999) + 1, progress = 0,
       "workerId" = %(worker_id)s, "leaseUntil" = now() + make_interval(secs => %(lease_seconds)s),
       "startedAt" = now(), "updatedAt" = now()
   WHERE job.ctid = ANY (ARRAY (SELECT ctid FROM next))
@@ -74,6 +76,24 @@ SELECT id, attempt, type, "contentHash", "manifestUri", "registryAddress", "rpcU
    FROM claimed) AS reached
 FROM claimed
 ORDER BY place, id;
+
+-- name: first_in_line
+-- The jobs that a claim would take, by "VerificationJob_line".
+SELECT id FROM "VerificationJob"
+WHERE ready AND status = 'queued'
+ORDER BY claim_order("runAt", type, priority), id
+LIMIT %(limit)s;
+
+-- name: refuse
+-- End a job as failed where no other change of its row goes through. Jobs that another worker holds are left alone.
+-- The triggers count it. By "VerificationJob_pkey".
+UPDATE "VerificationJob"
+SET status = 'failed', ready = false, error = %(error)s, "completedAt" = now(), "updatedAt" = now(),
+    "leaseUntil" = NULL, "workerId" = NULL
+WHERE id = %(id)s
+  AND (status = 'queued' OR status = 'processing' AND ("leaseUntil" < now() OR "workerId" = %(worker_id)s))
+  AND (%(attempt)s::integer IS NULL OR attempt = %(attempt)s)
+  AND (SELECT set_config('lock_timeout', '1s', true)) IS NOT NULL;
 
 -- name: release_unknown
 -- After a claim whose answer was lost with its connection: what this worker holds without knowing goes back to its
@@ -182,6 +202,7 @@ SELECT mine.id FROM mine WHERE NOT EXISTS (SELECT FROM stored WHERE stored.id = 
 -- ("VerificationJob_running"), retries and future jobs that are due ("VerificationJob_delayed"), dead workers' rows,
 -- expired keys ("idempotency_key_expiry"), and the folding of queue_count. A job lost for the first time runs again at
 -- once; one lost again waits for a random while, lest a job that kills its worker takes the same neighbours along.
+-- "only": null, or the only jobs that may be changed.
 WITH turn AS MATERIALIZED (
   SELECT pg_try_advisory_xact_lock(hashtext('iidq.upkeep')) AS mine,
          set_config('iidq.writer', 'on', true), set_config('synchronous_commit', 'off', true)
@@ -195,6 +216,7 @@ WITH turn AS MATERIALIZED (
 ), expired AS MATERIALIZED (
   SELECT ctid FROM "VerificationJob"
   WHERE "workerId" IS NOT NULL AND "leaseUntil" < now() AND (SELECT mine FROM turn)
+    AND (%(only)b::uuid[] IS NULL OR id = ANY (%(only)b::uuid[]))
   LIMIT %(batch)s FOR UPDATE SKIP LOCKED
 ), taken_back AS (
   UPDATE "VerificationJob" AS job
@@ -214,6 +236,7 @@ WITH turn AS MATERIALIZED (
 ), due AS MATERIALIZED (
   SELECT ctid FROM "VerificationJob"
   WHERE status = 'queued' AND NOT ready AND "runAt" <= now() AND (SELECT mine FROM turn)
+    AND (%(only)b::uuid[] IS NULL OR id = ANY (%(only)b::uuid[]))
   ORDER BY "runAt"
   LIMIT %(batch)s FOR UPDATE SKIP LOCKED
 ), promoted AS (
@@ -271,6 +294,13 @@ SELECT
   )::float8 AS next_event_seconds,
   %(worker_id)s <= ALL (SELECT "workerId" FROM queue_worker WHERE "aliveUntil" > now() AND listening) AS first_responder;
 
+-- name: overdue
+-- The jobs that a sweep would change, by "VerificationJob_running" and "VerificationJob_delayed".
+(SELECT id FROM "VerificationJob" WHERE "workerId" IS NOT NULL AND "leaseUntil" < now() LIMIT %(batch)s)
+UNION ALL
+(SELECT id FROM "VerificationJob" WHERE status = 'queued' AND NOT ready AND "runAt" <= now()
+ ORDER BY "runAt" LIMIT %(batch)s);
+
 -- name: leave
 -- A worker that stopped in order is no longer waited for.
 DELETE FROM queue_worker WHERE "workerId" = %(worker_id)s;
@@ -283,13 +313,15 @@ SELECT pg_try_advisory_xact_lock(hashtext('iidq.retention'));
 -- name: purge
 -- Retention by age, oldest first along "VerificationJob_newest"; failed jobs may be kept longer than the others.
 -- A job ends after it is created, so the index on creation bounds the search. Each batch begins where the one before
--- ended, instead of walking over what that one has just deleted.
+-- ended, instead of walking over what that one has just deleted. "only": null, or
+-- the only jobs that may be removed.
 WITH old AS MATERIALIZED (
   SELECT ctid, "createdAt", status FROM "VerificationJob"
   WHERE "createdAt" >= %(from_time)s
     AND "createdAt" < now() - make_interval(secs => least(%(completed_seconds)s, %(failed_seconds)s)::float8)
     AND "completedAt" < now() - make_interval(secs =>
       (CASE status WHEN 'failed' THEN %(failed_seconds)s ELSE %(completed_seconds)s END)::float8)
+    AND (%(only)b::uuid[] IS NULL OR id = ANY (%(only)b::uuid[]))
   ORDER BY "createdAt", id
   LIMIT %(batch)s FOR UPDATE SKIP LOCKED
 ), removed AS (
@@ -311,6 +343,7 @@ SELECT count(*), max("createdAt") FROM removed;
 WITH excess AS MATERIALIZED (
   SELECT ctid FROM "VerificationJob"
   WHERE "createdAt" >= %(from_time)s AND status IN ('completed', 'cancelled')
+    AND (%(only)b::uuid[] IS NULL OR id = ANY (%(only)b::uuid[]))
   ORDER BY "createdAt", id
   LIMIT greatest(0, least(%(batch)s, (SELECT sum(completed) + sum(cancelled) - %(keep)s FROM queue_count)))
   FOR UPDATE SKIP LOCKED
@@ -326,6 +359,13 @@ WITH excess AS MATERIALIZED (
   FROM removed HAVING count(*) > 0
 )
 SELECT count(*), max("createdAt") FROM removed;
+
+-- name: oldest_ended
+-- The jobs among which retention looks first, along "VerificationJob_newest".
+SELECT id, "createdAt" FROM "VerificationJob"
+WHERE "createdAt" >= %(from_time)s AND "completedAt" IS NOT NULL
+ORDER BY "createdAt", id
+LIMIT %(batch)s;
 
 -- name: cancel
 -- By "VerificationJob_pkey"; the same function that operators call.
@@ -518,11 +558,12 @@ LIMIT %(limit)s;
 
 -- name: browse_active
 -- What runs, longest first: hardly more rows than workers have slots, by "VerificationJob_running".
-SELECT id, "startedAt" AS place
+SELECT id, coalesce("startedAt", "createdAt") AS place
 FROM "VerificationJob"
 WHERE "workerId" IS NOT NULL
-  AND (%(after_place)s::timestamptz IS NULL OR ("startedAt", id) > (%(after_place)s, %(after_id)s))
-ORDER BY "startedAt", id
+  AND (%(after_place)s::timestamptz IS NULL
+    OR (coalesce("startedAt", "createdAt"), id) > (%(after_place)s, %(after_id)s))
+ORDER BY coalesce("startedAt", "createdAt"), id
 LIMIT %(limit)s;
 
 -- name: browse_history
@@ -720,11 +761,12 @@ SELECT (SELECT extract(epoch FROM min("nextAt") - now())::float8 FROM webhook_de
 -- name: claim_deliveries
 -- Due deliveries, hosts with the oldest first, and of each host as many as may still run beside those that do: a host
 -- that hangs cannot take all slots. By "webhook_delivery_due_by_host". Until the time in "nextAt" nobody else tries:
--- a crash of the worker only delays.
+-- a crash of the worker only delays. "only": null, or the only jobs whose deliveries may be taken.
 WITH hosts AS MATERIALIZED (
   SELECT host, %(per_host)s - coalesce((%(running)s::jsonb ->> host)::int, 0) AS room
   FROM webhook_delivery
   WHERE state = 'pending' AND "nextAt" <= now()
+    AND (%(only)b::uuid[] IS NULL OR "jobId" = ANY (%(only)b::uuid[]))
   GROUP BY host
   HAVING coalesce((%(running)s::jsonb ->> host)::int, 0) < %(per_host)s
   ORDER BY min("nextAt")
@@ -734,16 +776,26 @@ WITH hosts AS MATERIALIZED (
   FROM hosts CROSS JOIN LATERAL (
     SELECT "jobId" FROM webhook_delivery AS delivery
     WHERE delivery.state = 'pending' AND delivery.host = hosts.host AND delivery."nextAt" <= now()
+      AND (%(only)b::uuid[] IS NULL OR delivery."jobId" = ANY (%(only)b::uuid[]))
     ORDER BY delivery."nextAt"
     LIMIT hosts.room FOR UPDATE SKIP LOCKED
   ) AS of_host
   LIMIT %(slots)s
 )
 UPDATE webhook_delivery AS delivery
-SET attempts = attempts + 1, "nextAt" = now() + make_interval(secs => %(lease_seconds)s)
+SET attempts = least(attempts, 999999999) + 1, "nextAt" = now() + make_interval(secs => %(lease_seconds)s)
 FROM due
 WHERE delivery."jobId" = due."jobId"
 RETURNING delivery."jobId", delivery."eventId", delivery.attempts, delivery.url, delivery.host;
+
+-- name: due_deliveries
+-- The deliveries that a claim would take, by "webhook_delivery_due".
+SELECT "jobId" FROM webhook_delivery WHERE state = 'pending' AND "nextAt" <= now() ORDER BY "nextAt" LIMIT %(limit)s;
+
+-- name: refuse_delivery
+-- Give up a delivery that no claim can take, by "webhook_delivery_pkey".
+UPDATE webhook_delivery SET state = 'gave_up', "nextAt" = NULL, "lastError" = %(error)s
+WHERE "jobId" = %(job_id)s AND state = 'pending';
 
 -- name: settle_delivery
 -- What became of an attempt, by "webhook_delivery_pkey". The fence: it is still the same event's latest attempt.

@@ -107,7 +107,8 @@ def _job(row: dict[str, Any]) -> Job:
         file_name=row["fileName"],
         result=row["result"],
         error=row["error"],
-        errors=row["errors"],
+        # Instead of a list, an object where the JSON cannot be read.
+        errors=row["errors"] if isinstance(row["errors"], list) else [],
         retry_count=row["retryCount"],
         attempt=row["attempt"],
         max_attempts=row["maxAttempts"],

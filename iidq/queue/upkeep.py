@@ -1,12 +1,15 @@
 """What time alone brings about: leases run out, retries fall due, old jobs are removed. In bounded batches."""
 
 import random
+from collections.abc import Sequence
 from datetime import datetime
+from uuid import UUID
 
 from iidq import logs, metrics
-from iidq.database import Connection, Database
+from iidq.database import Connection, Database, concerns_one_row
 from iidq.queue import store
 from iidq.queue.queries import QUERIES
+from iidq.queue.row_faults import each_apart, end_refused
 from iidq.queue.store import Sweep, WorkerSigns
 from iidq.settings import Settings
 
@@ -18,8 +21,26 @@ _DAY_SECONDS = 86_400.0
 
 
 async def sweep(database: Database, signs: WorkerSigns) -> Sweep:
-    """One bounded sweep; tells what it did and when the next event falls due."""
-    seen = await database.run(lambda connection: store.sweep(connection, signs, batch=SWEEP_BATCH))
+    """One bounded sweep; tells what it did and when the next event falls due.
+
+    A job whose row refuses its change ends as failed.
+    """
+    try:
+        return await _sweep(database, signs)
+    except Exception as error:
+        if not concerns_one_row(error):
+            raise
+
+    async def refuse(job_id: UUID, error: Exception) -> None:
+        await end_refused(database, "sweep", job_id, error, worker_id=signs.worker_id)
+
+    ids = await database.run(lambda connection: store.overdue(connection, batch=SWEEP_BATCH))
+    await each_apart(ids, lambda some: _sweep(database, signs, some), refuse)
+    return await _sweep(database, signs, [])
+
+
+async def _sweep(database: Database, signs: WorkerSigns, only: Sequence[UUID] | None = None) -> Sweep:
+    seen = await database.run(lambda connection: store.sweep(connection, signs, batch=SWEEP_BATCH, only=only))
     for job_id, attempt, status in seen.expired:
         logs.lease_expired(job_id, attempt, status)
     if seen.expired:
@@ -38,7 +59,16 @@ class Retention:
 
     async def purge(self, database: Database) -> float:
         """Remove one batch; return the seconds to wait before the next call."""
-        removed, last_time = await database.run(self._remove_batch)
+        try:
+            removed, last_time = await database.run(self._remove_batch)
+        except Exception as error:
+            if not concerns_one_row(error):
+                raise
+            removed, last_time = await database.run(self._remove_apart)
+            if last_time is not None and (removed or last_time > self._from_time):
+                logs.purged(removed)
+                self._from_time = last_time
+                return _BETWEEN_BATCHES_SECONDS
         if removed:
             logs.purged(removed)
         if removed == _PURGE_BATCH and last_time is not None:
@@ -53,16 +83,45 @@ class Retention:
             if await cursor.fetchone() != (True,):
                 # Another worker is at it.
                 return 0, None
-            removed, last_time = await store.purge(
-                connection,
-                completed_seconds=self._completed_seconds,
-                failed_seconds=self._failed_seconds,
-                batch=_PURGE_BATCH,
-                from_time=self._from_time,
-            )
-            if removed or self._keep is None:
-                return removed, last_time
-            return await store.purge_excess(connection, keep=self._keep, batch=_PURGE_BATCH, from_time=self._from_time)
+            return await self._remove(connection)
+
+    async def _remove(self, connection: Connection, only: Sequence[UUID] | None = None) -> tuple[int, datetime | None]:
+        removed, last_time = await store.purge(
+            connection,
+            completed_seconds=self._completed_seconds,
+            failed_seconds=self._failed_seconds,
+            batch=_PURGE_BATCH,
+            from_time=self._from_time,
+            only=only,
+        )
+        if removed or self._keep is None:
+            return removed, last_time
+        return await store.purge_excess(
+            connection, keep=self._keep, batch=_PURGE_BATCH, from_time=self._from_time, only=only
+        )
+
+    async def _remove_apart(self, connection: Connection) -> tuple[int, datetime | None]:
+        """Remove one batch without the rows that refuse it.
+
+        Return how many, and the latest time that was looked at, or None at the end of the history.
+        """
+        removed = 0
+
+        async def remove(ids: Sequence[UUID]) -> None:
+            nonlocal removed
+            async with connection.transaction():
+                removed += (await self._remove(connection, ids))[0]
+
+        async def refuse(job_id: UUID, error: Exception) -> None:
+            logs.row_refused("retention", job_id, error)
+
+        async with connection.transaction():
+            cursor = await connection.execute(QUERIES["take_retention_turn"])
+            if await cursor.fetchone() != (True,):
+                return 0, None
+            oldest = await store.oldest_ended(connection, batch=_PURGE_BATCH, from_time=self._from_time)
+            await each_apart([job_id for job_id, _ in oldest], remove, refuse)
+        return removed, oldest[-1][1] if len(oldest) == _PURGE_BATCH else None
 
 
 def _seconds(days: float | None) -> float | None:

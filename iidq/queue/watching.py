@@ -9,7 +9,7 @@ makes in psql; while a relay brings the hints, every five seconds. Rows that are
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from itertools import islice
 from uuid import UUID
@@ -26,6 +26,7 @@ from iidq.queue.job import Job
 from iidq.queue.listener import Listener
 from iidq.queue.live_progress import LiveProgress
 from iidq.queue.relay import NO_RELAY, PROGRESS_CHANNEL, Relay, read_progress
+from iidq.queue.row_faults import each_apart
 from iidq.settings import Settings
 
 LOOK_SECONDS = 1.0
@@ -226,8 +227,19 @@ class WatchHub:
         seen = {key: _seen(watching) for key, watching in watches.items()}
         if not seen:
             return
+        changed: list[readers.Changed] = []
+
+        async def find_changed(keys: Sequence[str]) -> None:
+            some = {key: seen[key] for key in keys}
+            changed.extend(await self._database.run(lambda connection: readers.find_changed(connection, some)))
+
+        async def refuse(key: str, error: Exception) -> None:
+            logs.row_refused("watching", key, error)
+            for watch in watches[key]:
+                watch.end()
+
         try:
-            changed = await self._database.run(lambda connection: readers.find_changed(connection, seen))
+            await each_apart(list(seen), find_changed, refuse)
         except BaseException:
             self._due.update(seen)
             raise

@@ -67,7 +67,7 @@ class AttemptFault(TypedDict):
     """Why one attempt failed."""
 
     attempt: Annotated[int, Field(ge=0)]
-    at: Time
+    at: Annotated[Time | None, Field(description="Null where the row, written by plain SQL, tells no time.")]
     error: Annotated[str, Field(description="`code: message`.")]
 
 

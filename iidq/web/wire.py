@@ -1,5 +1,6 @@
 """The JSON that leaves: camelCase, times in ISO 8601 with milliseconds and ``Z``, null for what is unset. Pure."""
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -142,9 +143,15 @@ def redis_shape(state: str, since: datetime | None) -> shapes.RedisSigns:
 
 
 def _attempt_fault(told: Mapping[str, Any]) -> shapes.AttemptFault:
-    # Written by the database, whose JSON has times with microseconds and an offset.
-    at = _time(datetime.fromisoformat(told["at"]))
-    return {"attempt": told["attempt"], "at": at, "error": redact_url(told["error"])}
+    attempt, at, error = told.get("attempt"), None, told.get("error")
+    # The database writes a time with microseconds and an offset; plain SQL may have written anything.
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        at = _time(datetime.fromisoformat(told.get("at", "")))
+    return {
+        "attempt": attempt if isinstance(attempt, int) and attempt >= 0 else 0,
+        "at": at,
+        "error": redact_url(error) if isinstance(error, str) else "",
+    }
 
 
 def _time(moment: datetime) -> str:

@@ -10,18 +10,20 @@ import contextlib
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
+from uuid import UUID
 
 import psycopg
 
 from iidq import logs, metrics
-from iidq.database import Database, open_database
+from iidq.database import Database, concerns_one_row, open_database
 from iidq.errors import GatewayFault, IidqError
 from iidq.provenance.fetch_policy import FetchPolicy
 from iidq.queue.job import Job
 from iidq.queue.readers import find
+from iidq.queue.row_faults import each_apart
 from iidq.settings import Settings
 from iidq.webhooks import store
 from iidq.webhooks.delivery import Delivery, DeliveryState, Settlement
@@ -44,6 +46,9 @@ _LEASE_MARGIN_SECONDS = 30.0
 # How long the end of the process waits for receivers; what is not done by then is done by others.
 _GRACE_SECONDS = 2.0
 _SETTLE_TRIES = 5
+_REFUSED = "internal: the database refuses to change this delivery; see the worker's log"
+# How many rows that refuse every change may stand before the others.
+_LOOKED_PAST = 250
 
 
 class Deliverer:
@@ -116,6 +121,16 @@ class Deliverer:
         self._backlog = outlook.due_seconds is not None and outlook.due_seconds <= 0
         if not self._backlog:
             return pause_seconds if outlook.due_seconds is None else min(pause_seconds, outlook.due_seconds + 0.01)
+        try:
+            claimed = await self._claim(slots)
+        except Exception as error:
+            if not concerns_one_row(error):
+                raise
+            claimed = await self._claim_apart(slots)
+        # Nothing to be had although something is due: its hosts are busy, or other workers have it.
+        return 0.0 if claimed else min(pause_seconds, _LOOK_SECONDS)
+
+    async def _claim(self, slots: int, only: Sequence[UUID] | None = None) -> int:
         async with self._database.connection() as connection:
             claimed = await store.claim(
                 connection,
@@ -123,13 +138,33 @@ class Deliverer:
                 per_host=SLOTS_PER_HOST,
                 running=Counter(delivery.host for delivery in self._running.values()),
                 lease_seconds=self._lease_seconds,
+                only=only,
             )
         for delivery in claimed:
             task = asyncio.create_task(self._deliver(delivery))
             self._running[task] = delivery
             task.add_done_callback(self._ended)
-        # Nothing to be had although something is due: its hosts are busy, or other workers have it.
-        return 0.0 if claimed else min(pause_seconds, _LOOK_SECONDS)
+        return len(claimed)
+
+    async def _claim_apart(self, slots: int) -> int:
+        """Claim although one row refuses it; the delivery of that one is given up."""
+        claimed = 0
+
+        async def claim(ids: Sequence[UUID]) -> None:
+            nonlocal claimed
+            if claimed < slots:
+                claimed += await self._claim(slots - claimed, ids)
+
+        async def refuse(job_id: UUID, error: Exception) -> None:
+            logs.row_refused("webhook", job_id, error)
+            # A row that refuses even that is found again at the next look.
+            with contextlib.suppress(IidqError, psycopg.Error):
+                async with self._database.connection() as connection:
+                    await store.refuse(connection, job_id, error=_REFUSED)
+
+        ids = await self._database.run(lambda connection: store.due(connection, slots + _LOOKED_PAST))
+        await each_apart(ids, claim, refuse)
+        return claimed
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         del self._running[task]

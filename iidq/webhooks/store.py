@@ -6,6 +6,7 @@ As in :mod:`iidq.queue.store`, functions take a connection, do not retry, and be
 import json
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+from uuid import UUID
 
 from psycopg.rows import tuple_row
 
@@ -30,9 +31,18 @@ async def look(connection: Connection) -> Outlook:
 
 
 async def claim(
-    connection: Connection, *, slots: int, per_host: int, running: Mapping[str, int], lease_seconds: float
+    connection: Connection,
+    *,
+    slots: int,
+    per_host: int,
+    running: Mapping[str, int],
+    lease_seconds: float,
+    only: Sequence[UUID] | None = None,
 ) -> list[Delivery]:
-    """Take up to ``slots`` due deliveries for ``lease_seconds``; ``running`` counts by host those that still run."""
+    """Take up to ``slots`` due deliveries for ``lease_seconds``; ``running`` counts by host those that still run.
+
+    ``only``: none but those of these jobs.
+    """
     async with connection.cursor(row_factory=tuple_row) as cursor:
         await cursor.execute(
             QUERIES["claim_deliveries"],
@@ -41,9 +51,21 @@ async def claim(
                 "per_host": per_host,
                 "running": json.dumps(running),
                 "lease_seconds": lease_seconds,
+                "only": only,
             },
         )
         return [Delivery(*row) for row in await cursor.fetchall()]
+
+
+async def due(connection: Connection, limit: int) -> list[UUID]:
+    """Return the jobs whose deliveries a claim would take."""
+    cursor = await connection.execute(QUERIES["due_deliveries"], {"limit": limit})
+    return [job_id for (job_id,) in await cursor.fetchall()]
+
+
+async def refuse(connection: Connection, job_id: UUID, *, error: str) -> None:
+    """Give up a delivery whose row cannot be claimed."""
+    await connection.execute(QUERIES["refuse_delivery"], {"job_id": job_id, "error": error})
 
 
 async def settle(connection: Connection, delivery: Delivery, settlement: Settlement) -> bool:

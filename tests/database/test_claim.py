@@ -153,7 +153,13 @@ async def test_the_claim_walks_its_index_without_sorting(
         for mode in (b"force_custom_plan", b"force_generic_plan"):
             await connection.execute(b"SET plan_cache_mode = " + mode)
             for slots in (1, 50, 1000):
-                values = {"worker_id": WORKER, "slots": slots, "lease_seconds": LEASE_SECONDS, "from_order": WHOLE}
+                values = {
+                    "worker_id": WORKER,
+                    "slots": slots,
+                    "lease_seconds": LEASE_SECONDS,
+                    "from_order": WHOLE,
+                    "only": None,
+                }
                 cursor = await connection.execute(b"EXPLAIN (FORMAT JSON) " + QUERIES["claim"], values, prepare=True)
                 nodes = list(plan_nodes((await cursor.fetchall())[0][0][0]["Plan"]))
                 scans = [
@@ -171,7 +177,7 @@ async def test_no_claim_is_compiled_first(settings: Settings, sql: psycopg.Conne
     """Compiling takes 200 times as long as the claim: not where a server can, and the price of a plan would have it."""
     insert(sql, copies=10)
     async with open_database(settings, pool_size=1, sorts=False) as database, database.connection() as connection:
-        values = {"worker_id": WORKER, "slots": 3, "lease_seconds": LEASE_SECONDS, "from_order": WHOLE}
+        values = {"worker_id": WORKER, "slots": 3, "lease_seconds": LEASE_SECONDS, "from_order": WHOLE, "only": None}
         cursor = await connection.execute(b"EXPLAIN (FORMAT JSON) " + QUERIES["claim"], values)
         [[[explained]]] = await cursor.fetchall()
         assert "JIT" not in explained

@@ -71,7 +71,13 @@ async def explain(connection: Connection, name: str, parameters: dict[str, Any])
 
 
 async def explain_claim(connection: Connection, from_order: float = WHOLE) -> dict[str, Any]:
-    values = {"worker_id": WORKER, "slots": SLOTS, "lease_seconds": LEASE_SECONDS, "from_order": from_order}
+    values = {
+        "worker_id": WORKER,
+        "slots": SLOTS,
+        "lease_seconds": LEASE_SECONDS,
+        "from_order": from_order,
+        "only": None,
+    }
     return await explain(connection, "claim", values)
 
 

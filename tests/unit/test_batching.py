@@ -97,7 +97,7 @@ async def test_idle_comes_when_all_is_written_and_nobody_has_come() -> None:
 async def test_one_bad_item_fails_alone() -> None:
     """Where the store blames one item, the others of its batch are written all the same."""
     store = Store()
-    commits = GroupCommit(store.write, blames_one_item=(Refused,))
+    commits = GroupCommit(store.write, blames_one_item=lambda error: isinstance(error, Refused))
     first = submit(commits, "a")
     await store.writes_begun.acquire()
     others = submit(commits, "b", "bad", "c")
@@ -113,7 +113,7 @@ async def test_one_bad_item_fails_alone() -> None:
 async def test_another_error_goes_to_the_whole_batch_and_no_further() -> None:
     """All callers of a batch that could not be written are told so; the next batch is written."""
     store = Store()
-    commits = GroupCommit(store.write, blames_one_item=(Refused,))
+    commits = GroupCommit(store.write, blames_one_item=lambda error: isinstance(error, Refused))
     first = submit(commits, "a")
     await store.writes_begun.acquire()
     second = submit(commits, "b", "broken")
@@ -166,7 +166,7 @@ async def test_a_cancelled_writer_leaves_no_caller_waiting() -> None:
             raise Refused
         return await store.write(items)
 
-    commits = GroupCommit(write, blames_one_item=(Refused,))
+    commits = GroupCommit(write, blames_one_item=lambda error: isinstance(error, Refused))
     callers = submit(commits, "a", "b", "c")
     await store.writes_begun.acquire()
     [writer] = [task for task in asyncio.all_tasks() if task is not asyncio.current_task() and task not in callers]
@@ -189,7 +189,7 @@ async def test_every_item_is_answered_once(seed: int) -> None:
         written.extend(items)
         return [-item for item in items]
 
-    commits = GroupCommit(write, blames_one_item=(Refused,), largest_batch=7)
+    commits = GroupCommit(write, blames_one_item=lambda error: isinstance(error, Refused), largest_batch=7)
 
     async def call(item: int) -> int:
         for _ in range(chance.randrange(20)):

@@ -24,6 +24,7 @@ PURE = {
     "iidq.errors",
     "iidq.json_depth",
     "iidq.redaction",
+    "iidq.stored_json",
     "iidq.accelerator.address",
     "iidq.accelerator.sealing",
     "iidq.provenance.address",

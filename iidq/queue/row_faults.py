@@ -1,0 +1,108 @@
+"""What one row's fault may cost: that job alone.
+
+A value at the end of its type or a trigger of the operator's that raises fails the whole statement, and Postgres does
+not say for which row. So the statement is repeated for halves of its rows until the row is alone. The others lose
+nothing: a statement that failed has changed none of them.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+import psycopg
+
+from iidq import logs
+from iidq.database import Database, concerns_one_row
+from iidq.errors import IidqError
+from iidq.queue import store
+from iidq.queue.claim_span import WHOLE
+from iidq.queue.job import ClaimedJob
+from iidq.queue.store import Claim
+
+Item = TypeVar("Item")
+
+REFUSED: Final = "internal: the database refuses to change this job; see the worker's log"
+# How many rows that refuse every change, even their end as failed, a claim may find at the head of the line.
+_LOOKED_PAST: Final = 250
+
+
+async def each_apart(
+    items: Sequence[Item],
+    work: Callable[[Sequence[Item]], Awaitable[Any]],
+    refused: Callable[[Item, Exception], Awaitable[None]],
+) -> None:
+    """Do ``work`` for all items; where one of them spoils it, for halves. ``refused`` gets each that fails alone.
+
+    Raises an error that does not come from one row.
+    """
+    if not items:
+        return
+    try:
+        await work(items)
+    except Exception as error:
+        if not concerns_one_row(error):
+            raise
+        if len(items) == 1:
+            await refused(items[0], error)
+            return
+        middle = len(items) // 2
+        await each_apart(items[:middle], work, refused)
+        await each_apart(items[middle:], work, refused)
+
+
+async def end_refused(
+    database: Database, what: str, job_id: UUID, error: BaseException, *, worker_id: str, attempt: int | None = None
+) -> bool:
+    """Log why the row refuses ``what``, and end its job as failed; return whether that went through."""
+    logs.row_refused(what, job_id, error)
+    try:
+        return await database.run(
+            lambda connection: store.refuse(connection, job_id, worker_id=worker_id, error=REFUSED, attempt=attempt)
+        )
+    except (IidqError, psycopg.Error) as refusal:
+        logs.row_refused("end", job_id, refusal)
+        return False
+
+
+async def claim(
+    database: Database, *, worker_id: str, slots: int, lease_seconds: float, from_order: float = WHOLE
+) -> Claim:
+    """Claim as ``store.claim`` does; a job whose row refuses to be claimed ends as failed."""
+    try:
+        async with database.connection() as connection:
+            return await store.claim(
+                connection, worker_id=worker_id, slots=slots, lease_seconds=lease_seconds, from_order=from_order
+            )
+    except Exception as error:
+        if not concerns_one_row(error):
+            raise
+    return Claim(await _claim_apart(database, worker_id, slots, lease_seconds), None)
+
+
+async def _claim_apart(database: Database, worker_id: str, slots: int, lease_seconds: float) -> list[ClaimedJob]:
+    claimed: list[ClaimedJob] = []
+    refused: list[tuple[UUID, Exception]] = []
+
+    async def take(ids: Sequence[UUID]) -> None:
+        async with database.connection() as connection:
+            taken = await store.claim(
+                connection, worker_id=worker_id, slots=len(ids), lease_seconds=lease_seconds, only=ids
+            )
+        claimed.extend(taken.jobs)
+
+    async def refuse(job_id: UUID, error: Exception) -> None:
+        refused.append((job_id, error))
+
+    line = await database.run(lambda connection: store.first_in_line(connection, slots + _LOOKED_PAST))
+    while line and len(claimed) < slots:
+        room = slots - len(claimed)
+        some, line = line[:room], line[room:]
+        await each_apart(some, take, refuse)
+    if claimed or len(refused) == 1:
+        for job_id, error in refused:
+            await end_refused(database, "claim", job_id, error, worker_id=worker_id)
+    else:
+        # A trigger that refuses all of them is not a fault of the jobs: they wait until the operator has mended it.
+        for job_id, error in refused[:1]:
+            logs.row_refused("every claim", job_id, error)
+    return claimed
