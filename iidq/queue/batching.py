@@ -15,6 +15,7 @@ from uuid import UUID
 
 from psycopg import errors
 
+from iidq.background import start_background
 from iidq.database import Connection, Database
 from iidq.errors import IdempotencyConflict, InvalidInput
 from iidq.held_connection import HeldConnection
@@ -72,7 +73,7 @@ class GroupCommit(Generic[Item, Answer]):
         self._waiting.append((item, answer))
         self.pending += 1
         if self._writer is None:
-            self._writer = asyncio.create_task(self._write_all())
+            self._writer = start_background(self._write_all(), "group commit")
         return answer
 
     async def close(self) -> None:
