@@ -20,7 +20,9 @@ from psycopg import AsyncConnection, errors
 from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
-from iidq.errors import DatabaseUnavailable, FieldFault, IidqError, InvalidInput
+from iidq.errors import DatabaseRefusal, DatabaseUnavailable, FieldFault, IidqError, InvalidInput
+from iidq.faults import Faults
+from iidq.obstacles import find_obstacles
 from iidq.settings import Settings
 from iidq.stored_json import read_stored_json
 
@@ -44,21 +46,49 @@ _CONSTRAINT_FIELDS = {
 }
 
 _CONNECTION_LOST = (psycopg.OperationalError, psycopg.InterfaceError)
-# The first two characters of SQLSTATE (PostgreSQL manual, appendix A).
-_INSUFFICIENT_RESOURCES = "53"
-_PROGRAM_LIMIT_EXCEEDED = "54"
 # Classes that tell of the server, the role, the schema or the statement. Any other may come from one row: its values,
 # its constraints, or a trigger of the operator's that raises.
 _CONCERN_ALL_ROWS = frozenset({"08", "0A", "25", "28", "3D", "3F", "40", "42", "53", "55", "57", "58", "F0", "XX"})
+_NOT_MIGRATED = (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction)
+# SQLSTATE, or its first two characters (PostgreSQL manual, appendix A). The connection: lost, or ended by the server.
+_LOST = ("08", "57P01", "57P02", "57P03", "57P05", "25P03", "25P04")
+_EXHAUSTED = "53"
+_CONFLICT = "40"
+# What an operator has to look at; the catalogs name the object and the right (obstacles.py).
+_REFUSALS = {
+    "0A": "Postgres does not support the statement",
+    "28": "Postgres refuses the login of DATABASE_URL",
+    "3D": "there is no such database as DATABASE_URL names",
+    "3F": "there is no such schema",
+    "42501": "the role of DATABASE_URL lacks a right",
+    "55": "an object of the database is not in a state for this statement",
+    "57P04": "the database was dropped",
+    "58": "the server's machine reports an error",
+    "XX": "Postgres reports damaged data or a fault of its own",
+}
+# libpq keeps no SQLSTATE of a connection that was refused. A server with other lc_messages is taken for an outage.
+_REFUSED_LOGINS = {
+    "password authentication failed": "28P01",
+    "no password supplied": "28P01",
+    "no such user": "28000",
+    "no pg_hba.conf entry": "28000",
+    "pg_hba.conf rejects connection": "28000",
+    "is not permitted to log in": "28000",
+    "permission denied for database": "42501",
+    "no such database": "3D000",
+    "is not currently accepting connections": "55000",
+    'role "': "28000",
+    'database "': "3D000",
+}
 
 set_json_loads(read_stored_json)
 
 
 def translate(error: psycopg.Error) -> IidqError | None:
-    """Our error for one of Postgres', or None where it can only be a bug of ours."""
+    """Our error for one of Postgres', or None where it is the fault of one row or value, or a bug of ours."""
     if isinstance(error, PoolTimeout | TooManyRequests):
         return DatabaseUnavailable("no connection to the database in time")
-    if isinstance(error, errors.UndefinedTable | errors.UndefinedColumn | errors.UndefinedFunction):
+    if isinstance(error, _NOT_MIGRATED):
         return DatabaseUnavailable(
             "the database has not been migrated: run `iidq migrate`", code="database.not_migrated"
         )
@@ -68,35 +98,48 @@ def translate(error: psycopg.Error) -> IidqError | None:
         return DatabaseUnavailable("another transaction keeps the row locked", code="database.locked")
     if isinstance(error, errors.ReadOnlySqlTransaction):
         return DatabaseUnavailable("the database is read-only for now", code="database.read_only")
-    if _sqlstate_class(error) == _INSUFFICIENT_RESOURCES:
-        return DatabaseUnavailable("the database is out of disk, memory or connections", code="database.exhausted")
     if isinstance(error, errors.CheckViolation) and error.diag.constraint_name in _CONSTRAINT_FIELDS:
         return InvalidInput([FieldFault(*_CONSTRAINT_FIELDS[error.diag.constraint_name])])
-    # psycopg counts "nested too deeply" among the operational errors, but no repetition mends it.
-    if isinstance(error, _CONNECTION_LOST) and _sqlstate_class(error) != _PROGRAM_LIMIT_EXCEEDED:
+    if not error.sqlstate and not isinstance(error, _CONNECTION_LOST):
+        # psycopg's own: it was not asked in its way.
+        return None
+    state = error.sqlstate or _refused_login(error)
+    if not state or state.startswith(_LOST):
         return _unreachable()
+    if state.startswith(_EXHAUSTED):
+        return DatabaseUnavailable("the database is out of disk, memory or connections", code="database.exhausted")
+    if state.startswith(_CONFLICT):
+        return DatabaseUnavailable("other transactions came between", code="database.conflict")
+    if reason := _REFUSALS.get(state) or _REFUSALS.get(state[:2]):
+        table = error.diag.table_name
+        return DatabaseRefusal(f"{reason} (SQLSTATE {state}{f', table {table}' if table else ''})")
     return None
+
+
+def _refused_login(error: psycopg.Error) -> str:
+    text = str(error)
+    return next((state for words, state in _REFUSED_LOGINS.items() if _says(text, words)), "")
+
+
+def _says(text: str, words: str) -> bool:
+    # Names are the operator's: the rest of such a sentence is what tells.
+    return words in text and (not words.endswith('"') or "does not exist" in text)
 
 
 def is_passing(error: BaseException) -> bool:
     """Whether the same statement may succeed in a moment: connection lost, deadlock, shutdown, disk full."""
-    if isinstance(error, DatabaseUnavailable):
-        return True
-    return isinstance(error, _CONNECTION_LOST) and _sqlstate_class(error) != _PROGRAM_LIMIT_EXCEEDED
+    if isinstance(error, psycopg.Error):
+        error = translate(error) or error
+    return isinstance(error, DatabaseUnavailable)
 
 
 def concerns_one_row(error: BaseException) -> bool:
     """Return whether a statement over many rows may succeed once a certain row is left out."""
     if isinstance(error, psycopg.Error):
-        known = _sqlstate_class(error)
+        known = (error.sqlstate or "")[:2]
         return known not in _CONCERN_ALL_ROWS if known else isinstance(error, psycopg.DataError)
     # Python's own refusals are those of values that it cannot hold.
     return isinstance(error, InvalidInput | ValueError | OverflowError | RecursionError)
-
-
-def _sqlstate_class(error: psycopg.Error) -> str:
-    # psycopg has a class for each code, but none of them is a base of the others of its group.
-    return (error.sqlstate or "")[:2]
 
 
 class Database:
@@ -105,13 +148,22 @@ class Database:
     ``suspected`` is set by callers that met a broken connection, for whoever watches Postgres to look at once.
     """
 
-    def __init__(self, pool: AsyncConnectionPool[Connection], statement_timeout_seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        pool: AsyncConnectionPool[Connection],
+        statement_timeout_seconds: float | None = None,
+        faults: Faults | None = None,
+    ) -> None:
         self._pool = pool
         self._set_timeout = _set_timeout("SET LOCAL", statement_timeout_seconds)
         self._away = False
         self._in_use: set[Connection] = set()
         self._waits: set[asyncio.Timeout] = set()
         self.suspected = asyncio.Event()
+        self.refusal: IidqError | None = None
+        """Why Postgres refused the last connection; None where it did not, or was not there."""
+        self.faults = faults or Faults()
+        """What the parts of this process that use this database cannot do."""
 
     @property
     def away(self) -> bool:
@@ -130,6 +182,11 @@ class Database:
         """Close the circuit."""
         self._away = False
 
+    def note_dial(self, error: psycopg.Error | None) -> None:
+        """Remember whether Postgres refused the last connection for good; None: it did not."""
+        ours = None if error is None else translate(error)
+        self.refusal = ours if isinstance(ours, DatabaseRefusal) else None
+
     async def reconnect(self) -> None:
         """Give up all connections that stand; the statements on them fail as on any lost connection."""
         for connection in self._in_use:
@@ -143,7 +200,7 @@ class Database:
             async with self._lent() as connection:
                 yield connection
         except psycopg.Error as error:
-            raise translate(error) or error from error
+            raise await self._named(error) from error
 
     async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Do ``work``, once more if its connection broke or a deadlock chose it as victim.
@@ -166,11 +223,21 @@ class Database:
             # Whoever won must get through first: at once, the two can lock each other out again.
             await asyncio.sleep(random.uniform(0.02, 0.1))  # noqa: S311
         elif lent is None or not lent.closed:
-            raise translate(error) or error from error
+            raise await self._named(error) from error
         else:
             self.suspected.set()
             # The others in the pool broke with it; asking each of them could take for ever.
             await self._pool.drain()
+
+    async def _named(self, error: psycopg.Error) -> Exception:
+        """Our error for one of Postgres', or ``error`` itself; its notes name the objects and rights that we lack."""
+        ours = translate(error)
+        if ours is not None and (isinstance(ours, DatabaseRefusal) or isinstance(error, _NOT_MIGRATED)):
+            with contextlib.suppress(IidqError, psycopg.Error):
+                async with self._lent() as connection:
+                    for obstacle in await find_obstacles(connection):
+                        ours.add_note(obstacle)
+        return ours or error
 
     @asynccontextmanager
     async def _lent(self) -> AsyncIterator[Connection]:
@@ -204,7 +271,7 @@ class Database:
 
     async def _take(self) -> Connection:
         if self._away:
-            raise _unreachable()
+            raise self._absent()
         try:
             async with asyncio.timeout(None) as wait:
                 self._waits.add(wait)
@@ -213,10 +280,15 @@ class Database:
                 finally:
                     self._waits.discard(wait)
         except TimeoutError:
-            raise _unreachable() from None
+            raise self._absent() from None
         except PoolTimeout:
             self.suspected.set()
-            raise
+            if self.refusal is None:
+                raise
+            raise self._absent() from None
+
+    def _absent(self) -> IidqError:
+        return _unreachable() if self.refusal is None else DatabaseRefusal(self.refusal.message)
 
 
 def _unreachable() -> DatabaseUnavailable:
@@ -249,13 +321,19 @@ logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
 
 @asynccontextmanager
 async def open_database(
-    settings: Settings, *, pool_size: int, statement_timeout_seconds: float | None = None, sorts: bool = True
+    settings: Settings,
+    *,
+    pool_size: int,
+    statement_timeout_seconds: float | None = None,
+    sorts: bool = True,
+    faults: Faults | None = None,
 ) -> AsyncIterator[Database]:
     """A :class:`Database` of at most ``pool_size`` connections, whether Postgres is there yet or not.
 
     Its statements find rows by an index also where a scan of the table would be cheaper at the moment: a plan is kept,
     and one that was made while the table was all but empty made each claim of the first burst 28 times as slow.
-    Without ``sorts`` they walk an index in order even where the planner thinks that there is little to sort.
+    Without ``sorts`` they walk an index in order even where the planner thinks that there is little to sort. ``faults``
+    are those of the process, where it has several pools.
     """
 
     async def configure(connection: Connection) -> None:
@@ -274,8 +352,22 @@ async def open_database(
             wanted.append(b"SET enable_sort = off")
         await connection.execute(b";".join(wanted))
 
+    class Dialled(AsyncConnection[tuple[Any, ...]]):
+        """The pool tells nobody why it cannot connect."""
+
+        @classmethod
+        async def connect(cls, *arguments: Any, **keywords: Any) -> "Dialled":
+            try:
+                connection = await super().connect(*arguments, **keywords)
+            except psycopg.Error as error:
+                database.note_dial(error)
+                raise
+            database.note_dial(None)
+            return connection
+
     pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
         settings.database_url or "",
+        connection_class=Dialled,
         kwargs=connect_arguments(),
         min_size=0,
         max_size=pool_size,
@@ -288,8 +380,9 @@ async def open_database(
         max_lifetime=3600,
         name="iidq",
     )
+    database = Database(pool, statement_timeout_seconds, faults)
     async with pool:
-        yield Database(pool, statement_timeout_seconds)
+        yield database
 
 
 def _set_timeout(command: str, seconds: float | None) -> bytes | None:

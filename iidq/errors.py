@@ -4,6 +4,7 @@
     ├── SettingsFault             a variable has a bad value; the start stops with one line
     ├── IdempotencyConflict       a key stands for another request; HTTP 422
     ├── InvalidInput              a caller's fields are wrong; HTTP 400, one entry per fault
+    ├── DatabaseRefusal           database.*      Postgres is there and refuses: a right, the login, a setting; HTTP 503
     ├── PermanentFault            trying again cannot help; the job fails at once
     │   ├── ManifestFault         manifest.*      missing, malformed, too large
     │   ├── SignatureFault        signature.*     malformed, or not recoverable
@@ -68,6 +69,15 @@ class IdempotencyConflict(IidqError):
     """The caller's Idempotency-Key stands for a request with other fields."""
 
     code = "idempotency.conflict"
+
+
+class DatabaseRefusal(IidqError):
+    """Postgres answers and refuses. Only an operator can help, so it is never taken for an outage.
+
+    The message names the object and the right where these are known. It is for operators and never for clients.
+    """
+
+    code = "database.refused"
 
 
 class PermanentFault(IidqError):

@@ -90,9 +90,17 @@ def attempt_crashed(job_id: Any, attempt: int, error: BaseException) -> None:
     _log.error("attempt.crashed", job_id=str(job_id), attempt=attempt, exc_info=error)
 
 
-def background_crashed(what: str, error: BaseException) -> None:
-    """Something that runs beside the requests or jobs met an error that nobody foresaw: a bug, with its stack."""
-    _log.error("background.crashed", what=what, exc_info=error)
+def background_crashed(what: str, error: BaseException, restart_in_seconds: float | None = None) -> None:
+    """Something that runs beside the requests or jobs met an error that nobody foresaw: a bug, with its stack.
+
+    Without ``restart_in_seconds`` it does not begin again.
+    """
+    _log.error("background.crashed", what=what, restart_in_seconds=restart_in_seconds, exc_info=error)
+
+
+def process_hangs(seconds: float) -> None:
+    """The process was asked to end, or failed, and is still there after so long: it is ended as it is."""
+    _log.error("process.hangs", seconds=seconds)
 
 
 def lease_lost(job_id: Any, attempt: int) -> None:
@@ -156,9 +164,18 @@ def webhooks_crashed(error: BaseException) -> None:
 # Database
 
 
+def _for_operators(error: BaseException) -> str:
+    return "; ".join([str(error).strip(), *getattr(error, "__notes__", [])])
+
+
 def database_lost(what: str, error: BaseException, retry_in_seconds: float) -> None:
     """A statement could not be sent or answered; it will be tried again."""
-    _log.warning("database.lost", what=what, error=str(error).strip(), retry_in_seconds=round(retry_in_seconds, 2))
+    _log.warning("database.lost", what=what, error=_for_operators(error), retry_in_seconds=round(retry_in_seconds, 2))
+
+
+def database_refuses(what: str, error: BaseException) -> None:
+    """Postgres answers and refuses; tried again, but only an operator can help. Logged when it changes."""
+    _log.error("database.refuses", what=what, error=_for_operators(error))
 
 
 def row_refused(what: str, job_id: Any, error: BaseException) -> None:

@@ -17,7 +17,9 @@ from typing import Any
 from iidq import logs
 from iidq.accelerator.accelerator import open_accelerator
 from iidq.accelerator.bull_mirror import open_bull_mirror
+from iidq.background import END_SECONDS, end_within
 from iidq.errors import SettingsFault
+from iidq.faults import Faults
 from iidq.garbage import spare_lasting_objects
 from iidq.provenance.verifier import Verifier, open_verifier
 from iidq.provenance.verify import Subject
@@ -54,35 +56,46 @@ def verification(verifier: Verifier) -> Handler:
 
 
 async def work(settings: Settings) -> int:
-    """Run until SIGTERM or SIGINT, then drain; a second signal gives the jobs back at once. Returns the exit code."""
+    """Run until SIGTERM or SIGINT, then drain; a second signal gives the jobs back at once. Returns the exit code.
+
+    The process ends within ``END_SECONDS`` after the drain's deadline, whatever hangs.
+    """
     worker_id = new_worker_id()
+    faults = Faults()
     signals = 0
     async with (
         open_traces(settings, "worker"),
         open_accelerator(settings) as accelerator,
-        open_bull_mirror(settings, accelerator.redis),
+        open_bull_mirror(settings, accelerator.redis, faults),
         open_verifier(settings, accelerator.manifests, accelerator.verdicts) as verifier,
-        open_deliverer(settings, job_shape) as wake_deliverer,
-        open_work_loop(settings, verification(verifier), worker_id, wake_deliverer, accelerator.relay) as loop,
+        open_deliverer(settings, job_shape, faults) as wake_deliverer,
+        open_work_loop(settings, verification(verifier), worker_id, wake_deliverer, accelerator.relay, faults) as loop,
     ):
 
         def stop() -> None:
             nonlocal signals
             signals += 1
+            end_within(END_SECONDS + (settings.drain_timeout_seconds if signals == 1 else 0))
             loop.stop()
+
+        def draining() -> None:
+            end_within(END_SECONDS + settings.drain_timeout_seconds)
 
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop)
         spare_lasting_objects()
         logs.worker_started(worker_id, settings.worker_concurrency)
         with serve_metrics(settings):
-            released = await loop.run()
+            released = await loop.run(draining)
         logs.worker_stopped(worker_id, released)
-    return 0 if signals < 2 else 1
+    return 1 if loop.crashed or signals > 1 else 0
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit code: 0 after a clean drain, 1 after a hurried one, 2 for bad settings."""
+    """The command line; returns the exit code.
+
+    0 after a clean drain, 1 after a hurried one or a crash, 2 for bad settings.
+    """
     parser = argparse.ArgumentParser(prog="python -m iidq.worker", description="one iidq worker process")
     parser.add_argument("--concurrency", type=int, metavar="N", help="jobs at a time (WORKER_CONCURRENCY)")
     chosen = parser.parse_args(arguments)

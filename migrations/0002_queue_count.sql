@@ -17,6 +17,10 @@ CREATE TABLE queue_count (
   gave_up   bigint NOT NULL DEFAULT 0
 ) WITH (autovacuum_vacuum_threshold = 500, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 0);
 
+-- A publication refuses to delete from a table whose rows nothing tells apart. Whole rows do, and only where changes are
+-- published does that cost anything; a key would cost each enqueue, claim and outcome an entry of its index.
+ALTER TABLE queue_count REPLICA IDENTITY FULL;
+
 COMMENT ON TABLE queue_count IS 'Changes of the number of jobs per state; the sum over all rows is the present number. Kept by iidq and, for other writers, by triggers.';
 COMMENT ON COLUMN queue_count.at IS 'when; folded to the minute, and to -infinity after an hour';
 COMMENT ON COLUMN queue_count.waiting IS 'change of: queued and due';

@@ -26,7 +26,8 @@ CREATE TABLE queue_worker (
   listening    boolean     NOT NULL,
   "startedAt"  public.iidq_time NOT NULL DEFAULT now(),
   "seenAt"     public.iidq_time NOT NULL DEFAULT now(),
-  "aliveUntil" public.iidq_time NOT NULL
+  "aliveUntil" public.iidq_time NOT NULL,
+  faults       text[]      NOT NULL DEFAULT '{}'
 ) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scale_factor = 0);
 
 COMMENT ON TABLE queue_worker IS 'One row per worker process; it says that it lives at every poll.';
@@ -40,6 +41,7 @@ COMMENT ON COLUMN queue_worker.listening IS 'whether inserts wake it; false: it 
 COMMENT ON COLUMN queue_worker."startedAt" IS 'when it started';
 COMMENT ON COLUMN queue_worker."seenAt" IS 'its last sign of life';
 COMMENT ON COLUMN queue_worker."aliveUntil" IS 'counts as live until then: three of its polls';
+COMMENT ON COLUMN queue_worker.faults IS 'what it cannot do until an operator mends it: rights, settings';
 
 -- Stops all claims at once; running jobs go on. No row of "VerificationJob" is touched.
 CREATE FUNCTION pause_queue(reason text DEFAULT NULL) RETURNS void LANGUAGE sql

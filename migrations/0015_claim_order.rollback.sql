@@ -23,7 +23,8 @@ SELECT
   (SELECT "runAt" FROM "VerificationJob" WHERE status = 'queued' AND NOT ready ORDER BY "runAt" LIMIT 1) AS next_due_at,
   (SELECT count(*) FROM "VerificationJob" WHERE "workerId" IS NOT NULL AND "leaseUntil" < now()) AS expired_leases,
   workers.live AS workers, workers.slots, workers.listening AS listening_workers,
-  control."upkeepAt" AS upkeep_at
+  control."upkeepAt" AS upkeep_at,
+  (SELECT coalesce(array_agg(DISTINCT fault), '{}') FROM queue_workers, unnest(faults) AS fault) AS faults
 FROM queue_control AS control,
   (SELECT coalesce(sum(waiting), 0)::bigint AS waiting, coalesce(sum(delayed), 0)::bigint AS delayed,
           coalesce(sum(active), 0)::bigint AS active, coalesce(sum(completed), 0)::bigint AS completed,

@@ -36,7 +36,8 @@ SELECT
   counts.*,
   jobs.oldest_waiting_seconds, jobs.next_due_at, jobs.expired_leases,
   workers.live AS workers, workers.slots, workers.listening AS listening_workers,
-  control."upkeepAt" AS upkeep_at
+  control."upkeepAt" AS upkeep_at,
+  (SELECT coalesce(array_agg(DISTINCT fault), '{}') FROM queue_workers, unnest(faults) AS fault) AS faults
 FROM
   -- First, so that the jobs are locked before the counts, as everywhere: TRUNCATE of the jobs empties the counts, too,
   -- and would meet a reader that holds these and waits for those.

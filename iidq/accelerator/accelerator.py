@@ -14,7 +14,7 @@ from iidq.accelerator.key import SharedKey
 from iidq.accelerator.relay import RedisRelay
 from iidq.accelerator.sealed_values import SealedValues
 from iidq.accelerator.shared_caches import MANIFEST_SECONDS, RedisManifests, RedisVerdicts
-from iidq.background import end_tasks, start_background
+from iidq.background import end_tasks, keep_running
 from iidq.queue.announcements import CHANGED_CHANNEL, JOBS_CHANNEL, WATCHING_CHANNEL
 from iidq.queue.relay import NO_RELAY, PROGRESS_CHANNEL, Relay
 from iidq.settings import Settings
@@ -64,7 +64,7 @@ async def open_accelerator(settings: Settings) -> AsyncIterator[Accelerator]:
         if "caches" in uses:
             manifests = RedisManifests(SealedValues(redis, key, "caches", "manifest", MANIFEST_SECONDS))
             verdicts = RedisVerdicts(SealedValues(redis, key, "caches", "verdict", settings.result_cache_seconds))
-        tasks = [start_background(key.load(), "redis key"), start_background(relay.send(), "redis relay")]
+        tasks = [keep_running(key.load, "redis key"), keep_running(relay.send, "redis relay")]
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_KEY_SECONDS):

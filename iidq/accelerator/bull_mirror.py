@@ -28,8 +28,10 @@ from iidq.accelerator.bull_lists import Command
 from iidq.accelerator.bull_outline import Outline, outline_parameters, parse_outline
 from iidq.accelerator.bull_plan import MOST_ENDED, Plan, Shown, Survey, ownership, plan, survey
 from iidq.accelerator.connection import Redis
+from iidq.background import keep_running
 from iidq.database import Connection, Database, open_database
 from iidq.errors import IidqError, RedisUnavailable
+from iidq.faults import Faults
 from iidq.queue import readers
 from iidq.queue.job import Job
 from iidq.queue.queries import QUERIES
@@ -87,11 +89,12 @@ class BullMirror:
                     # The circuit says it once, for all who use Redis; a Redis that is full says so for a while.
                     pause_seconds *= 3 if self._redis.available else 1
                 elif isinstance(error, (IidqError, psycopg.Error)):
-                    logs.database_lost("BullMQ keys", error, pause_seconds)
+                    self._database.faults.stands("BullMQ keys", error, pause_seconds)
                 else:
                     pause_seconds *= 5
-                    logs.background_crashed("BullMQ keys", error)
+                    logs.background_crashed("BullMQ keys", error, pause_seconds)
             else:
+                self._database.faults.over("BullMQ keys")
                 rest = _REST if pause_seconds else _REST_BEHIND
                 pause_seconds = min(_LONGEST_PAUSE_SECONDS, max(pause_seconds, rest * (clock() - began)))
             await self._rest(pause_seconds)
@@ -267,14 +270,16 @@ def _is_busy(planned: Plan, outline: Outline) -> bool:
 
 
 @asynccontextmanager
-async def open_bull_mirror(settings: Settings, redis: Redis | None) -> AsyncIterator[None]:
+async def open_bull_mirror(
+    settings: Settings, redis: Redis | None, faults: Faults | None = None
+) -> AsyncIterator[None]:
     """A :class:`BullMirror` at work beside the rest of the process, where ``REDIS_BULL_KEYS`` asks for it."""
     if redis is None or settings.redis_bull_keys == "off":
         yield
         return
-    async with open_database(settings, pool_size=1) as database:
+    async with open_database(settings, pool_size=1, faults=faults) as database:
         mirror = BullMirror(settings, redis, database)
-        running = asyncio.create_task(mirror.run(), name="bull-keys")
+        running = keep_running(mirror.run, "BullMQ keys")
         try:
             yield
         finally:

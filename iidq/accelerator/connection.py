@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar
 
 from iidq import logs, metrics
 from iidq.accelerator.address import Kind, parse_redis_url
-from iidq.background import end_tasks, start_background
+from iidq.background import end_tasks, keep_running
 from iidq.errors import RedisUnavailable, SettingsFault
 from iidq.extras import install_command
 from iidq.settings import Settings
@@ -213,7 +213,7 @@ async def open_redis(settings: Settings) -> AsyncIterator[Redis | None]:
         yield None
         return
     redis = Redis(settings)
-    watching = start_background(redis.watch(), "redis")
+    watching = keep_running(redis.watch, "redis")
     try:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_FIRST_ANSWER_SECONDS):

@@ -4,7 +4,7 @@ The two do not know of each other's counts: in the minute after Redis went or ca
 admit more than the limit, each of them alone never.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from iidq.accelerator.accelerator import Accelerator
@@ -12,12 +12,15 @@ from iidq.accelerator.connection import Redis
 from iidq.accelerator.key import SharedKey
 from iidq.errors import RedisUnavailable
 from iidq.settings import Settings
-from iidq.web.rate_limits import WINDOW_SECONDS
+from iidq.web.rate_limits import STEPS, WINDOW_SECONDS
 from iidq.web.rate_sharing import KeyedCount, SharedCounts
 
 # A pipeline of these takes some milliseconds, of the 50 that a command has.
 _KEYS_PER_COMMAND: Final = 200
 _KEPT_SECONDS: Final = 2 * WINDOW_SECONDS
+# Other hosts' clocks may be ahead; a step of next year would never leave the window.
+_MOST_STEPS: Final = 2 * STEPS
+_MOST_DIGITS: Final = 18
 
 
 class RedisCounts:
@@ -56,11 +59,20 @@ class RedisCounts:
             return replies[-len(keys) :]
 
         return [
-            KeyedCount(key, int(step), int(requests))
+            KeyedCount(key, step, requests)
             for key, by_step in zip(keys, await self._redis.run(count), strict=True)
-            for step, requests in by_step.items()
-            if int(step) >= since_step
+            for step, requests in _numbers(by_step).items()
+            if since_step <= step <= since_step + _MOST_STEPS
         ]
+
+
+def _numbers(by_step: Mapping[bytes | str, bytes | str]) -> dict[int, int]:
+    """The counts alone: others may write into the hash, too."""
+    return {int(step): int(requests) for step, requests in by_step.items() if _is_number(step) and _is_number(requests)}
+
+
+def _is_number(text: bytes | str) -> bool:
+    return len(text) <= _MOST_DIGITS and text.isascii() and text.isdigit()
 
 
 class PreferRedis:

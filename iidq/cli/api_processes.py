@@ -12,9 +12,11 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable
+from functools import partial
 from typing import Any, Final
 
 from iidq import logs
+from iidq.background import end_tasks, keep_running
 from iidq.embedded.lifetime import die_with_parent
 from iidq.settings import Settings
 
@@ -78,12 +80,10 @@ class ApiProcesses:
         self._places = [await self._start() for _ in range(self._count)]
         code = await self._until_stopped(self._first_failure())
         if code is None:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._keep(place)) for place in range(self._count)]
-                tasks.append(group.create_task(self._replace_when_asked()))
-                await self._stopping.wait()
-                for task in tasks:
-                    task.cancel()
+            tasks = [keep_running(partial(self._keep, place), "API process") for place in range(self._count)]
+            tasks.append(keep_running(self._replace_when_asked, "replacement of API processes"))
+            await self._stopping.wait()
+            await end_tasks(tasks)
         self._stopping.set()
         codes = await asyncio.gather(*(process.end(self._patience_seconds) for process in self._alive))
         return code if code is not None else int(any(codes))

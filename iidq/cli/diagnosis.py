@@ -17,6 +17,7 @@ from iidq.database import Database, connect, open_database
 from iidq.errors import IidqError
 from iidq.extras import install_command
 from iidq.migrate import shipped_migrations
+from iidq.obstacles import find_obstacles
 from iidq.provenance.gateways import Gateway
 from iidq.provenance.http_connection import Deadlines
 from iidq.provenance.rpc import RpcEndpoint, open_http, quantity
@@ -117,9 +118,10 @@ async def _look_at_database(settings: Settings) -> list[Finding]:
         )
         if migrations.outcome is Outcome.BROKEN:
             return [database, migrations, listening]
+        rights = await _look("rights", "ask Postgres' catalogs", lambda: _rights(pool), "see the database")
         workers = await _look("workers", "ask queue_health", lambda: _workers(pool), "see the database")
         queue = await _look("queue", "ask queue_health", lambda: _queue(pool), "see the database")
-    return [database, migrations, listening, workers, queue]
+    return [database, migrations, listening, rights, workers, queue]
 
 
 async def _migrations(database: Database) -> Answer:
@@ -152,12 +154,21 @@ async def _listen(settings: Settings, database: Database) -> Answer:
     )
 
 
+async def _rights(database: Database) -> Answer:
+    if obstacles := await database.run(find_obstacles):
+        return Answer(Outcome.BROKEN, "; ".join(obstacles), "let the tables' owner run what stands after each colon")
+    return Answer(Outcome.OK, "every object is there, with all rights that API and workers need")
+
+
 async def _workers(database: Database) -> Answer:
     counts = await database.run(readers.count)
     if counts.workers == 0:
         waits = f", and {counts.waiting} jobs wait" if counts.waiting else ""
         return Answer(Outcome.BROKEN, f"no live worker{waits}", "start one: `iidq worker`")
     shown = f"{counts.workers} live, {counts.listening_workers} of them woken by LISTEN"
+    if counts.faults:
+        to_do = "mend it; each worker tries again at its next poll"
+        return Answer(Outcome.BROKEN, f"{shown}; {'; '.join(counts.faults)}", to_do)
     if counts.listening_workers < counts.workers:
         return Answer(Outcome.WARNING, shown, "the others poll: look for listener.down in their logs")
     return Answer(Outcome.OK, shown)

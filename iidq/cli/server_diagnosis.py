@@ -56,6 +56,8 @@ async def _readiness(client: JobClient) -> Answer:
     if status != 200:
         to_do = "wait if it is just starting or stopping; else run `iidq doctor` on its host"
         return Answer(Outcome.BROKEN, f"HTTP {status}: {ready.get('status', 'no reason')}", to_do)
+    if faults := ready.get("faults"):
+        return Answer(Outcome.BROKEN, f"{ready.get('status')}: {'; '.join(map(str, faults))}", "mend it on its host")
     signs: Any = ready.get("queue")
     if not isinstance(signs, dict):
         return Answer(Outcome.OK, "ready")

@@ -17,6 +17,7 @@ import psycopg
 from psycopg import errors
 
 from iidq import logs
+from iidq.background import start_background
 from iidq.database import Connection, Database, concerns_one_row
 from iidq.errors import FieldFault, IdempotencyConflict, InvalidInput
 from iidq.held_connection import HeldConnection
@@ -74,7 +75,7 @@ class GroupCommit(Generic[Item, Answer]):
         self._waiting.append((item, answer))
         self.pending += 1
         if self._writer is None:
-            self._writer = asyncio.create_task(self._write_all())
+            self._writer = start_background(self._write_all(), "group commit")
         return answer
 
     async def close(self) -> None:

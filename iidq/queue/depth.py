@@ -1,5 +1,6 @@
 """How deep the queue is, how old what stands in it, and who works on it: what metrics and probes show."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from psycopg.rows import class_row
@@ -14,6 +15,7 @@ class QueueDepth:
 
     ``oldest_waiting_seconds`` is how long the first in line has been due, ``overdue_seconds`` how late a delayed job
     is put in line, ``oldest_active_seconds`` how long the longest running attempt takes; None where there is none.
+    ``faults`` are what workers cannot do until an operator mends it.
     """
 
     waiting: int
@@ -31,6 +33,7 @@ class QueueDepth:
     slots: int
     listening_workers: int
     upkeep_age_seconds: float | None
+    faults: Sequence[str] = ()
 
 
 async def read_depth(connection: Connection) -> QueueDepth:

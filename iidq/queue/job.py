@@ -14,6 +14,7 @@
 lease. ``retry_count`` counts failures; a release (drain, lost database, no free slot) is not one.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -197,3 +198,5 @@ class QueueCounts:
     pause_reason: str | None
     listening_workers: int
     expired_leases: int
+    faults: Sequence[str] = ()
+    """What workers cannot do until an operator mends it."""

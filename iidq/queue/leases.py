@@ -5,6 +5,7 @@ second time. Renewal at a third of the lease leaves two further tries before it 
 """
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -13,14 +14,16 @@ from typing import Any, Self
 import psycopg
 
 from iidq import logs
-from iidq.database import Connection, answered_within, connect
+from iidq.database import Connection, answered_within, connect, translate
 from iidq.errors import IidqError
+from iidq.faults import Faults
 from iidq.queue import store
 from iidq.queue.row_faults import each_apart
 from iidq.queue.store import Fence
 from iidq.settings import Settings
 
 _STOP_TIMEOUT_SECONDS = 5.0
+_AGAIN_SECONDS = 1.0
 # How soon a running job must notice that it was cancelled.
 _CANCELLATION_SECONDS = 0.8
 
@@ -38,38 +41,50 @@ class LeaseKeeper:
         running: Mapping[Fence, Any],
         lost: Callable[[set[Fence]], None],
         hears_cancellations: Callable[[], bool],
+        faults: Faults,
     ) -> None:
         self._settings = settings
         self._worker_id = worker_id
         self._hears_cancellations = hears_cancellations
         self._running = running
         self._lost = lost
+        self._faults = faults
         self._interval_seconds = settings.job_lease_seconds / 3
         self._worker_loop = asyncio.get_running_loop()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
-        self._started = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._keep()), name="iidq-leases", daemon=True)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="iidq-leases", daemon=True)
 
     async def __aenter__(self) -> Self:
         self._thread.start()
-        await asyncio.to_thread(self._started.wait)
         return self
 
     async def __aexit__(
         self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
+        self._over.set()
         if self._loop is not None and self._stopping is not None:
-            self._loop.call_soon_threadsafe(self._stopping.set)
+            # It may have ended, or be about to begin again.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._stopping.set)
         await asyncio.to_thread(self._thread.join, _STOP_TIMEOUT_SECONDS)
+
+    def _run(self) -> None:
+        """Keep the leases, and begin again after whatever happens: a thread that ended would cost all jobs theirs."""
+        while not self._over.is_set():
+            try:
+                asyncio.run(self._keep())
+            except Exception as error:
+                pause_seconds = min(_AGAIN_SECONDS, self._interval_seconds / 4)
+                logs.background_crashed("lease renewal", error, pause_seconds)
+                self._over.wait(pause_seconds)
 
     async def _keep(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        self._started.set()
         connection: Connection | None = None
-        broken = False
-        while not self._stopping.is_set():
+        while not self._stopping.is_set() and not self._over.is_set():
             pause_seconds = self._interval_seconds
             if not self._hears_cancellations():
                 # Then the renewal is what tells of them.
@@ -82,19 +97,13 @@ class LeaseKeeper:
                             connection = await connect(self._settings)
                     with answered_within(connection, self._interval_seconds):
                         kept = await self._renew(connection, held)
-                    if broken:
-                        logs.database_back("lease renewal")
-                    broken = False
+                    self._faults.over("lease renewal")
                     if gone := set(held) - kept:
                         self._worker_loop.call_soon_threadsafe(self._lost, gone)
-                # Whatever it is: a thread that ended silently would cost all jobs their leases.
-                except Exception as error:
-                    pause_seconds = min(1.0, self._interval_seconds / 4)
-                    if not isinstance(error, IidqError | psycopg.Error | TimeoutError):
-                        logs.background_crashed("lease renewal", error)
-                    elif not broken:
-                        logs.database_lost("lease renewal", error, pause_seconds)
-                    broken = True
+                except (IidqError, psycopg.Error, TimeoutError) as error:
+                    pause_seconds = min(_AGAIN_SECONDS, self._interval_seconds / 4)
+                    ours = translate(error) if isinstance(error, psycopg.Error) else None
+                    self._faults.stands("lease renewal", ours or error, pause_seconds)
                     if connection is not None:
                         await connection.close()
                     connection = None

@@ -15,7 +15,7 @@ from uuid import uuid4
 import psycopg
 
 from iidq import logs, metrics
-from iidq.background import end_tasks, start_background
+from iidq.background import end_tasks, keep_running
 from iidq.database import Connection, Database, answered_within, connect
 from iidq.errors import IidqError
 from iidq.queue import announcements
@@ -70,7 +70,7 @@ class Announcer:
         self._relay.publish(announcements.JOBS_CHANNEL, announcements.TO_FIRST)
 
     async def __aenter__(self) -> Self:
-        self._task = start_background(self._run(), "announcements")
+        self._task = keep_running(self._run, "announcements")
         return self
 
     async def __aexit__(

@@ -9,16 +9,17 @@ import contextlib
 import os
 import random
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from time import perf_counter
 
 import psycopg
 
 from iidq import __version__, logs, metrics
-from iidq.background import end_tasks
+from iidq.background import end_tasks, keep_running
 from iidq.database import Database, is_passing, open_database
 from iidq.errors import IidqError
+from iidq.faults import Faults
 from iidq.queue import announcements, row_faults, store, upkeep
 from iidq.queue.attempts import Attempts
 from iidq.queue.call_to_others import CallToOthers
@@ -36,6 +37,10 @@ from iidq.settings import Settings
 _LARGEST_CLAIM = 250
 # Beside three missed polls: how long the sweep of a live worker may take on a crowded machine.
 _ALIVE_MARGIN_SECONDS = 5.0
+
+
+def _nothing_to_do() -> None:
+    """The drain needs no preparation."""
 
 
 def _nobody_calls_back() -> None:
@@ -60,8 +65,10 @@ class WorkLoop:
         self._retention = upkeep.Retention(settings)
         self._wake = asyncio.Event()
         self._work_may_wait = True
-        self._next_sweep = 0.0
+        self._next_sweep = self._next_claim = 0.0
         self._stopping = False
+        self.crashed = False
+        """Whether the loop ended by an error that nobody foresaw."""
         self._hurry = asyncio.Event()
         self._call = CallToOthers()
         self._claim_uncertain = False
@@ -99,30 +106,47 @@ class WorkLoop:
         self._stopping = True
         self._wake.set()
 
-    async def run(self) -> int:
-        """Work until stopped; return how many jobs were given back."""
+    async def run(self, draining: Callable[[], None] = _nothing_to_do) -> int:
+        """Work until stopped; return how many jobs were given back. ``draining`` is called when the drain begins.
+
+        An error that nobody foresaw stops the loop, too: it is logged, running jobs may end, and ``crashed`` is true.
+        """
         attempts = self._attempts
         metrics.worker_starts(self._settings.worker_concurrency, lambda: attempts.executing)
         keeper = LeaseKeeper(
-            self._settings, self._worker_id, attempts.held, attempts.lose, lambda: self.listener.listening
+            self._settings,
+            self._worker_id,
+            attempts.held,
+            attempts.lose,
+            lambda: self.listener.listening,
+            self._database.faults,
         )
-        async with keeper, asyncio.TaskGroup() as beside:
-            besides = (
-                self.listener.run,
-                self._changes.run,
-                attempts.report_progress,
-                self._purge,
-                self._hear_relay,
-            )
-            tasks = [beside.create_task(run()) for run in besides]
-            while not self._stopping:
-                await self._turn()
-            logs.worker_draining(attempts.executing, self._settings.drain_timeout_seconds)
-            tasks.append(beside.create_task(self._pass_on()))
-            released = await attempts.drain(self._settings.drain_timeout_seconds, self._hurry)
-            await end_tasks(tasks)
+        async with keeper:
+            tasks = [
+                keep_running(self.listener.run, "listener"),
+                keep_running(self._changes.run, "changes"),
+                keep_running(attempts.report_progress, "progress"),
+                keep_running(self._purge, "retention"),
+                keep_running(self._hear_relay, "relay"),
+            ]
+            try:
+                await self._work()
+                draining()
+                logs.worker_draining(attempts.executing, self._settings.drain_timeout_seconds)
+                tasks.append(keep_running(self._pass_on, "calls to others"))
+                released = await attempts.drain(self._settings.drain_timeout_seconds, self._hurry)
+            finally:
+                await end_tasks(tasks)
         await self._leave()
         return released
+
+    async def _work(self) -> None:
+        try:
+            while not self._stopping:
+                await self._turn()
+        except Exception as error:
+            logs.background_crashed("work loop", error)
+            self.crashed = self._stopping = True
 
     # Claiming
 
@@ -163,20 +187,27 @@ class WorkLoop:
         self._sweep_in(seconds or 0.0)
 
     async def _turn(self) -> None:
-        """One step: sweep when it is time, claim when there is room and reason, else sleep until either."""
+        """One step: sweep when it is time, claim when there is room and reason, else sleep until either.
+
+        A sweep that fails keeps no job from being claimed, nor the other way round.
+        """
         now = asyncio.get_running_loop().time()
-        try:
-            if now >= self._next_sweep:
-                await self._sweep(now)
-            if (call_at := self._call.due()) is not None and now >= call_at:
-                await self._call_others(now)
-            if self._span.look_at is not None and now >= self._span.look_at:
-                self._work_may_wait = True
-            if wanted := self._wanted():
-                await self._claim(wanted)
-                return
-        except (IidqError, psycopg.Error) as error:
-            await self._pause_after(error)
+        if now >= self._next_sweep and (pause_seconds := await self._failure("sweep", self._sweep(now))):
+            self._next_sweep = now + pause_seconds
+            # It would have said whether anything waits, and that this worker lives.
+            self._work_may_wait = True
+            if self._database.faults.for_operators():
+                with contextlib.suppress(IidqError, psycopg.Error):
+                    await self._database.run(lambda connection: store.say_alive(connection, self._signs()))
+        if (call_at := self._call.due()) is not None and now >= call_at:
+            await self._failure("call", self._call_others(now))
+        if self._span.look_at is not None and now >= self._span.look_at:
+            self._work_may_wait = True
+        if now >= self._next_claim and (wanted := self._wanted()):
+            if pause_seconds := await self._failure("claim", self._claim(wanted)):
+                self._next_claim = now + pause_seconds
+                # Whatever was announced meanwhile was not heard.
+                self._next_sweep = min(self._next_sweep, self._next_claim)
             return
         self._wake.clear()
         if self._stopping:
@@ -191,7 +222,22 @@ class WorkLoop:
             event = min(event, call_at)
         if self._span.look_at is not None and self._room():
             event = min(event, self._span.look_at)
+        if self._wanted():
+            event = min(event, self._next_claim)
         return event
+
+    async def _failure(self, part: str, step: Awaitable[None]) -> float:
+        """Take one step with the database. Return 0, or after a failure the seconds until it should be tried again."""
+        try:
+            await step
+        except (IidqError, psycopg.Error) as error:
+            # What does not pass by itself is tried as rarely as the queue is polled.
+            longest_seconds = 1.0 if is_passing(error) else max(1.0, self._settings.poll_interval_seconds)
+            pause_seconds = longest_seconds * random.uniform(0.2, 1.0)  # noqa: S311
+            self._database.faults.stands(part, error, pause_seconds)
+            return pause_seconds
+        self._database.faults.over(part)
+        return 0.0
 
     async def _sweep(self, now: float) -> None:
         # Jittered, so that workers that started together do not poll together; never more than one per interval.
@@ -218,6 +264,7 @@ class WorkLoop:
             running=self._attempts.executing,
             listening=self.listener.listening or self._relay.hears(announcements.JOBS_CHANNEL),
             alive_seconds=3 * self._settings.poll_interval_seconds + _ALIVE_MARGIN_SECONDS,
+            faults=self._database.faults.for_operators(),
         )
 
     def _room(self, ahead: int = 0) -> int:
@@ -280,14 +327,6 @@ class WorkLoop:
             await store.release_unknown(connection, worker_id=self._worker_id, known=list(self._attempts.held))
         self._claim_uncertain = False
 
-    async def _pause_after(self, error: IidqError | psycopg.Error) -> None:
-        if not is_passing(error):
-            raise error
-        pause_seconds = random.uniform(0.2, 1.0)  # noqa: S311
-        logs.database_lost("claim", error, pause_seconds)
-        self._next_sweep = 0.0
-        await asyncio.sleep(pause_seconds)
-
     async def _purge(self) -> None:
         pause_seconds = self._settings.poll_interval_seconds
         while True:
@@ -296,7 +335,9 @@ class WorkLoop:
                 pause_seconds = await self._retention.purge(self._database)
             except (IidqError, psycopg.Error) as error:
                 pause_seconds = self._settings.poll_interval_seconds
-                logs.database_lost("retention", error, pause_seconds)
+                self._database.faults.stands("retention", error, pause_seconds)
+            else:
+                self._database.faults.over("retention")
 
     async def _leave(self) -> None:
         # Who cannot say goodbye is missed after three polls.
@@ -313,11 +354,12 @@ async def open_work_loop(
     worker_id: str,
     callback_due: Callable[[], None] = _nobody_calls_back,
     relay: Relay = NO_RELAY,
+    faults: Faults | None = None,
 ) -> AsyncIterator[WorkLoop]:
     """A :class:`WorkLoop` with a pool of its own: one connection each to claim, store, report or purge, and announce.
 
     ``callback_due`` is called when a job that names a callback has ended here and its outcome is stored.
     """
     # A queue's statistics are always late: analyzed while it was empty, each claim would sort the whole burst.
-    async with open_database(settings, pool_size=4, sorts=False) as database:
+    async with open_database(settings, pool_size=4, sorts=False, faults=faults) as database:
         yield WorkLoop(settings, database, handler, worker_id, callback_due, relay)

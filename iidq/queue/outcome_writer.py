@@ -10,8 +10,9 @@ from time import perf_counter
 import psycopg
 
 from iidq import logs, metrics
+from iidq.background import keep_running
 from iidq.database import Database, concerns_one_row, is_passing
-from iidq.errors import DatabaseUnavailable, IidqError
+from iidq.errors import DatabaseRefusal, DatabaseUnavailable, IidqError
 from iidq.queue import store
 from iidq.queue.job import JobStatus
 from iidq.queue.outcome import Outcome
@@ -49,14 +50,14 @@ class OutcomeWriter:
     def put(self, outcome: Outcome) -> None:
         """Store it with the next batch. Returns at once."""
         self._waiting.append(outcome)
-        if self._writer is None:
-            self._writer = asyncio.create_task(self._write_all())
+        if self._writer is None or self._writer.done():
+            self._writer = keep_running(self._write_all, "outcomes")
         elif self._locked:
             self._asked.set()
 
     async def written(self) -> None:
         """Return when everything put so far is settled."""
-        while self._writer is not None:
+        while self._writer is not None and not self._writer.done():
             await asyncio.wait([self._writer])
 
     def abandon(self) -> None:
@@ -65,15 +66,12 @@ class OutcomeWriter:
             self._writer.cancel()
 
     async def _write_all(self) -> None:
-        try:
-            while self._waiting or self._locked:
-                if not self._waiting:
-                    await self._wait_for_locks()
-                for _ in range(_ROUNDS_FOR_THE_CLAIM):
-                    await asyncio.sleep(0)
-                await self._write([self._waiting.popleft() for _ in range(min(len(self._waiting), _LARGEST_BATCH))])
-        finally:
-            self._writer = None
+        while self._waiting or self._locked:
+            if not self._waiting:
+                await self._wait_for_locks()
+            for _ in range(_ROUNDS_FOR_THE_CLAIM):
+                await asyncio.sleep(0)
+            await self._write([self._waiting.popleft() for _ in range(min(len(self._waiting), _LARGEST_BATCH))])
 
     async def _wait_for_locks(self) -> None:
         self._asked.clear()
@@ -88,14 +86,15 @@ class OutcomeWriter:
         try:
             lost = await self._store(outcomes)
         except Exception as error:
-            of_one_row = isinstance(error, DatabaseUnavailable) or concerns_one_row(error)
+            kept = isinstance(error, DatabaseUnavailable | DatabaseRefusal)
+            of_one_row = kept or concerns_one_row(error)
             if of_one_row and len(outcomes) > 1:
                 for outcome in outcomes:
                     await self._write([outcome])
                 return
             outcome = outcomes[0]
-            if isinstance(error, DatabaseUnavailable):
-                # Somebody's open transaction holds the row. The others must not wait for it.
+            if kept:
+                # Another transaction holds the row, or an operator has to grant a right. The others must not wait.
                 self._locked.append(outcome)
                 return
             lost = {(outcome.id, outcome.attempt) for outcome in outcomes}
@@ -121,7 +120,7 @@ class OutcomeWriter:
 
         Raises DatabaseUnavailable only for a locked row; on any other loss of the database it tries again.
         """
-        delay_seconds, broken = _FIRST_RETRY_SECONDS, False
+        delay_seconds, faults = _FIRST_RETRY_SECONDS, self._database.faults
         while True:
             try:
                 started = perf_counter()
@@ -129,15 +128,14 @@ class OutcomeWriter:
                     lambda connection: store.store_outcomes(connection, outcomes, worker_id=self._worker_id)
                 )
             except (IidqError, psycopg.Error) as error:
+                if isinstance(error, DatabaseRefusal):
+                    faults.stands("outcomes", error, _LOCKED_RETRY_SECONDS)
                 if not is_passing(error) or getattr(error, "code", None) == "database.locked":
                     raise
-                if not broken:
-                    logs.database_lost("outcomes", error, delay_seconds)
-                broken = True
+                faults.stands("outcomes", error, delay_seconds)
                 await asyncio.sleep(delay_seconds * random.uniform(0.5, 1.0))  # noqa: S311
                 delay_seconds = min(_LONGEST_RETRY_SECONDS, delay_seconds * 2)
             else:
                 metrics.step_ended("store", perf_counter() - started)
-                if broken:
-                    logs.database_back("outcomes")
+                faults.over("outcomes")
                 return lost

@@ -207,12 +207,13 @@ WITH turn AS MATERIALIZED (
   SELECT pg_try_advisory_xact_lock(hashtext('iidq.upkeep')) AS mine,
          set_config('iidq.writer', 'on', true), set_config('synchronous_commit', 'off', true)
 ), alive AS (
-  INSERT INTO queue_worker ("workerId", host, pid, version, concurrency, running, listening, "aliveUntil")
+  INSERT INTO queue_worker ("workerId", host, pid, version, concurrency, running, listening, "aliveUntil", faults)
   SELECT %(worker_id)s, %(host)s, %(pid)s, %(version)s, %(concurrency)s, %(running)s, %(listening)s,
-         now() + make_interval(secs => %(alive_seconds)s)
+         now() + make_interval(secs => %(alive_seconds)s), %(faults)s::text[]
   FROM turn
   ON CONFLICT ("workerId") DO UPDATE
-  SET running = excluded.running, listening = excluded.listening, "seenAt" = now(), "aliveUntil" = excluded."aliveUntil"
+  SET running = excluded.running, listening = excluded.listening, "seenAt" = now(),
+      "aliveUntil" = excluded."aliveUntil", faults = excluded.faults
 ), expired AS MATERIALIZED (
   SELECT ctid FROM "VerificationJob"
   WHERE "workerId" IS NOT NULL AND "leaseUntil" < now() AND (SELECT mine FROM turn)
@@ -300,6 +301,15 @@ SELECT
 UNION ALL
 (SELECT id FROM "VerificationJob" WHERE status = 'queued' AND NOT ready AND "runAt" <= now()
  ORDER BY "runAt" LIMIT %(batch)s);
+
+-- name: say_alive
+-- As sweep says it, after a sweep that Postgres refused: the worker may still claim, and its faults are to be seen.
+INSERT INTO queue_worker ("workerId", host, pid, version, concurrency, running, listening, "aliveUntil", faults)
+VALUES (%(worker_id)s, %(host)s, %(pid)s, %(version)s, %(concurrency)s, %(running)s, %(listening)s,
+        now() + make_interval(secs => %(alive_seconds)s), %(faults)s::text[])
+ON CONFLICT ("workerId") DO UPDATE
+SET running = excluded.running, listening = excluded.listening, "seenAt" = now(),
+    "aliveUntil" = excluded."aliveUntil", faults = excluded.faults;
 
 -- name: leave
 -- A worker that stopped in order is no longer waited for.
@@ -817,7 +827,7 @@ WHERE delivery."jobId" = mine.job_id AND delivery."eventId" = mine.event_id AND 
 -- name: count
 -- Jobs by state from the kept counts, the age of the first in line by "VerificationJob_line", and who is at work.
 SELECT waiting, delayed, active, completed, failed, cancelled, workers, oldest_waiting_seconds,
-  state, pause_reason, listening_workers, expired_leases
+  state, pause_reason, listening_workers, expired_leases, faults
 FROM queue_health;
 
 -- name: queue_depth
@@ -829,7 +839,7 @@ SELECT waiting, delayed, active, completed, failed, cancelled, state = 'paused' 
   (SELECT extract(epoch FROM now() - min("startedAt")) FROM "VerificationJob" WHERE "workerId" IS NOT NULL)::float8
     AS oldest_active_seconds,
   expired_leases, workers, slots, listening_workers,
-  extract(epoch FROM now() - upkeep_at)::float8 AS upkeep_age_seconds
+  extract(epoch FROM now() - upkeep_at)::float8 AS upkeep_age_seconds, faults
 FROM queue_health;
 
 -- name: share_rates
@@ -858,6 +868,55 @@ DELETE FROM rate_count WHERE ctid = ANY (ARRAY (
 SELECT "VerificationJob"."traceContext", '"VerificationJob_line"'::regclass
 FROM "VerificationJob", queue_count, queue_control, queue_health, idempotency_key, webhook_delivery,
   rate_count, ended_jobs_of('') AS job, iidq_new_jobs('[]') AS new LIMIT 0;
+
+-- name: obstacles
+-- What keeps the present role from iidq's work: objects that are missing, rights that it lacks, and tables whose
+-- changes a publication takes although no column tells their rows apart. The catalogs alone are read. An object is
+-- found by its name also where the role may not use its schema.
+WITH needed(kind, name, privileges) AS (VALUES
+  ('table', 'VerificationJob', 'SELECT,INSERT,UPDATE,DELETE'), ('table', 'queue_count', 'SELECT,INSERT,DELETE'),
+  ('table', 'queue_control', 'SELECT,UPDATE'), ('table', 'queue_worker', 'SELECT,INSERT,UPDATE,DELETE'),
+  ('table', 'idempotency_key', 'SELECT,INSERT,UPDATE,DELETE'),
+  ('table', 'webhook_delivery', 'SELECT,INSERT,UPDATE,DELETE'), ('table', 'rate_count', 'SELECT,INSERT,UPDATE,DELETE'),
+  ('table', 'accelerator_key', 'SELECT,INSERT'), ('view', 'queue_health', 'SELECT'), ('view', 'queue_workers', 'SELECT'),
+  ('procedure', 'iidq_enqueue', 'EXECUTE'), ('function', 'iidq_new_jobs', 'EXECUTE'),
+  ('function', 'new_job_id', 'EXECUTE'), ('function', 'claim_order', 'EXECUTE'),
+  ('function', 'queue_state', 'EXECUTE'), ('function', 'callback_state', 'EXECUTE'),
+  ('function', 'ended_jobs_of', 'EXECUTE'), ('function', 'cancel_job', 'EXECUTE'),
+  ('function', 'retry_job', 'EXECUTE'), ('function', 'pause_queue', 'EXECUTE'),
+  ('function', 'resume_queue', 'EXECUTE')
+), found AS MATERIALIZED (
+  SELECT needed.*, relation.oid AS relation, routine.oid AS routine, space.oid AS space, space.nspname
+  FROM needed
+  LEFT JOIN LATERAL (
+    SELECT oid, relnamespace FROM pg_class WHERE relname = name AND relkind IN ('r', 'p', 'v')
+    ORDER BY pg_table_is_visible(oid) DESC LIMIT 1) AS relation ON kind IN ('table', 'view')
+  LEFT JOIN LATERAL (
+    SELECT oid, pronamespace FROM pg_proc WHERE proname = name
+    ORDER BY pg_function_is_visible(oid) DESC LIMIT 1) AS routine ON kind IN ('function', 'procedure')
+  LEFT JOIN pg_namespace AS space ON space.oid IN (relation.relnamespace, routine.pronamespace)
+)
+SELECT 'missing' AS problem, kind, name, '' AS detail, current_user::text AS role FROM found WHERE space IS NULL
+UNION ALL
+SELECT DISTINCT 'right', 'schema', nspname::text, 'USAGE', current_user::text
+FROM found WHERE space IS NOT NULL AND NOT has_schema_privilege(space, 'USAGE')
+UNION ALL
+SELECT 'right', kind, name, string_agg(privilege, ', ' ORDER BY place), current_user::text
+FROM found, string_to_table(privileges, ',') WITH ORDINALITY AS each_one(privilege, place)
+WHERE relation IS NOT NULL AND NOT has_table_privilege(relation, privilege)
+  OR routine IS NOT NULL AND NOT has_function_privilege(routine, privilege)
+GROUP BY kind, name
+UNION ALL
+SELECT 'identity', kind, name, string_agg(DISTINCT pubname::text, ', '), current_user::text
+FROM found
+JOIN pg_class AS relation ON relation.oid = found.relation
+JOIN pg_publication_tables AS published ON schemaname = nspname AND tablename = name
+JOIN pg_publication USING (pubname)
+WHERE kind = 'table' AND (pubupdate OR pubdelete)
+  AND (relreplident = 'n'
+    OR relreplident = 'd' AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = relation.oid AND indisprimary)
+    OR relreplident = 'i' AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = relation.oid AND indisreplident))
+GROUP BY kind, name;
 
 -- name: is_read_only
 -- The cheapest question that tells a server that answers, and takes writes, from one that does not. Reads no table.

@@ -6,7 +6,7 @@ Every write is one statement from ``queries.sql``. Functions take a connection a
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -239,6 +239,7 @@ class WorkerSigns:
     running: int
     listening: bool
     alive_seconds: float
+    faults: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +275,11 @@ async def sweep(connection: Connection, signs: WorkerSigns, *, batch: int, only:
     expired, promoted, waiting, next_event_seconds, first_responder = row
     taken_back = [(job["id"], job["attempt"], job["status"]) for job in expired]
     return Sweep(taken_back, promoted, waiting, next_event_seconds, first_responder)
+
+
+async def say_alive(connection: Connection, signs: WorkerSigns) -> None:
+    """Say that the worker lives, where it may not do all that a sweep does."""
+    await connection.execute(QUERIES["say_alive"], asdict(signs))
 
 
 async def leave(connection: Connection, worker_id: str) -> None:

@@ -17,7 +17,7 @@ from uuid import UUID
 import psycopg
 
 from iidq import logs
-from iidq.background import end_tasks, start_background
+from iidq.background import end_tasks, keep_running
 from iidq.database import Database
 from iidq.errors import IidqError, TooManyWatchers
 from iidq.queue import announcements, readers
@@ -105,7 +105,6 @@ class WatchHub:
         self._looked_at = 0.0
         self._next_call = 0.0
         self._listen_until = 0.0
-        self._broken = False
 
     @property
     def watchers(self) -> int:
@@ -141,9 +140,9 @@ class WatchHub:
     async def run(self) -> None:
         """Serve the watchers until cancelled."""
         listening: asyncio.Task[None] | None = None
-        ending = asyncio.create_task(self._end_all())
+        ending = keep_running(self._end_all, "ends of watches")
         heard = {announcements.CHANGED_CHANNEL: self._changed, PROGRESS_CHANNEL: self._progressed}
-        relaying = asyncio.create_task(self._relay.run(heard, self._look_at_all))
+        relaying = keep_running(lambda: self._relay.run(heard, self._look_at_all), "relay")
         try:
             while True:
                 self._wake.clear()
@@ -154,7 +153,7 @@ class WatchHub:
                         self._look_at_all()
                         self._looked_at = now
                 if now < self._listen_until:
-                    listening = listening or asyncio.create_task(self._listener.run())
+                    listening = listening or keep_running(self._listener.run, "listener")
                 elif listening is not None:
                     await end_tasks([listening])
                     listening = None
@@ -178,9 +177,7 @@ class WatchHub:
                 await self._look()
                 return True
         except (IidqError, psycopg.Error) as error:
-            if not self._broken:
-                logs.database_lost("watched jobs", error, LOOK_SECONDS)
-            self._broken = True
+            self._database.faults.stands("watched jobs", error, LOOK_SECONDS)
             await asyncio.sleep(LOOK_SECONDS)
             return True
         return False
@@ -243,9 +240,7 @@ class WatchHub:
         except BaseException:
             self._due.update(seen)
             raise
-        if self._broken:
-            self._broken = False
-            logs.database_back("watched jobs")
+        self._database.faults.over("watched jobs")
         for key, version, row in changed:
             job = row and self._live.seen(key, row)
             for watch in watches[key]:
@@ -270,7 +265,7 @@ async def open_watch_hub(
 ) -> AsyncIterator[WatchHub]:
     """A :class:`WatchHub` at work; without watchers it does nothing and holds no connection."""
     hub = WatchHub(settings, database, stopping, relay)
-    running = start_background(hub.run(), "watching")
+    running = keep_running(hub.run, "watching")
     try:
         yield hub
     finally:

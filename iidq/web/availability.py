@@ -14,7 +14,7 @@ from typing import Final
 import psycopg
 
 from iidq import logs
-from iidq.background import end_tasks, start_background
+from iidq.background import end_tasks, keep_running
 from iidq.database import Connection, Database, answered_within, connect_arguments
 from iidq.queue import readers
 from iidq.settings import Settings
@@ -64,6 +64,10 @@ class Availability:
         stood = self._connection is not None
         await self._hang_up()
         there = await self._connect(RECONNECT_SECONDS if stood else CONNECT_ALL_HOSTS_SECONDS)
+        if self._database.refusal is not None:
+            self._database.faults.stands("connection", self._database.refusal, PROBE_INTERVAL_SECONDS)
+        else:
+            self._database.faults.over("connection")
         if not there and not self._database.away:
             self._lost_at = monotonic()
             logs.circuit_opened(self._sync_fallback)
@@ -93,8 +97,13 @@ class Availability:
                     prepare_threshold=None,
                     **{**connect_arguments(), "connect_timeout": CONNECT_SECONDS},
                 )
-        except (psycopg.Error, OSError, TimeoutError):
+        except psycopg.Error as error:
+            self._database.note_dial(error)
             return False
+        except (OSError, TimeoutError):
+            self._database.note_dial(None)
+            return False
+        self._database.note_dial(None)
         self._connection = connection
         if await self._stands():
             return True
@@ -110,7 +119,7 @@ class Availability:
 @contextlib.asynccontextmanager
 async def watched(settings: Settings, database: Database) -> AsyncIterator[None]:
     """Watch Postgres for as long as the block lasts."""
-    watching = start_background(Availability(settings, database).watch(), "database availability")
+    watching = keep_running(Availability(settings, database).watch, "database availability")
     try:
         yield
     finally:

@@ -8,11 +8,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from iidq import __version__
-from iidq.errors import DatabaseUnavailable
+from iidq.errors import DatabaseRefusal, DatabaseUnavailable
 from iidq.queue import readers
+from iidq.queue.depth import QueueDepth
 from iidq.web import shapes
 from iidq.web.replies import RETRY_AFTER_SECONDS
-from iidq.web.service import service_of
+from iidq.web.service import Service, service_of
 from iidq.web.wire import JsonReply, redis_shape
 
 PROBE_SECONDS: Final = 5.0
@@ -26,23 +27,35 @@ async def livez(request: Request) -> Response:
 async def readyz(request: Request) -> Response:
     """GET /readyz: 200 once Postgres is reachable and migrated, else 503; 503 too as soon as the process is to stop.
 
-    ``circuit`` is open while requests are refused, or processed at once, without asking Postgres.
+    ``circuit`` is open while requests are refused, or processed at once, without asking Postgres. ``faults`` names what
+    Postgres refuses to this process or to workers: ``degraded``, and still 200 as long as Postgres answers at all.
 
     Beside it, for people: live workers, how many of them hear of new jobs at once (the others poll), and whether the
     queue is paused. The API is ready without any: jobs wait. It is ready without Redis, too.
     """
     service = service_of(request)
     database = await _database_state(request)
-    state = {
+    state: dict[str, Any] = {
         "database": database,
         "circuit": "open" if service.database.away else "closed",
         "redis": redis_shape(service.accelerator.state, service.accelerator.since),
     }
+    depth = await service.queue_state.read() if database == "ok" else None
+    faults = await _faults(service, depth)
+    if faults:
+        state["faults"] = faults
     if service.stopping.is_set():
         return _not_ready({"status": "stopping", **state})
-    if database == "ok":
-        return JsonReply({"status": "ready", **state, "queue": await _queue_signs(request)})
+    if database == "ok" or (database == "refused" and not service.database.away):
+        return JsonReply({"status": "degraded" if faults else "ready", **state, "queue": _queue_signs(depth)})
     return _not_ready({"status": "unavailable", **state})
+
+
+async def _faults(service: Service, depth: QueueDepth | None) -> list[str]:
+    """What only an operator can mend: of this process, of its role, and of the workers."""
+    obstacles = [] if service.database.away else await service.queue_state.obstacles()
+    named = [*(obstacles or []), *service.database.faults.for_operators(), *(depth.faults if depth else [])]
+    return list(dict.fromkeys(named))
 
 
 def _not_ready(state: dict[str, Any]) -> Response:
@@ -57,8 +70,7 @@ async def health(request: Request) -> Response:
     return JsonReply(body)
 
 
-async def _queue_signs(request: Request) -> shapes.QueueSigns | None:
-    depth = await service_of(request).queue_state.read()
+def _queue_signs(depth: QueueDepth | None) -> shapes.QueueSigns | None:
     if depth is None:
         return None
     return {"workers": depth.workers, "listeningWorkers": depth.listening_workers, "paused": depth.paused}
@@ -68,6 +80,8 @@ async def _database_state(request: Request) -> shapes.DatabaseState:
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             await service_of(request).database.run(readers.probe)
+    except DatabaseRefusal:
+        return "refused"
     except (DatabaseUnavailable, TimeoutError) as error:
         return "not migrated" if getattr(error, "code", None) == "database.not_migrated" else "unavailable"
     return "ok"

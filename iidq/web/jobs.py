@@ -5,7 +5,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from iidq import metrics
-from iidq.errors import DatabaseUnavailable
+from iidq.errors import DatabaseRefusal, DatabaseUnavailable
 from iidq.queue import readers
 from iidq.queue.identifiers import parse_job_id
 from iidq.queue.job import JobType
@@ -98,7 +98,7 @@ async def stats(request: Request) -> Response:
     """GET /stats: also an answer where there is no database."""
     try:
         counts = await service_of(request).database.run(readers.count)
-    except DatabaseUnavailable:
+    except (DatabaseUnavailable, DatabaseRefusal):
         return JsonReply(stats_shape(None))
     return JsonReply(stats_shape(counts))
 

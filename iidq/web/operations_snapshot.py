@@ -9,7 +9,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from iidq.background import start_background
-from iidq.errors import DatabaseUnavailable
+from iidq.errors import DatabaseRefusal, DatabaseUnavailable
+from iidq.faults import sentences
 from iidq.provenance.single_flight import SingleFlight
 from iidq.queue.overview import MOST_COUNTED, SAMPLE_PER_MINUTE, Lately, Now, read_lately, read_now
 from iidq.redaction import redact_url
@@ -58,6 +59,8 @@ class Snapshots:
             state |= {"available": True, **_now_shape(now), "lately": self._lately}
         except DatabaseUnavailable as error:
             state["reason"] = error.message
+        except DatabaseRefusal as error:
+            state["reason"] = "; ".join(sentences(error))
         except TimeoutError:
             state["reason"] = "the database took too long"
         body = bytes(JsonReply(state).body)
@@ -73,7 +76,7 @@ class Snapshots:
         try:
             async with asyncio.timeout(READ_LATELY_SECONDS):
                 self._lately = _lately_shape(await service.database.run(read_lately))
-        except (DatabaseUnavailable, TimeoutError):
+        except (DatabaseUnavailable, DatabaseRefusal, TimeoutError):
             # The snapshot itself tells that the database is away; a slow one is asked again later.
             pass
         finally:

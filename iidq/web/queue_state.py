@@ -1,38 +1,51 @@
-"""The queue's depth as this process last saw it: one query a second, however many ask."""
+"""What this process last saw of the queue: one query a second, however many ask."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from time import monotonic
-from typing import Final
+from typing import Final, Generic, TypeVar
 
-from iidq.database import Database
-from iidq.errors import DatabaseUnavailable
+from iidq.database import Connection, Database
+from iidq.errors import DatabaseRefusal, DatabaseUnavailable
+from iidq.obstacles import find_obstacles
 from iidq.provenance.single_flight import SingleFlight
-from iidq.queue.depth import QueueDepth, read_depth
+from iidq.queue.depth import read_depth
+
+T = TypeVar("T")
 
 KEEP_SECONDS: Final = 1.0
 READ_SECONDS: Final = 3.0
 """A scrape that waits longer for the database goes without."""
 
 
-class QueueState:
-    """Reads the queue's depth; those who ask at the same time share one query."""
+class LatelyRead(Generic[T]):
+    """The answer to one query of ``database``; those who ask at the same time share it."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, query: Callable[[Connection], Awaitable[T]]) -> None:
         self._database = database
-        self._flights: SingleFlight[None, QueueDepth | None] = SingleFlight()
-        self._depth: QueueDepth | None = None
+        self._query = query
+        self._flights: SingleFlight[None, T | None] = SingleFlight()
+        self._answer: T | None = None
         self._read_at = float("-inf")
 
-    async def read(self) -> QueueDepth | None:
-        """A reading of the last second, None where the database is away or too slow."""
+    async def read(self) -> T | None:
+        """An answer of the last second, None where the database is away, refuses or is too slow."""
         if monotonic() - self._read_at >= KEEP_SECONDS:
-            self._depth = await self._flights.run(None, self._read)
+            self._answer = await self._flights.run(None, self._read)
             self._read_at = monotonic()
-        return self._depth
+        return self._answer
 
-    async def _read(self) -> QueueDepth | None:
+    async def _read(self) -> T | None:
         try:
             async with asyncio.timeout(READ_SECONDS):
-                return await self._database.run(read_depth)
-        except (DatabaseUnavailable, TimeoutError):
+                return await self._database.run(self._query)
+        except (DatabaseUnavailable, DatabaseRefusal, TimeoutError):
             return None
+
+
+class QueueState:
+    """The queue's depth, and what keeps this process' role from its work."""
+
+    def __init__(self, database: Database) -> None:
+        self.read = LatelyRead(database, lambda connection: read_depth(connection)).read
+        self.obstacles = LatelyRead(database, find_obstacles).read

@@ -18,10 +18,10 @@ from typing import Final, NamedTuple, Protocol
 
 import psycopg
 
-from iidq import logs
-from iidq.background import end_tasks, start_background
+from iidq.background import end_tasks, keep_running
 from iidq.database import Database
 from iidq.errors import IidqError
+from iidq.faults import Faults
 from iidq.queue.queries import QUERIES
 from iidq.web.rate_limits import STEP_SECONDS, STEPS, Addition, RateLimits, SlidingWindow
 
@@ -104,7 +104,8 @@ class SharedClock:
 class RateSharing:
     """Exchanges the counts of ``limits`` with the other processes."""
 
-    def __init__(self, limits: RateLimits, clock: SharedClock, shared: SharedCounts) -> None:
+    def __init__(self, limits: RateLimits, clock: SharedClock, shared: SharedCounts, faults: Faults) -> None:
+        self._faults = faults
         self._limits = limits
         self._clock = clock
         self._shared = shared
@@ -118,12 +119,10 @@ class RateSharing:
             try:
                 await self.exchange()
             except (IidqError, psycopg.Error) as error:
-                if pause_seconds == EXCHANGE_SECONDS:
-                    logs.database_lost("rate limits", error, 2 * pause_seconds)
+                self._faults.stands("rate limits", error, 2 * pause_seconds)
                 pause_seconds = min(_LONGEST_PAUSE_SECONDS, 2 * pause_seconds)
             else:
-                if pause_seconds > EXCHANGE_SECONDS:
-                    logs.database_back("rate limits")
+                self._faults.over("rate limits")
                 pause_seconds = EXCHANGE_SECONDS
 
     async def exchange(self) -> None:
@@ -166,12 +165,14 @@ def _key(kind: str, client: str) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def sharing(limits: RateLimits, clock: SharedClock, shared: SharedCounts) -> AsyncIterator[None]:
+async def sharing(
+    limits: RateLimits, clock: SharedClock, shared: SharedCounts, database: Database
+) -> AsyncIterator[None]:
     """Exchange counts for as long as the block lasts, if there is any limit."""
     if not limits.enforced:
         yield
         return
-    task = start_background(RateSharing(limits, clock, shared).run(), "rate sharing")
+    task = keep_running(RateSharing(limits, clock, shared, database.faults).run, "rate sharing")
     try:
         yield
     finally:

@@ -9,14 +9,17 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from iidq import logs
-from iidq.errors import IdempotencyConflict, InvalidInput, PermanentFault, TemporaryFault
+from iidq.errors import DatabaseRefusal, IdempotencyConflict, InvalidInput, PermanentFault, TemporaryFault
 from iidq.redaction import redact_url
 from iidq.web import shapes
 from iidq.web.exchange import correlation_id
+from iidq.web.service import service_of
 from iidq.web.wire import JsonReply
 
 RETRY_AFTER_SECONDS: Final = 5
 """What a 503 asks for when the fault itself names no time."""
+_REFUSAL_SHOWN_SECONDS: Final = 60.0
+"""How long /readyz shows that a request was refused: no later request need meet the same."""
 _CLIENT_CLOSED_REQUEST: Final = 499
 """nginx's number for a client that went away; nobody is left to read it."""
 
@@ -68,6 +71,14 @@ async def _on_temporary_fault(request: Request, error: Exception) -> Response:
     return error_reply(request, 503, redact_url(error.message), code=error.code, retry_after=str(seconds))
 
 
+async def _on_database_refusal(request: Request, error: Exception) -> Response:
+    assert isinstance(error, DatabaseRefusal)
+    service_of(request).database.faults.stands("requests", error, RETRY_AFTER_SECONDS, _REFUSAL_SHOWN_SECONDS)
+    # Objects and rights are for operators: the log, /readyz and `iidq doctor` name them.
+    sentence = "The service's database refuses this request; try again later, or tell the service's operator"
+    return error_reply(request, 503, sentence, code=error.code, retry_after=str(RETRY_AFTER_SECONDS))
+
+
 async def _on_disconnect(request: Request, error: Exception) -> Response:
     logs.client_gone(correlation_id(request), request.method, request.url.path)
     return Response(status_code=_CLIENT_CLOSED_REQUEST)
@@ -79,5 +90,6 @@ EXCEPTION_HANDLERS: Final[dict[Any, ErrorHandler]] = {
     IdempotencyConflict: _on_idempotency_conflict,
     PermanentFault: _on_permanent_fault,
     TemporaryFault: _on_temporary_fault,
+    DatabaseRefusal: _on_database_refusal,
     ClientDisconnect: _on_disconnect,
 }

@@ -21,6 +21,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from iidq import logs
+from iidq.background import END_SECONDS, end_within
 from iidq.garbage import spare_lasting_objects
 from iidq.listening import BACKLOG
 from iidq.logs import configure_logging
@@ -44,7 +45,7 @@ def serve_on(listener: socket.socket, settings: Settings, serving: Callable[[], 
     keep_freed_memory()
     raise_open_files()
     configure_logging(settings.log_level, settings.log_format)
-    server = ApiServer(create_app(settings), settings, serving)
+    server = ApiServer(create_app(settings), settings, serving, stopping=end_within)
     server.run(sockets=[listener])
     return 1 if server.force_exit else 0
 
@@ -52,7 +53,13 @@ def serve_on(listener: socket.socket, settings: Settings, serving: Callable[[], 
 class ApiServer(uvicorn.Server):
     """uvicorn's server under our rules for signals and for the end."""
 
-    def __init__(self, app: Starlette, settings: Settings, serving: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        app: Starlette,
+        settings: Settings,
+        serving: Callable[[], None] = lambda: None,
+        stopping: Callable[[float], None] = lambda _: None,
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -68,6 +75,7 @@ class ApiServer(uvicorn.Server):
         self._app = app
         self._settings = settings
         self._serving = serving
+        self._stopping = stopping
         self._delay: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -90,13 +98,16 @@ class ApiServer(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
     def ask_to_stop(self) -> None:
-        """End in order; called again, at once."""
+        """End in order; called again, at once. ``stopping`` is told when the process must have ended."""
         if not self.started:
+            self._stopping(END_SECONDS)
             self.should_exit = True
         elif self._delay is None:
+            self._stopping(END_SECONDS + self._settings.shutdown_delay_seconds + self._settings.drain_timeout_seconds)
             self._app.state.service.stopping.set()
             self._delay = asyncio.create_task(self._exit_after_delay())
         else:
+            self._stopping(END_SECONDS)
             self.should_exit = self.force_exit = True
 
     async def _exit_after_delay(self) -> None:

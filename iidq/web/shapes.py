@@ -158,7 +158,7 @@ class Liveness(TypedDict):
     status: Literal["ok"]
 
 
-DatabaseState = Literal["ok", "not migrated", "unavailable"]
+DatabaseState = Literal["ok", "not migrated", "refused", "unavailable"]
 
 
 class QueueSigns(TypedDict):
@@ -182,7 +182,10 @@ class RedisSigns(TypedDict):
 class Readiness(TypedDict):
     """Whether requests should be sent here."""
 
-    status: Literal["ready", "unavailable", "stopping"]
+    status: Annotated[
+        Literal["ready", "degraded", "unavailable", "stopping"],
+        Field(description="Degraded: some requests or jobs fail until an operator mends what `faults` names."),
+    ]
     database: DatabaseState
     circuit: Annotated[
         Literal["closed", "open"],
@@ -190,6 +193,12 @@ class Readiness(TypedDict):
     ]
     redis: Annotated[RedisSigns, Field(description="No reason to send requests elsewhere; for people.")]
     queue: NotRequired[Annotated[QueueSigns | None, Field(description="Where the service is ready; for people.")]]
+    faults: NotRequired[
+        Annotated[
+            list[str],
+            Field(description="What an operator has to mend in the database, with the remedy; absent if nothing."),
+        ]
+    ]
 
 
 class Health(TypedDict):

@@ -18,8 +18,10 @@ from uuid import UUID
 import psycopg
 
 from iidq import logs, metrics
+from iidq.background import keep_running
 from iidq.database import Database, concerns_one_row, open_database
 from iidq.errors import GatewayFault, IidqError
+from iidq.faults import Faults
 from iidq.provenance.fetch_policy import FetchPolicy
 from iidq.queue.job import Job
 from iidq.queue.readers import find
@@ -81,11 +83,12 @@ class Deliverer:
             except Exception as error:
                 pause_seconds = random.uniform(0.5, 1.5)  # noqa: S311
                 if isinstance(error, (IidqError, psycopg.Error)):
-                    logs.database_lost("webhooks", error, pause_seconds)
+                    self._database.faults.stands("webhooks", error, pause_seconds)
                 else:
                     logs.webhooks_crashed(error)
                 await asyncio.sleep(pause_seconds)
                 continue
+            self._database.faults.over("webhooks")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_seconds):
                     await self._wake.wait()
@@ -239,7 +242,9 @@ def _nobody_delivers() -> None:
 
 
 @asynccontextmanager
-async def open_deliverer(settings: Settings, shape: JobShape) -> AsyncIterator[Callable[[], None]]:
+async def open_deliverer(
+    settings: Settings, shape: JobShape, faults: Faults | None = None
+) -> AsyncIterator[Callable[[], None]]:
     """A :class:`Deliverer` at work; what is given wakes it. Without ``WEBHOOK_SECRET`` there is none.
 
     ``shape`` is a job's JSON, the same that a GET shows.
@@ -254,9 +259,9 @@ async def open_deliverer(settings: Settings, shape: JobShape) -> AsyncIterator[C
         timeout_seconds=settings.webhook_timeout_seconds,
     )
     keys = signing_keys(settings.webhook_secret.get_secret_value())
-    async with open_database(settings, pool_size=POOL_SIZE) as database:
+    async with open_database(settings, pool_size=POOL_SIZE, faults=faults) as database:
         deliverer = Deliverer(settings, database, sender, keys, shape)
-        running = asyncio.create_task(deliverer.run())
+        running = keep_running(deliverer.run, "webhooks")
         try:
             yield deliverer.wake
         finally:

@@ -62,3 +62,16 @@ async def test_postgres_counts_while_redis_is_away(
             await one.redis.until_available()
         totals, _ = await counts.add([KeyedCount(KEY, step, 5)], since_step=step)
         assert (totals, stored()) == ([KeyedCount(KEY, step, 5)], 4)
+
+
+async def test_junk_beside_the_counts_ends_nothing(accelerate: OpenAccelerator, redis: RedisServer) -> None:
+    """What others write into a client's hash is passed over, as are steps that would never leave the window."""
+    async with accelerate() as one:
+        assert one.redis and one.key
+        counts = RedisCounts(one.redis, one.key)
+        await counts.add([KeyedCount(KEY, 7, 3)], since_step=7)
+        [key] = [word for word in redis.command("KEYS", "*:rate:*").decode().split("\r\n") if word.startswith("iidq:")]
+        for field, value in [("junk", "1"), ("8", "junk"), ("9" * 18, "5"), ("9" * 5000, "5"), ("-1", "2"), ("", "")]:
+            redis.command("HSET", key, field, value)
+        totals, _ = await counts.add([KeyedCount(KEY, 7, 1)], since_step=7)
+        assert totals == [KeyedCount(KEY, 7, 4)]

@@ -21,6 +21,7 @@ from tests.database.working import working
 from tests.eventually import eventually
 from tests.faults.pgbouncer import find_pgbouncer, pool_transactions
 from tests.job_rows import insert, scalar
+from tests.restricted_role import restricted_role
 
 CLOSED = "http://127.0.0.1:9"
 
@@ -50,12 +51,34 @@ async def look(**settings: Any) -> dict[str, list[Finding]]:
     return found
 
 
+async def test_a_lacking_right_is_named(well: dict[str, Any]) -> None:
+    """Doctor names the role, the object and the right, and shows the statement that grants it."""
+    with restricted_role(well["database_url"]) as role:
+        role.revoke("INSERT, UPDATE", "queue_worker")
+        [rights] = (await look(**well | {"database_url": role.url}))["rights"]
+    assert rights.outcome is Outcome.BROKEN
+    assert f"role {role.name} lacks INSERT, UPDATE on table queue_worker" in rights.came_back
+    assert f'GRANT INSERT, UPDATE ON "queue_worker" TO "{role.name}"' in rights.came_back
+
+
+async def test_a_workers_fault_is_shown(well: dict[str, Any], sql: psycopg.Connection[Any]) -> None:
+    """What a live worker cannot do is a finding, also where doctor's own role may do it."""
+    with restricted_role(well["database_url"]) as role:
+        role.revoke("DELETE", "queue_count")
+        async with working(role.url, _never, poll_interval_seconds=0.3):
+            await eventually(lambda: scalar(sql, "SELECT cardinality(faults) FROM queue_health") == 1)
+            found = await look(**well)
+    assert found["rights"][0].outcome is Outcome.OK
+    assert found["workers"][0].outcome is Outcome.BROKEN
+    assert "lacks DELETE on table queue_count" in found["workers"][0].came_back
+
+
 async def test_all_is_well(well: dict[str, Any], sql: psycopg.Connection[Any]) -> None:
     """With a live worker every check is passed, and there is nothing to do."""
     async with working(well["database_url"], _never, poll_interval_seconds=0.3):
         await eventually(lambda: scalar(sql, "SELECT count(*) FROM queue_workers WHERE listening") == 1)
         found = await look(**well)
-    assert list(found) == ["database", "migrations", "LISTEN", "workers", "queue", "chain", "gateway"]
+    assert list(found) == ["database", "migrations", "LISTEN", "rights", "workers", "queue", "chain", "gateway"]
     assert {finding.outcome for group in found.values() for finding in group} == {Outcome.OK}
     assert {finding.to_do for group in found.values() for finding in group} == {""}
     assert found["chain"][0].came_back.startswith("chain 31337, block ")

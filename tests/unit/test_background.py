@@ -2,9 +2,11 @@
 
 import asyncio
 
+import pytest
 from structlog.testing import capture_logs
 
-from iidq.background import end_tasks, start_background
+from iidq import background
+from iidq.background import end_tasks, keep_running, start_background
 
 
 async def test_a_crash_is_told() -> None:
@@ -81,3 +83,45 @@ async def test_a_lost_cancellation_is_repeated() -> None:
     assert cancellations == 2
     assert tasks[0].cancelled()
     assert isinstance(tasks[1].exception(), LookupError)
+
+
+@pytest.mark.parametrize("crash", [LookupError("unforeseen"), asyncio.CancelledError()], ids=["error", "stray cancel"])
+async def test_what_crashes_begins_again(crash: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each crash is logged when it happens, with the time of the next beginning, which comes ever later.
+
+    A cancellation that was meant for something else is a crash, too.
+    """
+    monkeypatch.setattr(background, "_FIRST_RESTART_SECONDS", 0.001)
+    runs = 0
+
+    async def crash_thrice() -> None:
+        nonlocal runs
+        runs += 1
+        if runs <= 3:
+            raise crash
+
+    with capture_logs() as told:
+        async with asyncio.timeout(10):
+            await keep_running(crash_thrice, "retention")
+    assert runs == 4
+    assert [event["what"] for event in told] == ["retention"] * 3
+    assert [event["restart_in_seconds"] for event in told] == [0.001, 0.002, 0.004]
+
+
+async def test_a_task_that_loses_its_cancellation_does_not_begin_again() -> None:
+    """What crashes while it is ended has ended."""
+    begun = 0
+
+    async def crash_in_ending() -> None:
+        nonlocal begun
+        begun += 1
+        try:
+            await asyncio.sleep(60)
+        finally:
+            raise LookupError("while ending")
+
+    task = keep_running(crash_in_ending, "listener")
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await end_tasks([task])
+    assert begun == 1

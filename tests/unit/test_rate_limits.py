@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iidq.errors import DatabaseUnavailable
+from iidq.faults import Faults
 from iidq.settings import Settings
 from iidq.web.rate_limits import (
     STEP_SECONDS,
@@ -61,7 +62,7 @@ class Process:
 
     def __init__(self, shared: Counts, clock: SharedClock, limit: int) -> None:
         self.limits = limits_of(rate_limit_read_per_minute=limit)
-        self.sharing = RateSharing(self.limits, clock, shared)
+        self.sharing = RateSharing(self.limits, clock, shared, Faults())
         self._clock = clock
 
     def ask(self) -> Verdict:

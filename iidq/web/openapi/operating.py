@@ -16,6 +16,7 @@ _READY: Final[Json] = {
     "redis": {"state": "up", "since": "2026-11-24T00:50:26.013Z"},
     "queue": {"workers": 2, "listeningWorkers": 2, "paused": False},
 }
+_FAULT: Final = 'role iidq lacks DELETE on table queue_count: GRANT DELETE ON "queue_count" TO "iidq"'
 _PAUSE: Final[Json] = {
     "type": "object",
     "properties": {
@@ -102,9 +103,16 @@ OPERATING: Final = (
         "getReadiness",
         "Operate",
         "Should requests be sent here?",
-        "Not while the database is away or not migrated, nor while the process stops.",
+        "Not while the database is away, refuses the login or is not migrated, nor while the process stops. `faults` "
+        "names what Postgres refuses to the API or to workers; some requests or jobs then fail, and the status is "
+        "`degraded`.",
         {
-            200: reply("Yes.", "Readiness", ready=_READY),
+            200: reply(
+                "Yes.",
+                "Readiness",
+                ready=_READY,
+                degraded={**_READY, "status": "degraded", "faults": [_FAULT]},
+            ),
             503: reply(
                 "No.",
                 "Readiness",

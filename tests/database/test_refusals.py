@@ -1,0 +1,209 @@
+"""Postgres refuses what a worker needs: nothing hangs, the rest goes on, and operators see what to mend."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from structlog.testing import capture_logs
+
+from iidq.database import is_passing, open_database, translate
+from iidq.errors import DatabaseRefusal, DatabaseUnavailable
+from iidq.faults import Faults
+from iidq.obstacles import find_obstacles
+from iidq.queue.loop import WorkLoop
+from iidq.settings import load_settings
+from tests.database.test_work_loop import Executions
+from tests.database.working import working
+from tests.eventually import eventually
+from tests.job_rows import insert, scalar, statuses
+from tests.restricted_role import RestrictedRole, restricted_role
+
+RIGHTS = [
+    # What only the sweep needs: claims go on without.
+    ("UPDATE", "queue_worker", True),
+    ("INSERT", "queue_worker", True),
+    ("DELETE", "queue_worker", True),
+    ("DELETE", "queue_count", True),
+    ("UPDATE", "queue_control", True),
+    ("DELETE", "idempotency_key", True),
+    # What only retention needs.
+    ("DELETE", "VerificationJob", True),
+    # What claims and outcomes need.
+    ("UPDATE", "VerificationJob", False),
+    ("INSERT", "queue_count", False),
+    ("SELECT", "queue_control", False),
+]
+
+
+@pytest.fixture
+def postgres_kind() -> str:
+    """Nothing here hangs on the version; test_publication.py reads the catalogs of each."""
+    return "embedded"
+
+
+@pytest.fixture
+def role(database_url: str) -> Iterator[RestrictedRole]:
+    """The worker's role."""
+    with restricted_role(database_url) as role:
+        yield role
+
+
+@pytest.mark.parametrize(("privilege", "table", "works"), RIGHTS)
+async def test_a_lacking_right_is_named_and_nothing_hangs(
+    role: RestrictedRole, sql: psycopg.Connection[Any], privilege: str, table: str, works: bool
+) -> None:
+    """The worker goes on with what it may do, logs the right once, shows it, and works as soon as it is granted."""
+    role.revoke(privilege, table)
+    lacks = f"role {role.name} lacks {privilege} on table {table}: "
+    insert(sql)
+    with capture_logs() as logged:
+        async with working(role.url, Executions(), poll_interval_seconds=0.1) as work:
+            faults = work.loop._database.faults
+            await eventually(lambda: any(fault.startswith(lacks) for fault in faults.for_operators()))
+            if works:
+                await eventually(lambda: statuses(sql) == {"completed": 1})
+            if table != "queue_worker" or privilege == "DELETE":
+                shown = "SELECT EXISTS (SELECT FROM queue_health, unnest(faults) AS fault WHERE starts_with(fault, %s))"
+                await eventually(lambda: scalar(sql, shown, lacks))
+            refused = [line["what"] for line in logged if line["event"] == "database.refuses"]
+            assert len(refused) == len(set(refused)) > 0
+            role.grant(privilege, table)
+            await eventually(lambda: statuses(sql) == {"completed": 1})
+            await eventually(lambda: faults.for_operators() == [])
+            await work.stop()
+    assert [line["event"] for line in logged if line["event"] == "background.crashed"] == []
+
+
+async def test_an_outcome_waits_for_its_right(role: RestrictedRole, sql: psycopg.Connection[Any]) -> None:
+    """A result that may not be stored is kept and stored later, and is nobody's failure; a drain ends without it."""
+    insert(sql)
+    handler = Executions(waits=True)
+    async with working(role.url, handler, poll_interval_seconds=0.1, drain_timeout_seconds=0.1) as work:
+        await eventually(lambda: handler.running == 1)
+        role.revoke("INSERT", "queue_count")
+        handler.go_on.set()
+        await eventually(lambda: any("queue_count" in fault for fault in _faults(work)))
+        role.grant("INSERT", "queue_count")
+        await eventually(lambda: statuses(sql) == {"completed": 1})
+        assert scalar(sql, 'SELECT attempt FROM "VerificationJob"') == 1
+
+
+def _faults(work: Any) -> list[str]:
+    faults: Faults = work.loop._database.faults
+    return faults.for_operators()
+
+
+async def test_an_error_that_nobody_foresaw_ends_the_loop(
+    database_url: str, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is logged when it happens, running jobs end within the drain's deadline, and the loop is known as crashed."""
+    insert(sql)
+    handler = Executions(waits=True)
+    with capture_logs() as logged:
+        async with working(database_url, handler, drain_timeout_seconds=3600) as work:
+            await eventually(lambda: handler.running == 1)
+            monkeypatch.setattr(work.loop, "_wanted", lambda: 1 / 0)
+            insert(sql)
+            await eventually(lambda: any(line["event"] == "background.crashed" for line in logged))
+            handler.go_on.set()
+            assert await work.stop() == 0
+    assert work.loop.crashed
+    [crash] = [line for line in logged if line["event"] == "background.crashed"]
+    assert isinstance(crash["exc_info"], ZeroDivisionError)
+    assert statuses(sql) == {"completed": 1, "queued": 1}
+
+
+@pytest.mark.parametrize("moment", range(8))
+async def test_a_crash_ends_whatever_waits_on_the_database(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    """At any moment of the start, with the listener in the middle of its handshake, nothing outlives the loop."""
+    turn, turns = WorkLoop._turn, 0
+
+    async def crash(loop: WorkLoop) -> None:
+        nonlocal turns
+        turns += 1
+        await turn(loop)
+        await asyncio.sleep(moment / 2000)
+        raise LookupError
+
+    monkeypatch.setattr(WorkLoop, "_turn", crash)
+    async with working(database_url, Executions(), poll_interval_seconds=0.1) as work:
+        await eventually(lambda: work.loop.crashed)
+        assert await work.stop() == 0
+    assert turns == 1
+
+
+STATES = {
+    # Passing: the database is away, busy or read-only for now, or has yet to be migrated.
+    **dict.fromkeys(["08000", "08006", "57P01", "57P02", "57P03", "57P05", "25P03"], "database.unavailable"),
+    **dict.fromkeys(["53100", "53200", "53300"], "database.exhausted"),
+    **dict.fromkeys(["40001", "40P01"], "database.conflict"),
+    "57014": "database.timeout",
+    "55P03": "database.locked",
+    "25006": "database.read_only",
+    **dict.fromkeys(["42P01", "42703", "42883"], "database.not_migrated"),
+    # Only an operator can help.
+    **dict.fromkeys(
+        ["42501", "55000", "55006", "0A000", "28000", "28P01", "3D000", "3F000", "57P04", "58030", "XX000", "XX001"],
+        "database.refused",
+    ),
+    # The fault of one row or value, or a bug of ours: Postgres' own error.
+    **dict.fromkeys(["22003", "22008", "23502", "23505", "23514", "54001", "42601", "P0001", "P0002"], None),
+}
+
+
+@pytest.mark.parametrize(("state", "code"), STATES.items())
+def test_each_state_has_its_kind(state: str, code: str | None) -> None:
+    """Only what passes by itself counts as unavailable, and may be tried again without a word to operators."""
+    error = psycopg.errors.lookup(state)()
+    ours = translate(error)
+    assert (ours and ours.code) == code
+    assert isinstance(ours, DatabaseRefusal) == (code == "database.refused")
+    passing = code is not None and code != "database.refused"
+    assert isinstance(ours, DatabaseUnavailable) == passing
+    assert is_passing(error) == passing
+    if isinstance(ours, DatabaseRefusal):
+        assert state in ours.message
+
+
+@pytest.mark.parametrize(
+    ("change", "state"),
+    [
+        (lambda url, name: url.replace(f"/{name}?", "/no_such_database?"), "3D000"),
+        (lambda url, name: url.replace("://", "://no_such_role:x@").replace("@iidq@", "@"), "28000"),
+    ],
+    ids=["database", "role"],
+)
+async def test_a_refused_login_is_no_outage(
+    sql: psycopg.Connection[Any], database_url: str, change: Any, state: str
+) -> None:
+    """A pool that cannot connect says why, where Postgres is there and refuses."""
+    url = change(database_url, sql.info.dbname)
+    async with open_database(load_settings(database_url=url), pool_size=1) as database:
+        with pytest.raises(DatabaseRefusal, match=state):
+            await database.run(find_obstacles)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'connection failed: connection to server at "127.0.0.1", port 5432 failed: Connection refused',
+        "connection failed: FATAL:  the database system is starting up",
+        "connection failed: FATAL:  sorry, too many clients already",
+        "connection timeout expired",
+        "failed to resolve host 'db': Name or service not known",
+        "connection failed: session is read-only",
+    ],
+)
+def test_an_outage_is_no_refusal(text: str) -> None:
+    """What a new connection may get over in a moment stays temporary."""
+    assert isinstance(translate(psycopg.OperationalError(text)), DatabaseUnavailable)
+
+
+async def test_nothing_is_in_the_way_of_a_migrated_database(role: RestrictedRole) -> None:
+    """The owner lacks nothing, and neither does a role that was granted all tables."""
+    async with open_database(load_settings(database_url=role.url), pool_size=1) as database:
+        assert await database.run(find_obstacles) == []
