@@ -10,7 +10,7 @@ from time import perf_counter
 import psycopg
 
 from iidq import logs, metrics
-from iidq.database import Database, is_passing
+from iidq.database import Connection, Database, is_passing
 from iidq.errors import DatabaseUnavailable, IidqError
 from iidq.queue import store
 from iidq.queue.job import JobStatus
@@ -113,13 +113,20 @@ class OutcomeWriter:
 
         Raises DatabaseUnavailable only for a locked row; on any other loss of the database it tries again.
         """
-        delay_seconds, broken = _FIRST_RETRY_SECONDS, False
+        delay_seconds, broken, tried = _FIRST_RETRY_SECONDS, False, False
+
+        async def write(connection: Connection) -> set[Fence]:
+            nonlocal tried
+            again, tried = tried, True
+            if again:
+                # An earlier try may still wait for a standby: it holds the rows, and the next one would wait likewise.
+                await store.confirm(connection)
+            return await store.store_outcomes(connection, outcomes, worker_id=self._worker_id, again=again)
+
         while True:
             try:
                 started = perf_counter()
-                lost = await self._database.run(
-                    lambda connection: store.store_outcomes(connection, outcomes, worker_id=self._worker_id)
-                )
+                lost = await self._database.run(write)
             except (IidqError, psycopg.Error) as error:
                 if not is_passing(error) or getattr(error, "code", None) == "database.locked":
                     raise

@@ -35,7 +35,7 @@ async def readyz(request: Request) -> Response:
     database = await _database_state(request)
     state = {
         "database": database,
-        "circuit": "open" if service.database.away else "closed",
+        "circuit": "open" if service.database.refuses_writes else "closed",
         "redis": redis_shape(service.accelerator.state, service.accelerator.since),
     }
     if service.stopping.is_set():

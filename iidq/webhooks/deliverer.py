@@ -17,11 +17,12 @@ from typing import Any, Final
 import psycopg
 
 from iidq import logs, metrics
-from iidq.database import Database, open_database
+from iidq.database import Connection, Database, open_database
 from iidq.errors import GatewayFault, IidqError
 from iidq.provenance.fetch_policy import FetchPolicy
 from iidq.queue.job import Job
 from iidq.queue.readers import find
+from iidq.queue.store import confirm
 from iidq.settings import Settings
 from iidq.webhooks import store
 from iidq.webhooks.delivery import Delivery, DeliveryState, Settlement
@@ -61,6 +62,7 @@ class Deliverer:
         self._running: dict[asyncio.Task[None], Delivery] = {}
         self._wake = asyncio.Event()
         self._backlog = False
+        self._failed = False
         self._stopping = False
 
     def wake(self) -> None:
@@ -73,7 +75,9 @@ class Deliverer:
             self._wake.clear()
             try:
                 pause_seconds = await self._turn()
+                self._failed = False
             except Exception as error:
+                self._failed = True
                 pause_seconds = random.uniform(0.5, 1.5)  # noqa: S311
                 if isinstance(error, (IidqError, psycopg.Error)):
                     logs.database_lost("webhooks", error, pause_seconds)
@@ -117,6 +121,9 @@ class Deliverer:
         if not self._backlog:
             return pause_seconds if outlook.due_seconds is None else min(pause_seconds, outlook.due_seconds + 0.01)
         async with self._database.connection() as connection:
+            if self._failed:
+                # While commits stall, each claim that is given up would hold one more process of the server.
+                await confirm(connection)
             claimed = await store.claim(
                 connection,
                 slots=slots,
@@ -170,9 +177,19 @@ class Deliverer:
         return judge_answer(answer.status, attempt=delivery.attempt, draw=draw, asked_seconds=answer.asked_seconds)
 
     async def _settle(self, delivery: Delivery, settlement: Settlement) -> None:
+        begun = False
+
+        async def settle(connection: Connection) -> bool:
+            nonlocal begun
+            again, begun = begun, True
+            if again:
+                # As with outcomes: an earlier try may still wait for a standby.
+                await confirm(connection)
+            return await store.settle(connection, delivery, settlement)
+
         for tried in range(1, _SETTLE_TRIES + 1):
             try:
-                stored = await self._database.run(lambda connection: store.settle(connection, delivery, settlement))
+                stored = await self._database.run(settle)
             except (IidqError, psycopg.Error) as error:
                 if self._stopping:
                     return
