@@ -13,10 +13,12 @@ import random
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, errors
+from psycopg.errors import Diagnostic
 from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
@@ -27,13 +29,15 @@ from iidq.settings import Settings
 from iidq.stored_json import read_stored_json
 
 T = TypeVar("T")
-Connection = AsyncConnection[tuple[Any, ...]]
 
 # How long a caller waits for a connection before it is told that there is none.
 WAIT_SECONDS = 2.0
 CONNECT_TIMEOUT_SECONDS = 5
 # How long a connection may be in use: beyond all statement timeouts. Past it the server counts as lost.
 ANSWER_SECONDS = 20.0
+# How long a write may take in all before its caller is answered, and how long before commits are doubted.
+WRITE_SECONDS = 5.0
+DOUBT_SECONDS = 2.0
 # A caller whose connection broke under it (a restart, a failover) is served once more on a new one.
 _TRIES = 2
 
@@ -81,7 +85,33 @@ _REFUSED_LOGINS = {
     'database "': "3D000",
 }
 
+# The server's function that waits for a synchronous standby. Its warning has no SQLSTATE, and its text is translated.
+_WAIT_FOR_STANDBY = "SyncRepWaitForLSN"
+
+
 set_json_loads(read_stored_json)
+
+
+class Connection(AsyncConnection[tuple[Any, ...]]):
+    """A connection that remembers the server's warning that it gave up its wait for a synchronous standby.
+
+    A time-out or ``pg_cancel_backend`` ends that wait; the server then reports the commit as a success.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.unconfirmed: list[Diagnostic] = []
+        self.add_notice_handler(partial(_note_unconfirmed, self.unconfirmed))
+
+
+def _note_unconfirmed(unconfirmed: list[Diagnostic], notice: Diagnostic) -> None:
+    if notice.source_function == _WAIT_FOR_STANDBY:
+        unconfirmed.append(notice)
+
+
+def not_confirmed() -> DatabaseUnavailable:
+    """For a commit that no synchronous standby is known to have."""
+    return DatabaseUnavailable("no standby of the database confirmed the change in time", code="database.not_confirmed")
 
 
 def translate(error: psycopg.Error) -> IidqError | None:
@@ -157,7 +187,9 @@ class Database:
         self._pool = pool
         self._set_timeout = _set_timeout("SET LOCAL", statement_timeout_seconds)
         self._away = False
+        self._stalled = False
         self._in_use: set[Connection] = set()
+        self._writing: dict[Connection, float] = {}
         self._waits: set[asyncio.Timeout] = set()
         self.suspected = asyncio.Event()
         self.refusal: IidqError | None = None
@@ -170,17 +202,39 @@ class Database:
         """Whether callers are refused without asking Postgres: the circuit is open."""
         return self._away
 
+    @property
+    def stalled(self) -> bool:
+        """Whether writes alone are refused without asking Postgres: it answers, and confirms no commit."""
+        return self._stalled
+
+    @property
+    def refuses_writes(self) -> bool:
+        """Whether writes are refused without asking Postgres: the circuit is open, at least for them."""
+        return self._away or self._stalled
+
+    @property
+    def commits_doubted(self) -> bool:
+        """Whether a write has been under way for longer than ``DOUBT_SECONDS``."""
+        now = asyncio.get_running_loop().time()
+        return any(now - began > DOUBT_SECONDS for began in self._writing.values())
+
     async def lose(self) -> None:
         """Open the circuit: callers to come, waiting for a connection or in the middle of a statement are refused."""
-        self._away = True
+        self._away, self._stalled = True, False
         waits, self._waits = self._waits, set()
         for wait in waits:
             wait.reschedule(asyncio.get_running_loop().time())
         await self.reconnect()
 
+    def stall(self) -> None:
+        """Refuse writes, also those under way, until :meth:`regain`: their commits are not confirmed. Reads go on."""
+        self._away, self._stalled = False, True
+        for connection in self._writing:
+            _hang_up(connection)
+
     def regain(self) -> None:
         """Close the circuit."""
-        self._away = False
+        self._away = self._stalled = False
 
     def note_dial(self, error: psycopg.Error | None) -> None:
         """Remember whether Postgres refused the last connection for good; None: it did not."""
@@ -194,27 +248,34 @@ class Database:
         await self._pool.drain()
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
-        """A connection for a moment; errors come out translated."""
+    async def connection(self, by: float | None = None) -> AsyncIterator[Connection]:
+        """A connection for a moment; errors come out translated. For ``by``, see :meth:`run`."""
         try:
-            async with self._lent() as connection:
+            async with self._lent(by) as connection:
                 yield connection
         except psycopg.Error as error:
             raise await self._named(error) from error
 
-    async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+    async def write(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """As :meth:`run`, for what a caller is answered for: within ``WRITE_SECONDS``, whatever happens."""
+        return await self.run(work, by=asyncio.get_running_loop().time() + WRITE_SECONDS)
+
+    async def run(self, work: Callable[[Connection], Awaitable[T]], *, by: float | None = None) -> T:
         """Do ``work``, once more if its connection broke or a deadlock chose it as victim.
 
-        ``work`` must bear repetition: a read, or a write guarded by an id of its own.
+        ``work`` must bear repetition: a read, or a write guarded by an id of its own. ``by`` makes it a write that is
+        over at this time of the event loop, and that is refused while commits stall.
+
+        Raises DatabaseUnavailable also where the work is done but a commit of it was not confirmed.
         """
         for _ in range(_TRIES - 1):
             lent: Connection | None = None
             try:
-                async with self._lent() as lent:
+                async with self._lent(by) as lent:
                     return await work(lent)
             except psycopg.Error as error:
                 await self.recover(error, lent)
-        async with self.connection() as connection:
+        async with self.connection(by) as connection:
             return await work(connection)
 
     async def recover(self, error: psycopg.Error, lent: Connection | None) -> None:
@@ -234,16 +295,16 @@ class Database:
         ours = translate(error)
         if ours is not None and (isinstance(ours, DatabaseRefusal) or isinstance(error, _NOT_MIGRATED)):
             with contextlib.suppress(IidqError, psycopg.Error):
-                async with self._lent() as connection:
+                async with self._lent(None) as connection:
                     for obstacle in await find_obstacles(connection):
                         ours.add_note(obstacle)
         return ours or error
 
     @asynccontextmanager
-    async def _lent(self) -> AsyncIterator[Connection]:
-        connection = await self.borrow()
+    async def _lent(self, by: float | None) -> AsyncIterator[Connection]:
+        connection = await self.borrow(by)
         try:
-            with answered_within(connection, ANSWER_SECONDS):
+            with self.answered(connection, by):
                 if self._set_timeout and is_shared(connection):
                     # A plain SET would stay behind for other clients of the pooler.
                     async with connection.transaction():
@@ -258,22 +319,39 @@ class Database:
         finally:
             await self.give_back(connection)
 
-    async def borrow(self) -> Connection:
+    async def borrow(self, by: float | None = None) -> Connection:
         """A connection until :meth:`give_back`, for ``held_connection.py``; errors are not translated."""
-        connection = await self._take()
+        connection = await self._take(by)
         self._in_use.add(connection)
         return connection
+
+    def answered(self, connection: Connection, by: float | None) -> contextlib.AbstractContextManager[None]:
+        """As :func:`answered_within`, for one use of a borrowed connection. For ``by``, see :meth:`run`."""
+        return answered_within(connection, ANSWER_SECONDS) if by is None else self._writing_until(by, connection)
+
+    @contextlib.contextmanager
+    def _writing_until(self, by: float, connection: Connection) -> Iterator[None]:
+        if self._stalled:
+            raise not_confirmed()
+        self._writing[connection] = now = asyncio.get_running_loop().time()
+        try:
+            with answered_within(connection, by - now):
+                yield
+        finally:
+            del self._writing[connection]
 
     async def give_back(self, connection: Connection) -> None:
         """The pool throws out what is closed or in the middle of something."""
         self._in_use.discard(connection)
         await self._pool.putconn(connection)
 
-    async def _take(self) -> Connection:
+    async def _take(self, by: float | None) -> Connection:
         if self._away:
             raise self._absent()
+        if by is not None and asyncio.get_running_loop().time() >= by:
+            raise DatabaseUnavailable("the database took too long", code="database.timeout")
         try:
-            async with asyncio.timeout(None) as wait:
+            async with asyncio.timeout_at(by) as wait:
                 self._waits.add(wait)
                 try:
                     return await self._pool.getconn()
@@ -301,12 +379,17 @@ def answered_within(connection: Connection, seconds: float) -> Iterator[None]:
 
     A dead peer behind a proxy sends nothing and closes nothing. A mere time-out would not do: psycopg waits for the
     server's answer also when it is cancelled.
+
+    Raises DatabaseUnavailable where the server answered, but gave up its wait for a standby.
     """
+    connection.unconfirmed.clear()
     timer = asyncio.get_running_loop().call_later(seconds, _hang_up, connection)
     try:
         yield
     finally:
         timer.cancel()
+    if connection.unconfirmed:
+        raise not_confirmed()
 
 
 def _hang_up(connection: Connection) -> None:
@@ -352,7 +435,7 @@ async def open_database(
             wanted.append(b"SET enable_sort = off")
         await connection.execute(b";".join(wanted))
 
-    class Dialled(AsyncConnection[tuple[Any, ...]]):
+    class Dialled(Connection):
         """The pool tells nobody why it cannot connect."""
 
         @classmethod
@@ -417,6 +500,6 @@ def connect_arguments() -> dict[str, Any]:
 async def connect(settings: Settings) -> Connection:
     """One connection of one's own, outside the pool; raises :class:`DatabaseUnavailable`."""
     try:
-        return await AsyncConnection.connect(settings.database_url or "", **connect_arguments())
+        return await Connection.connect(settings.database_url or "", **connect_arguments())
     except psycopg.Error as error:
         raise translate(error) or error from error

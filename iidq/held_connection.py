@@ -6,7 +6,7 @@ from typing import TypeVar
 import psycopg
 from psycopg import errors
 
-from iidq.database import ANSWER_SECONDS, Connection, Database, answered_within, is_shared
+from iidq.database import Connection, Database, is_shared
 
 T = TypeVar("T")
 
@@ -22,22 +22,22 @@ class HeldConnection:
         self._connection: Connection | None = None
         self._pooled = False
 
-    async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+    async def run(self, work: Callable[[Connection], Awaitable[T]], *, by: float | None = None) -> T:
         """Do ``work``, which must bear repetition: it is done once more where another connection may serve it.
 
-        Raises as :meth:`Database.run` does.
+        ``by`` and what it raises are as for :meth:`Database.run`.
         """
         if self._pooled:
-            return await self._database.run(work)
+            return await self._database.run(work, by=by)
         connection: Connection | None = None
         try:
-            connection = await self._hold()
+            connection = await self._hold(by)
             if is_shared(connection):
                 # Its statements want what Database.run puts around them.
                 self._pooled = True
                 await self.release()
-                return await self._database.run(work)
-            with answered_within(connection, ANSWER_SECONDS):
+                return await self._database.run(work, by=by)
+            with self._database.answered(connection, by):
                 return await work(connection)
         except psycopg.Error as error:
             if connection is not None and isinstance(error, errors.ReadOnlySqlTransaction):
@@ -45,7 +45,7 @@ class HeldConnection:
                 await connection.close()
             await self.release()
             await self._database.recover(error, connection)
-        async with self._database.connection() as connection:
+        async with self._database.connection(by) as connection:
             return await work(connection)
 
     async def release(self) -> None:
@@ -54,8 +54,8 @@ class HeldConnection:
         if connection is not None:
             await self._database.give_back(connection)
 
-    async def _hold(self) -> Connection:
+    async def _hold(self, by: float | None) -> Connection:
         if self._connection is None or self._connection.closed or self._database.away:
             await self.release()
-            self._connection = await self._database.borrow()
+            self._connection = await self._database.borrow(by)
         return self._connection

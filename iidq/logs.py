@@ -188,9 +188,12 @@ def database_back(what: str) -> None:
     _log.info("database.back", what=what)
 
 
-def circuit_opened(sync_fallback: bool) -> None:
-    """The API has lost Postgres: callers are refused at once, and submissions processed at once if that is allowed."""
-    _log.warning("circuit.opened", sync_fallback=sync_fallback)
+def circuit_opened(sync_fallback: bool, cause: str) -> None:
+    """The API has lost Postgres: callers are refused at once, and submissions processed at once if that is allowed.
+
+    Where only commits stall, reads go on.
+    """
+    _log.warning("circuit.opened", sync_fallback=sync_fallback, cause=cause)
 
 
 def circuit_closed(seconds_open: float) -> None:

@@ -9,7 +9,9 @@ import re
 from collections.abc import Mapping
 
 from psycopg import errors, generators
-from psycopg.pq import ExecStatus
+from psycopg.abc import PQGen
+from psycopg.pq import ExecStatus, PipelineStatus
+from psycopg.pq.abc import PGconn, PGresult
 
 from iidq.database import Connection
 
@@ -32,8 +34,55 @@ class Statement:
     async def run(self, connection: Connection, values: Mapping[str, str]) -> None:
         """Execute it with these values. Raises what psycopg would raise."""
         async with connection.lock:
-            connection.pgconn.send_query_params(self._numbered, [values[name].encode() for name in self._parameters])
+            self._send(connection.pgconn, values)
             results = await connection.wait(generators.execute(connection.pgconn))
         for result in results:
             if result.status not in _SUCCESS:
                 raise errors.error_from_result(result, encoding=connection.info.encoding)
+
+    async def run_before(
+        self, connection: Connection, values: Mapping[str, str], then: "Statement", then_values: Mapping[str, str]
+    ) -> bool:
+        """Execute it, and at once ``then``, without a round trip between their two transactions.
+
+        Return whether ``then`` succeeded, too. Raises only for the first. Not within a transaction.
+        """
+        pgconn = connection.pgconn
+        async with connection.lock:
+            pgconn.enter_pipeline_mode()
+            try:
+                for statement, its_values in ((self, values), (then, then_values)):
+                    statement._send(pgconn, its_values)
+                    pgconn.pipeline_sync()
+                first, second = await connection.wait(_answers_until_sync(pgconn, count=2))
+            finally:
+                _leave_pipeline_mode(pgconn)
+        for result in first:
+            if result.status not in _SUCCESS:
+                raise errors.error_from_result(result, encoding=connection.info.encoding)
+        return all(result.status in _SUCCESS for result in second)
+
+    def _send(self, pgconn: PGconn, values: Mapping[str, str]) -> None:
+        pgconn.send_query_params(self._numbered, [values[name].encode() for name in self._parameters])
+
+
+def _answers_until_sync(pgconn: PGconn, *, count: int) -> PQGen[list[list[PGresult]]]:
+    """The results before each of ``count`` ends of a transaction. A commit fails, or warns, just before such an end."""
+    yield from generators.send(pgconn)
+    answers: list[list[PGresult]] = [[]]
+    while len(answers) <= count:
+        results = yield from generators.fetch_many(pgconn)
+        if results and results[0].status == ExecStatus.PIPELINE_SYNC:
+            answers.append([])
+        else:
+            answers[-1] += results
+    return answers[:count]
+
+
+def _leave_pipeline_mode(pgconn: PGconn) -> None:
+    try:
+        if pgconn.pipeline_status != PipelineStatus.OFF:
+            pgconn.exit_pipeline_mode()
+    except errors.Error:
+        # Broken off in the middle: nobody reads what is still to come.
+        pgconn.finish()

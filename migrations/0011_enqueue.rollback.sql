@@ -1,1 +1,1 @@
-DROP PROCEDURE iidq_enqueue(json, integer, boolean);
+DROP PROCEDURE iidq_enqueue(json, integer);

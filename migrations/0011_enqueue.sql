@@ -1,12 +1,11 @@
--- iidq's own inserts, and the wake-up that follows them, in one round trip.
+-- iidq's own inserts.
 -- depends: 0010_accelerator_key
 
 -- Many jobs in one statement; "VerificationJob_pkey" makes a repeated insert (commit unknown) harmless.
 -- One JSON document: psycopg takes 200 µs for eight arrays, however short, and 25 for this.
--- NOTIFY takes a database-wide lock until its transaction has been flushed, so it has a transaction of its own, which
--- need not be durable. Here it follows at once: asked for by the client after the reply, it came 0.4 ms later.
--- Only a procedure may commit, and only one that is called outside a transaction and without settings of its own.
-CREATE PROCEDURE iidq_enqueue(jobs json, max_attempts integer, announce boolean)
+-- It does not commit: a COMMIT within a CALL runs under statement_timeout, which ends the wait for a synchronous standby
+-- and leaves the caller with a success that no standby has.
+CREATE PROCEDURE iidq_enqueue(jobs json, max_attempts integer)
 LANGUAGE plpgsql AS $$
 BEGIN
   PERFORM set_config('iidq.writer', 'on', true);
@@ -22,12 +21,7 @@ BEGIN
     RETURNING id
   )
   INSERT INTO queue_count (waiting, enqueued) SELECT count(*), count(*) FROM inserted;
-  IF announce THEN
-    COMMIT;
-    PERFORM set_config('synchronous_commit', 'off', true), pg_notify('iidq_jobs', '');
-  END IF;
 END
 $$;
 
-COMMENT ON PROCEDURE iidq_enqueue(json, integer, boolean) IS
-  'How iidq inserts jobs: durably, all or none, counted; announce: then wake a worker (not within a transaction).';
+COMMENT ON PROCEDURE iidq_enqueue(json, integer) IS 'How iidq inserts jobs: all or none, counted.';

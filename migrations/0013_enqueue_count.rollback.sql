@@ -1,4 +1,4 @@
-CREATE OR REPLACE PROCEDURE iidq_enqueue(jobs json, max_attempts integer, announce boolean)
+CREATE OR REPLACE PROCEDURE iidq_enqueue(jobs json, max_attempts integer)
 LANGUAGE plpgsql AS $$
 BEGIN
   PERFORM set_config('iidq.writer', 'on', true);
@@ -14,9 +14,5 @@ BEGIN
     RETURNING id
   )
   INSERT INTO queue_count (waiting, enqueued) SELECT count(*), count(*) FROM inserted;
-  IF announce THEN
-    COMMIT;
-    PERFORM set_config('synchronous_commit', 'off', true), pg_notify('iidq_jobs', '');
-  END IF;
 END
 $$;

@@ -2,7 +2,7 @@
 -- depends: 0012_ended_content
 
 -- See 0011_enqueue. One statement for rows and count has to keep the ids for the count: 15 µs of 310, for 16 rows.
-CREATE OR REPLACE PROCEDURE iidq_enqueue(jobs json, max_attempts integer, announce boolean)
+CREATE OR REPLACE PROCEDURE iidq_enqueue(jobs json, max_attempts integer)
 LANGUAGE plpgsql AS $$
 DECLARE
   inserted bigint;
@@ -18,9 +18,5 @@ BEGIN
   ON CONFLICT (id) DO NOTHING;
   GET DIAGNOSTICS inserted = ROW_COUNT;
   INSERT INTO queue_count (waiting, enqueued) VALUES (inserted, inserted);
-  IF announce THEN
-    COMMIT;
-    PERFORM set_config('synchronous_commit', 'off', true), pg_notify('iidq_jobs', '');
-  END IF;
 END
 $$;

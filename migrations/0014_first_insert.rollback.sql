@@ -1,5 +1,5 @@
-DROP PROCEDURE iidq_enqueue(json, integer, boolean, boolean);
-CREATE PROCEDURE iidq_enqueue(jobs json, max_attempts integer, announce boolean)
+DROP PROCEDURE iidq_enqueue(json, integer, boolean);
+CREATE PROCEDURE iidq_enqueue(jobs json, max_attempts integer)
 LANGUAGE plpgsql AS $$
 DECLARE
   inserted bigint;
@@ -15,13 +15,8 @@ BEGIN
   ON CONFLICT (id) DO NOTHING;
   GET DIAGNOSTICS inserted = ROW_COUNT;
   INSERT INTO queue_count (waiting, enqueued) VALUES (inserted, inserted);
-  IF announce THEN
-    COMMIT;
-    PERFORM set_config('synchronous_commit', 'off', true), pg_notify('iidq_jobs', '');
-  END IF;
 END
 $$;
 
-COMMENT ON PROCEDURE iidq_enqueue(json, integer, boolean) IS
-  'How iidq inserts jobs: durably, all or none, counted; announce: then wake a worker (not within a transaction).';
+COMMENT ON PROCEDURE iidq_enqueue(json, integer) IS 'How iidq inserts jobs: all or none, counted.';
 DROP FUNCTION iidq_new_jobs(json);

@@ -16,8 +16,8 @@ COMMENT ON FUNCTION iidq_new_jobs(json) IS 'The rows that iidq_enqueue inserts.'
 -- See 0011_enqueue. ON CONFLICT looks each id up beforehand, takes a lock for each row and logs it twice: 35 µs of 260,
 -- for 16 rows. So the first try goes without; where its fate was unknown, a repeated one meets "VerificationJob_pkey",
 -- and its caller comes back with ``again``. Within a transaction, which that would end, ``again`` is right at once.
-DROP PROCEDURE iidq_enqueue(json, integer, boolean);
-CREATE PROCEDURE iidq_enqueue(jobs json, max_attempts integer, announce boolean, again boolean DEFAULT true)
+DROP PROCEDURE iidq_enqueue(json, integer);
+CREATE PROCEDURE iidq_enqueue(jobs json, max_attempts integer, again boolean DEFAULT true)
 LANGUAGE plpgsql AS $$
 DECLARE
   inserted bigint;
@@ -37,13 +37,8 @@ BEGIN
   END IF;
   GET DIAGNOSTICS inserted = ROW_COUNT;
   INSERT INTO public.queue_count (waiting, enqueued) VALUES (inserted, inserted);
-  IF announce THEN
-    COMMIT;
-    PERFORM set_config('synchronous_commit', 'off', true), pg_notify('iidq_jobs', '');
-  END IF;
 END
 $$;
 
-COMMENT ON PROCEDURE iidq_enqueue(json, integer, boolean, boolean) IS
-  'How iidq inserts jobs: durably, all or none, counted; announce: then wake a worker (not within a transaction); '
-  'again: jobs whose id is there stay as they are.';
+COMMENT ON PROCEDURE iidq_enqueue(json, integer, boolean) IS
+  'How iidq inserts jobs: all or none, counted; again: jobs whose id is there stay as they are.';

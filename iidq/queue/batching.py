@@ -14,11 +14,10 @@ from typing import Generic, TypeVar
 from uuid import UUID
 
 import psycopg
-from psycopg import errors
 
 from iidq import logs
 from iidq.background import start_background
-from iidq.database import Connection, Database, concerns_one_row
+from iidq.database import WRITE_SECONDS, Connection, Database, concerns_one_row, is_shared
 from iidq.errors import FieldFault, IdempotencyConflict, InvalidInput
 from iidq.held_connection import HeldConnection
 from iidq.queue import store
@@ -65,14 +64,17 @@ class GroupCommit(Generic[Item, Answer]):
         self._on_idle = on_idle
         self._blames_one_item = blames_one_item
         self._largest_batch = largest_batch
-        self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
+        self._waiting: deque[tuple[Item, asyncio.Future[Answer], float]] = deque()
         self._writer: asyncio.Task[None] | None = None
         self.pending = 0
+        self.asked_at = 0.0
+        """When the first item of the batch under way was submitted, by the event loop's clock."""
 
     def submit(self, item: Item) -> asyncio.Future[Answer]:
         """The answer for ``item``, there once its batch is written; ``pending`` counts the answers that are due."""
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, answer))
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Answer] = loop.create_future()
+        self._waiting.append((item, answer, loop.time()))
         self.pending += 1
         if self._writer is None:
             self._writer = start_background(self._write_all(), "group commit")
@@ -89,7 +91,7 @@ class GroupCommit(Generic[Item, Answer]):
             self._writer.cancel()
 
     async def _write_all(self) -> None:
-        batch: list[tuple[Item, asyncio.Future[Answer]]] = []
+        batch: list[tuple[Item, asyncio.Future[Answer], float]] = []
         try:
             while self._waiting:
                 while await self._gather():
@@ -104,7 +106,7 @@ class GroupCommit(Generic[Item, Answer]):
             self._writer = None
             self.pending = 0
             # Only a cancelled writer leaves anybody behind.
-            for _, future in (*batch, *self._waiting):
+            for _, future, _ in (*batch, *self._waiting):
                 _settle(future, asyncio.CancelledError())
             self._waiting.clear()
 
@@ -117,20 +119,21 @@ class GroupCommit(Generic[Item, Answer]):
             await asyncio.sleep(0)
         return bool(self._waiting)
 
-    async def _write_batch(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
+    async def _write_batch(self, batch: list[tuple[Item, asyncio.Future[Answer], float]]) -> None:
+        self.asked_at = batch[0][2]
         try:
-            answers = await self._write([item for item, _ in batch])
+            answers = await self._write([item for item, _, _ in batch])
         except BaseException as error:
             if len(batch) > 1 and self._blames_one_item(error):
                 for one in batch:
                     await self._write_batch([one])
                 return
-            for _, future in batch:
+            for _, future, _ in batch:
                 _settle(future, error)
             if not isinstance(error, Exception):
                 raise
         else:
-            for (_, future), answer in zip(batch, answers, strict=True):
+            for (_, future, _), answer in zip(batch, answers, strict=True):
                 if not future.done():
                     future.set_result(answer)
 
@@ -160,15 +163,16 @@ class Enqueuer:
         held = HeldConnection(self._database)
 
         async def insert(jobs: Sequence[NewJob]) -> Sequence[UUID]:
-            return await self._insert(held, jobs)
+            return await self._insert(held, jobs, by=lane.asked_at + WRITE_SECONDS)
 
-        return GroupCommit(insert, on_idle=held.release)
+        lane: GroupCommit[NewJob, UUID | None] = GroupCommit(insert, on_idle=held.release)
+        return lane
 
     async def enqueue(self, job: NewJob) -> UUID:
         """Return the job's id when its row is durable: under a key that is known, the id of the first such job.
 
-        Raises DatabaseUnavailable, InvalidInput where a constraint refuses the row, IdempotencyConflict where the
-        key stands for another request.
+        Raises DatabaseUnavailable, after ``WRITE_SECONDS`` at the latest, InvalidInput where a constraint refuses the
+        row, IdempotencyConflict where the key stands for another request.
         """
         try:
             if job.key is None:
@@ -196,7 +200,7 @@ class Enqueuer:
             )
 
         try:
-            stands_for = await self._database.run(insert)
+            stands_for = await self._database.write(insert)
         except psycopg.Error as error:
             raise _refusal(error, batch_id) from error
         if stands_for is None:
@@ -210,8 +214,9 @@ class Enqueuer:
             await lane.close()
         await self._keyed_commits.close()
 
-    async def _insert(self, held: HeldConnection, jobs: Sequence[NewJob]) -> Sequence[UUID]:
+    async def _insert(self, held: HeldConnection, jobs: Sequence[NewJob], *, by: float) -> Sequence[UUID]:
         async def insert(connection: Connection) -> bool:
+            self._inserts_announce = not is_shared(connection)
             return await store.enqueue(connection, jobs, max_attempts=self._max_attempts, announce=announces)
 
         turn = None
@@ -219,14 +224,7 @@ class Enqueuer:
             turn = self._announcer.take_turn()
         announces, announced = turn is not None, False
         try:
-            announced = await held.run(insert)
-            if announces and not announced:
-                # Behind a pooler every statement stands in a transaction.
-                self._inserts_announce = False
-        except errors.ProgramLimitExceeded:
-            # A notification that finds Postgres' queue of them full fails after the insert, which bears repetition.
-            announces = False
-            await held.run(insert)
+            announced = await held.run(insert, by=by)
         finally:
             if announced and turn is not None:
                 self._announcer.announced(turn)
@@ -240,7 +238,7 @@ class Enqueuer:
                 connection, jobs, max_attempts=self._max_attempts, keep_seconds=KEY_LIFETIME_SECONDS
             )
 
-        ids = await self._database.run(insert)
+        ids = await self._database.run(insert, by=self._keyed_commits.asked_at + WRITE_SECONDS)
         self._announcer.announce()
         return ids
 

@@ -11,7 +11,7 @@ import psycopg
 
 from iidq import logs, metrics
 from iidq.background import keep_running
-from iidq.database import Database, concerns_one_row, is_passing
+from iidq.database import Connection, Database, concerns_one_row, is_passing
 from iidq.errors import DatabaseRefusal, DatabaseUnavailable, IidqError
 from iidq.queue import store
 from iidq.queue.job import JobStatus
@@ -120,13 +120,20 @@ class OutcomeWriter:
 
         Raises DatabaseUnavailable only for a locked row; on any other loss of the database it tries again.
         """
-        delay_seconds, faults = _FIRST_RETRY_SECONDS, self._database.faults
+        delay_seconds, faults, tried = _FIRST_RETRY_SECONDS, self._database.faults, False
+
+        async def write(connection: Connection) -> set[Fence]:
+            nonlocal tried
+            again, tried = tried, True
+            if again:
+                # An earlier try may still wait for a standby: it holds the rows, and the next one would wait likewise.
+                await store.confirm(connection)
+            return await store.store_outcomes(connection, outcomes, worker_id=self._worker_id, again=again)
+
         while True:
             try:
                 started = perf_counter()
-                lost = await self._database.run(
-                    lambda connection: store.store_outcomes(connection, outcomes, worker_id=self._worker_id)
-                )
+                lost = await self._database.run(write)
             except (IidqError, psycopg.Error) as error:
                 if isinstance(error, DatabaseRefusal):
                     faults.stands("outcomes", error, _LOCKED_RETRY_SECONDS)

@@ -5,8 +5,9 @@
 -- iidq.writer for their transaction so that the triggers, which count and wake a worker for everybody else, stay silent.
 
 -- name: enqueue
--- Many jobs, all or none, durably, and then the wake-up where it is wanted; see migrations/0014_first_insert.sql.
-CALL iidq_enqueue(%(jobs)s::json, %(max_attempts)s::integer, %(announce)s::boolean, %(again)s::boolean);
+-- Many jobs, all or none, durably; see migrations/0014_first_insert.sql. By name: a database whose procedure still
+-- commits by itself has no such parameters and refuses the call.
+CALL iidq_enqueue(jobs => %(jobs)s::json, max_attempts => %(max_attempts)s::integer, again => %(again)s::boolean);
 
 -- name: expect_callbacks
 -- In the transaction of enqueue, for those of its jobs that name a callback; repeated, it changes nothing.
@@ -15,8 +16,8 @@ SELECT * FROM jsonb_to_recordset(%(callbacks)s::jsonb) AS new(job_id uuid, url t
 ON CONFLICT ("jobId") DO NOTHING;
 
 -- name: announce
--- After the commit of our own inserts, where enqueue did not do it. Empty: the first of the live workers answers, the
--- others stay asleep.
+-- After the commit of our own inserts: sent along with them, as a transaction of its own, or later by itself. Asked for
+-- after the reply, it came 0.4 ms later. Empty: the first of the live workers answers, the others stay asleep.
 -- 'rest': that one had not enough free slots, everybody may come.
 -- Not durable: a NOTIFY writes a commit record too, and would hold the database-wide lock through its flush.
 SELECT set_config('synchronous_commit', 'off', true), pg_notify('iidq_jobs', %(payload)s);
@@ -194,6 +195,13 @@ WITH mine AS MATERIALIZED (
 )
 -- The lost ones: hardly ever any, where the stored ones would be as many rows as went in.
 SELECT mine.id FROM mine WHERE NOT EXISTS (SELECT FROM stored WHERE stored.id = mine.id);
+
+-- name: find_ended
+-- Of outcomes that store_outcomes dropped, those that an earlier try had stored. By "VerificationJob_pkey".
+SELECT job.id
+FROM jsonb_to_recordset(%(outcomes)s::jsonb) AS told(id uuid, attempt int, status text)
+JOIN "VerificationJob" AS job ON job.id = told.id AND job.attempt = told.attempt AND job.status = told.status
+WHERE job.id = ANY (%(ids)s::uuid[]) AND job."completedAt" IS NOT NULL;
 
 -- name: sweep
 -- What a worker does at every poll, in one statement; an idle worker's only one. It says that it lives, and looks
@@ -808,13 +816,15 @@ UPDATE webhook_delivery SET state = 'gave_up', "nextAt" = NULL, "lastError" = %(
 WHERE "jobId" = %(job_id)s AND state = 'pending';
 
 -- name: settle_delivery
--- What became of an attempt, by "webhook_delivery_pkey". The fence: it is still the same event's latest attempt.
+-- What became of an attempt, by "webhook_delivery_pkey". The fence: it is still the same event's latest attempt. A
+-- repeated write of the same end writes again, and so waits for what the first one waited for.
 UPDATE webhook_delivery
 SET state = %(state)s,
     "nextAt" = CASE WHEN %(state)s = 'pending' THEN now() + make_interval(secs => %(delay_seconds)s::float8) END,
     "deliveredAt" = CASE WHEN %(state)s = 'delivered' THEN now() END,
     "lastStatus" = %(status)s::int, "lastError" = %(error)s
-WHERE "jobId" = %(job_id)s AND "eventId" = %(event_id)s AND attempts = %(attempt)s AND state = 'pending';
+WHERE "jobId" = %(job_id)s AND "eventId" = %(event_id)s AND attempts = %(attempt)s
+  AND state IN ('pending', %(state)s);
 
 -- name: release_deliveries
 -- Attempts that a stopping worker broke off: due again at once, uncharged. By "webhook_delivery_pkey".
@@ -865,7 +875,8 @@ DELETE FROM rate_count WHERE ctid = ANY (ARRAY (
 
 -- name: probe
 -- Fails where a migration is missing that this version cannot do without, each by something that it made. Reads no row.
-SELECT "VerificationJob"."traceContext", '"VerificationJob_line"'::regclass
+SELECT "VerificationJob"."traceContext", '"VerificationJob_line"'::regclass,
+  'iidq_enqueue(json, integer, boolean)'::regprocedure
 FROM "VerificationJob", queue_count, queue_control, queue_health, idempotency_key, webhook_delivery,
   rate_count, ended_jobs_of('') AS job, iidq_new_jobs('[]') AS new LIMIT 0;
 
@@ -921,6 +932,11 @@ GROUP BY kind, name;
 -- name: is_read_only
 -- The cheapest question that tells a server that answers, and takes writes, from one that does not. Reads no table.
 SELECT current_setting('transaction_read_only')::boolean;
+
+-- name: confirm
+-- The smallest durable write, without a table. Its commit is confirmed after every commit before it, by the disk and by
+-- synchronous standbys.
+SELECT pg_logical_emit_message(true, 'iidq', '');
 
 -- name: lock_migrations
 -- One name for all hosts: whoever holds it migrates, the others ask again and then find nothing to do. A statement that

@@ -4,6 +4,7 @@ Every write is one statement from ``queries.sql``. Functions take a connection a
 :meth:`iidq.database.Database.run` does, and all of them bear repetition: inserts by id, outcomes by attempt.
 """
 
+import asyncio
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,7 +15,8 @@ from psycopg import errors
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
-from iidq.database import Connection
+from iidq.database import Connection, is_shared, not_confirmed
+from iidq.queue.announcements import TO_FIRST
 from iidq.queue.claim_span import WHOLE
 from iidq.queue.job import ClaimedJob, IdempotencyKey, JobType, NewJob
 from iidq.queue.outcome import Outcome
@@ -29,35 +31,40 @@ Fence = tuple[UUID, int]
 _PLANNED_EACH_TIME = False
 _KEPT_PLAN_TAKES = 10
 
+# How long a write that failed waits for commits to get through, before it is tried again.
+_CONFIRM_SECONDS = 10.0
+
 EARLIEST = datetime(1, 1, 2, tzinfo=UTC)
 _FOREVER_SECONDS = float(100 * 365 * 86_400)
 _LOST = "attempt.lost: the worker fell silent and its lease ran out"
 _ENQUEUE = Statement(QUERIES["enqueue"])
+_ANNOUNCE = Statement(QUERIES["announce"])
 _JOB_TYPES = {kind.value: kind for kind in JobType}
 
 
 async def enqueue(connection: Connection, jobs: Sequence[NewJob], *, max_attempts: int, announce: bool = False) -> bool:
     """Insert the jobs durably, all or none; a job whose id is there already is left as it is.
 
-    Returns whether workers were told, too: only if that was asked for, and never within a transaction.
+    Returns whether workers were told, too: only if that was asked for, and neither within a transaction nor behind a
+    pooler.
     """
     callbacks = [{"job_id": str(job.id), "url": job.callback_url} for job in jobs if job.callback_url is not None]
     alone = not callbacks and connection.pgconn.transaction_status == TransactionStatus.IDLE
-    announce = announce and alone
     values = {
         "jobs": f"[{','.join([job.as_json() for job in jobs])}]",
         "max_attempts": str(max_attempts),
-        "announce": "true" if announce else "false",
         "again": "false" if alone else "true",
     }
     if not callbacks:
         try:
+            if announce and alone and not is_shared(connection):
+                return await _ENQUEUE.run_before(connection, values, _ANNOUNCE, {"payload": TO_FIRST})
             await _ENQUEUE.run(connection, values)
         except errors.UniqueViolation:
             if not alone:
                 raise
             await _ENQUEUE.run(connection, values | {"again": "true"})
-        return announce
+        return False
     async with connection.transaction():
         await _ENQUEUE.run(connection, values)
         await connection.execute(QUERIES["expect_callbacks"], {"callbacks": json.dumps(callbacks)})
@@ -210,20 +217,38 @@ async def report_progress(
     return set(await cursor.fetchall())
 
 
-async def store_outcomes(connection: Connection, outcomes: Sequence[Outcome], *, worker_id: str) -> set[Fence]:
-    """End the attempts durably; those in the answer had lost their lease, and nothing was written for them."""
+async def confirm(connection: Connection, within_seconds: float = _CONFIRM_SECONDS) -> None:
+    """Return when all that was committed before is durable: on the disk, and with synchronous standbys.
+
+    Raises DatabaseUnavailable where that takes too long. The server's wait ends with it: other than a write that is
+    given up, this leaves nothing behind that holds a connection of the server until the standby is back.
+    """
+    try:
+        async with asyncio.timeout(within_seconds):
+            await connection.execute(QUERIES["confirm"])
+    except TimeoutError:
+        raise not_confirmed() from None
+
+
+async def store_outcomes(
+    connection: Connection, outcomes: Sequence[Outcome], *, worker_id: str, again: bool = False
+) -> set[Fence]:
+    """End the attempts durably; those in the answer had lost their lease, and nothing was written for them.
+
+    ``again`` after a try of unknown fate: what that one stored is not lost.
+    """
     outcomes = sorted(outcomes, key=lambda outcome: outcome.id.int)
-    cursor = await connection.execute(
-        QUERIES["store_outcomes"],
-        {
-            "worker_id": worker_id,
-            # As text: psycopg takes 1 µs for each id of a list.
-            "ids": f"{{{','.join([outcome.id.hex for outcome in outcomes])}}}",
-            "outcomes": f"[{','.join([outcome.as_json() for outcome in outcomes])}]",
-        },
-        prepare=len(outcomes) <= _KEPT_PLAN_TAKES,
-    )
+    parameters = {
+        "worker_id": worker_id,
+        # As text: psycopg takes 1 µs for each id of a list.
+        "ids": f"{{{','.join([outcome.id.hex for outcome in outcomes])}}}",
+        "outcomes": f"[{','.join([outcome.as_json() for outcome in outcomes])}]",
+    }
+    cursor = await connection.execute(QUERIES["store_outcomes"], parameters, prepare=len(outcomes) <= _KEPT_PLAN_TAKES)
     lost = {job_id for (job_id,) in await cursor.fetchall()}
+    if lost and again:
+        cursor = await connection.execute(QUERIES["find_ended"], parameters)
+        lost -= {job_id for (job_id,) in await cursor.fetchall()}
     return {(outcome.id, outcome.attempt) for outcome in outcomes if outcome.id in lost} if lost else set()
 
 

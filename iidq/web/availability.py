@@ -3,6 +3,10 @@
 The probe keeps a connection of its own and asks the cheapest of questions on it. Postgres counts as lost when the
 standing connection breaks or falls silent and a new one cannot be had either; then the circuit opens
 (:meth:`Database.lose`) and no request waits for a time-out any more. It closes when a new connection answers.
+
+A server whose synchronous standby is silent answers all reads and confirms no commit. While a write takes long, and
+until an open circuit closes, the probe commits something, too. Where that is not confirmed, writes alone are refused
+(:meth:`Database.stall`).
 """
 
 import asyncio
@@ -16,7 +20,8 @@ import psycopg
 from iidq import logs
 from iidq.background import end_tasks, keep_running
 from iidq.database import Connection, Database, answered_within, connect_arguments
-from iidq.queue import readers
+from iidq.errors import DatabaseUnavailable
+from iidq.queue import readers, store
 from iidq.settings import Settings
 
 PROBE_INTERVAL_SECONDS: Final = 0.4
@@ -24,6 +29,8 @@ PROBE_ANSWER_SECONDS: Final = 0.7
 """A standing connection that is silent for longer is given up."""
 RECONNECT_SECONDS: Final = 0.7
 """The second chance: a new connection, and its answer. The three together keep below the 2 s to notice a loss."""
+CONFIRM_SECONDS: Final = 1.0
+"""A commit that takes longer counts as stalled. With ``DOUBT_SECONDS`` it keeps below ``WRITE_SECONDS``."""
 CONNECT_SECONDS: Final = 2
 """Per host, while nothing stands. With the interval it keeps below the 5 s to notice the return."""
 CONNECT_ALL_HOSTS_SECONDS: Final = 20.0
@@ -58,26 +65,38 @@ class Availability:
             await self._hang_up()
 
     async def _look(self) -> None:
-        if await self._stands():
+        database = self._database
+        if not await self._stands():
+            # Only the loss of a connection that stood has to be noticed soon; a first one may take its time.
+            stood = self._connection is not None
+            await self._hang_up()
+            there = await self._connect(RECONNECT_SECONDS if stood else CONNECT_ALL_HOSTS_SECONDS)
+            if database.refusal is not None:
+                database.faults.stands("connection", database.refusal, PROBE_INTERVAL_SECONDS)
+            else:
+                database.faults.over("connection")
+            if not there:
+                if not database.away:
+                    self._open("the database cannot be reached")
+                    await database.lose()
+                return
+            if stood and not database.away:
+                # The line was dead and the server is not: statements on other such lines would wait for nothing.
+                await database.reconnect()
+        if not database.commits_doubted and not database.refuses_writes:
             return
-        # Only the loss of a connection that stood has to be noticed soon; a first one may take its time.
-        stood = self._connection is not None
-        await self._hang_up()
-        there = await self._connect(RECONNECT_SECONDS if stood else CONNECT_ALL_HOSTS_SECONDS)
-        if self._database.refusal is not None:
-            self._database.faults.stands("connection", self._database.refusal, PROBE_INTERVAL_SECONDS)
-        else:
-            self._database.faults.over("connection")
-        if not there and not self._database.away:
+        if await self._confirms():
+            if database.refuses_writes:
+                logs.circuit_closed(monotonic() - self._lost_at)
+                database.regain()
+        elif not database.stalled:
+            self._open("commits are not confirmed")
+            database.stall()
+
+    def _open(self, cause: str) -> None:
+        if not self._database.refuses_writes:
             self._lost_at = monotonic()
-            logs.circuit_opened(self._sync_fallback)
-            await self._database.lose()
-        elif there and self._database.away:
-            logs.circuit_closed(monotonic() - self._lost_at)
-            self._database.regain()
-        elif there and stood:
-            # The line was dead and the server is not: statements on other such lines would wait for nothing.
-            await self._database.reconnect()
+        logs.circuit_opened(self._sync_fallback, cause)
 
     async def _stands(self) -> bool:
         if self._connection is None:
@@ -88,10 +107,24 @@ class Availability:
         except psycopg.Error:
             return False
 
+    async def _confirms(self) -> bool:
+        connection = self._connection
+        if connection is None:
+            return False
+        try:
+            with answered_within(connection, CONFIRM_SECONDS + PROBE_ANSWER_SECONDS):
+                await store.confirm(connection, CONFIRM_SECONDS)
+        except DatabaseUnavailable:
+            return False
+        except psycopg.Error:
+            # A server that refuses it at once does not stall.
+            return not connection.closed
+        return True
+
     async def _connect(self, patience_seconds: float) -> bool:
         try:
             async with asyncio.timeout(patience_seconds):
-                connection: Connection = await psycopg.AsyncConnection.connect(
+                connection = await Connection.connect(
                     self._url,
                     # A pooler's server connections are everybody's.
                     prepare_threshold=None,

@@ -47,7 +47,7 @@ async def _steer(request: Request, step: Step, refusal: str) -> Response:
         return done, await readers.find(connection, job_id)
 
     service = service_of(request)
-    done, job = await service.database.run(steer)
+    done, job = await service.database.write(steer)
     if done and service.accelerator.ended_jobs is not None:
         await service.accelerator.ended_jobs.forget([job_id])
     if job is None:
@@ -62,14 +62,14 @@ async def pause(request: Request) -> Response:
     reason = (await read_optional_json(request)).get("reason")
     if reason is not None and not is_plain_text(reason, MAX_REASON_LENGTH):
         raise InvalidInput([FieldFault("reason", f"expected text of at most {MAX_REASON_LENGTH} characters")])
-    await service_of(request).database.run(lambda connection: steering.pause(connection, reason))
+    await service_of(request).database.write(lambda connection: steering.pause(connection, reason))
     body: shapes.QueueControl = {"paused": True, "reason": reason}
     return JsonReply(body)
 
 
 async def resume(request: Request) -> Response:
     """POST /resume: claims go on."""
-    await service_of(request).database.run(steering.resume)
+    await service_of(request).database.write(steering.resume)
     body: shapes.QueueControl = {"paused": False, "reason": None}
     return JsonReply(body)
 

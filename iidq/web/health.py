@@ -37,7 +37,7 @@ async def readyz(request: Request) -> Response:
     database = await _database_state(request)
     state: dict[str, Any] = {
         "database": database,
-        "circuit": "open" if service.database.away else "closed",
+        "circuit": "open" if service.database.refuses_writes else "closed",
         "redis": redis_shape(service.accelerator.state, service.accelerator.since),
     }
     depth = await service.queue_state.read() if database == "ok" else None

@@ -199,7 +199,7 @@ async def retry_failures(request: Request) -> Response:
         return ids, moment
 
     service = service_of(request)
-    retried, moment = await service.database.run(retry)
+    retried, moment = await service.database.write(retry)
     if retried and service.accelerator.ended_jobs is not None:
         await service.accelerator.ended_jobs.forget(retried)
     return JsonReply({"retried": len(retried), "more": len(retried) == RETRY_BATCH, "before": moment.isoformat()})

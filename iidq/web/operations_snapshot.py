@@ -49,7 +49,7 @@ class Snapshots:
         redis = service.accelerator
         state: dict[str, Any] = {
             "available": False,
-            "circuit": "open" if service.database.away else "closed",
+            "circuit": "open" if service.database.refuses_writes else "closed",
             "redis": redis_shape(redis.state, redis.since),
         }
         try:

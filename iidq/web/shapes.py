@@ -189,7 +189,10 @@ class Readiness(TypedDict):
     database: DatabaseState
     circuit: Annotated[
         Literal["closed", "open"],
-        Field(description="Open: Postgres is not asked until a probe finds it again."),
+        Field(
+            description="Open: Postgres is not asked until a probe finds it again. Where `database` is ok beside it, "
+            "reads go on, and writes are refused, as no synchronous standby confirms them."
+        ),
     ]
     redis: Annotated[RedisSigns, Field(description="No reason to send requests elsewhere; for people.")]
     queue: NotRequired[Annotated[QueueSigns | None, Field(description="Where the service is ready; for people.")]]

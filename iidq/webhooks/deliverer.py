@@ -19,13 +19,14 @@ import psycopg
 
 from iidq import logs, metrics
 from iidq.background import keep_running
-from iidq.database import Database, concerns_one_row, open_database
+from iidq.database import Connection, Database, concerns_one_row, open_database
 from iidq.errors import GatewayFault, IidqError
 from iidq.faults import Faults
 from iidq.provenance.fetch_policy import FetchPolicy
 from iidq.queue.job import Job
 from iidq.queue.readers import find
 from iidq.queue.row_faults import each_apart
+from iidq.queue.store import confirm
 from iidq.settings import Settings
 from iidq.webhooks import store
 from iidq.webhooks.delivery import Delivery, DeliveryState, Settlement
@@ -68,6 +69,7 @@ class Deliverer:
         self._running: dict[asyncio.Task[None], Delivery] = {}
         self._wake = asyncio.Event()
         self._backlog = False
+        self._failed = False
         self._stopping = False
 
     def wake(self) -> None:
@@ -80,7 +82,9 @@ class Deliverer:
             self._wake.clear()
             try:
                 pause_seconds = await self._turn()
+                self._failed = False
             except Exception as error:
+                self._failed = True
                 pause_seconds = random.uniform(0.5, 1.5)  # noqa: S311
                 if isinstance(error, (IidqError, psycopg.Error)):
                     self._database.faults.stands("webhooks", error, pause_seconds)
@@ -135,6 +139,9 @@ class Deliverer:
 
     async def _claim(self, slots: int, only: Sequence[UUID] | None = None) -> int:
         async with self._database.connection() as connection:
+            if self._failed:
+                # While commits stall, each claim that is given up would hold one more process of the server.
+                await confirm(connection)
             claimed = await store.claim(
                 connection,
                 slots=slots,
@@ -208,9 +215,19 @@ class Deliverer:
         return judge_answer(answer.status, attempt=delivery.attempt, draw=draw, asked_seconds=answer.asked_seconds)
 
     async def _settle(self, delivery: Delivery, settlement: Settlement) -> None:
+        begun = False
+
+        async def settle(connection: Connection) -> bool:
+            nonlocal begun
+            again, begun = begun, True
+            if again:
+                # As with outcomes: an earlier try may still wait for a standby.
+                await confirm(connection)
+            return await store.settle(connection, delivery, settlement)
+
         for tried in range(1, _SETTLE_TRIES + 1):
             try:
-                stored = await self._database.run(lambda connection: store.settle(connection, delivery, settlement))
+                stored = await self._database.run(settle)
             except (IidqError, psycopg.Error) as error:
                 if self._stopping:
                     return

@@ -74,6 +74,64 @@ async def test_in_a_transaction_it_is_part_of_it(connection: Connection, sql: ps
     assert await works(connection, 7)
 
 
+async def test_another_follows_in_a_transaction_of_its_own(
+    connection: Connection, sql: psycopg.Connection[Any]
+) -> None:
+    """It begins after the commit of the first, and is done when the call returns; psycopg goes on as ever."""
+    sql.execute("CREATE TABLE entry (name text, transaction bigint DEFAULT txid_current())")
+    first = Statement(b"INSERT INTO entry (name) VALUES (%(name)s)")
+    then = Statement(b"INSERT INTO entry (name) SELECT name || %(sign)s FROM entry")
+    assert await first.run_before(connection, {"name": "a"}, then, {"sign": "!"})
+    assert [name for (name,) in sql.execute("SELECT name FROM entry ORDER BY name")] == ["a", "a!"]
+    assert scalar(sql, "SELECT count(DISTINCT transaction) FROM entry") == 2
+    assert connection.pgconn.transaction_status == IDLE
+    assert await works(connection, 10)
+
+
+@pytest.mark.parametrize(
+    ("values", "error"),
+    [(b"('a'), ('b')", None), (b"('a'), ('a')", errors.UniqueViolation), (b"(1 / 0)", errors.DataError)],
+)
+async def test_only_the_first_ones_failure_is_raised(
+    connection: Connection, sql: psycopg.Connection[Any], values: bytes, error: type[Exception] | None
+) -> None:
+    """At once or at its commit; that the other fails is told. The connection goes on."""
+    sql.execute("CREATE TABLE entry (name text UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+    first = Statement(b"INSERT INTO entry VALUES " + values)
+    failing, fine = Statement(b"SELECT 1 / 0"), Statement(b"SELECT 1")
+    for then in (failing, fine):
+        sql.execute("TRUNCATE entry")
+        if error is None:
+            assert await first.run_before(connection, {}, then, {}) is (then is fine)
+        else:
+            with pytest.raises(error):
+                await first.run_before(connection, {}, then, {})
+        assert scalar(sql, "SELECT count(*) FROM entry") == (2 if error is None else 0)
+        assert await works(connection, 11)
+
+
+async def test_a_pair_that_is_broken_off_leaves_no_half_open_connection(
+    connection: Connection, sql: psycopg.Connection[Any]
+) -> None:
+    """After a cancellation in the middle it works or is closed; after a loss it is closed."""
+    sleep, fine = Statement(b"SELECT pg_sleep(60)"), Statement(b"SELECT 1")
+    backend = await value(connection, "SELECT pg_backend_pid()")
+    asleep = "SELECT wait_event FROM pg_stat_activity WHERE pid = %s"
+    for end in ("cancel", "loss"):
+        running = asyncio.create_task(sleep.run_before(connection, {}, fine, {}))
+        await eventually(lambda: scalar(sql, asleep, backend) == "PgSleep")
+        if end == "cancel":
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+            assert await works(connection, 12)
+        else:
+            sql.execute("SELECT pg_terminate_backend(%s, 5000)", [backend])
+            with pytest.raises(psycopg.OperationalError):
+                await running
+            assert connection.closed
+
+
 async def test_a_cancelled_one_is_stopped_in_the_server(connection: Connection, sql: psycopg.Connection[Any]) -> None:
     """Whoever waits for it may give up; the connection is then free, for the same statement too."""
     sleep = Statement(b"SELECT pg_sleep(%(seconds)s::int)")

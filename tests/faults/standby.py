@@ -1,5 +1,8 @@
 """A primary and its streaming standby, from the embedded binaries."""
 
+import contextlib
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -16,6 +19,12 @@ class Standby(EmbeddedPostgres):
     def __init__(self, home: Path, primary: EmbeddedPostgres) -> None:
         super().__init__(home, port=free_port(), options=primary.options)
         self._primary = primary
+        self._silent_pid: int | None = None
+
+    def close(self) -> None:
+        """As any server; a stopped process would not end."""
+        self.speak()
+        super().close()
 
     def _initialise(self) -> None:
         self.data_path.mkdir(mode=0o700, exist_ok=True)
@@ -50,6 +59,29 @@ class Standby(EmbeddedPostgres):
                 if time.monotonic() > deadline:
                     raise PostgresNotStarted(f"the standby does not follow:\n{self._log_end()}")
                 time.sleep(0.02)
+
+    def fall_silent(self) -> None:
+        """Stop the process that receives from the primary: its connection stays, and confirms nothing."""
+        with psycopg.connect(self.url) as admin:
+            row = admin.execute("SELECT pid FROM pg_stat_wal_receiver").fetchone()
+        assert row is not None
+        self._silent_pid = row[0]
+        os.kill(row[0], signal.SIGSTOP)
+
+    def speak(self) -> None:
+        """Let it go on."""
+        self._end_silence(signal.SIGCONT)
+
+    def forget(self) -> None:
+        """Lose what came from the primary during the silence and was not read."""
+        self._end_silence(signal.SIGKILL)
+        self._wait_until_ready()
+
+    def _end_silence(self, how: signal.Signals) -> None:
+        pid, self._silent_pid = self._silent_pid, None
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, how)
 
     def promote(self) -> None:
         """Make it the primary; returns when it takes writes."""
