@@ -2,9 +2,11 @@
 
 import re
 
-_USERINFO = re.compile(r"(?<=://)[^/?#@\s]*@")
+_USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")
+# The first words are secret at the end of any name (sslpassword, accessToken), the others as a word of their own.
 _SECRET_PARAMETER = re.compile(
-    r"([?&;](?:api[-_]?key|apikey|key|token|secret|password|pass|sig|signature|auth|access_token)=)[^&#\s]+",
+    r"([?&;](?:[\w.-]*(?:api[-_]?key|access[-_]?key|token|secret|password|passwd|signature|credential)"
+    r"|(?:[\w.-]*[-_.])?(?:key|pass|pwd|sig|auth))=)[^&#\s]+",
     re.IGNORECASE,
 )
 
