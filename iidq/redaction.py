@@ -11,6 +11,15 @@ _SECRET_PARAMETER = re.compile(
 )
 
 
+# As Infura, Alchemy and others have it: https://mainnet.infura.io/v3/<key>.
+_PATH_KEY = re.compile(r"(?<=/v[0-9]/)[\w-]{16,}")
+
+
+def redact_endpoint(url: str) -> str:
+    """As :func:`redact_url` for a JSON-RPC endpoint, whose key may be a segment of its path."""
+    return _PATH_KEY.sub("***", redact_url(url))
+
+
 def redact_url(text: str) -> str:
     """Replace user info and secret query parameters in every URL of ``text`` by ``***``."""
     return _SECRET_PARAMETER.sub(r"\1***", _USERINFO.sub("***@", text))
