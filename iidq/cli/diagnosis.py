@@ -14,7 +14,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from iidq.accelerator.address import parse_redis_url
-from iidq.database import Database, connect, open_database
+from iidq.database import Database, connect, encoding_fault, open_database
 from iidq.errors import IidqError
 from iidq.migrate import shipped_migrations
 from iidq.provenance.gateways import Gateway
@@ -99,6 +99,9 @@ async def _look_at_database(settings: Settings) -> list[Finding]:
     async def greet() -> Answer:
         async with await connect(settings) as connection:
             version = connection.info.server_version
+            fault = encoding_fault(connection.info)
+        if fault is not None:
+            return Answer(Outcome.BROKEN, fault, "move to a database in UTF8 and run `iidq migrate` there")
         shown = f"PostgreSQL {version // 10000}.{version % 10000}"
         if version // 10000 < _OLDEST_TESTED_POSTGRES:
             return Answer(Outcome.WARNING, shown, f"iidq is tested from PostgreSQL {_OLDEST_TESTED_POSTGRES} on")

@@ -13,7 +13,7 @@ from typing import Any, Self
 import psycopg
 
 from iidq import logs
-from iidq.database import Connection, answered_within, connect
+from iidq.database import Connection, answered_within, connect, our_settings
 from iidq.errors import IidqError
 from iidq.queue import store
 from iidq.queue.store import Fence
@@ -80,12 +80,13 @@ class LeaseKeeper:
                         async with asyncio.timeout(self._interval_seconds):
                             connection = await connect(self._settings)
                     with answered_within(connection, self._interval_seconds):
-                        kept = await store.renew(
-                            connection,
-                            held,
-                            worker_id=self._worker_id,
-                            lease_seconds=self._settings.job_lease_seconds,
-                        )
+                        async with our_settings(connection):
+                            kept = await store.renew(
+                                connection,
+                                held,
+                                worker_id=self._worker_id,
+                                lease_seconds=self._settings.job_lease_seconds,
+                            )
                     if broken:
                         logs.database_back("lease renewal")
                     broken = False

@@ -15,7 +15,7 @@ import psycopg
 
 from iidq import logs
 from iidq.background import end_tasks, start_background
-from iidq.database import Connection, Database, answered_within, connect_arguments
+from iidq.database import Connection, Database, answered_within, connect_arguments, settle
 from iidq.queue import readers
 from iidq.settings import Settings
 
@@ -93,9 +93,11 @@ class Availability:
                     prepare_threshold=None,
                     **{**connect_arguments(), "connect_timeout": CONNECT_SECONDS},
                 )
+                self._connection = connection
+                await settle(connection)
         except (psycopg.Error, OSError, TimeoutError):
+            await self._hang_up()
             return False
-        self._connection = connection
         if await self._stands():
             return True
         await self._hang_up()
