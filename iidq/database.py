@@ -11,13 +11,13 @@ import logging
 import os
 import random
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection, errors
+from psycopg import AsyncConnection, ConnectionInfo, IsolationLevel, errors
 from psycopg.errors import Diagnostic
 from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
@@ -40,6 +40,32 @@ WRITE_SECONDS = 5.0
 DOUBT_SECONDS = 2.0
 # A caller whose connection broke under it (a restart, a failover) is served once more on a new one.
 _TRIES = 2
+
+# Results and limits depend on these; a role or database may have set others. What an operator may want otherwise
+# (synchronous_commit, default_transaction_read_only, row_security, role) is left alone.
+_SESSION = {
+    "DateStyle": "ISO, MDY",
+    "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "standard_conforming_strings": "on",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_deferrable": "off",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+    "plan_cache_mode": "auto",
+    # Until Postgres 18 a plan that has to use what is off is priced so high that it is compiled: 220 ms per claim where
+    # the server has LLVM, as Debian's has. With enable_seqscan off that would be every scan of a table of one row.
+    "jit": "off",
+    "enable_indexscan": "on",
+    "enable_indexonlyscan": "on",
+    "enable_nestloop": "on",
+    "client_min_messages": "notice",
+}
+_SINCE_POSTGRES_17 = {"transaction_timeout": "0"}
 
 # Constraint → the field a caller would know, and what was expected of it.
 _CONSTRAINT_FIELDS = {
@@ -185,7 +211,7 @@ class Database:
         faults: Faults | None = None,
     ) -> None:
         self._pool = pool
-        self._set_timeout = _set_timeout("SET LOCAL", statement_timeout_seconds)
+        self._own_settings = _timeout_setting(statement_timeout_seconds)
         self._away = False
         self._stalled = False
         self._in_use: set[Connection] = set()
@@ -305,12 +331,7 @@ class Database:
         connection = await self.borrow(by)
         try:
             with self.answered(connection, by):
-                if self._set_timeout and is_shared(connection):
-                    # A plain SET would stay behind for other clients of the pooler.
-                    async with connection.transaction():
-                        await connection.execute(self._set_timeout)
-                        yield connection
-                else:
+                async with our_settings(connection, self._own_settings):
                     yield connection
         except errors.ReadOnlySqlTransaction:
             # This server is no primary any more; only a new connection finds the one that is.
@@ -420,20 +441,13 @@ async def open_database(
     """
 
     async def configure(connection: Connection) -> None:
-        if await _is_pooled(connection):
-            # Its server connections are everybody's: another client's prepared statement may bear the name of ours,
-            # and notifications arrive that nobody here takes off the backlog.
-            connection.prepare_threshold = None
-            connection.add_notify_handler(lambda _: None)
-            return
-        # Until Postgres 18 a scan that is off and done all the same (of queue_control, which has one row) is priced so
-        # high that every claim would be compiled: 220 ms instead of 1 ms, where the server has LLVM, as Debian's has.
-        wanted = [b"SET enable_seqscan = off", b"SET jit = off"]
-        if set_timeout := _set_timeout("SET", statement_timeout_seconds):
-            wanted.append(set_timeout)
+        wanted = {"enable_seqscan": "off"} | _timeout_setting(statement_timeout_seconds)
         if not sorts:
-            wanted.append(b"SET enable_sort = off")
-        await connection.execute(b";".join(wanted))
+            wanted["enable_sort"] = "off"
+        await settle(connection, wanted)
+        if is_shared(connection):
+            # Notifications of other clients arrive, and nothing here takes them off the backlog.
+            connection.add_notify_handler(lambda _: None)
 
     class Dialled(Connection):
         """The pool tells nobody why it cannot connect."""
@@ -468,19 +482,59 @@ async def open_database(
         yield database
 
 
-def _set_timeout(command: str, seconds: float | None) -> bytes | None:
-    return None if seconds is None else f"{command} statement_timeout = {int(seconds * 1000)}".encode()
+def _timeout_setting(seconds: float | None) -> dict[str, str]:
+    return {} if seconds is None else {"statement_timeout": str(int(seconds * 1000))}
+
+
+def session_statement(info: ConnectionInfo, settings: Mapping[str, str] | None = None, *, local: bool = False) -> bytes:
+    """Return the statement that sets what we rely on, and ``settings``; its first column is the server's process.
+
+    It lasts for the session. Where the server's process is another than the one that greeted us, a pooler is between,
+    and a session is everybody's: then, as with ``local``, it lasts for the transaction. The schema public is found
+    whatever the path.
+    """
+    wanted = {**_SESSION, **(_SINCE_POSTGRES_17 if info.server_version >= 170_000 else {}), **(settings or {})}
+    lasts = "true" if local else f"pg_backend_pid() <> {info.backend_pid}"
+    path = "concat_ws(', ', nullif(current_setting('search_path'), ''), 'public')"
+    values = {name: f"'{value}'" for name, value in wanted.items()} | {"search_path": path}
+    calls = (f"set_config('{name}', {value}, {lasts})" for name, value in values.items())
+    return f"VALUES (pg_backend_pid(), {', '.join(calls)})".encode()
+
+
+async def settle(connection: Connection, settings: Mapping[str, str] | None = None) -> None:
+    """Set up a new connection, or mark it as shared where it leads through a pooler."""
+    with answered_within(connection, CONNECT_TIMEOUT_SECONDS):
+        cursor = await connection.execute(session_statement(connection.info, settings), prepare=False)
+        row = await cursor.fetchone()
+    if row is None or row[0] != connection.info.backend_pid:
+        # Another client's prepared statement may bear the name of ours.
+        connection.prepare_threshold = None
+        await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
+
+
+@asynccontextmanager
+async def our_settings(connection: Connection, settings: Mapping[str, str] | None = None) -> AsyncIterator[None]:
+    """On a shared connection a transaction with our settings; one's own has had them since it was set up."""
+    if not is_shared(connection):
+        yield
+        return
+    # A plain SET would stay behind for other clients of the pooler.
+    async with connection.transaction():
+        await connection.execute(session_statement(connection.info, settings, local=True))
+        yield
+
+
+def encoding_fault(info: ConnectionInfo) -> str | None:
+    """Return why the database's encoding cannot be used, None where it is UTF8."""
+    encoding = info.parameter_status("server_encoding")
+    if encoding == "UTF8":
+        return None
+    return f"the database's encoding is {encoding}; expected UTF8: CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
 
 
 def is_shared(connection: Connection) -> bool:
-    """Whether it leads through a pooler, as it was configured then."""
+    """Whether it leads through a pooler, as it was set up then."""
     return connection.prepare_threshold is None
-
-
-async def _is_pooled(connection: Connection) -> bool:
-    """Whether a pooler stands between: it answers for a process that is not the server's."""
-    cursor = await connection.execute(b"VALUES (pg_backend_pid())")
-    return await cursor.fetchone() != (connection.info.backend_pid,)
 
 
 def connect_arguments() -> dict[str, Any]:
@@ -494,12 +548,22 @@ def connect_arguments() -> dict[str, Any]:
         "tcp_user_timeout": 20_000,
         "target_session_attrs": "read-write",
         "application_name": "iidq",
+        "client_encoding": "utf8",
     }
 
 
 async def connect(settings: Settings) -> Connection:
-    """One connection of one's own, outside the pool; raises :class:`DatabaseUnavailable`."""
+    """One connection of one's own, outside the pool; raises :class:`DatabaseUnavailable`.
+
+    Through a pooler its statements want :func:`our_settings` around them.
+    """
     try:
-        return await Connection.connect(settings.database_url or "", **connect_arguments())
+        connection = await Connection.connect(settings.database_url or "", **connect_arguments())
+        try:
+            await settle(connection)
+        except BaseException:
+            await connection.close()
+            raise
     except psycopg.Error as error:
         raise translate(error) or error from error
+    return connection

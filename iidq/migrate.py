@@ -9,8 +9,8 @@ from pathlib import Path
 import psycopg
 
 from iidq import logs
-from iidq.database import connect_arguments, translate
-from iidq.errors import DatabaseUnavailable
+from iidq.database import connect_arguments, encoding_fault, session_statement, translate
+from iidq.errors import DatabaseUnavailable, SettingsFault
 from iidq.queue.queries import QUERIES
 
 _LOCK_TIMEOUT_SECONDS = 300
@@ -33,7 +33,7 @@ def shipped_migrations() -> list[str]:
 
 
 def migrate(database_url: str) -> list[str]:
-    """Apply what is missing and return the names; raises DatabaseUnavailable."""
+    """Apply what is missing and return the names; raises DatabaseUnavailable, SettingsFault where not in UTF8."""
     # yoyo costs 0.1 s to import; only this command needs it.
     from yoyo import read_migrations
     from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
@@ -62,6 +62,8 @@ def migrate(database_url: str) -> list[str]:
 @contextlib.contextmanager
 def _one_at_a_time(database_url: str) -> Iterator[None]:
     with _connect_patiently(database_url) as connection:
+        if fault := encoding_fault(connection.info):
+            raise SettingsFault(fault)
         deadline = time.monotonic() + _LOCK_TIMEOUT_SECONDS
         try:
             while connection.execute(QUERIES["lock_migrations"]).fetchone() != (True,):
@@ -77,7 +79,9 @@ def _connect_patiently(database_url: str) -> psycopg.Connection[tuple[object, ..
     """In a fresh deployment the database may still be starting."""
     for attempt in range(_TRIES):
         try:
-            return psycopg.connect(database_url, **connect_arguments())
+            connection = psycopg.connect(database_url, **connect_arguments())
+            connection.execute(session_statement(connection.info))
+            return connection
         except psycopg.OperationalError as error:
             if attempt == _TRIES - 1:
                 raise translate(error) or error from error

@@ -2,11 +2,22 @@
 
 import re
 
-_USERINFO = re.compile(r"(?<=://)[^/?#@\s]*@")
+_USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")
+# The first words are secret at the end of any name (sslpassword, accessToken), the others as a word of their own.
 _SECRET_PARAMETER = re.compile(
-    r"([?&;](?:api[-_]?key|apikey|key|token|secret|password|pass|sig|signature|auth|access_token)=)[^&#\s]+",
+    r"([?&;](?:[\w.-]*(?:api[-_]?key|access[-_]?key|token|secret|password|passwd|signature|credential)"
+    r"|(?:[\w.-]*[-_.])?(?:key|pass|pwd|sig|auth))=)[^&#\s]+",
     re.IGNORECASE,
 )
+
+
+# As Infura, Alchemy and others have it: https://mainnet.infura.io/v3/<key>.
+_PATH_KEY = re.compile(r"(?<=/v[0-9]/)[\w-]{16,}")
+
+
+def redact_endpoint(url: str) -> str:
+    """As :func:`redact_url` for a JSON-RPC endpoint, whose key may be a segment of its path."""
+    return _PATH_KEY.sub("***", redact_url(url))
 
 
 def redact_url(text: str) -> str:

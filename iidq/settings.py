@@ -1,28 +1,27 @@
 """Every environment variable iidq reads, in one place, read once and checked at the start.
 
 Each field says what it means, in which unit, and what follows from changing it; the README's table is made
-from these texts (``iidq settings``). A bad value stops the start with one line that names the variable, the
-value (secrets hidden) and what was expected. A ``.env`` file in the working directory is read too; real
-environment variables win over it.
+from these texts (``iidq settings``). A bad value stops the start with one line that names the variable, the faulty part
+and what was expected. The value itself is shown only where it is a number: a secret can be in any other, by mistake.
+A ``.env`` file in the working directory is read too; real environment variables win over it.
 """
 
 import os
 import re
 from ipaddress import ip_network
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from iidq.accelerator.address import parse_redis_url
 from iidq.errors import SettingsFault
-from iidq.redaction import redact_url
 from iidq.webhooks.signing import signing_keys
 
 _RPC_URLS = re.compile(r"RPC_URLS_([1-9][0-9]*)")
-_SECRETS = {"api_key", "private_key", "webhook_secret"}
+_NUMBER = re.compile(r"[+-]?[0-9]{1,20}(?:\.[0-9]{1,20})?")
 # As browsers send it: lower case, no path, no default port (RFC 6454, section 6.2).
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 # CAIP-10 in the namespace eip155, or the address alone.
@@ -32,10 +31,55 @@ _PRIVATE_KEY = re.compile(r"(?:0x)?[0-9a-fA-F]{64}")
 _CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 
 
+_WEB_URL = "an http:// or https:// URL"
+_DATABASE_URL = "a URL that begins with postgresql://"
+
+
 def _web_url(text: str) -> str:
-    if urlsplit(text).scheme not in ("http", "https") or not urlsplit(text).hostname:
-        raise ValueError("an http:// or https:// URL")
+    if not text.lower().startswith(("http://", "https://")):
+        raise ValueError(_WEB_URL)
+    from httpx import URL, InvalidURL
+
+    try:
+        _ = urlsplit(text).port
+    except ValueError:
+        raise ValueError(f"{_WEB_URL}; its host or port is malformed") from None
+    try:
+        host = URL(text).host
+    except (InvalidURL, ValueError):
+        raise ValueError(f"{_WEB_URL}; its host is malformed, or a character of it must be percent-encoded") from None
+    if not host:
+        raise ValueError(f"{_WEB_URL}; its host is missing")
     return text
+
+
+def _check_database_url(text: str) -> None:
+    """Raise :class:`ValueError` that says which part is wrong; libpq's own words would quote it."""
+    if not text.startswith(("postgresql://", "postgres://")):
+        raise ValueError(_DATABASE_URL)
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import conninfo_to_dict
+
+    reserved = "a reserved character (% / ? # @ : and blanks) of its user, password or database must be percent-encoded"
+    place, _, query = text.partition("://")[2].partition("?")
+    try:
+        found = conninfo_to_dict(text)
+    except ProgrammingError:
+        parts = [part for part in query.split("&") if part]
+        if (
+            all("=" in part for part in parts)
+            and re.search(r"%(?![0-9a-fA-F]{2})|\s", text) is None
+            and "[" not in place
+        ):
+            raise ValueError(f"{_DATABASE_URL}; a parameter after the ? is unknown") from None
+        if not all("=" in part for part in parts):
+            raise ValueError(f"{_DATABASE_URL}; a parameter after the ? has no =") from None
+        raise ValueError(f"{_DATABASE_URL}; its host is malformed, or {reserved}") from None
+    if "@" in place.partition("/")[2] or "@" in str(found.get("host") or ""):
+        raise ValueError(f"{_DATABASE_URL}; {reserved}")
+    ports = str(found.get("port") or "").split(",")
+    if not all(port == "" or (port.isascii() and port.isdigit() and 0 < int(port) <= 65535) for port in ports):
+        raise ValueError(f"{_DATABASE_URL}; its port is not a number from 1 to 65535, or {reserved}")
 
 
 WebUrl = Annotated[str, AfterValidator(_web_url)]
@@ -139,9 +183,11 @@ class Settings(BaseSettings):
         le=300,
         description="polling floor, jittered; the only wake-up behind a transaction pooler",
     )
-    retention_completed_days: float | None = Field(7, ge=0, description="completed and cancelled jobs are kept so long")
+    retention_completed_days: float | None = Field(
+        7, ge=0, le=36_500, description="completed and cancelled jobs are kept so long"
+    )
     retention_completed_count: int | None = Field(None, ge=0, description="and at most so many of them")
-    retention_failed_days: float | None = Field(30, ge=0, description="failed jobs are kept so long")
+    retention_failed_days: float | None = Field(30, ge=0, le=36_500, description="failed jobs are kept so long")
 
     ipfs_gateways: CommaSeparated = Field(
         ("https://ipfs.io", "https://dweb.link", "https://gateway.pinata.cloud"),
@@ -237,11 +283,29 @@ class Settings(BaseSettings):
     def _comma_separated(cls, value: Any) -> Any:
         return _split(value) if isinstance(value, str) else value
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _unicode_text(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise ValueError("UTF-8 text") from None
+        return value
+
     @field_validator("database_url")
     @classmethod
     def _libpq_url(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("postgresql://", "postgres://")):
-            raise ValueError("a URL that begins with postgresql://")
+        if value is not None:
+            _check_database_url(value)
+        return value
+
+    @field_validator("api_key")
+    @classmethod
+    def _presentable_key(cls, value: SecretStr | None) -> SecretStr | None:
+        key = "" if value is None else value.get_secret_value()
+        if not key.isprintable() or key != key.strip():
+            raise ValueError("one line of printable characters, without blanks around it")
         return value
 
     @field_validator("redis_url")
@@ -254,8 +318,8 @@ class Settings(BaseSettings):
     @field_validator("redis_use")
     @classmethod
     def _known_uses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if unknown := set(value) - set(REDIS_USES):
-            raise ValueError(f"a comma-separated list of {', '.join(REDIS_USES)}; not {min(unknown)}")
+        if set(value) - set(REDIS_USES):
+            raise ValueError(f"a comma-separated list of {', '.join(REDIS_USES)}")
         return value
 
     @field_validator("rpc_url", "ipfs_gateways", "rpc_allowed_urls")
@@ -334,6 +398,11 @@ def load_settings(*require: str, **overrides: Any) -> Settings:
         )
     except ValidationError as error:
         raise SettingsFault(_one_line(error)) from None
+    except SettingsError:
+        # pydantic-settings takes RPC_URLS for the mapping itself, in JSON.
+        raise SettingsFault("RPC_URLS=(hidden) cannot be used; expected RPC_URLS_<chainId>, one per chain") from None
+    except (UnicodeDecodeError, OSError):
+        raise SettingsFault(".env cannot be read; expected a file of UTF-8 text") from None
     for name in require:
         if getattr(settings, name) is None:
             raise SettingsFault(f"{name.upper()} is not set; expected {_expected(name)}")
@@ -358,9 +427,16 @@ def _one_line(error: ValidationError) -> str:
     name = str(fault["loc"][0]) if fault["loc"] else "settings"
     if name == "rpc_urls":
         name = f"rpc_urls_{fault['loc'][1]}"
-    shown = "(hidden)" if name in _SECRETS else repr(redact_url(str(fault.get("input", ""))))
+    shown = _shown(name, str(fault.get("input", "")))
     expected = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     return f"{name.upper()}={shown} cannot be used; expected {expected}"
+
+
+def _shown(name: str, value: str) -> str:
+    """The bad value where it is a number, as it should be; any other can hold a secret."""
+    kind = Settings.model_fields[name].annotation if name in Settings.model_fields else None
+    is_numeric = bool({int, float} & {kind, *get_args(kind)})
+    return value if is_numeric and _NUMBER.fullmatch(value) else "(hidden)"
 
 
 def settings_table() -> str:

@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from importlib.util import find_spec
+from logging import LogRecord, getLogger
 from typing import Any, Final, Literal
 
 from iidq import __version__, logs
@@ -26,6 +27,12 @@ _TRACEPARENT: Final = b"traceparent"
 _off: Final[AbstractContextManager[Any]] = nullcontext()
 # The tracer where traces are on. Its types are not installed everywhere.
 _tracer: Any = None
+
+
+def _without_values(record: LogRecord) -> bool:
+    record.msg = "OTEL_EXPORTER_OTLP_HEADERS has an entry that cannot be used; expected name=value, percent-encoded"
+    record.args = ()
+    return True
 
 
 def on() -> bool:
@@ -42,6 +49,8 @@ def use(provider: Any) -> None:
 @asynccontextmanager
 async def open_traces(settings: Settings, part: Literal["api", "worker"]) -> AsyncIterator[None]:
     """Traces as the settings ask for them; at the end what is not sent yet is sent, for a few seconds at most."""
+    # It would quote a malformed OTEL_EXPORTER_OTLP_HEADERS, which holds the collector's credentials.
+    getLogger("opentelemetry.util.re").addFilter(_without_values)
     wanted = settings.otel_exporter_otlp_endpoint or settings.otel_traces_exporter
     if not wanted or settings.otel_traces_exporter == "none":
         yield

@@ -47,6 +47,7 @@ def verification(verifier: Verifier) -> Handler:
             manifest_uri=job.manifest_uri,
             registry_address=job.registry_address,
             rpc_url=job.rpc_url,
+            endpoint_id=job.endpoint_id,
             chain_id=job.chain_id,
             file_name=job.file_name,
         )

@@ -76,6 +76,7 @@ CREATE TABLE "VerificationJob" (
   "manifestUri"     text        NOT NULL,
   "registryAddress" contract_address NOT NULL,
   "rpcUrl"          text,
+  "rpcEndpointId"   text,
   "fileName"        text,
   "workerId"        text,
   error             text,
@@ -163,6 +164,7 @@ COMMENT ON COLUMN "VerificationJob"."contentHash" IS 'SHA-256 of the file: 0x an
 COMMENT ON COLUMN "VerificationJob"."manifestUri" IS 'where the manifest is: ipfs://CID[/path], http:// or https://';
 COMMENT ON COLUMN "VerificationJob"."registryAddress" IS 'the ContentRegistry contract: 0x and 40 hex digits';
 COMMENT ON COLUMN "VerificationJob"."rpcUrl" IS 'JSON-RPC endpoint named by the caller, credentials redacted; null: the configured one';
+COMMENT ON COLUMN "VerificationJob"."rpcEndpointId" IS 'which endpoint "rpcUrl" is, as a digest: endpoints that differ in their credentials are shown alike; null: the only one shown so';
 COMMENT ON COLUMN "VerificationJob"."chainId" IS 'chain named by the caller; null: the default chain';
 COMMENT ON COLUMN "VerificationJob"."fileName" IS 'name of the uploaded file; the file itself is never stored';
 COMMENT ON COLUMN "VerificationJob".result IS 'the verdict (verify) or the proof (proof), as HTTP clients see it';

@@ -78,7 +78,7 @@ CREATE TRIGGER verification_job_callback_truncate AFTER TRUNCATE ON "Verificatio
 -- The member "callback" of a job, as clients see it. The query of the url stays in the table.
 CREATE FUNCTION callback_state(job_id uuid) RETURNS jsonb LANGUAGE sql STABLE PARALLEL SAFE AS $$
   SELECT jsonb_build_object(
-    'url', regexp_replace(url, '\?.*', '?***'), 'state', state, 'attempts', attempts,
+    'url', regexp_replace(url, '[?].*', '?***'), 'state', state, 'attempts', attempts,
     'nextAt', to_char("nextAt" AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
     'lastStatus', "lastStatus", 'lastError', "lastError",
     'deliveredAt', to_char("deliveredAt" AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))

@@ -4,11 +4,11 @@
 -- The rows that a JSON document of new jobs stands for. The planner puts its body where it is called.
 CREATE FUNCTION iidq_new_jobs(jobs json)
 RETURNS TABLE (id uuid, type text, content_hash text, manifest_uri text, registry_address text, rpc_url text,
-               chain_id bigint, file_name text, trace_context text, has_callback boolean)
+               chain_id bigint, file_name text, trace_context text, has_callback boolean, rpc_endpoint_id text)
 LANGUAGE sql STABLE AS $$
   SELECT * FROM json_to_recordset(jobs) AS new(id uuid, type text, content_hash text, manifest_uri text,
          registry_address text, rpc_url text, chain_id bigint, file_name text, trace_context text,
-         has_callback boolean);
+         has_callback boolean, endpoint_id text);
 $$;
 
 COMMENT ON FUNCTION iidq_new_jobs(json) IS 'The rows that iidq_enqueue inserts.';
@@ -26,13 +26,13 @@ BEGIN
   IF again THEN
     INSERT INTO public."VerificationJob"
       (id, type, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "chainId", "fileName", "traceContext",
-       "hasCallback", "maxAttempts")
+       "hasCallback", "rpcEndpointId", "maxAttempts")
     SELECT new.*, max_attempts FROM public.iidq_new_jobs(jobs) AS new
     ON CONFLICT (id) DO NOTHING;
   ELSE
     INSERT INTO public."VerificationJob"
       (id, type, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "chainId", "fileName", "traceContext",
-       "hasCallback", "maxAttempts")
+       "hasCallback", "rpcEndpointId", "maxAttempts")
     SELECT new.*, max_attempts FROM public.iidq_new_jobs(jobs) AS new;
   END IF;
   GET DIAGNOSTICS inserted = ROW_COUNT;

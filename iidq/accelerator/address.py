@@ -19,6 +19,7 @@ _OPTIONS: Final = frozenset(
     {"db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"}
     | {"sentinel_username", "sentinel_password"}
 )
+_CERTIFICATE_CHECKS: Final = ("none", "optional", "required")
 
 
 class Kind(StrEnum):
@@ -45,6 +46,11 @@ class RedisAddress:
     sentinel_username: str | None = None
     sentinel_password: str | None = None
 
+    @property
+    def place(self) -> str:
+        """Where it is, without a credential: for people."""
+        return self.path or ", ".join(f"{host}:{port}" for host, port in self.hosts)
+
 
 def parse_redis_url(url: str) -> RedisAddress:
     """Read ``REDIS_URL``; raises ValueError that says what was expected."""
@@ -55,10 +61,18 @@ def parse_redis_url(url: str) -> RedisAddress:
     if not separator or kind is None:
         raise ValueError(EXPECTED)
     # urlsplit knows one host; the hosts stand between the last @ and the first / or ?.
-    parts = urlsplit(f"redis://{rest}")
+    try:
+        parts = urlsplit(f"redis://{rest}")
+    except ValueError:
+        # Its own words would quote the URL.
+        raise ValueError(f"{EXPECTED}; its host is malformed") from None
+    if "@" in parts.path + parts.query + parts.fragment and scheme != "unix":
+        raise ValueError("a reserved character (% / ? # @ :) of its user or password percent-encoded")
     options = dict(parse_qsl(parts.query))
-    if unknown := options.keys() - _OPTIONS:
-        raise ValueError(f"no option {min(unknown)!r} in it; known are {', '.join(sorted(_OPTIONS))}")
+    if options.keys() - _OPTIONS:
+        raise ValueError(f"no other option after the ? than {', '.join(sorted(_OPTIONS))}")
+    if options.get("ssl_cert_reqs", "none") not in _CERTIFICATE_CHECKS:
+        raise ValueError(f"{', '.join(_CERTIFICATE_CHECKS)} as ssl_cert_reqs")
     credentials, _, places = parts.netloc.rpartition("@")
     username, _, password = credentials.partition(":")
     segments = [unquote(segment) for segment in parts.path.split("/") if segment]
@@ -97,14 +111,14 @@ def _with(address: RedisAddress, **fields: object) -> RedisAddress:
 def _database(text: str | None) -> int:
     if text is None:
         return 0
-    if not text.isascii() or not text.isdigit():
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
         raise ValueError("a database's number after the host")
     return int(text)
 
 
 def _host(place: str, default_port: int) -> tuple[str, int]:
-    parts = urlsplit(f"//{place}")
     try:
+        parts = urlsplit(f"//{place}")
         port = parts.port
     except ValueError:
         raise ValueError("a port from 1 to 65535") from None

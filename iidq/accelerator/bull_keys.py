@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from iidq.queue.job import Job, JobStatus
-from iidq.redaction import redact_url
+from iidq.redaction import redact_endpoint, redact_url
 
 QUEUE: Final = "bull:verification"
 META: Final = f"{QUEUE}:meta"
@@ -119,7 +119,7 @@ def _data(job: Job) -> dict[str, Any]:
         "contentHash": job.content_hash,
         "manifestUri": job.manifest_uri,
         "registryAddress": job.registry_address,
-        "rpcUrl": job.rpc_url and redact_url(job.rpc_url),
+        "rpcUrl": job.rpc_url and redact_endpoint(job.rpc_url),
         "chainId": job.chain_id,
         "fileName": job.file_name,
         "priority": job.priority or None,

@@ -6,7 +6,7 @@ import random
 import psycopg
 
 from iidq.accelerator.sealing import Seal
-from iidq.database import connect
+from iidq.database import connect, our_settings
 from iidq.errors import IidqError
 from iidq.queue.queries import QUERIES
 from iidq.settings import Settings
@@ -33,7 +33,7 @@ class SharedKey:
         """Ask Postgres until it tells."""
         while self.seal is None:
             try:
-                async with await connect(self._settings) as connection:
+                async with await connect(self._settings) as connection, our_settings(connection):
                     row = await (await connection.execute(QUERIES["accelerator_key"])).fetchone()
             except (IidqError, psycopg.Error):
                 row = None

@@ -16,6 +16,7 @@ import httpx
 
 from iidq.cli.event_stream import EventStreamReader, EventStreamTooLong
 from iidq.json_depth import is_too_deep
+from iidq.redaction import redact_url
 
 JOBS_PATH: Final = "/api/verification-jobs"
 ENDED: Final = frozenset({"completed", "failed", "cancelled"})
@@ -61,21 +62,24 @@ class JobClient:
         timeout_seconds: float,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self.server = server.rstrip("/")
+        self.server = redact_url(server.rstrip("/"))
+        """As it may be shown."""
         self._has_key = bool(api_key)
-        # As bytes: httpx takes texts for ASCII.
-        key = {b"x-api-key": api_key.encode()} if api_key else {}
+        if api_key and not api_key.isprintable():
+            # httpx would quote it where it refuses it.
+            raise NotFoundOut("the API key cannot be used; expected one line of printable characters")
         try:
             self._http = httpx.AsyncClient(
-                base_url=self.server,
-                headers=key,
+                base_url=server.rstrip("/"),
+                # As bytes: httpx takes texts for ASCII.
+                headers={b"x-api-key": api_key.encode()} if api_key else None,
                 timeout=_ANSWER_SECONDS,
                 transport=transport,
                 # A proxy for the world knows no server of this machine.
-                trust_env=urlsplit(self.server).hostname not in _LOOPBACK_HOSTS,
+                trust_env=urlsplit(server).hostname not in _LOOPBACK_HOSTS,
             )
-        except (httpx.InvalidURL, ValueError) as error:
-            raise NotFoundOut(f"--server {server} cannot be used ({error}); expected http://host:port") from None
+        except (httpx.InvalidURL, ValueError):
+            raise NotFoundOut("the URL of --server cannot be used; expected http://host:port") from None
         self._timeout_seconds = timeout_seconds
         self._answered = False
         self.restart_clock()
@@ -192,7 +196,7 @@ class JobClient:
             await self._wait(_patience_seconds(response), str(self._refusal(response)))
 
     def _unusable(self) -> NotFoundOut:
-        return NotFoundOut(f"--server {self.server} cannot be used; expected http://host:port")
+        return NotFoundOut("the URL of --server cannot be used; expected http://host:port")
 
     def _unreachable(self, error: httpx.TransportError) -> str:
         return f"{self.server} cannot be reached ({str(error) or type(error).__name__})"

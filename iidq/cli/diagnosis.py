@@ -1,6 +1,7 @@
 """What ``iidq doctor`` looks at: each check tries the thing itself, and says what came back and what to do."""
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from iidq.accelerator.address import parse_redis_url
-from iidq.database import Database, connect, open_database
+from iidq.database import Database, connect, encoding_fault, open_database
 from iidq.errors import IidqError
 from iidq.extras import install_command
 from iidq.migrate import shipped_migrations
@@ -32,6 +33,7 @@ _OLDEST_TESTED_POSTGRES = 15
 # The empty file as an identity CID: gateways answer for it without looking anywhere (specs.ipfs.tech,
 # trustless gateway, "probe paths").
 _PROBE_TARGET = "/ipfs/bafkqaaa?format=raw"
+_REFUSED_VALUE: Final = re.compile(r'(\binvalid [^"]*)"[^"]*"')
 
 
 class Outcome(StrEnum):
@@ -84,9 +86,9 @@ async def _look(check: str, tried: str, look: Callable[[], Awaitable[Answer]], t
 
 
 def _reason(error: BaseException) -> str:
-    # An operator may see the driver's own words, which clients never do.
+    # An operator may see the driver's own words, which clients never do; libpq quotes a parameter's malformed value.
     cause = error.__cause__ if isinstance(error.__cause__, psycopg.Error) else error
-    text = cause.message if isinstance(cause, IidqError) else str(cause)
+    text = cause.message if isinstance(cause, IidqError) else _REFUSED_VALUE.sub(r'\1"***"', str(cause))
     return " ".join(text.split()) or type(cause).__name__
 
 
@@ -99,6 +101,9 @@ async def _look_at_database(settings: Settings) -> list[Finding]:
     async def greet() -> Answer:
         async with await connect(settings) as connection:
             version = connection.info.server_version
+            fault = encoding_fault(connection.info)
+        if fault is not None:
+            return Answer(Outcome.BROKEN, fault, "move to a database in UTF8 and run `iidq migrate` there")
         shown = f"PostgreSQL {version // 10000}.{version % 10000}"
         if version // 10000 < _OLDEST_TESTED_POSTGRES:
             return Answer(Outcome.WARNING, shown, f"iidq is tested from PostgreSQL {_OLDEST_TESTED_POSTGRES} on")
@@ -289,6 +294,7 @@ async def _look_at_redis(settings: Settings) -> Finding:
             return Answer(Outcome.WARNING, shown, f"it answers too late for REDIS_TIMEOUT_MS={limit_ms}: raise that")
         return Answer(Outcome.OK, shown)
 
-    finding = await _look("Redis", f"write and read a key at {redact_url(url)}", read, to_do)
+    tried = f"write and read a key at {parse_redis_url(url).place}"
+    finding = await _look("Redis", tried, read, to_do)
     missing = "not installed" in finding.came_back
     return finding if missing or finding.outcome is not Outcome.BROKEN else replace(finding, outcome=Outcome.WARNING)

@@ -8,7 +8,7 @@ from rich.console import Console
 from iidq.cli.samples import publish_sample
 from iidq.embedded.stack import Stack, run_stack
 from iidq.logs import configure_logging
-from iidq.settings import load_settings
+from iidq.settings import Settings, load_settings
 
 
 async def up(*, workers: int, port: int | None, data_path: Path | None) -> int:
@@ -23,7 +23,7 @@ async def up(*, workers: int, port: int | None, data_path: Path | None) -> int:
         data_path=data_path,
         report=lambda step: console.print(f"starting {step} …", style="dim"),
     ) as stack:
-        await _introduce(stack, console)
+        await _introduce(settings, stack, console)
         async with asyncio.TaskGroup() as group:
             for process in stack.processes:
                 group.create_task(
@@ -36,12 +36,13 @@ async def up(*, workers: int, port: int | None, data_path: Path | None) -> int:
     return 0
 
 
-async def _introduce(stack: Stack, console: Console) -> None:
+async def _introduce(settings: Settings, stack: Stack, console: Console) -> None:
+    # The operator's own URLs can hold credentials.
     rows = {
         "page": f"{stack.api_url}/",
         "API": stack.api_url,
-        "DATABASE_URL": stack.database_url,
-        "RPC_URL": stack.rpc_url,
+        "DATABASE_URL": "as configured" if settings.database_url else stack.database_url,
+        "RPC_URL": "as configured" if settings.rpc_url else stack.rpc_url,
     }
     if stack.registry is not None:
         sample = await publish_sample(stack, "song.wav", seed=1)
@@ -57,9 +58,13 @@ async def _introduce(stack: Stack, console: Console) -> None:
         f'    -F "file=@{file}" \\\n    -F "registryAddress={registry}" \\\n    -F "manifestURI={manifest_uri}"\n'
         f"  curl {stack.api_url}/api/verification-jobs\n"
         f"{_register_command(stack)}"
-        f"  psql '{stack.database_url}'\n\nCtrl-C stops everything.",
+        f"  psql {_in_shell(settings, stack)}\n\nCtrl-C stops everything.",
         markup=False,
     )
+
+
+def _in_shell(settings: Settings, stack: Stack) -> str:
+    return '"$DATABASE_URL"' if settings.database_url else f"'{stack.database_url}'"
 
 
 def _register_command(stack: Stack) -> str:

@@ -5,7 +5,7 @@ import httpx
 from iidq.errors import PermanentFault, SettingsFault
 from iidq.provenance.chain import Chain
 from iidq.provenance.rpc import RpcEndpoint
-from iidq.provenance.rpc_permission import check_rpc_url
+from iidq.provenance.rpc_permission import find_endpoint
 from iidq.settings import Settings
 
 
@@ -21,17 +21,18 @@ class Chains:
         self._by_id: dict[int, Chain] = {}
         self._default: Chain | None = None
 
-    async def choose(self, rpc_url: str | None, chain_id: int | None) -> Chain:
+    async def choose(self, rpc_url: str | None, chain_id: int | None, endpoint_id: str | None = None) -> Chain:
         """Return a job's chain.
 
-        ``rpc_url`` must be allowed and wins; ``chain_id`` must then be that endpoint's. Neither means the chain of
+        ``rpc_url`` must be allowed and wins, ``endpoint_id`` telling which endpoint it is; ``chain_id`` must then be
+        that endpoint's. Neither means the chain of
         ``RPC_URL``, with ``RPC_URLS_<its id>`` as fallbacks as soon as its id is known: from the start if it is
         listed there too. Raises
         :class:`FetchRefused` for a URL that is not allowed, :class:`PermanentFault` for a chain that the operator
         has not configured, :class:`RpcFault` while an endpoint whose id matters cannot be asked.
         """
         if rpc_url is not None:
-            return await self._chain_at(check_rpc_url(self._settings, rpc_url), chain_id)
+            return await self._chain_at(find_endpoint(self._settings, rpc_url, endpoint_id), chain_id)
         if chain_id is None:
             return await self._default_chain()
         if chain_id in self._by_id:

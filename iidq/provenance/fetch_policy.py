@@ -25,7 +25,7 @@ class FetchPolicy:
         """
         hosts: set[str] = set()
         networks: list[IpNetwork] = []
-        for item in items:
+        for number, item in enumerate(items, 1):
             try:
                 networks.append(ip_network(item.strip("[]"), strict=False))
             except ValueError:
@@ -33,7 +33,7 @@ class FetchPolicy:
                     hosts.add(canonical_host(item))
                 except ValueError:
                     raise SettingsFault(
-                        f"FETCH_ALLOW_PRIVATE={item!r} cannot be used; expected hosts or CIDRs, without a port"
+                        f"FETCH_ALLOW_PRIVATE: item {number} cannot be used; expected hosts or CIDRs, without a port"
                     ) from None
         return cls(frozenset(hosts), tuple(networks))
 

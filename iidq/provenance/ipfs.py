@@ -58,7 +58,7 @@ class GatewayAddress:
         except ValueError:
             raise SettingsFault("IPFS_GATEWAYS has an entry without a usable host or port") from None
         if parts.query or parts.fragment:
-            raise SettingsFault(f"IPFS_GATEWAYS: the gateway at {host} cannot have a query; expected https://host/path")
+            raise SettingsFault("IPFS_GATEWAYS has an entry with a query or fragment; expected https://host/path")
         headers: tuple[tuple[str, str], ...] = ()
         if parts.username is not None:
             credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()

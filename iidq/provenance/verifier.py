@@ -45,7 +45,7 @@ class Verifier:
         Raises :class:`PermanentFault` if it can never be found out, :class:`TemporaryFault` if not this time. A FAIL
         verdict is a result.
         """
-        chain = await self._chains.choose(subject.rpc_url, subject.chain_id)
+        chain = await self._chains.choose(subject.rpc_url, subject.chain_id, subject.endpoint_id)
         match kind:
             case "verify":
                 result = await self._verify(subject, chain, progress)

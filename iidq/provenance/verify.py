@@ -43,6 +43,7 @@ class Subject:
     manifest_uri: str
     registry_address: str
     rpc_url: str | None = None
+    endpoint_id: str | None = None
     chain_id: int | None = None
     file_name: str | None = None
 

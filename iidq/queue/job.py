@@ -97,6 +97,7 @@ class NewJob:
     manifest_uri: str
     registry_address: str
     rpc_url: str | None = None
+    endpoint_id: str | None = None
     chain_id: int | None = None
     file_name: str | None = None
     key: IdempotencyKey | None = None
@@ -115,6 +116,8 @@ class NewJob:
         )
         if self.rpc_url is not None:
             fields += f',"rpc_url":{_quoted(self.rpc_url)}'
+        if self.endpoint_id is not None:
+            fields += f',"endpoint_id":{_quoted(self.endpoint_id)}'
         if self.file_name is not None:
             fields += f',"file_name":{_quoted(self.file_name)}'
         if self.trace_context is not None:
@@ -177,6 +180,7 @@ class ClaimedJob(NamedTuple):
     max_attempts: int
     trace_context: str | None = None
     has_callback: bool | None = None
+    endpoint_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any, Self
 import psycopg
 
 from iidq import logs
-from iidq.database import Connection, answered_within, connect, translate
+from iidq.database import Connection, answered_within, connect, our_settings, translate
 from iidq.errors import IidqError
 from iidq.faults import Faults
 from iidq.queue import store
@@ -120,11 +120,12 @@ class LeaseKeeper:
         kept: set[Fence] = set()
 
         async def renew(some: Sequence[Fence]) -> None:
-            kept.update(
-                await store.renew(
-                    connection, some, worker_id=self._worker_id, lease_seconds=self._settings.job_lease_seconds
+            async with our_settings(connection):
+                kept.update(
+                    await store.renew(
+                        connection, some, worker_id=self._worker_id, lease_seconds=self._settings.job_lease_seconds
+                    )
                 )
-            )
 
         async def refuse(fence: Fence, error: Exception) -> None:
             kept.add(fence)

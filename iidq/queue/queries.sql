@@ -67,12 +67,12 @@ WITH next AS MATERIALIZED (
     AND (SELECT set_config('synchronous_commit', 'off', true)) IS NOT NULL
   RETURNING job.id, job.attempt, job.type, job."contentHash", job."manifestUri", job."registryAddress",
     job."rpcUrl", job."chainId", job."fileName", job."retryCount", job."maxAttempts",
-    job."traceContext", job."hasCallback", claim_order(job."runAt", job.type, job.priority) AS place
+    job."traceContext", job."hasCallback", job."rpcEndpointId", claim_order(job."runAt", job.type, job.priority) AS place
 ), counted AS (
   INSERT INTO queue_count (waiting, active) SELECT -count(*), count(*) FROM claimed HAVING count(*) > 0
 )
 SELECT id, attempt, type, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "chainId", "fileName",
-  "retryCount", "maxAttempts", "traceContext", "hasCallback",
+  "retryCount", "maxAttempts", "traceContext", "hasCallback", "rpcEndpointId",
   (SELECT extract(epoch FROM least(max(place), (now() - interval '100 ms') AT TIME ZONE 'UTC'))::float8
    FROM claimed) AS reached
 FROM claimed

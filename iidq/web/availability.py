@@ -19,7 +19,7 @@ import psycopg
 
 from iidq import logs
 from iidq.background import end_tasks, keep_running
-from iidq.database import Connection, Database, answered_within, connect_arguments
+from iidq.database import Connection, Database, answered_within, connect_arguments, settle
 from iidq.errors import DatabaseUnavailable
 from iidq.queue import readers, store
 from iidq.settings import Settings
@@ -130,14 +130,13 @@ class Availability:
                     prepare_threshold=None,
                     **{**connect_arguments(), "connect_timeout": CONNECT_SECONDS},
                 )
-        except psycopg.Error as error:
-            self._database.note_dial(error)
-            return False
-        except (OSError, TimeoutError):
-            self._database.note_dial(None)
+                self._connection = connection
+                await settle(connection)
+        except (psycopg.Error, OSError, TimeoutError, DatabaseUnavailable) as error:
+            self._database.note_dial(error if isinstance(error, psycopg.Error) else None)
+            await self._hang_up()
             return False
         self._database.note_dial(None)
-        self._connection = connection
         if await self._stands():
             return True
         await self._hang_up()

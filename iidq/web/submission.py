@@ -10,10 +10,10 @@ from typing import Final
 from iidq import traces
 from iidq.errors import FetchRefused, FieldFault, InvalidInput
 from iidq.provenance.fetch_policy import FetchPolicy
-from iidq.provenance.rpc_permission import check_rpc_url
+from iidq.provenance.rpc_permission import check_rpc_url, identify_endpoint
 from iidq.provenance.uri import MAX_URI_CHARACTERS, parse_manifest_uri, parse_web_uri
 from iidq.queue.job import SHARED, IdempotencyKey, JobType, NewJob
-from iidq.redaction import redact_url
+from iidq.redaction import redact_endpoint
 from iidq.settings import Settings
 from iidq.web.plain_text import is_plain_text
 from iidq.web.uploads import MAX_FILE_NAME_LENGTH, Upload, file_name_fault
@@ -98,7 +98,7 @@ REQUIRED: Final = ("registryAddress", "manifestURI")
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A checked request; ``rpc_url`` is in the form that may be stored."""
+    """A checked request; ``rpc_url`` is in the form that may be stored, ``endpoint_id`` says which endpoint it is."""
 
     content_hash: str
     manifest_uri: str
@@ -108,6 +108,7 @@ class Submission:
     file_name: str | None
     share: bool = False
     callback_url: str | None = None
+    endpoint_id: str | None = None
 
     def as_job(self, job_type: JobType, key: IdempotencyKey | None = None) -> NewJob:
         """The job that answers this request, known under ``key``, or under the question itself if it may be shared."""
@@ -120,6 +121,7 @@ class Submission:
             manifest_uri=self.manifest_uri,
             registry_address=self.registry_address,
             rpc_url=self.rpc_url,
+            endpoint_id=self.endpoint_id,
             chain_id=self.chain_id,
             file_name=self.file_name,
             key=key,
@@ -134,7 +136,8 @@ class Submission:
             self.content_hash,
             self.manifest_uri,
             self.registry_address.lower(),
-            self.rpc_url,
+            # Two endpoints can look alike without their credentials.
+            self.endpoint_id,
             self.chain_id,
             *([self.file_name] if with_file_name else []),
             *([] if self.callback_url is None else [self.callback_url]),
@@ -153,7 +156,7 @@ class SubmissionRules:
             "manifestURI": self._manifest_uri,
             "contentHash": content_hash,
             "chainId": _chain_id,
-            "rpcUrl": self._stored_rpc_url,
+            "rpcUrl": self._allowed_rpc_url,
             "fileName": _file_name,
             "share": _share,
             "callbackUrl": self._callback_url,
@@ -186,11 +189,13 @@ class SubmissionRules:
             found.append(FieldFault("callbackUrl", "cannot stand beside share, as the job may be another caller's"))
         if found:
             raise InvalidInput(found)
+        rpc_url = _optional_text(values.get("rpcUrl"))
         return Submission(
             content_hash=upload.content_hash if upload else str(values["contentHash"]),
             manifest_uri=str(values["manifestURI"]),
             registry_address=str(values["registryAddress"]),
-            rpc_url=_optional_text(values.get("rpcUrl")),
+            rpc_url=None if rpc_url is None else redact_endpoint(rpc_url),
+            endpoint_id=None if rpc_url is None else identify_endpoint(rpc_url),
             chain_id=_optional_integer(values.get("chainId")),
             file_name=upload.file_name if upload else _optional_text(values.get("fileName")),
             share=values.get("share") is True,
@@ -214,13 +219,12 @@ class SubmissionRules:
         except FetchRefused as refused:
             raise ValueError(refused.message) from None
 
-    def _stored_rpc_url(self, value: object) -> str:
+    def _allowed_rpc_url(self, value: object) -> str:
         text = _text(value, "rpcUrl")
         if not text:
             raise ValueError(f"is empty; {_EXPECTED['rpcUrl']}")
         try:
-            # Rows hold the redacted form; the verifier finds back from it to the configured URL.
-            return redact_url(check_rpc_url(self._settings, text))
+            return check_rpc_url(self._settings, text)
         except FetchRefused as refused:
             raise ValueError(refused.message) from None
 

@@ -68,6 +68,7 @@ class SynchronousVerification:
             manifest_uri=submission.manifest_uri,
             registry_address=submission.registry_address,
             rpc_url=submission.rpc_url,
+            endpoint_id=submission.endpoint_id,
             chain_id=submission.chain_id,
             file_name=submission.file_name,
         )

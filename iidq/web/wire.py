@@ -10,7 +10,7 @@ from uuid import UUID
 from starlette.responses import Response
 
 from iidq.queue.job import Job, JobType, QueueCounts
-from iidq.redaction import redact_url
+from iidq.redaction import redact_endpoint, redact_url
 from iidq.web import shapes
 
 JOBS_PATH = "/api/verification-jobs"
@@ -100,7 +100,7 @@ def job_shape(job: Job) -> shapes.Job:
         "contentHash": job.content_hash,
         "manifestUri": job.manifest_uri,
         "registryAddress": job.registry_address,
-        "rpcUrl": redact_url(job.rpc_url) if job.rpc_url else job.rpc_url,
+        "rpcUrl": redact_endpoint(job.rpc_url) if job.rpc_url else job.rpc_url,
         "status": job.status,
         "result": job.result,
         "error": redact_url(job.error) if job.error else job.error,

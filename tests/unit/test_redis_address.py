@@ -53,22 +53,22 @@ def test_forms_that_are_understood(url: str, expected: RedisAddress) -> None:
         ("redis://a:99999", "a port"),
         ("redis+sentinel://a", "the service's name"),
         ("redis+cluster://a/1", "database 0"),
-        ("redis://a?speed=high", "no option 'speed'"),
+        ("redis://a?speed=high", "no other option"),
     ],
 )
 def test_others_stop_the_start(url: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A URL that cannot be used stops the start with what was expected; its password is not shown."""
     with pytest.raises(ValueError, match=told):
         parse_redis_url(url)
-    monkeypatch.setenv("REDIS_URL", url.replace("://", "://:hidden@", 1))
+    monkeypatch.setenv("REDIS_URL", url.replace("://", "://:hunter2@", 1))
     with pytest.raises(SettingsFault) as fault:
         load_settings()
     assert "REDIS_URL" in str(fault.value)
-    assert "hidden" not in str(fault.value)
+    assert "hunter2" not in str(fault.value)
 
 
 def test_unknown_uses_stop_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """``REDIS_USE`` names the uses that there are; none at all is a choice, too."""
     assert load_settings(redis_use="caches,limits").redis_use == ("caches", "limits")
-    with pytest.raises(SettingsFault, match=r"REDIS_USE='everything'.*wakeups, progress"):
+    with pytest.raises(SettingsFault, match=r"REDIS_USE=\(hidden\).*wakeups, progress"):
         load_settings(redis_use="everything")
