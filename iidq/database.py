@@ -19,7 +19,7 @@ import psycopg
 from psycopg import AsyncConnection, errors
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
-from iidq.errors import DatabaseUnavailable, FieldFault, IidqError, InvalidInput
+from iidq.errors import DatabaseBusy, DatabaseUnavailable, FieldFault, IidqError, InvalidInput
 from iidq.settings import Settings
 
 T = TypeVar("T")
@@ -200,6 +200,8 @@ class Database:
             raise _unreachable() from None
         except PoolTimeout:
             self.suspected.set()
+            if len(self._in_use) >= self._pool.max_size:
+                raise DatabaseBusy("all connections to the database are in use; try again") from None
             raise
 
 

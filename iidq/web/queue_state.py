@@ -4,10 +4,10 @@ import asyncio
 from time import monotonic
 from typing import Final
 
-from iidq.database import Database
 from iidq.errors import DatabaseUnavailable
 from iidq.provenance.single_flight import SingleFlight
 from iidq.queue.depth import QueueDepth, read_depth
+from iidq.web.reads import Reads
 
 KEEP_SECONDS: Final = 1.0
 READ_SECONDS: Final = 3.0
@@ -17,8 +17,8 @@ READ_SECONDS: Final = 3.0
 class QueueState:
     """Reads the queue's depth; those who ask at the same time share one query."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, reads: Reads) -> None:
+        self._reads = reads
         self._flights: SingleFlight[None, QueueDepth | None] = SingleFlight()
         self._depth: QueueDepth | None = None
         self._read_at = float("-inf")
@@ -33,6 +33,6 @@ class QueueState:
     async def _read(self) -> QueueDepth | None:
         try:
             async with asyncio.timeout(READ_SECONDS):
-                return await self._database.run(read_depth)
+                return await self._reads.run(read_depth)
         except (DatabaseUnavailable, TimeoutError):
             return None
