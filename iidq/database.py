@@ -22,7 +22,7 @@ from psycopg.errors import Diagnostic
 from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
-from iidq.errors import DatabaseRefusal, DatabaseUnavailable, FieldFault, IidqError, InvalidInput
+from iidq.errors import DatabaseBusy, DatabaseRefusal, DatabaseUnavailable, FieldFault, IidqError, InvalidInput
 from iidq.faults import Faults
 from iidq.obstacles import find_obstacles
 from iidq.settings import Settings
@@ -382,9 +382,11 @@ class Database:
             raise self._absent() from None
         except PoolTimeout:
             self.suspected.set()
-            if self.refusal is None:
-                raise
-            raise self._absent() from None
+            if self.refusal is not None:
+                raise self._absent() from None
+            if len(self._in_use) >= self._pool.max_size:
+                raise DatabaseBusy("all connections to the database are in use; try again") from None
+            raise
 
     def _absent(self) -> IidqError:
         return _unreachable() if self.refusal is None else DatabaseRefusal(self.refusal.message)

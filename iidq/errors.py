@@ -15,6 +15,7 @@
         ├── RpcFault              rpc.*           endpoint down, limited or talking nonsense
         ├── AttemptTimedOut       attempt.timeout the whole attempt took too long
         ├── DatabaseUnavailable   database.*      Postgres unreachable, or not migrated
+        │   └── DatabaseBusy      database.busy   all connections of this process are in use; HTTP 503
         ├── RedisUnavailable      redis.*         the accelerator is away; whoever asks does without it
         └── TooManyWatchers       watching.limit  no room for another client that waits; HTTP 503
 
@@ -142,6 +143,12 @@ class DatabaseUnavailable(TemporaryFault):
     """Postgres cannot be reached, is shutting down, or has not been migrated."""
 
     code = "database.unavailable"
+
+
+class DatabaseBusy(DatabaseUnavailable):
+    """Postgres is there, and this process has no connection left for the caller."""
+
+    code = "database.busy"
 
 
 class RedisUnavailable(TemporaryFault):

@@ -49,6 +49,15 @@ def _one_of(kinds: type[Choice], value: str | None, option: str) -> Choice | Non
         raise typer.BadParameter(f"{value!r}; expected {', '.join(kinds)}", param_hint=option) from None
 
 
+def _cursor(text: str | None) -> str | None:
+    from iidq.queue.paging import Cursor
+
+    try:
+        return text and Cursor.decode(text).encode()
+    except ValueError:
+        raise typer.BadParameter("expected what an earlier search named", param_hint="--cursor") from None
+
+
 @jobs.command(
     "list",
     epilog=f"""Examples:
@@ -64,6 +73,7 @@ def list_jobs(
     kind: Kind = None,
     content_hash: Annotated[str | None, typer.Option("--hash", help="about this content hash only")] = None,
     limit: Annotated[int, typer.Option(min=1, max=500, help="how many")] = 20,
+    cursor: Annotated[str | None, typer.Option(help="go on where an earlier search ended")] = None,
     server: Server = None,
     api_key: ApiKey = None,
     as_json: AsJson = False,
@@ -79,6 +89,7 @@ def list_jobs(
         kind=chosen_kind,
         content_hash=content_hash and content_hash.lower(),
         limit=limit,
+        cursor=_cursor(cursor),
         as_json=as_json,
     )
     raise typer.Exit(code)

@@ -7,6 +7,7 @@ machine is asked.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from iidq.database import Connection, Database, open_database
 from iidq.queue import announcements, readers, steering
 from iidq.queue.identifiers import parse_job_id
 from iidq.queue.job import JobStatus, JobType
+from iidq.queue.paging import Cursor
 from iidq.settings import load_settings
 from iidq.web.wire import job_shape, stats_shape
 
@@ -31,13 +33,27 @@ class NotAllowed(Exception):
     """Whoever asks may not do this; the text says what would help."""
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Jobs, newest first, and the cursor of the next page; None on the last one."""
+
+    jobs: list[Body]
+    next: str | None
+
+
 class QueueAccess(Protocol):
     """What operators look at and steer. ``retry`` and ``cancel``: True done, False not possible, None no such job."""
 
     async def list_jobs(
-        self, *, status: JobStatus | None, kind: JobType | None, content_hash: str | None, limit: int
-    ) -> list[Body]:
-        """The newest jobs, newest first."""
+        self,
+        *,
+        status: JobStatus | None = None,
+        kind: JobType | None = None,
+        content_hash: str | None = None,
+        limit: int,
+        cursor: str | None = None,
+    ) -> Page:
+        """The newest jobs, newest first, or those after ``cursor``: up to ``limit``, and fewer in a long history."""
 
     async def find(self, job_id: str) -> Body | None:
         """One job, or None."""
@@ -83,15 +99,22 @@ class QueueInDatabase:
         self._database = database
 
     async def list_jobs(
-        self, *, status: JobStatus | None, kind: JobType | None, content_hash: str | None, limit: int
-    ) -> list[Body]:
-        """The newest jobs, newest first."""
-        jobs = await self._run(
+        self,
+        *,
+        status: JobStatus | None = None,
+        kind: JobType | None = None,
+        content_hash: str | None = None,
+        limit: int,
+        cursor: str | None = None,
+    ) -> Page:
+        """The newest jobs, newest first, or those after ``cursor``: up to ``limit``, and fewer in a long history."""
+        after = None if cursor is None else Cursor.decode(cursor)
+        page = await self._run(
             lambda connection: readers.list_jobs(
-                connection, status=status, type=kind, content_hash=content_hash, limit=limit
+                connection, status=status, type=kind, content_hash=content_hash, limit=limit, after=after
             )
         )
-        return [dict(job_shape(job)) for job in jobs]
+        return Page([dict(job_shape(job)) for job in page.jobs], None if page.next is None else page.next.encode())
 
     async def find(self, job_id: str) -> Body | None:
         """One job, or None."""
@@ -158,16 +181,22 @@ class QueueOverHttp:
         self._client = client
 
     async def list_jobs(
-        self, *, status: JobStatus | None, kind: JobType | None, content_hash: str | None, limit: int
-    ) -> list[Body]:
-        """The newest jobs, newest first."""
+        self,
+        *,
+        status: JobStatus | None = None,
+        kind: JobType | None = None,
+        content_hash: str | None = None,
+        limit: int,
+        cursor: str | None = None,
+    ) -> Page:
+        """The newest jobs, newest first, or those after ``cursor``: up to ``limit``, and fewer in a long history."""
         page = await self._ask(
-            lambda: self._client.get("", status=status, type=kind, contentHash=content_hash, limit=limit)
+            lambda: self._client.get("", status=status, type=kind, contentHash=content_hash, limit=limit, cursor=cursor)
         )
-        jobs = page.get("jobs")
+        jobs, following = page.get("jobs"), page.get("nextCursor")
         if not isinstance(jobs, list):
             raise NotFoundOut(f"{self._client.server} answered, and not as iidq does")
-        return [job for job in jobs if isinstance(job, dict)]
+        return Page([job for job in jobs if isinstance(job, dict)], following if isinstance(following, str) else None)
 
     async def find(self, job_id: str) -> Body | None:
         """One job, or None."""

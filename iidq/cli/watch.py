@@ -79,11 +79,12 @@ def watch_jobs(
     async def step(queue: QueueAccess) -> int:
         seen: dict[str, tuple[object, object]] | None = None
         while True:
-            jobs = await _patiently(
-                lambda: queue.list_jobs(status=status, kind=kind, content_hash=None, limit=_WATCHED_JOBS),
+            page = await _patiently(
+                lambda: queue.list_jobs(status=status, kind=kind, limit=_WATCHED_JOBS),
                 interval_seconds,
                 first=seen is None,
             )
+            jobs = page.jobs
             states = {str(job["id"]): (job.get("status"), job.get("attempt")) for job in jobs}
             # What is there already is the past.
             changed = [job for job in jobs if seen is not None and seen.get(str(job["id"])) != states[str(job["id"])]]

@@ -16,13 +16,10 @@ from psycopg.rows import class_row, tuple_row
 
 from iidq.database import Connection
 from iidq.queue.identifiers import parse_job_id
+from iidq.queue.job import JobStatus
+from iidq.queue.pages import REACH, Filter, find_page
 from iidq.queue.paging import Cursor
 from iidq.queue.queries import QUERIES
-
-REACH: Final = 5_000
-"""Rows that one page of a search looks at, at most: so many come from a cold disk in time for a click."""
-STATE_REACH: Final = 20_000
-"""The same where only a state is sought; what came last lies together."""
 
 _CONTENT_HASH = re.compile(r"0x[0-9a-f]{64}")
 _ADDRESS = re.compile(r"0x[0-9a-f]{40}")
@@ -119,51 +116,38 @@ async def browse(
     place = {"after_place": after and after.created_at, "after_id": after and after.id, "limit": limit + 1}
     if cause is not None:
         found = await _places(connection, "browse_cause", {**place, "cause": cause})
-    elif search.content_hash is not None:
-        sought = {"content_hash": search.content_hash, "state": state and state.value, "reach": reach}
-        async with connection.transaction():
-            await connection.execute(QUERIES["prefer_indexes"])
-            found = await _places(connection, "browse_content", place | sought)
-    elif state in _LINES and not (search.manifest or search.registry):
+    elif state in _LINES and search == Search():
         found = await _places(connection, _LINES[state], place)
     else:
-        return await _browse_history(connection, place, limit, reach, state, search)
+        wanted = Filter(
+            status=None if state is None else _STATUSES[state],
+            ready=_READY.get(state),
+            content_hash=search.content_hash,
+            manifest=search.manifest,
+            registry=search.registry,
+        )
+        page = await find_page(connection, wanted, limit=limit, after=after, reach=reach)
+        return BrowsedPage(await _rows(connection, [row["id"] for row in page.rows]), page.next, page.cut)
     next_place = found[limit - 1] if len(found) > limit else None
     jobs = await _rows(connection, [place.id for place in found[:limit]])
     return BrowsedPage(jobs, next_place)
 
 
-async def _browse_history(
-    connection: Connection,
-    place: Mapping[str, Any],
-    limit: int,
-    reach: int,
-    state: JobState | None,
-    search: Search,
-) -> BrowsedPage:
-    ended = state.value if state in _INDEXED else None
-    if (state is None or ended) and not (search.manifest or search.registry):
-        # Every row is a match.
-        reach = limit + 1
-    within = {**place, "ended": ended, "reach": reach}
-    sought = {"state": state and state.value, "manifest": search.manifest, "registry": search.registry}
-    found = await _places(connection, "browse_history", within | sought)
-    jobs = await _rows(connection, [place.id for place in found[:limit]])
-    if len(found) > limit:
-        return BrowsedPage(jobs, found[limit - 1])
-    if reach == limit + 1:
-        return BrowsedPage(jobs, None)
-    end = await _places(connection, "browse_history_end", within)
-    return BrowsedPage(jobs, end[0] if end else None, cut=bool(end))
-
-
-# States that have an order of their own, and those whose history has its own index.
+# States that have an order of their own.
 _LINES: Final[Mapping[JobState | None, str]] = {
     JobState.WAITING: "browse_line",
     JobState.DELAYED: "browse_delayed",
     JobState.ACTIVE: "browse_active",
 }
-_INDEXED: Final = frozenset({JobState.FAILED, JobState.CANCELLED})
+_STATUSES: Final[Mapping[JobState, JobStatus]] = {
+    JobState.WAITING: JobStatus.QUEUED,
+    JobState.DELAYED: JobStatus.QUEUED,
+    JobState.ACTIVE: JobStatus.PROCESSING,
+    JobState.COMPLETED: JobStatus.COMPLETED,
+    JobState.FAILED: JobStatus.FAILED,
+    JobState.CANCELLED: JobStatus.CANCELLED,
+}
+_READY: Final[Mapping[JobState | None, bool]] = {JobState.WAITING: True, JobState.DELAYED: False}
 
 
 async def _places(connection: Connection, name: str, parameters: Mapping[str, Any]) -> list[Cursor]:

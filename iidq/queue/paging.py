@@ -10,15 +10,18 @@ from uuid import UUID
 from iidq.queue.job import Job
 
 _FORM = struct.Struct(">q16s")
+# As long as a multiple of three, so that the text needs no padding.
+_FORM_WITH_SKIP = struct.Struct(">q16sI2x")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """The last job that a page showed; the next page begins right after it."""
+    """The last row that a page looked at; the next page begins right after it, and first skips ``skip`` matches."""
 
     created_at: datetime
     id: UUID
+    skip: int = 0
 
     @classmethod
     def of(cls, job: Job) -> "Cursor":
@@ -26,17 +29,19 @@ class Cursor:
         return cls(job.created_at, job.id)
 
     def encode(self) -> str:
-        """URL-safe text, 32 characters."""
-        microseconds = (self.created_at - _EPOCH) // timedelta(microseconds=1)
-        return base64.urlsafe_b64encode(_FORM.pack(microseconds, self.id.bytes)).decode()
+        """URL-safe text, 32 characters, or 40 where something is left to skip."""
+        place = (self.created_at - _EPOCH) // timedelta(microseconds=1), self.id.bytes
+        raw = _FORM_WITH_SKIP.pack(*place, self.skip) if self.skip else _FORM.pack(*place)
+        return base64.urlsafe_b64encode(raw).decode()
 
     @classmethod
     def decode(cls, text: str) -> "Cursor":
         """The inverse of :meth:`encode`; raises ValueError for any other text."""
         try:
             raw = base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True)
-            microseconds, job_id = _FORM.unpack(raw)
-            cursor = cls(_EPOCH + timedelta(microseconds=microseconds), UUID(bytes=job_id))
+            form = _FORM_WITH_SKIP if len(raw) == _FORM_WITH_SKIP.size else _FORM
+            microseconds, job_id, *skip = form.unpack(raw)
+            cursor = cls(_EPOCH + timedelta(microseconds=microseconds), UUID(bytes=job_id), *skip)
         except (binascii.Error, struct.error, OverflowError, UnicodeEncodeError) as error:
             raise ValueError("no cursor of this list") from error
         # The decoder takes + and / beside - and _.

@@ -491,67 +491,143 @@ SELECT now() AS at,
       LIMIT CASE WHEN %(since)s::timestamptz IS NULL THEN %(most_failed)s ELSE 0 END) AS failed
   ) AS ended) AS ended;
 
--- name: list_newest
--- Newest first, by "VerificationJob_newest"; a status of failed or cancelled has an index of its own.
-SELECT id, type, status, progress, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "chainId", "fileName",
-  result, error, errors, "retryCount", attempt, "maxAttempts", priority, "runAt", "startedAt", "completedAt",
-  "createdAt", "updatedAt", CASE WHEN "hasCallback" THEN callback_state(id) END AS callback
-FROM "VerificationJob"
-WHERE true
-  AND (%(status)s::text IS NULL OR status = %(status)s)
-  AND (%(type)s::text IS NULL OR type = %(type)s)
-  AND (%(after_time)s::timestamptz IS NULL OR ("createdAt", id) < (%(after_time)s, %(after_id)s))
-ORDER BY "createdAt" DESC, id DESC
-LIMIT %(limit)s OFFSET %(offset)s;
+-- name: list_jobs
+-- One page of jobs for HTTP clients. {places} is one of places_…; the rows come by "VerificationJob_pkey".
+-- One statement, so that a row is shown in the state in which it was found.
+WITH place AS MATERIALIZED (
+{places}
+)
+SELECT place.id, place.place, place.wanted, place.found, place.cut, job.type, job.status, job.progress, job."contentHash", job."manifestUri", job."registryAddress",
+  job."rpcUrl", job."chainId", job."fileName", job.result, job.error, job.errors, job."retryCount", job.attempt,
+  job."maxAttempts", job.priority, job."runAt", job."startedAt", job."completedAt", job."createdAt", job."updatedAt",
+  CASE WHEN job."hasCallback" THEN callback_state(job.id) END AS callback
+FROM place LEFT JOIN "VerificationJob" AS job ON job.id = place.id
+ORDER BY place.place DESC NULLS FIRST, place.id DESC;
 
--- name: list_queued
--- Newest first among those in line and those that wait for their time, by "VerificationJob_line" and
--- "VerificationJob_delayed" instead of the history.
-SELECT id, type, status, progress, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "chainId", "fileName",
-  result, error, errors, "retryCount", attempt, "maxAttempts", priority, "runAt", "startedAt", "completedAt",
-  "createdAt", "updatedAt", CASE WHEN "hasCallback" THEN callback_state(id) END AS callback
-FROM "VerificationJob"
-WHERE (ready AND status = 'queued' OR status = 'queued' AND NOT ready)
-  AND (%(type)s::text IS NULL OR type = %(type)s)
-  AND (%(after_time)s::timestamptz IS NULL OR ("createdAt", id) < (%(after_time)s, %(after_id)s))
-ORDER BY "createdAt" DESC, id DESC
-LIMIT %(limit)s OFFSET %(offset)s;
-
--- name: list_running
--- Newest first among those that run, by "VerificationJob_running": hardly more than there are slots, however many wait.
-SELECT id, type, status, progress, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "chainId", "fileName",
-  result, error, errors, "retryCount", attempt, "maxAttempts", priority, "runAt", "startedAt", "completedAt",
-  "createdAt", "updatedAt", CASE WHEN "hasCallback" THEN callback_state(id) END AS callback
-FROM "VerificationJob"
-WHERE "workerId" IS NOT NULL
-  AND (%(type)s::text IS NULL OR type = %(type)s)
-  AND (%(after_time)s::timestamptz IS NULL OR ("createdAt", id) < (%(after_time)s, %(after_id)s))
-ORDER BY "createdAt" DESC, id DESC
-LIMIT %(limit)s OFFSET %(offset)s;
-
--- name: list_content
--- Newest first among the jobs of one content hash: those that ended by "VerificationJob_content", from the newest
--- on and no more than are shown; unfinished ones through their three small indexes.
-SELECT id, type, status, progress, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "chainId", "fileName",
-  result, error, errors, "retryCount", attempt, "maxAttempts", priority, "runAt", "startedAt", "completedAt",
-  "createdAt", "updatedAt", CASE WHEN "hasCallback" THEN callback_state(id) END AS callback
+-- name: places_newest
+-- Newest first, those that match among the next %(reach)s rows of "VerificationJob_newest" or, for failed and cancelled
+-- jobs, of their own index. Each places_… gives up to %(limit)s rows: the places of wanted jobs, how many matches were
+-- found up to there, and a row with "cut" where the search ended before the list did.
+SELECT id, place, matches AND found > %(skip)s AS wanted, found, visited = %(reach)s AS cut
 FROM (
-  (SELECT * FROM ended_jobs_of(%(content_hash)s, coalesce(%(after_time)s::timestamptz, 'infinity'))
-   WHERE coalesce(%(status)s::text, '') NOT IN ('queued', 'processing')
-     AND (%(status)s::text IS NULL OR status = %(status)s)
-     AND (%(type)s::text IS NULL OR type = %(type)s)
-     AND (%(after_time)s::timestamptz IS NULL OR ("createdAt", id) < (%(after_time)s, %(after_id)s))
-   LIMIT %(limit)s::bigint + %(offset)s::bigint)
+  SELECT id, place, matches, count(*) FILTER (WHERE matches) OVER seen AS found, row_number() OVER seen AS visited
+  FROM (
+    SELECT id, "createdAt" AS place,
+      (%(status)s::text IS NULL OR status = %(status)s)
+      AND (%(ready)s::boolean IS NULL OR ready = %(ready)s)
+      AND (%(type)s::text IS NULL OR type = %(type)s)
+      AND (%(content_hash)s::text IS NULL OR "contentHash" = %(content_hash)s)
+      AND (%(manifest)s::text IS NULL OR strpos("manifestUri", %(manifest)s) > 0)
+      AND (%(registry)s::text IS NULL OR lower("registryAddress"::text) = %(registry)s) AS matches
+    FROM "VerificationJob"
+    WHERE (%(ended)s::text IS NULL OR status = %(ended)s)
+      AND (%(after_time)s::timestamptz IS NULL OR ("createdAt", id) < (%(after_time)s, %(after_id)s))
+    ORDER BY "createdAt" DESC, id DESC
+    LIMIT %(reach)s
+  ) AS near
+  WINDOW seen AS (ORDER BY place DESC, id DESC ROWS UNBOUNDED PRECEDING)
+) AS counted
+WHERE matches AND found > %(skip)s OR visited = %(reach)s
+-- The order of the window, so that nothing is sorted and the LIMIT ends the walk.
+ORDER BY place DESC, id DESC
+LIMIT %(limit)s;
+
+-- name: places_unfinished
+-- Newest first among those that wait, by "VerificationJob_line" and "VerificationJob_delayed", or that run, by
+-- "VerificationJob_running": past any history. Where they are %(reach)s or more, only a row without a place.
+WITH near AS MATERIALIZED (
+  (SELECT id, "createdAt" AS place, type FROM "VerificationJob"
+   WHERE %(status)s::text = 'queued' AND ready AND status = 'queued')
   UNION ALL
-  (SELECT * FROM "VerificationJob"
-   WHERE (ready AND status = 'queued' OR status = 'queued' AND NOT ready OR "workerId" IS NOT NULL)
-     AND "contentHash" = %(content_hash)s
-     AND (%(status)s::text IS NULL OR status = %(status)s)
-     AND (%(type)s::text IS NULL OR type = %(type)s)
-     AND (%(after_time)s::timestamptz IS NULL OR ("createdAt", id) < (%(after_time)s, %(after_id)s)))
-) AS job
-ORDER BY "createdAt" DESC, id DESC
-LIMIT %(limit)s OFFSET %(offset)s;
+  (SELECT id, "createdAt", type FROM "VerificationJob"
+   WHERE %(status)s::text = 'queued' AND status = 'queued' AND NOT ready)
+  UNION ALL
+  (SELECT id, "createdAt", type FROM "VerificationJob" WHERE %(status)s::text = 'processing' AND "workerId" IS NOT NULL)
+  LIMIT %(reach)s
+)
+SELECT NULL::uuid AS id, NULL::timestamptz AS place, false AS wanted, 0 AS found, true AS cut
+WHERE (SELECT count(*) FROM near) >= %(reach)s
+UNION ALL
+(SELECT id, place, true, row_number() OVER (ORDER BY place DESC, id DESC), false
+ FROM near
+ WHERE (%(type)s::text IS NULL OR type = %(type)s)
+   AND (%(after_time)s::timestamptz IS NULL OR (place, id) < (%(after_time)s, %(after_id)s))
+   AND (SELECT count(*) FROM near) < %(reach)s
+ ORDER BY place DESC, id DESC
+ OFFSET %(skip)s LIMIT %(limit)s);
+
+-- name: places_content
+-- Newest first among the jobs of one content. Those that ended come span by span ("VerificationJob_content"), up to
+-- %(reach)s rows and %(spans)s spans; a span that is read in part is left to the next page. Those that wait or run come by
+-- their small indexes: of their contents there is none, it would cost each insert a seventh. Only a row without a place
+-- where %(reach)s or more wait and run, or came in one span.
+WITH RECURSIVE span AS (
+  (SELECT content_span("createdAt") AS began, 1 AS number FROM "VerificationJob"
+   WHERE "completedAt" IS NOT NULL
+     AND content_span("createdAt") <= content_span(coalesce(%(after_time)s::timestamptz, 'infinity'))
+     AND coalesce(%(status)s::text, '') NOT IN ('queued', 'processing')
+   ORDER BY content_span("createdAt") DESC LIMIT 1)
+  UNION ALL
+  SELECT (
+    SELECT content_span("createdAt") FROM "VerificationJob"
+    WHERE "completedAt" IS NOT NULL AND content_span("createdAt") < span.began
+    ORDER BY content_span("createdAt") DESC LIMIT 1
+  ), number + 1 FROM span WHERE span.began IS NOT NULL AND number < %(spans)s
+), ended AS MATERIALIZED (
+  -- A row for a span without matches, too: it tells how far the search came.
+  SELECT span.began, span.number, job.*
+  FROM span LEFT JOIN LATERAL (
+    SELECT id, "createdAt" AS place, status, ready, type FROM "VerificationJob"
+    WHERE "completedAt" IS NOT NULL AND content_span("createdAt") = span.began
+      AND CASE WHEN "completedAt" IS NOT NULL THEN substr("contentHash", 3, 15) END COLLATE "C"
+        = substr(%(content_hash)s, 3, 15)
+      AND "contentHash" = %(content_hash)s
+  ) AS job ON true
+  WHERE span.began IS NOT NULL
+  LIMIT %(reach)s
+), edge AS MATERIALIZED (
+  -- The last span may have been read in part.
+  SELECT min(began) AS began FROM ended HAVING count(*) >= %(reach)s OR max(number) >= %(spans)s
+), kept AS MATERIALIZED (
+  SELECT min(ended.began) AS began FROM ended, edge WHERE ended.began > edge.began
+), unfinished AS MATERIALIZED (
+  (SELECT id, "createdAt" AS place, status, ready, type, "contentHash" FROM "VerificationJob"
+   WHERE coalesce(%(status)s::text, 'queued') = 'queued' AND ready AND status = 'queued')
+  UNION ALL
+  (SELECT id, "createdAt", status, ready, type, "contentHash" FROM "VerificationJob"
+   WHERE coalesce(%(status)s::text, 'queued') = 'queued' AND status = 'queued' AND NOT ready)
+  UNION ALL
+  (SELECT id, "createdAt", status, ready, type, "contentHash" FROM "VerificationJob"
+   WHERE coalesce(%(status)s::text, 'processing') = 'processing' AND "workerId" IS NOT NULL)
+  LIMIT %(reach)s
+), beyond AS MATERIALIZED (
+  SELECT (SELECT count(*) FROM unfinished) >= %(reach)s
+    OR EXISTS (SELECT FROM edge WHERE began IS NOT NULL) AND (SELECT began FROM kept) IS NULL AS reach
+), matching AS MATERIALIZED (
+  SELECT id, place, row_number() OVER (ORDER BY place DESC, id DESC) AS found
+  FROM (SELECT id, place, status, ready, type FROM ended WHERE id IS NOT NULL UNION ALL
+    SELECT id, place, status, ready, type FROM unfinished WHERE "contentHash" = %(content_hash)s) AS near
+  WHERE (%(status)s::text IS NULL OR status = %(status)s)
+    AND (%(ready)s::boolean IS NULL OR ready = %(ready)s)
+    AND (%(type)s::text IS NULL OR type = %(type)s)
+    AND (%(after_time)s::timestamptz IS NULL OR (place, id) < (%(after_time)s, %(after_id)s))
+    AND ((SELECT began FROM kept) IS NULL OR place >= (SELECT began FROM kept))
+    AND NOT (SELECT reach FROM beyond)
+)
+SELECT id, place, wanted, found, cut
+FROM (
+  SELECT NULL::uuid AS id, NULL::timestamptz AS place, false AS wanted, 0 AS found, true AS cut
+  FROM beyond WHERE reach
+  UNION ALL
+  SELECT id, place, true, found, false FROM matching WHERE found > %(skip)s
+  UNION ALL
+  -- The last moment before the spans that were read.
+  SELECT 'ffffffff-ffff-ffff-ffff-ffffffffffff', began - interval '1 microsecond', false,
+    (SELECT count(*) FROM matching), true
+  FROM kept, beyond WHERE began IS NOT NULL AND NOT reach
+) AS told
+ORDER BY place DESC NULLS FIRST, id DESC
+LIMIT %(limit)s;
 
 -- name: browse_line
 -- Operators' list of what waits, first in line first, by "VerificationJob_line". Each browse_… gives ids and places;
@@ -584,60 +660,9 @@ WHERE "workerId" IS NOT NULL
 ORDER BY coalesce("startedAt", "createdAt"), id
 LIMIT %(limit)s;
 
--- name: browse_history
--- Newest first, by "VerificationJob_newest" or, for failed and cancelled jobs, by their own index: those that match
--- among the next %(reach)s rows, so that a rare match costs no more than that. Manifest and registry have no index:
--- each costs every job a write.
-SELECT id, place
-FROM (
-  SELECT id, "createdAt" AS place, status, ready, "manifestUri", "registryAddress"
-  FROM "VerificationJob"
-  WHERE (%(ended)s::text IS NULL OR status = %(ended)s)
-    AND (%(after_place)s::timestamptz IS NULL OR ("createdAt", id) < (%(after_place)s, %(after_id)s))
-  ORDER BY "createdAt" DESC, id DESC
-  LIMIT %(reach)s
-) AS near
-WHERE (%(state)s::text IS NULL OR queue_state(status, ready) = %(state)s)
-  AND (%(manifest)s::text IS NULL OR strpos("manifestUri", %(manifest)s) > 0)
-  AND (%(registry)s::text IS NULL OR lower("registryAddress"::text) = %(registry)s)
-LIMIT %(limit)s;
-
--- name: browse_history_end
--- Where the search of browse_history ended; no row: it came to the end. The index alone is read.
-SELECT id, "createdAt" AS place
-FROM "VerificationJob"
-WHERE (%(ended)s::text IS NULL OR status = %(ended)s)
-  AND (%(after_place)s::timestamptz IS NULL OR ("createdAt", id) < (%(after_place)s, %(after_id)s))
-ORDER BY "createdAt" DESC, id DESC
-LIMIT 1 OFFSET %(reach)s - 1;
-
--- name: browse_content
--- Newest first among the jobs of one content: the newest %(reach)s that ended ("VerificationJob_content"), what
--- runs, and of what waits no more than %(reach)s rows of each kind.
-SELECT id, place
-FROM (
-  (SELECT id, "createdAt" AS place, status, ready, "contentHash"
-   FROM ended_jobs_of(%(content_hash)s, coalesce(%(after_place)s::timestamptz, 'infinity'))
-   WHERE %(after_place)s::timestamptz IS NULL OR ("createdAt", id) < (%(after_place)s, %(after_id)s)
-   LIMIT %(reach)s)
-  UNION ALL
-  (SELECT id, "createdAt", status, ready, "contentHash" FROM "VerificationJob" WHERE "workerId" IS NOT NULL)
-  UNION ALL
-  (SELECT id, "createdAt", status, ready, "contentHash" FROM "VerificationJob"
-   WHERE ready AND status = 'queued' ORDER BY claim_order("runAt", type, priority), id LIMIT %(reach)s)
-  UNION ALL
-  (SELECT id, "createdAt", status, ready, "contentHash" FROM "VerificationJob"
-   WHERE status = 'queued' AND NOT ready ORDER BY "runAt" LIMIT %(reach)s)
-) AS near
-WHERE "contentHash" = %(content_hash)s
-  AND (%(state)s::text IS NULL OR queue_state(status, ready) = %(state)s)
-  AND (%(after_place)s::timestamptz IS NULL OR (place, id) < (%(after_place)s, %(after_id)s))
-ORDER BY place DESC, id DESC
-LIMIT %(limit)s;
-
 -- name: prefer_indexes
--- Before browse_content, in its transaction: of a hash that many jobs have, the planner expects to meet enough of them
--- on a walk through the whole table. Where they all wait, or came last, it meets them at its end.
+-- Before a search through a pooler, in its transaction; other connections have it for good. Where many rows match, the
+-- planner expects to meet enough of them on a walk through the whole table, and meets them at its end.
 -- Not compiled: a scan that is done all the same costs so much by its price alone that it would be, until Postgres 18.
 SELECT set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true);
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -9,10 +10,9 @@ from psycopg.rows import class_row, dict_row
 
 from iidq.database import Connection
 from iidq.queue.job import Job, JobStatus, JobType, QueueCounts
+from iidq.queue.pages import REACH, Filter, find_page
 from iidq.queue.paging import Cursor
 from iidq.queue.queries import QUERIES
-
-_LISTS: dict[JobStatus | None, str] = {JobStatus.QUEUED: "list_queued", JobStatus.PROCESSING: "list_running"}
 
 # Id, version of the row, the job; the latter two are None where there is no such job.
 Changed = tuple[str, str | None, Job | None]
@@ -36,6 +36,14 @@ async def find(connection: Connection, job_id: UUID) -> Job | None:
     return _job(row) if row else None
 
 
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    """Jobs, newest first, and where the next page begins; None on the last one."""
+
+    jobs: list[Job]
+    next: Cursor | None
+
+
 async def list_jobs(
     connection: Connection,
     *,
@@ -45,25 +53,22 @@ async def list_jobs(
     type: JobType | None = None,  # noqa: A002 — the column's own name
     content_hash: str | None = None,
     after: Cursor | None = None,
-) -> list[Job]:
-    """Jobs that meet all given conditions, newest first, beginning right after ``after``."""
-    name = "list_content" if content_hash else _LISTS.get(status, "list_newest")
-    async with connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(
-            QUERIES[name],
-            {
-                "status": status and status.value,
-                "type": type and type.value,
-                "content_hash": content_hash,
-                "after_time": after and after.created_at,
-                "after_id": after and after.id,
-                "limit": limit,
-                "offset": offset,
-            },
-            # A generic plan could not use the partial indexes.
-            prepare=False,
-        )
-        return [_job(row) for row in await cursor.fetchall()]
+    reach: int = REACH,
+) -> JobPage:
+    """Jobs that meet all given conditions, newest first, beginning right after ``after``.
+
+    A page may have fewer than ``limit`` jobs, or none, and yet a next one: see ``pages.py``.
+    """
+    page = await find_page(
+        connection,
+        Filter(status=status, type=type, content_hash=content_hash),
+        limit=limit,
+        offset=offset,
+        after=after,
+        reach=reach,
+        around=QUERIES["list_jobs"],
+    )
+    return JobPage([_job(row) for row in page.rows], page.next)
 
 
 async def probe(connection: Connection) -> None:

@@ -27,6 +27,7 @@ from iidq.web.hashing import hashing_threads
 from iidq.web.job_reads import JobReads
 from iidq.web.queue_state import QueueState
 from iidq.web.rate_sharing import PostgresCounts, sharing
+from iidq.web.reads import Reads
 from iidq.web.replies import EXCEPTION_HANDLERS
 from iidq.web.service import Service
 from iidq.web.submission import SubmissionRules
@@ -35,10 +36,10 @@ from iidq.web.unread_bodies import UnreadBodies
 from iidq.web.wire import JOBS_PATH
 
 POOL_SIZE: Final = 8
-"""Connections of one API process; submissions share one statement, so readers take most of them."""
+"""Connections of one API process: two each for lists and for overviews (``reads.py``), the rest for what is cheap."""
 
 STATEMENT_TIMEOUT_SECONDS: Final = 10.0
-"""Bounds what one reader can cost, above all a deep ``offset``."""
+"""Bounds what one statement can cost."""
 
 
 def create_app(settings: Settings) -> Starlette:
@@ -107,14 +108,17 @@ async def open_service(settings: Settings, rules: SubmissionRules, admission: Ad
         stopping = asyncio.Event()
         watching = await stack.enter_async_context(open_watch_hub(settings, database, stopping, accelerator.relay))
         threads = stack.enter_context(hashing_threads())
+        overviews = Reads(database)
         yield Service(
             settings,
             rules,
             database,
+            Reads(database),
+            overviews,
             JobReads(database, accelerator.ended_jobs),
             enqueuer,
             synchronous,
-            QueueState(database),
+            QueueState(overviews),
             watching,
             stopping,
             threads,

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from iidq import __version__
-from iidq.errors import DatabaseRefusal, DatabaseUnavailable
+from iidq.errors import DatabaseBusy, DatabaseRefusal, DatabaseUnavailable
 from iidq.queue import readers
 from iidq.queue.depth import QueueDepth
 from iidq.web import shapes
@@ -79,9 +79,12 @@ def _queue_signs(depth: QueueDepth | None) -> shapes.QueueSigns | None:
 async def _database_state(request: Request) -> shapes.DatabaseState:
     try:
         async with asyncio.timeout(PROBE_SECONDS):
-            await service_of(request).database.run(readers.probe)
+            await service_of(request).overviews.run(readers.probe)
     except DatabaseRefusal:
         return "refused"
+    except DatabaseBusy:
+        # Too many ask at the same time. Whether Postgres is there is known from the circuit.
+        return "ok"
     except (DatabaseUnavailable, TimeoutError) as error:
         return "not migrated" if getattr(error, "code", None) == "database.not_migrated" else "unavailable"
     return "ok"

@@ -5,11 +5,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from iidq import metrics
-from iidq.errors import DatabaseRefusal, DatabaseUnavailable
+from iidq.errors import DatabaseBusy, DatabaseRefusal, DatabaseUnavailable
 from iidq.queue import readers
 from iidq.queue.identifiers import parse_job_id
 from iidq.queue.job import JobType
-from iidq.queue.paging import Cursor
 from iidq.web import shapes
 from iidq.web.bodies import read_submission
 from iidq.web.conditional import awaited_job, job_reply
@@ -42,8 +41,9 @@ async def _submit(request: Request, job_type: JobType) -> Response:
     key = None if key_text is None else idempotency_key(request, key_text, submission, job_type)
     try:
         job_id = await service.enqueuer.enqueue(submission.as_job(job_type, key))
-    except DatabaseUnavailable:
-        if service.settings.sync_fallback == "off":
+    except DatabaseUnavailable as error:
+        # A job that could be queued in a moment is not worth a verification in this process.
+        if service.settings.sync_fallback == "off" or isinstance(error, DatabaseBusy):
             raise
         return await _process_at_once(service, job_type, submission)
     return await submission_reply(request, job_id, job_type, preferences)
@@ -77,27 +77,31 @@ async def show(request: Request) -> Response:
 async def list_jobs(request: Request) -> Response:
     """GET /: newest first; ``nextCursor`` is null on the last page."""
     asked = read_listing(request.query_params)
-    jobs = await service_of(request).database.run(
+    page = await service_of(request).lists.run(
         lambda connection: readers.list_jobs(
             connection,
             status=asked.status,
             type=asked.type,
             content_hash=asked.content_hash,
-            limit=asked.limit + 1,
+            limit=asked.limit,
             offset=asked.offset,
             after=asked.after,
         )
     )
-    page = jobs[: asked.limit]
-    next_cursor = Cursor.of(page[-1]).encode() if len(jobs) > asked.limit else None
-    body: shapes.JobPage = {"jobs": [job_shape(job) for job in page], "count": len(page), "nextCursor": next_cursor}
+    body: shapes.JobPage = {
+        "jobs": [job_shape(job) for job in page.jobs],
+        "count": len(page.jobs),
+        "nextCursor": None if page.next is None else page.next.encode(),
+    }
     return JsonReply(body)
 
 
 async def stats(request: Request) -> Response:
     """GET /stats: also an answer where there is no database."""
     try:
-        counts = await service_of(request).database.run(readers.count)
+        counts = await service_of(request).overviews.run(readers.count)
+    except DatabaseBusy:
+        raise
     except (DatabaseUnavailable, DatabaseRefusal):
         return JsonReply(stats_shape(None))
     return JsonReply(stats_shape(counts))

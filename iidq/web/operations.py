@@ -11,8 +11,9 @@ from starlette.routing import Route
 from iidq.database import Connection
 from iidq.errors import FieldFault, InvalidInput
 from iidq.queue import announcements, readers, steering
-from iidq.queue.browsing import REACH, STATE_REACH, JobState, Search, browse, find_holder
+from iidq.queue.browsing import JobState, Search, browse, find_holder
 from iidq.queue.identifiers import parse_job_id
+from iidq.queue.pages import REACH
 from iidq.queue.paging import Cursor
 from iidq.redaction import redact_url
 from iidq.settings import Settings
@@ -139,8 +140,7 @@ async def list_jobs(request: Request) -> Response:
             faults.append(FieldFault(name, f"expected text of at most {MAX_SEARCH_LENGTH} characters"))
     if faults:
         raise InvalidInput(faults)
-    reach = REACH if texts["search"] else STATE_REACH
-    found = await service_of(request).database.run(
+    found = await service_of(request).lists.run(
         lambda connection: browse(
             connection,
             limit=PAGE_JOBS,
@@ -148,14 +148,14 @@ async def list_jobs(request: Request) -> Response:
             cause=texts["cause"] or None,
             search=Search.read(texts["search"]),
             after=after,
-            reach=reach,
+            reach=REACH,
         )
     )
     jobs = [camel({name: getattr(job, name) for name in job.__slots__}) for job in found.jobs]
     for job in jobs:
         job["error"] = job["error"] and redact_url(job["error"])
     next_cursor = found.next.encode() if found.next else None
-    return JsonReply({"jobs": jobs, "nextCursor": next_cursor, "cut": found.cut, "reach": reach})
+    return JsonReply({"jobs": jobs, "nextCursor": next_cursor, "cut": found.cut, "reach": REACH})
 
 
 async def show_job(request: Request) -> Response:

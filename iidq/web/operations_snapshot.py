@@ -54,7 +54,7 @@ class Snapshots:
         }
         try:
             async with asyncio.timeout(READ_SECONDS):
-                now = await service.database.run(read_now)
+                now = await service.overviews.run(read_now)
                 await self._renew_lately(service)
             state |= {"available": True, **_now_shape(now), "lately": self._lately}
         except DatabaseUnavailable as error:
@@ -75,7 +75,7 @@ class Snapshots:
     async def _read_lately(self, service: Service) -> None:
         try:
             async with asyncio.timeout(READ_LATELY_SECONDS):
-                self._lately = _lately_shape(await service.database.run(read_lately))
+                self._lately = _lately_shape(await service.overviews.run(read_lately))
         except (DatabaseUnavailable, DatabaseRefusal, TimeoutError):
             # The snapshot itself tells that the database is away; a slow one is asked again later.
             pass

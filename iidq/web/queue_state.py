@@ -5,11 +5,12 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Final, Generic, TypeVar
 
-from iidq.database import Connection, Database
+from iidq.database import Connection
 from iidq.errors import DatabaseRefusal, DatabaseUnavailable
 from iidq.obstacles import find_obstacles
 from iidq.provenance.single_flight import SingleFlight
 from iidq.queue.depth import read_depth
+from iidq.web.reads import Reads
 
 T = TypeVar("T")
 
@@ -19,10 +20,10 @@ READ_SECONDS: Final = 3.0
 
 
 class LatelyRead(Generic[T]):
-    """The answer to one query of ``database``; those who ask at the same time share it."""
+    """The answer to one query; those who ask at the same time share it."""
 
-    def __init__(self, database: Database, query: Callable[[Connection], Awaitable[T]]) -> None:
-        self._database = database
+    def __init__(self, reads: Reads, query: Callable[[Connection], Awaitable[T]]) -> None:
+        self._reads = reads
         self._query = query
         self._flights: SingleFlight[None, T | None] = SingleFlight()
         self._answer: T | None = None
@@ -38,7 +39,7 @@ class LatelyRead(Generic[T]):
     async def _read(self) -> T | None:
         try:
             async with asyncio.timeout(READ_SECONDS):
-                return await self._database.run(self._query)
+                return await self._reads.run(self._query)
         except (DatabaseUnavailable, DatabaseRefusal, TimeoutError):
             return None
 
@@ -46,6 +47,6 @@ class LatelyRead(Generic[T]):
 class QueueState:
     """The queue's depth, and what keeps this process' role from its work."""
 
-    def __init__(self, database: Database) -> None:
-        self.read = LatelyRead(database, lambda connection: read_depth(connection)).read
-        self.obstacles = LatelyRead(database, find_obstacles).read
+    def __init__(self, reads: Reads) -> None:
+        self.read = LatelyRead(reads, lambda connection: read_depth(connection)).read
+        self.obstacles = LatelyRead(reads, find_obstacles).read

@@ -14,6 +14,7 @@ from iidq.queue.watching import WatchHub
 from iidq.settings import Settings
 from iidq.web.job_reads import JobReads
 from iidq.web.queue_state import QueueState
+from iidq.web.reads import Reads
 from iidq.web.submission import SubmissionRules
 from iidq.web.synchronous import SynchronousVerification
 
@@ -25,6 +26,10 @@ class Service:
     settings: Settings
     rules: SubmissionRules
     database: Database
+    lists: Reads
+    """Pages of jobs, for clients and for the operations page."""
+    overviews: Reads
+    """Counts and probes: they must not wait behind lists."""
     job_reads: JobReads
     enqueuer: Enqueuer
     synchronous: SynchronousVerification

@@ -125,7 +125,7 @@ async def run_core(database_url: str) -> None:
         assert (again.status, again.retry_count) == (JobStatus.QUEUED, 1)
         assert done.completed_at.utcoffset() == timedelta(0)
         listed = await database.run(lambda c: readers.list_jobs(c, limit=3))
-        assert {job.id for job in listed} == {good.id, bad.id, shaky.id}
+        assert {job.id for job in listed.jobs} == {good.id, bad.id, shaky.id}
         assert (await database.run(readers.count)).completed >= 1
         changed = await database.run(lambda c: readers.find_changed(c, {str(good.id): ""}))
         assert [job.id for _, _, job in changed if job is not None] == [good.id]

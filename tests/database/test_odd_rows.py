@@ -393,7 +393,7 @@ async def show(database: Database, odd: UUID, good: UUID) -> None:
             {},
         ]
         for listing in listings:
-            page = await readers.list_jobs(connection, limit=10, **listing)
+            page = (await readers.list_jobs(connection, limit=10, **listing)).jobs
             for job in page:
                 JobBody.of(job)
                 assert Cursor.decode(Cursor.of(job).encode()).id == job.id

@@ -1,5 +1,6 @@
 """What readers see: one job, the list with its filters and pages, and the counts."""
 
+import itertools
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -10,6 +11,7 @@ import pytest
 from iidq.queue import readers
 from iidq.queue.job import Job, JobStatus, JobType
 from iidq.queue.outcome import Outcome
+from iidq.queue.pages import REACH
 from iidq.queue.paging import Cursor
 from tests.database.attempts import claim, claim_one, finish, sweep
 from tests.job_rows import CANCELLED, COMPLETED, CONTENT_HASH, FAILED, PROCESSING, QUEUED, Sql, insert, update
@@ -48,9 +50,24 @@ def mixed(sql: psycopg.Connection[Any]) -> list[tuple[UUID, dict[str, Any]]]:
     return rows
 
 
+async def _follow(connection: Any, limit: int, **asked: Any) -> list[UUID]:
+    """All jobs of a list, page by page; a page without jobs may have a next one."""
+    seen: list[UUID] = []
+    page = await readers.list_jobs(connection, limit=limit, **asked)
+    while True:
+        assert len(page.jobs) <= limit
+        seen += [job.id for job in page.jobs]
+        if page.next is None:
+            return seen
+        after = Cursor.decode(page.next.encode())
+        assert after == page.next
+        page = await readers.list_jobs(connection, limit=limit, **{**asked, "offset": 0, "after": after})
+
+
 async def _check_filters(
     connection: Any,
     mixed: list[tuple[UUID, dict[str, Any]]],
+    reach: int,
     status: JobStatus | None,
     type: JobType | None,  # noqa: A002
     content_hash: str | None,
@@ -62,30 +79,25 @@ async def _check_filters(
         and (type is None or row["type"] == type)
         and (content_hash is None or row["contentHash"] == content_hash)
     ]
-    jobs = await readers.list_jobs(connection, limit=500, status=status, type=type, content_hash=content_hash)
-    assert [job.id for job in jobs] == expected
-    paged: list[UUID] = []
-    after = None
-    while page := await readers.list_jobs(
-        connection, limit=4, status=status, type=type, content_hash=content_hash, after=after
-    ):
-        paged += [job.id for job in page]
-        after = Cursor.of(page[-1])
-    assert paged == expected
-    skipped = await readers.list_jobs(
-        connection, limit=3, offset=2, status=status, type=type, content_hash=content_hash
-    )
-    assert [job.id for job in skipped] == expected[2:5]
+    asked: dict[str, Any] = {"status": status, "type": type, "content_hash": content_hash, "reach": reach}
+    for limit in (4, 500):
+        assert await _follow(connection, limit, **asked) == expected
+    for offset in (2, len(expected), 2**31 - 1):
+        assert await _follow(connection, 3, offset=offset, **asked) == expected[offset:]
 
 
+@pytest.mark.parametrize("reach", [1, 9, REACH])
 async def test_filters_pages_and_offsets_in_every_combination(
-    connection: Any, mixed: list[tuple[UUID, dict[str, Any]]]
+    connection: Any, mixed: list[tuple[UUID, dict[str, Any]]], reach: int
 ) -> None:
-    """Newest first; exactly the jobs that meet all conditions; pages join without gap or repetition."""
+    """Newest first; exactly the jobs that meet all conditions; pages join without gap or repetition.
+
+    Also where each page looks at few rows and ends before its list does.
+    """
     for status in (None, *JobStatus):
         for kind in (None, *JobType):
             for content_hash in (None, CONTENT_HASH, OTHER_HASH, "0x" + "0" * 64):
-                await _check_filters(connection, mixed, status, kind, content_hash)
+                await _check_filters(connection, mixed, reach, status, kind, content_hash)
 
 
 async def test_one_contents_jobs_of_many_days_in_order(connection: Any, sql: psycopg.Connection[Any]) -> None:
@@ -97,38 +109,31 @@ async def test_one_contents_jobs_of_many_days_in_order(connection: Any, sql: psy
         ids.append((newest - timedelta(hours=hours), insert(sql, COMPLETED, createdAt=newest - timedelta(hours=hours))))
     ids.append((newest - timedelta(hours=8), insert(sql, createdAt=newest - timedelta(hours=8))))
     ids.sort(reverse=True)
-    for limit in (1, 3, 100):
-        seen: list[UUID] = []
-        after = None
-        while page := await readers.list_jobs(connection, limit=limit, content_hash=CONTENT_HASH, after=after):
-            seen += [job.id for job in page]
-            after = Cursor.of(page[-1])
-        assert seen == [job_id for _, job_id in ids]
+    expected = [job_id for _, job_id in ids]
+    # Of 4 and 12 rows: one span per page, three spans; and one span that has more rows than a page looks at.
+    for limit, reach in itertools.product((1, 3, 100), (4, 12, REACH)):
+        assert await _follow(connection, limit, content_hash=CONTENT_HASH, reach=reach) == expected
     for offset in (0, 5, 32_767, 2**31 - 1):
-        jobs = await readers.list_jobs(connection, limit=500, offset=offset, content_hash=CONTENT_HASH)
-        assert [job.id for job in jobs] == [job_id for _, job_id in ids][offset:]
+        jobs = (await readers.list_jobs(connection, limit=500, offset=offset, content_hash=CONTENT_HASH)).jobs
+        assert [job.id for job in jobs] == expected[offset:]
 
 
 async def test_pages_are_stable_under_inserts(connection: Any, sql: psycopg.Connection[Any]) -> None:
     """Jobs that are asked for while somebody pages do not shift the later pages."""
     ids = [insert(sql) for _ in range(10)]
-    seen: list[UUID] = []
-    after = None
-    while page := await readers.list_jobs(connection, limit=3, after=after):
-        seen += [job.id for job in page]
-        after = Cursor.of(page[-1])
+    page = await readers.list_jobs(connection, limit=3)
+    seen = [job.id for job in page.jobs]
+    while page.next is not None:
         insert(sql, copies=5)
+        page = await readers.list_jobs(connection, limit=3, after=page.next)
+        seen += [job.id for job in page.jobs]
     assert seen == ids[::-1]
 
 
 async def test_pages_split_jobs_of_one_moment(connection: Any, sql: psycopg.Connection[Any]) -> None:
     """Jobs created at the same instant are told apart by their ids."""
     insert(sql, copies=25, createdAt=datetime(2024, 1, 1, 12, 0, 0, 123457, tzinfo=UTC))
-    seen: list[UUID] = []
-    after = None
-    while page := await readers.list_jobs(connection, limit=4, after=after):
-        seen += [job.id for job in page]
-        after = Cursor.decode(Cursor.of(page[-1]).encode())
+    seen = await _follow(connection, 4)
     assert len(seen) == len(set(seen)) == 25
     assert seen == sorted(seen, reverse=True)
 

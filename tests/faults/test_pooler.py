@@ -79,7 +79,7 @@ async def test_jobs_run_once_with_their_outcomes_and_retries(pooled_url: str, sq
         counts = await database.run(readers.count)
         assert not one.loop.listener.listening
         assert not two.loop.listener.listening
-    assert len(listed) == counts.failed == 15
+    assert len(listed.jobs) == counts.failed == 15
     assert sorted(set(began.values())) == [1, 2]
     assert scalar(sql, 'SELECT sum("retryCount") FROM "VerificationJob"') == 15
 
