@@ -32,7 +32,6 @@ CALLS: list[tuple[str, str, Any]] = [
     ("new_job_id", "SELECT public.new_job_id() IS NOT NULL", True),
     ("iidq_new_jobs", "SELECT type FROM public.iidq_new_jobs(%(jobs)s::json)", "verify"),
     ("iidq_enqueue", "CALL public.iidq_enqueue(%(jobs)s::json, 3, false)", None),
-    ("iidq_enqueue", "CALL public.iidq_enqueue(%(jobs)s::json, 3, true, true)", None),
     (
         "callback_state",
         "INSERT INTO public.webhook_delivery (\"jobId\", url) VALUES (%(id)s, 'https://a.example')",

@@ -67,4 +67,4 @@ def test_bad_settings_stop_the_start(database_url: str) -> None:
         timeout=30,
     )
     assert done.returncode == 2
-    assert done.stderr.strip() == ("WORKER_CONCURRENCY='0' cannot be used; expected greater than or equal to 1")
+    assert done.stderr.strip() == ("WORKER_CONCURRENCY=0 cannot be used; expected greater than or equal to 1")

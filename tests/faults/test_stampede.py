@@ -35,8 +35,8 @@ class Statements:
             self.empty_claims += not taken.jobs
             return taken
 
-        async def counted_sweep(connection: Connection, signs: WorkerSigns, *, batch: int) -> Sweep:
-            seen = await sweep(connection, signs, batch=batch)
+        async def counted_sweep(connection: Connection, signs: WorkerSigns, **values: Any) -> Sweep:
+            seen = await sweep(connection, signs, **values)
             self.sweeps[signs.worker_id] += 1
             return seen
 

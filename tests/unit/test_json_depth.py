@@ -91,7 +91,7 @@ def test_a_raised_recursion_limit_does_not_end_the_process(reader: str) -> None:
     code = (
         f"import sys\n{reading}\nfrom iidq.errors import IidqError\nsys.setrecursionlimit(10_000_000)\n"
         "for opening in (b'[', b'{\"a\":', b'[[{\"\\\\\"\":'):\n"
-        "    try:\n        read(opening * 100_000)\n"
+        "    try:\n        read(opening * 80_000)\n"
         "    except IidqError as fault:\n        print(fault.code)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
