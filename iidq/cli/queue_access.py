@@ -16,6 +16,7 @@ from psycopg.errors import InsufficientPrivilege
 from iidq.cli.client import ENDED, Body, JobClient, NotFoundOut, Refused
 from iidq.cli.service_options import DEFAULT_SERVER
 from iidq.database import Connection, Database, open_database
+from iidq.errors import DatabaseRefusal
 from iidq.queue import announcements, readers, steering
 from iidq.queue.identifiers import parse_job_id
 from iidq.queue.job import JobStatus, JobType
@@ -170,7 +171,9 @@ class QueueInDatabase:
     async def _run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         try:
             return await self._database.run(work)
-        except InsufficientPrivilege:
+        except DatabaseRefusal as refusal:
+            if not isinstance(refusal.__cause__, InsufficientPrivilege):
+                raise
             raise NotAllowed("the role of DATABASE_URL may not do this; docs/sql.md has the GRANT lines") from None
 
 
