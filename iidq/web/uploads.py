@@ -105,6 +105,10 @@ class FormReader:
         self._file_bytes = 0
         self._bytes_since_fault = 0
         self._ended = False
+        self._delimiter = b"\r\n--" + boundary.encode()
+        # RFC 2046, section 5.1.1: the first delimiter may lack its line break, and a preamble before it is ignored. The
+        # parser ignores one only where it arrives in one piece with the delimiter.
+        self._preamble: bytes | None = b"\r\n"
         self._parser = MultipartParser(
             boundary,
             {
@@ -129,11 +133,22 @@ class FormReader:
                 raise InvalidInput(self._faults)
         self._received_bytes += len(chunk)
         try:
-            self._parser.write(chunk)
+            self._parser.write(chunk if self._preamble is None else self._behind_preamble(chunk))
         except FormParserError as error:
             raise malformed("a boundary or a part's header is broken or too long") from error
         if self._received_bytes - self._file_bytes > MAX_OVERHEAD_BYTES:
             raise too_large(f"the form without its file may have {MAX_OVERHEAD_BYTES} bytes")
+
+    def _behind_preamble(self, chunk: bytes) -> bytes:
+        """Return the bytes from the first delimiter on, none while it has not come."""
+        assert self._preamble is not None
+        read = self._preamble + chunk
+        start = read.find(self._delimiter)
+        if start < 0:
+            self._preamble = read[-len(self._delimiter) :]
+            return b""
+        self._preamble = None
+        return read[start + 2 :]
 
     def finish(self) -> Form:
         """The form, once the whole body was fed."""
