@@ -43,9 +43,9 @@ READING: Final = (
         "listJobs",
         "Read",
         "List jobs, newest first",
-        "With or without a slash at the end. Each parameter may be given once; empty is as good as absent. A page looks "
-        "at a bounded number of jobs: it may have fewer than `limit`, or none, and still a `nextCursor`. Only a null "
-        "`nextCursor` is the end.",
+        "With or without a slash at the end. Each parameter may be given once; empty is as good as absent. A page "
+        "looks at a bounded number of jobs: it may have fewer than `limit`, or none, and still a `nextCursor`. Only a "
+        "null `nextCursor` is the end.",
         {
             200: reply(
                 "A page.",
