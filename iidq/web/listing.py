@@ -33,7 +33,8 @@ PARAMETERS: Final[Mapping[str, Schema]] = {
         "minimum": 0,
         "maximum": MAX_OFFSET,
         "default": 0,
-        "description": "Jobs to skip. Slow where it is large: prefer `cursor`, and give only one of them.",
+        "description": "Jobs to skip. Where it is large the page may be empty, and its `nextCursor` carries the rest: "
+        "prefer `cursor`, and give only one of them.",
     },
     "cursor": {
         "type": "string",

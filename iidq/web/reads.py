@@ -32,7 +32,7 @@ class Reads:
             self._turns.release()
 
     async def _take_turn(self) -> None:
-        if self._waiting >= MAX_WAITING:
+        if self._turns.locked() and self._waiting >= MAX_WAITING:
             raise _busy()
         self._waiting += 1
         try:

@@ -8,7 +8,6 @@ import pytest
 from iidq.database import Connection
 from iidq.queue.browsing import JobState, Search, browse
 from iidq.queue.overview import MOST_COUNTED, read_lately
-from iidq.queue.queries import QUERIES
 from tests.database.test_cost import blocks, explain, nodes
 from tests.job_rows import COMPLETED, CONTENT_HASH, FAILED, Sql, insert
 
@@ -47,13 +46,14 @@ async def plan_of(connection: Connection, name: str, **parameters: Any) -> dict[
 
 async def test_a_page_follows_its_index(history: psycopg.Connection[Any], connection: Connection) -> None:
     """Each state, and each cause, is listed from one end of an index, without sorting what it does not show."""
-    all_match = {"manifest": None, "registry": None, "reach": PAGE + 1}
+    any_job = dict.fromkeys(("status", "ready", "type", "content_hash", "manifest", "registry", "ended"))
+    history_of: dict[str, Any] = {**any_job, "after_time": None, "skip": 0, "reach": 5_000}
     for name, parameters in (
         ("browse_line", {}),
         ("browse_delayed", {}),
         ("browse_cause", {"cause": "rpc.unavailable"}),
-        ("browse_history", {"ended": None, "state": None, **all_match}),
-        ("browse_history", {"ended": "failed", "state": "failed", **all_match}),
+        ("places_newest", history_of),
+        ("places_newest", {**history_of, "ended": "failed"}),
     ):
         plan = await plan_of(connection, name, **parameters)
         assert blocks(plan) < 3 * PAGE, name
@@ -71,8 +71,8 @@ async def test_deep_pages_cost_as_much_as_the_first(history: psycopg.Connection[
 
 async def test_a_search_without_an_index_is_bounded(history: psycopg.Connection[Any], connection: Connection) -> None:
     """It looks at as many rows as it may, and no more."""
-    sought = {"ended": None, "state": None, "manifest": "nowhere", "registry": None, "reach": 1_000}
-    plan = await plan_of(connection, "browse_history", **sought)
+    conditions = dict.fromkeys(("status", "ready", "type", "content_hash", "registry", "ended", "after_time"))
+    plan = await plan_of(connection, "places_newest", **conditions, manifest="nowhere", skip=0, reach=1_000)
     assert max(node["Actual Rows"] for node in nodes(plan)) <= 1_000
 
 
@@ -80,9 +80,10 @@ async def test_a_popular_content_is_not_searched_in_the_whole_table(
     history: psycopg.Connection[Any], connection: Connection
 ) -> None:
     """Also where the planner expects to meet it soon on a walk through all rows, and would not."""
-    async with connection.transaction():
-        await connection.execute(QUERIES["prefer_indexes"])
-        plan = await plan_of(connection, "browse_content", content_hash=CONTENT_HASH, state=None, reach=500)
+    await connection.execute("SET enable_seqscan = off")
+    conditions = dict.fromkeys(("status", "ready", "type", "after_time"))
+    bounds = {"skip": 0, "reach": 500, "spans": 125}
+    plan = await plan_of(connection, "places_content", content_hash=CONTENT_HASH, **conditions, **bounds)
     assert not any(node["Node Type"] == "Seq Scan" for node in nodes(plan))
     found = await browse(connection, limit=PAGE, search=Search(content_hash=CONTENT_HASH), reach=500)
     assert len(found.jobs) == PAGE

@@ -110,6 +110,31 @@ async def test_cursors_lead_through_all_pages(api: httpx.AsyncClient, database_u
     assert both.status_code == 400
 
 
+async def test_a_rare_match_is_found_step_by_step(api: httpx.AsyncClient, database_url: str) -> None:
+    """A page ends after a bounded number of rows, empty or not; its cursor goes on to a job behind all of them.
+
+    An offset that ends in the middle of that goes on with the cursor, too.
+    """
+    wanted = await insert(database_url, at="2024-01-01T00:00:00Z", type="proof")
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        await connection.execute(
+            """INSERT INTO "VerificationJob" (type, "contentHash", "manifestUri", "registryAddress")
+            SELECT 'verify', %s, 'ipfs://x', %s FROM generate_series(1, 11000)""",
+            [HASH, "0x" + "cd" * 20],
+        )
+    for query in ({"type": "proof"}, {"offset": "11000"}, {"status": "queued", "type": "proof"}):
+        page = (await api.get(JOBS, params=query)).json()
+        assert (page["jobs"], page["count"]) == ([], 0)
+        pages = 1
+        while page["nextCursor"] is not None:
+            assert page["jobs"] == []
+            asked = {name: value for name, value in query.items() if name != "offset"}
+            page = (await api.get(JOBS, params={**asked, "cursor": page["nextCursor"]})).json()
+            pages += 1
+        assert [job["id"] for job in page["jobs"]] == [wanted]
+        assert pages > 1
+
+
 async def test_stats_count_by_state(api: httpx.AsyncClient, database_url: str) -> None:
     """What waits, runs, is done and has failed."""
     before = (await api.get(f"{JOBS}/stats")).json()

@@ -43,7 +43,9 @@ READING: Final = (
         "listJobs",
         "Read",
         "List jobs, newest first",
-        "With or without a slash at the end. Each parameter may be given once; empty is as good as absent.",
+        "With or without a slash at the end. Each parameter may be given once; empty is as good as absent. A page "
+        "looks at a bounded number of jobs: it may have fewer than `limit`, or none, and still a `nextCursor`. Only a "
+        "null `nextCursor` is the end.",
         {
             200: reply(
                 "A page.",
@@ -62,7 +64,7 @@ READING: Final = (
         "Read",
         "Count jobs",
         "Also an answer while the database is away.",
-        {200: reply("The counts.", "Stats", counts=REAL["stats"], away=_STATS_AWAY)},
+        {200: reply("The counts.", "Stats", counts=REAL["stats"], away=_STATS_AWAY), 503: "Unavailable"},
     ),
     Operation(
         "get",
