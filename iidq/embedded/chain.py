@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from iidq.embedded.lifetime import die_with_parent
-from iidq.errors import IidqError
+from iidq.errors import IidqError, SettingsFault
 from iidq.extras import install_command
 
 DEVELOPMENT_CHAIN_ID = 31337
@@ -157,9 +157,12 @@ def main() -> None:
         raise SystemExit(
             f"set RPC_URL, or install the embedded parts ({error}): {install_command('embedded')}"
         ) from None
-    asyncio.run(
-        serve_chain(port=arguments.port, chain_id=arguments.chain_id, genesis_timestamp=arguments.genesis_timestamp)
-    )
+    try:
+        asyncio.run(
+            serve_chain(port=arguments.port, chain_id=arguments.chain_id, genesis_timestamp=arguments.genesis_timestamp)
+        )
+    except SettingsFault as fault:
+        raise SystemExit(fault.message) from None
 
 
 if __name__ == "__main__":

@@ -2,13 +2,10 @@
 
 from functools import lru_cache
 from hashlib import scrypt
-from typing import Final
 
 from iidq.errors import FetchRefused, PermanentFault
 from iidq.redaction import redact_endpoint
 from iidq.settings import Settings
-
-_REFUSED: Final = "fetch.refused.rpc_url"
 
 
 def check_rpc_url(settings: Settings, url: str) -> str:
@@ -25,10 +22,10 @@ def check_rpc_url(settings: Settings, url: str) -> str:
     if len(meant) > 1:
         raise FetchRefused(
             "rpcUrl is how this service shows several of its endpoints; expected one of them with its credentials",
-            code=_REFUSED,
+            code="fetch.refused.rpc_url",
         )
     if not meant:
-        raise FetchRefused("rpcUrl is none of the endpoints that this service may use", code=_REFUSED)
+        raise FetchRefused("rpcUrl is none of the endpoints that this service may use", code="fetch.refused.rpc_url")
     return meant[0]
 
 

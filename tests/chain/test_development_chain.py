@@ -139,6 +139,6 @@ def test_it_dies_with_its_parent() -> None:
 def test_a_port_in_use_is_told(chain: DevelopmentChain) -> None:
     """The start fails with what the process said, and leaves nothing running."""
     second = DevelopmentChain(port=int(chain.url.rpartition(":")[2]))
-    with pytest.raises(ChainNotStarted, match="in use"):
+    with pytest.raises(ChainNotStarted, match="another process listens"):
         second.start()
     assert second.pid is None

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+import structlog
 
+from iidq import logs
 from iidq.cli import main
 from iidq.settings import Settings
 from tests.cli.sandbox import Running, Sandbox, wait_until
@@ -94,7 +96,19 @@ class Done:
 
 
 @pytest.fixture
-def iidq(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Done]:
+def own_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undoes what a command configures; later tests of this process would log to a stream that is closed by then."""
+    monkeypatch.setattr(logs, "_debugging", logs._debugging)
+    monkeypatch.setattr(logs, "_access", logs._access)
+    configured = structlog.get_config()
+    yield
+    structlog.configure(**configured)
+
+
+@pytest.fixture
+def iidq(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, own_logging: None
+) -> Callable[..., Done]:
     """Runs a command in this process, in an empty folder; ``iidq("stats", IIDQ_SERVER=url)`` is `iidq stats`."""
     monkeypatch.chdir(tmp_path)
     for name in [*map(str.upper, Settings.model_fields), "IIDQ_SERVER", "IIDQ_API_KEY", "IIDQ_REGISTRY"]:

@@ -86,7 +86,7 @@ async def test_a_job_reads_the_endpoint_that_was_asked_for(
                 lambda: scalar(sql, "SELECT count(*) = 0 FROM \"VerificationJob\" WHERE status <> 'failed'")
             )
             job = (await api.get(location)).json()
-            assert job["error"] == f"rpc.wrong_chain: {wrong_chain}"
+            assert job["error"] == f"rpc.chain_mismatch: {wrong_chain}"
             assert key not in json.dumps(job)
             assert wrong_chain in (await api.post("/api/verify", json=asked)).text
             # Asked once by the worker, once by the API; each then knows.
@@ -117,7 +117,7 @@ async def test_what_means_several_endpoints_is_refused(
         assert read(sql, job_id)["error"].startswith("fetch.refused.rpc_url: ")
         whole = insert(sql, rpcUrl=allowed[1], chainId=1)
         await eventually(lambda: read(sql, whole)["status"] == "failed")
-        assert read(sql, whole)["error"] == "rpc.wrong_chain: rpcUrl is on chain 2, not 1"
+        assert read(sql, whole)["error"] == "rpc.chain_mismatch: rpcUrl is on chain 2, not 1"
 
 
 async def test_a_worker_without_the_endpoint_takes_no_other(
