@@ -8,7 +8,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from iidq.cli import operate
 from iidq.queue.identifiers import new_job_id
+from iidq.queue.pages import REACH
 from tests.cli.conftest import Done
 from tests.job_rows import PROCESSING, Sql, insert, read
 
@@ -69,6 +71,22 @@ def test_strangers_texts_cannot_steer_the_terminal(iidq: Iidq, database_url: str
         assert not {"\x1b", "\x9b", "\x07"} & set(done.stdout)
         assert "[red]" in done.stdout
         assert "hidden" not in done.stdout
+
+
+def test_a_long_search_ends_and_goes_on(
+    iidq: Iidq, database_url: str, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search that finds few of many jobs stops with a cursor, from which the next search goes on and finds them."""
+    monkeypatch.setattr(operate, "_MOST_PAGES", 1)
+    wanted = insert(sql, type="proof", status="completed", result="{}", completedAt=Sql("now()"))
+    insert(sql, type="verify", status="completed", result="{}", completedAt=Sql("now()"), copies=REACH + 1)
+    done = iidq(database_url, "jobs", "list", "--type", "proof", "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (0, [])
+    named = re.search(r"to go on, add --cursor (\S+)$", done.stderr)
+    assert named is not None
+    [found] = json.loads(iidq(database_url, "jobs", "list", "--type", "proof", "--json", "--cursor", named[1]).stdout)
+    assert found["id"] == str(wanted)
+    assert iidq(database_url, "jobs", "list", "--cursor", "nonsense").returncode == 2
 
 
 def test_a_role_that_may_not_is_told(iidq: Iidq, database_url: str, sql: psycopg.Connection[Any]) -> None:
