@@ -22,7 +22,15 @@ from psycopg.errors import Diagnostic
 from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
-from iidq.errors import DatabaseBusy, DatabaseRefusal, DatabaseUnavailable, FieldFault, IidqError, InvalidInput
+from iidq.errors import (
+    NOT_MIGRATED,
+    DatabaseBusy,
+    DatabaseRefusal,
+    DatabaseUnavailable,
+    FieldFault,
+    IidqError,
+    InvalidInput,
+)
 from iidq.faults import Faults
 from iidq.obstacles import find_obstacles
 from iidq.settings import Settings
@@ -146,7 +154,8 @@ def translate(error: psycopg.Error) -> IidqError | None:
         return DatabaseUnavailable("no connection to the database in time")
     if isinstance(error, _NOT_MIGRATED):
         return DatabaseUnavailable(
-            "the database has not been migrated: run `iidq migrate`", code="database.not_migrated"
+            f"an object is missing (SQLSTATE {error.sqlstate}): run `iidq migrate`, or look at the triggers",
+            code=NOT_MIGRATED,
         )
     if isinstance(error, errors.QueryCanceled):
         return DatabaseUnavailable("the database took too long", code="database.timeout")
@@ -186,7 +195,7 @@ def is_passing(error: BaseException) -> bool:
     """Whether the same statement may succeed in a moment: connection lost, deadlock, shutdown, disk full."""
     if isinstance(error, psycopg.Error):
         error = translate(error) or error
-    return isinstance(error, DatabaseUnavailable)
+    return isinstance(error, DatabaseUnavailable) and error.code != NOT_MIGRATED
 
 
 def concerns_one_row(error: BaseException) -> bool:
@@ -378,15 +387,15 @@ class Database:
                     return await self._pool.getconn()
                 finally:
                     self._waits.discard(wait)
-        except TimeoutError:
-            raise self._absent() from None
-        except PoolTimeout:
-            self.suspected.set()
-            if self.refusal is not None:
+        except (TimeoutError, PoolTimeout) as error:
+            if self._away or self.refusal is not None:
                 raise self._absent() from None
+            self.suspected.set()
             if len(self._in_use) >= self._pool.max_size:
                 raise DatabaseBusy("all connections to the database are in use; try again") from None
-            raise
+            if isinstance(error, PoolTimeout):
+                raise
+            raise _unreachable() from None
 
     def _absent(self) -> IidqError:
         return _unreachable() if self.refusal is None else DatabaseRefusal(self.refusal.message)

@@ -24,7 +24,7 @@ no credentials, no stack, no SQL. ``str(error)`` is ``"code: message"``, as stor
 """
 
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 
 class IidqError(Exception):
@@ -137,6 +137,10 @@ class AttemptTimedOut(TemporaryFault):
     """The attempt's deadline passed."""
 
     code = "attempt.timeout"
+
+
+NOT_MIGRATED: Final = "database.not_migrated"
+"""The code of a :class:`DatabaseUnavailable` that does not pass by itself: the schema lacks an object."""
 
 
 class DatabaseUnavailable(TemporaryFault):

@@ -6,7 +6,7 @@ from math import inf
 import psycopg
 
 from iidq import logs
-from iidq.errors import DatabaseRefusal
+from iidq.errors import NOT_MIGRATED, DatabaseRefusal, IidqError
 
 
 class Faults:
@@ -52,4 +52,6 @@ def sentences(error: BaseException) -> list[str]:
 
 
 def _only_an_operator_helps(error: BaseException) -> bool:
-    return isinstance(error, DatabaseRefusal) or (isinstance(error, psycopg.Error) and error.sqlstate is not None)
+    if isinstance(error, psycopg.Error):
+        return error.sqlstate is not None
+    return isinstance(error, DatabaseRefusal) or (isinstance(error, IidqError) and error.code == NOT_MIGRATED)

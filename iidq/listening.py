@@ -2,11 +2,13 @@
 
 import errno
 import os
+import re
 import socket
 from typing import Final
 
 from iidq.errors import SettingsFault
 
+_SHOWABLE: Final = re.compile(r"[\w.:-]{1,253}", re.ASCII)
 BACKLOG: Final = 2048
 """Connections that the kernel accepts for processes that are busy, or not up yet."""
 
@@ -41,16 +43,18 @@ def base_url(listener: socket.socket) -> str:
 
 
 def _fault(host: str, port: int, error: OSError) -> SettingsFault:
+    # What is neither an address nor a name may be another variable's value, with a password in it.
+    shown = repr(host) if _SHOWABLE.fullmatch(host) else "(hidden)"
     match error:
         case socket.gaierror():
-            return SettingsFault(f"HOST={host!r}: no address belongs to this name; expected an address of this machine")
+            return SettingsFault(f"HOST={shown}: no address belongs to this name; expected an address of this machine")
         case OSError(errno=errno.EADDRNOTAVAIL):
-            return SettingsFault(f"HOST={host!r}: this machine has no such address; expected one of its own")
+            return SettingsFault(f"HOST={shown}: this machine has no such address; expected one of its own")
         case OSError(errno=errno.EADDRINUSE):
             return SettingsFault(
-                f"PORT={port}: another process listens there on {host}; expected a free port (0 takes any)"
+                f"PORT={port}: another process listens there on {shown}; expected a free port (0 takes any)"
             )
         case OSError(errno=errno.EACCES):
             return SettingsFault(f"PORT={port}: this user may not listen there; expected a port from 1024 up")
         case _:
-            return SettingsFault(f"HOST={host!r}, PORT={port}: cannot listen there ({os.strerror(error.errno or 0)})")
+            return SettingsFault(f"HOST={shown}, PORT={port}: cannot listen there ({os.strerror(error.errno or 0)})")

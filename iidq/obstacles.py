@@ -19,6 +19,8 @@ async def find_obstacles(connection: AsyncConnection[Any]) -> list[str]:
 def _sentence(problem: str, kind: str, name: str, detail: str, role: str) -> str:
     quoted = sql.Identifier(name).as_string()
     match problem:
+        case "missing" if kind == "column":
+            return f"column {name} is missing: this database was made by an unreleased version; make a new one"
         case "missing":
             return f"{kind} {name} is missing: run `iidq migrate`"
         case "right":

@@ -6,13 +6,13 @@ _USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")
 # The first words are secret at the end of any name (sslpassword, accessToken), the others as a word of their own.
 _SECRET_PARAMETER = re.compile(
     r"([?&;](?:[\w.-]*(?:api[-_]?key|access[-_]?key|token|secret|password|passwd|signature|credential)"
-    r"|(?:[\w.-]*[-_.])?(?:key|pass|pwd|sig|auth))=)[^&#\s]+",
+    r"|(?:[\w.-]*[-_.])?(?:d?key|project[-_]?id|pass|pwd|sig|auth))=)[^&#\s]+",
     re.IGNORECASE,
 )
 
 
-# As Infura, Alchemy and others have it: https://mainnet.infura.io/v3/<key>.
-_PATH_KEY = re.compile(r"(?<=/v[0-9]/)[\w-]{16,}")
+# As Infura, Alchemy (…/v3/<key>), Ankr (…/eth/<key>) and QuickNode (…/<key>/) have it.
+_PATH_KEY = re.compile(r"(?<=/v[0-9]/)[\w.-]{16,}|(?<=[^/]/)[\w-]{24,}(?=[/?#]|$)")
 
 
 def redact_endpoint(url: str) -> str:

@@ -6,7 +6,7 @@ import random
 import psycopg
 
 from iidq.accelerator.sealing import Seal
-from iidq.database import connect, our_settings
+from iidq.database import ANSWER_SECONDS, answered_within, connect, our_settings
 from iidq.errors import IidqError
 from iidq.queue.queries import QUERIES
 from iidq.settings import Settings
@@ -33,8 +33,10 @@ class SharedKey:
         """Ask Postgres until it tells."""
         while self.seal is None:
             try:
-                async with await connect(self._settings) as connection, our_settings(connection):
-                    row = await (await connection.execute(QUERIES["accelerator_key"])).fetchone()
+                async with await connect(self._settings) as connection:
+                    with answered_within(connection, ANSWER_SECONDS):
+                        async with our_settings(connection):
+                            row = await (await connection.execute(QUERIES["accelerator_key"])).fetchone()
             except (IidqError, psycopg.Error):
                 row = None
             if row is None:

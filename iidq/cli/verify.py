@@ -23,6 +23,7 @@ from iidq.cli.verdict import (
     why_not,
 )
 from iidq.cli.verify_many import verify_many
+from iidq.redaction import redact_url
 
 
 def verify(
@@ -122,13 +123,15 @@ class _AskingOne:
 def _asked(path: Path, question: Question, service: Service) -> list[str]:
     chain = [] if question.chain_id is None else ["--chain", str(question.chain_id)]
     kind = ["--proof"] if question.proof else []
-    return ["iidq", "verify", str(path), "--registry", question.registry, *chain, *kind, "--server", service.server]
+    upload = ["--upload"] if question.upload else []
+    options = ["--registry", question.registry, *chain, *kind, *upload, "--server", redact_url(service.server)]
+    return [*options, "--", str(path)]
 
 
 def print_verdict(job: Body, facts: dict[str, str], asked: list[str]) -> None:
     """Print the verdict of a job that has one: in words, what was asked, who registered it, and each check.
 
-    ``asked`` is the command that asks again, without its ``--manifest``.
+    ``asked`` are the options and the file that `iidq verify` asks again with, but for its ``--manifest``.
     """
     verdict = verdict_of(job)
     assert verdict is not None
@@ -141,4 +144,4 @@ def print_verdict(job: Body, facts: dict[str, str], asked: list[str]) -> None:
         say(f"  {SIGNS.get(check.outcome, '·')} {printable(check.text)}")
     if uri := registered_manifest(result, facts.get("manifest", "")):
         say("\nThe registry names another manifest. To verify with that one:")
-        say(f"  {printable(shlex.join([*asked, '--manifest', uri]))}")
+        say(f"  {printable(shlex.join(['iidq', 'verify', '--manifest', uri, *asked]))}")

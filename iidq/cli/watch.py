@@ -57,7 +57,7 @@ def watch_job(place: Place, job_id: str, *, timeout_seconds: float, as_json: boo
             names = {"file": "fileName", "manifest": "manifestUri", "registry": "registryAddress"}
             facts = {name: str(job[key]) for name, key in names.items() if job.get(key)}
             chain = ["--chain", str(job["chainId"])] if job.get("chainId") else []
-            asked = ["iidq", "verify", facts.get("file", "FILE"), "--registry", facts.get("registry", ""), *chain]
+            asked = ["--registry", facts.get("registry", ""), *chain, "--", facts.get("file", "FILE")]
             print_verdict(job, facts, asked)
         return exit_code(verdict_of(job))
 

@@ -29,7 +29,7 @@ _PIN_TRIES: Final = 3
 _PIN_PAUSE_SECONDS: Final = 0.2
 # The longest manifest URI takes 5 million to read. More would let a contract keep an endpoint busy; nodes cap calls at
 # 50 million, and some chains take the transaction's own data out of it.
-_CALL_GAS: Final = hex(30_000_000)
+_CALL_GAS: Final = hex(16_000_000)
 # A search reads about so many times as often, one after another, as an entry's read.
 _SEARCH_READS: Final = 5
 

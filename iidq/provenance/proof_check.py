@@ -5,6 +5,7 @@ evidence is true (what the content hashes to, what the manifest's bytes are, wha
 has the content, the manifest or an endpoint.
 """
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -254,7 +255,7 @@ def _expected_outcomes(claims: _Claims, verdict: Verdict) -> dict[str, tuple[Che
         wallet = ("failed", "notChecked")
     return {
         **{check.code: (check.outcome,) for check in verdict.checks if check.code in _JUDGED_AGAIN},
-        "manifest.cidVerified": ("passed",) if claims.manifest_uri.startswith(_IPFS) else ("notChecked",),
+        "manifest.cidVerified": ("passed",) if claims.manifest_uri.lower().startswith(_IPFS) else ("notChecked",),
         "signature.recovered": ("notChecked",) if claims.recovered is None else ("passed",),
         "signature.eip1271": wallet,
         "registry.transaction": ("notChecked",) if claims.tx_hash is None else ("passed",),
@@ -278,12 +279,14 @@ def _others_check(proof: dict[str, Any]) -> Check:
 
 
 def _paths(value: Any, path: str = "") -> Iterator[str]:
-    """Yield the path of every value that is neither an object nor a list: ``a.b``, ``a.c[].d``."""
+    """Yield the path of every value that holds no other: ``a.b``, ``a.c[].d``, ``a."x.y"``."""
     match value:
-        case dict():
+        case dict() if value:
             for name, item in value.items():
-                yield from _paths(item, f"{path}.{name}" if path else name)
-        case list():
+                # Quoted, a name with a dot cannot pass for a path.
+                shown = name if name.isidentifier() else json.dumps(name)
+                yield from _paths(item, f"{path}.{shown}" if path else shown)
+        case list() if value:
             for item in value:
                 yield from _paths(item, f"{path}[]")
         case _:

@@ -3,9 +3,12 @@
 from functools import lru_cache
 from hashlib import scrypt
 
-from iidq.errors import FetchRefused, PermanentFault
+from iidq.errors import FetchRefused, RpcFault
 from iidq.redaction import redact_endpoint
 from iidq.settings import Settings
+
+# What a restart of all workers may take.
+_RESTART_SECONDS = 30.0
 
 
 def check_rpc_url(settings: Settings, url: str) -> str:
@@ -32,7 +35,7 @@ def check_rpc_url(settings: Settings, url: str) -> str:
 def find_endpoint(settings: Settings, rpc_url: str, endpoint_id: str | None) -> str:
     """Return the operator's URL that a stored job means: that of ``endpoint_id``, never another that looks like it.
 
-    Without an id (rows of plain SQL) as :func:`check_rpc_url`. Raises :class:`PermanentFault`.
+    Without an id (rows of plain SQL) as :func:`check_rpc_url`. Raises :class:`FetchRefused`, :class:`RpcFault`.
     """
     if endpoint_id is None:
         return check_rpc_url(settings, rpc_url)
@@ -41,10 +44,12 @@ def find_endpoint(settings: Settings, rpc_url: str, endpoint_id: str | None) -> 
     for plain, known in sorted(_allowed(settings).items(), key=lambda entry: redact_endpoint(entry[0]) != shown):
         if identify_endpoint(plain) == endpoint_id:
             return known
-    raise PermanentFault(
+    # During a restart with other RPC variables another worker may have it.
+    raise RpcFault(
         "the endpoint that rpcUrl named when the job was asked for is not configured here; "
         "give the API and all workers the same RPC variables",
         code="rpc.endpoint_not_configured",
+        retry_after_seconds=_RESTART_SECONDS,
     )
 
 

@@ -125,8 +125,10 @@ class GroupCommit(Generic[Item, Answer]):
             answers = await self._write([item for item, _, _ in batch])
         except BaseException as error:
             if len(batch) > 1 and self._blames_one_item(error):
-                for one in batch:
-                    await self._write_batch([one])
+                # Halves: one by one, the last of a thousand would run into the deadline of the first.
+                middle = len(batch) // 2
+                await self._write_batch(batch[:middle])
+                await self._write_batch(batch[middle:])
                 return
             for _, future, _ in batch:
                 _settle(future, error)

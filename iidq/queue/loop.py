@@ -221,7 +221,8 @@ class WorkLoop:
         if (call_at := self._call.due()) is not None:
             event = min(event, call_at)
         if self._span.look_at is not None and self._room():
-            event = min(event, self._span.look_at)
+            # After a claim that failed this time is past; the next claim looks at the whole line.
+            event = min(event, max(self._span.look_at, self._next_claim))
         if self._wanted():
             event = min(event, self._next_claim)
         return event

@@ -135,9 +135,10 @@ class OutcomeWriter:
                 started = perf_counter()
                 lost = await self._database.run(write)
             except (IidqError, psycopg.Error) as error:
-                if isinstance(error, DatabaseRefusal):
+                passes = is_passing(error)
+                if not passes and isinstance(error, DatabaseRefusal | DatabaseUnavailable):
                     faults.stands("outcomes", error, _LOCKED_RETRY_SECONDS)
-                if not is_passing(error) or getattr(error, "code", None) == "database.locked":
+                if not passes or getattr(error, "code", None) == "database.locked":
                     raise
                 faults.stands("outcomes", error, delay_seconds)
                 await asyncio.sleep(delay_seconds * random.uniform(0.5, 1.0))  # noqa: S311

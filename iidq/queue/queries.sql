@@ -197,11 +197,12 @@ WITH mine AS MATERIALIZED (
 SELECT mine.id FROM mine WHERE NOT EXISTS (SELECT FROM stored WHERE stored.id = mine.id);
 
 -- name: find_ended
--- Of outcomes that store_outcomes dropped, those that an earlier try had stored. By "VerificationJob_pkey".
+-- Of outcomes that store_outcomes dropped, those that an earlier try had stored: an attempt that has left 'processing'
+-- for the status that was told. By "VerificationJob_pkey".
 SELECT job.id
 FROM jsonb_to_recordset(%(outcomes)s::jsonb) AS told(id uuid, attempt int, status text)
 JOIN "VerificationJob" AS job ON job.id = told.id AND job.attempt = told.attempt AND job.status = told.status
-WHERE job.id = ANY (%(ids)s::uuid[]) AND job."completedAt" IS NOT NULL;
+WHERE job.id = ANY (%(ids)s::uuid[]) AND job.status <> 'processing';
 
 -- name: sweep
 -- What a worker does at every poll, in one statement; an idle worker's only one. It says that it lives, and looks
@@ -900,7 +901,8 @@ DELETE FROM rate_count WHERE ctid = ANY (ARRAY (
 
 -- name: probe
 -- Fails where a migration is missing that this version cannot do without, each by something that it made. Reads no row.
-SELECT "VerificationJob"."traceContext", '"VerificationJob_line"'::regclass,
+SELECT "VerificationJob"."traceContext", "VerificationJob"."rpcEndpointId", queue_health.faults,
+  '"VerificationJob_line"'::regclass,
   'iidq_enqueue(json, integer, boolean)'::regprocedure
 FROM "VerificationJob", queue_count, queue_control, queue_health, idempotency_key, webhook_delivery,
   rate_count, ended_jobs_of('') AS job, iidq_new_jobs('[]') AS new LIMIT 0;
@@ -918,7 +920,8 @@ WITH needed(kind, name, privileges) AS (VALUES
   ('procedure', 'iidq_enqueue', 'EXECUTE'), ('function', 'iidq_new_jobs', 'EXECUTE'),
   ('function', 'new_job_id', 'EXECUTE'), ('function', 'claim_order', 'EXECUTE'),
   ('function', 'queue_state', 'EXECUTE'), ('function', 'callback_state', 'EXECUTE'),
-  ('function', 'ended_jobs_of', 'EXECUTE'), ('function', 'cancel_job', 'EXECUTE'),
+  ('function', 'ended_jobs_of', 'EXECUTE'), ('function', 'content_span', 'EXECUTE'),
+  ('view', 'queue_throughput', 'SELECT'), ('function', 'cancel_job', 'EXECUTE'),
   ('function', 'retry_job', 'EXECUTE'), ('function', 'pause_queue', 'EXECUTE'),
   ('function', 'resume_queue', 'EXECUTE')
 ), found AS MATERIALIZED (
@@ -933,6 +936,12 @@ WITH needed(kind, name, privileges) AS (VALUES
   LEFT JOIN pg_namespace AS space ON space.oid IN (relation.relnamespace, routine.pronamespace)
 )
 SELECT 'missing' AS problem, kind, name, '' AS detail, current_user::text AS role FROM found WHERE space IS NULL
+UNION ALL
+-- Columns that databases of earlier, unreleased versions lack.
+SELECT 'missing', 'column', name || '.' || column_name, '', current_user::text
+FROM found JOIN (VALUES ('VerificationJob', 'rpcEndpointId'), ('queue_worker', 'faults')) AS newest(name, column_name)
+  USING (name)
+WHERE relation IS NOT NULL AND NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = relation AND attname = column_name)
 UNION ALL
 SELECT DISTINCT 'right', 'schema', nspname::text, 'USAGE', current_user::text
 FROM found WHERE space IS NOT NULL AND NOT has_schema_privilege(space, 'USAGE')

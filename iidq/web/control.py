@@ -42,6 +42,9 @@ async def _steer(request: Request, step: Step, refusal: str) -> Response:
 
     async def steer(connection: Connection) -> tuple[bool | None, Job | None]:
         done = await step(connection, job_id)
+        if done is None:
+            # Behind a pooler the error that says so has ended the transaction.
+            return None, None
         if done:
             await announcements.announce_changes(connection, [job_id])
         return done, await readers.find(connection, job_id)

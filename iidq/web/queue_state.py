@@ -5,8 +5,10 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Final, Generic, TypeVar
 
+import psycopg
+
 from iidq.database import Connection
-from iidq.errors import DatabaseRefusal, DatabaseUnavailable
+from iidq.errors import IidqError
 from iidq.obstacles import find_obstacles
 from iidq.provenance.single_flight import SingleFlight
 from iidq.queue.depth import read_depth
@@ -40,7 +42,7 @@ class LatelyRead(Generic[T]):
         try:
             async with asyncio.timeout(READ_SECONDS):
                 return await self._reads.run(self._query)
-        except (DatabaseUnavailable, DatabaseRefusal, TimeoutError):
+        except (IidqError, psycopg.Error, TimeoutError):
             return None
 
 

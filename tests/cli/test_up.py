@@ -96,5 +96,5 @@ def test_a_taken_port_is_one_line(iidq: Callable[..., Done], command: str) -> No
         done = iidq(command, PORT=port, DATABASE_URL="postgresql://127.0.0.1:9/none", RPC_URL="http://127.0.0.1:9")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
-        f"iidq: PORT={port}: another process listens there on 127.0.0.1; expected a free port (0 takes any)"
+        f"iidq: PORT={port}: another process listens there on '127.0.0.1'; expected a free port (0 takes any)"
     ]

@@ -86,7 +86,7 @@ def test_another_manifest_is_told_from_a_changed_file(ask: Iidq, playground: Pla
     assert done.stdout.startswith("FAIL: this file is registered, but the manifest given describes another file.")
     command = next(line for line in done.stdout.splitlines() if line.startswith("  iidq verify "))
     assert shlex.split(command)[2:] == [
-        *(str(other), "--registry", playground.registry, "--proof", "--server", playground.api, "--manifest", uri)
+        *("--manifest", uri, "--registry", playground.registry, "--proof", "--server", playground.api, "--", str(other))
     ]
 
 

@@ -164,6 +164,24 @@ async def test_a_refused_row_ends_alone(database_url: str, sql: Pg, name: str) -
     assert scalar(sql, "SELECT failed = 1 AND completed = 2 AND waiting + delayed + active = 0 FROM queue_health")
 
 
+async def test_a_trigger_that_lacks_an_object_stops_its_own_row_alone(database_url: str, sql: Pg) -> None:
+    """A trigger that names a missing table keeps one outcome back, names itself, and costs the others nothing."""
+    insert(sql, copies=5, fileName="a")
+    odd = insert(sql, fileName="odd")
+    sql.execute(
+        "CREATE FUNCTION is_audited() RETURNS boolean LANGUAGE plpgsql AS"
+        " $$ BEGIN RETURN EXISTS (SELECT FROM missing_audit); END $$"
+    )
+    rule(sql, ODD + "NEW.status = 'completed' AND is_audited()")
+    async with working(database_url, succeed) as work:
+        await eventually(lambda: statuses(sql) == {"completed": 5, "processing": 1})
+        faults = work.loop._database.faults
+        await eventually(lambda: any("42P01" in fault for fault in faults.for_operators()))
+        sql.execute("CREATE TABLE missing_audit ()")
+        await eventually(lambda: statuses(sql) == {"completed": 6})
+        assert read(sql, odd)["retryCount"] == 0
+
+
 @pytest.mark.parametrize("base", [QUEUED, EXPIRED, DUE])
 async def test_a_row_that_refuses_every_change_is_passed_by(database_url: str, sql: Pg, base: dict[str, Any]) -> None:
     """Where not even the end as failed goes through, the row stays as it is, and the others go on."""

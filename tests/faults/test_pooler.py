@@ -16,6 +16,7 @@ from iidq.errors import GatewayFault, ManifestFault
 from iidq.queue import listener, readers
 from iidq.queue.batching import open_enqueuer
 from iidq.queue.execution import Progress
+from iidq.queue.identifiers import new_job_id
 from iidq.queue.job import ClaimedJob, IdempotencyKey, JobStatus
 from iidq.settings import load_settings
 from tests.database.test_work_loop import OK, Executions
@@ -197,3 +198,14 @@ async def test_settings_of_one_client_stay_with_it(pooled_url: str) -> None:
         for _ in range(3):
             seen = await asyncio.gather(*(database.run(timeout_of) for database in (reader, worker) * 3))
             assert seen == ["10s", "0"] * 3
+
+
+@pytest.mark.parametrize("step", ["cancel", "retry"])
+async def test_an_unknown_job_is_not_found(
+    serve_api: ServeApi,  # noqa: F811 — the fixture
+    pooled_url: str,
+    step: str,
+) -> None:
+    """The error that tells so ends the transaction around it, and the reply is 404 all the same."""
+    async with serve_api(database_url=pooled_url) as api:
+        assert (await api.post(f"{JOBS}/{new_job_id()}/{step}")).status_code == 404

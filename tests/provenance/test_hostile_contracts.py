@@ -63,7 +63,7 @@ def onchain(creator: str = HOSTILE) -> OnchainEntry:
 
 
 async def test_calls_to_a_contract_share_no_body_with_others_and_have_a_gas_limit() -> None:
-    """Each body that a contract answers is about that contract alone, and no call may burn more than 30 million."""
+    """Each body that a contract answers is about that contract alone, and no call may burn more than 16 million."""
     bodies: list[list[dict[str, Any]]] = []
     server = Server(registered_world().answer)
 
@@ -80,7 +80,7 @@ async def test_calls_to_a_contract_share_no_body_with_others_and_have_a_gas_limi
     assert max(map(len, about)) == 1
     assert set().union(*about) == {REGISTRY, *strange}
     calls = [call for body in bodies for call in body if call["method"] == "eth_call"]
-    assert {call["params"][0]["gas"] for call in calls} == {hex(30_000_000)}
+    assert {call["params"][0]["gas"] for call in calls} == {hex(16_000_000)}
     # The chain's head is of all reads, and no contract has a say in its body.
     heads = [body for body in bodies if any(call["params"] == ["latest", False] for call in body)]
     assert all(told(call["params"]) is None for body in heads for call in body)

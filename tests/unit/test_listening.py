@@ -25,7 +25,7 @@ def test_a_taken_port_is_named() -> None:
         with pytest.raises(SettingsFault) as caught:
             listen("127.0.0.1", port)
     assert caught.value.message == (
-        f"PORT={port}: another process listens there on 127.0.0.1; expected a free port (0 takes any)"
+        f"PORT={port}: another process listens there on '127.0.0.1'; expected a free port (0 takes any)"
     )
 
 
@@ -34,3 +34,10 @@ def test_a_host_that_cannot_be_used_is_named(host: str) -> None:
     """An address of another machine, or a text that is no address, is a fault of HOST in one line."""
     with pytest.raises(SettingsFault, match=r": HOST="):
         listen(host, 0)
+
+
+def test_a_host_that_holds_a_secret_is_not_shown() -> None:
+    """Another variable's value in HOST is not repeated."""
+    with pytest.raises(SettingsFault) as caught:
+        listen("postgresql://u:S3CRET@h", 0)
+    assert caught.value.message.startswith("HOST=(hidden): ")

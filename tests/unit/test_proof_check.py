@@ -278,3 +278,26 @@ def test_other_files_are_refused(body: bytes) -> None:
     """What is no JSON object, can be read in two ways, or is a verification's result, is told as such."""
     with pytest.raises(NotAProof):
         read_proof(body)
+
+
+@pytest.mark.parametrize(
+    ("added", "shown"),
+    [
+        ({"verification.status": "OK by notary"}, '"verification.status"'),
+        ({"report.checks[].code": "x"}, '"report.checks[].code"'),
+        ({"serviceSignature.signer": "x"}, '"serviceSignature.signer"'),
+        ({"extra": {}}, "extra"),
+        ({"evil": []}, "evil"),
+    ],
+)
+def test_an_added_member_is_named(added: dict[str, Any], shown: str) -> None:
+    """A member that nothing confirms is named, also an empty one, and one whose name looks like a known path."""
+    [others] = [check for check in check_proof(PROOF | added).checks if check.code == "proof.otherMembers"]
+    assert shown in others.message.split(" confirms ")[1].split(", ")
+
+
+def test_a_scheme_in_capitals_is_ipfs_too() -> None:
+    """An honest report about ``IPFS://…`` agrees with its proof, because schemes have no case."""
+    uri = PROOF["manifest"]["uri"].replace("ipfs", "IPFS")
+    proof = changed(manifest__uri=uri, onchain__manifestURI=uri, report=REPORT)
+    assert outcomes(proof)["proof.report"] == "passed"

@@ -123,7 +123,7 @@ async def test_what_means_several_endpoints_is_refused(
 async def test_a_worker_without_the_endpoint_takes_no_other(
     endpoints: TwoEndpoints, database_url: str, sql: psycopg.Connection[Any], serve_api: ServeApi
 ) -> None:
-    """A worker that knows only the other key fails the job at once, says why, and asks nobody."""
+    """A worker that knows only the other key tries again later, for others may know it, says why, and asks nobody."""
     settings = load_settings(rpc_url="http://127.0.0.1:9/", rpc_allowed_urls=endpoints.urls["alpha"])
     async with (
         serve_api(
@@ -134,10 +134,11 @@ async def test_a_worker_without_the_endpoint_takes_no_other(
     ):
         reply = await api.post(f"{JOBS}/verify", json={**FIELDS, "rpcUrl": endpoints.urls["beta"]})
         job_id = reply.json()["jobId"]
-        await eventually(lambda: read(sql, job_id)["status"] == "failed")
-    row = read(sql, job_id)
-    assert row["error"].startswith("rpc.endpoint_not_configured: ")
-    assert row["retryCount"] == 0
+        await eventually(lambda: read(sql, job_id)["retryCount"] == 1)
+    [met] = read(sql, job_id)["errors"]
+    assert met["error"].startswith("rpc.endpoint_not_configured: ")
+    later = 'SELECT "runAt" > now() + interval \'10 seconds\' FROM "VerificationJob" WHERE id = %s'
+    assert scalar(sql, later, job_id)
     assert not endpoints.asked
 
 

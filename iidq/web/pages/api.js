@@ -135,7 +135,7 @@ export function nextStep(code = "") {
     case "rpc.chain_not_configured":
       return "Choose another chain: this service has no connection to this one. Its operator can add it.";
     case "rpc.endpoint_not_configured":
-      return "Verify the file again, without the RPC URL: the service’s operator has taken this endpoint away.";
+      return "Try again without the RPC URL: the service’s operator has taken this endpoint away.";
     case "rpc.chain_mismatch":
       return "Leave out the chain or the RPC URL: they belong to different chains.";
     case "fetch.refused.rpc_url":
