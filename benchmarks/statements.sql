@@ -17,10 +17,10 @@ CHECKPOINT;
 SET session_replication_role = replica;
 
 -- name: keeps_counts
-SELECT to_regprocedure('recount_queue()') IS NOT NULL;
+SELECT to_regprocedure('iidq_recount_queue()') IS NOT NULL;
 
 -- name: recount
-SELECT recount_queue();
+SELECT iidq_recount_queue();
 
 -- name: seed_waiting
 -- Some of the verifications that the queue will have finished, spread evenly over the last six days (younger than the
@@ -82,7 +82,7 @@ FROM generate_series(1, %(rows)s) AS number,
 -- name: verifies_left
 -- Whether a verify that is due has not ended, by "VerificationJob_line" and "VerificationJob_running".
 SELECT coalesce((
-    SELECT type FROM "VerificationJob" WHERE ready AND status = 'queued' ORDER BY claim_order("runAt", type, priority), id LIMIT 1
+    SELECT type FROM "VerificationJob" WHERE ready AND status = 'queued' ORDER BY iidq_claim_order("runAt", type, priority), id LIMIT 1
   ) = 'verify', false)
   OR EXISTS (SELECT FROM "VerificationJob" WHERE "workerId" IS NOT NULL AND type = 'verify');
 

@@ -27,7 +27,6 @@ from iidq.errors import (
     DatabaseBusy,
     DatabaseRefusal,
     DatabaseUnavailable,
-    FieldFault,
     IidqError,
     InvalidInput,
 )
@@ -74,14 +73,6 @@ _SESSION = {
     "client_min_messages": "notice",
 }
 _SINCE_POSTGRES_17 = {"transaction_timeout": "0"}
-
-# Constraint → the field a caller would know, and what was expected of it.
-_CONSTRAINT_FIELDS = {
-    "VerificationJob_type_known": ("type", "expected verify or proof"),
-    "VerificationJob_contentHash_form": ("contentHash", "expected 0x and 64 lower-case hex digits"),
-    "VerificationJob_address_form": ("registryAddress", "expected 0x and 40 hex digits"),
-    "VerificationJob_chainId_range": ("chainId", "expected a positive number"),
-}
 
 _CONNECTION_LOST = (psycopg.OperationalError, psycopg.InterfaceError)
 # Classes that tell of the server, the role, the schema or the statement. Any other may come from one row: its values,
@@ -163,8 +154,6 @@ def translate(error: psycopg.Error) -> IidqError | None:
         return DatabaseUnavailable("another transaction keeps the row locked", code="database.locked")
     if isinstance(error, errors.ReadOnlySqlTransaction):
         return DatabaseUnavailable("the database is read-only for now", code="database.read_only")
-    if isinstance(error, errors.CheckViolation) and error.diag.constraint_name in _CONSTRAINT_FIELDS:
-        return InvalidInput([FieldFault(*_CONSTRAINT_FIELDS[error.diag.constraint_name])])
     if not error.sqlstate and not isinstance(error, _CONNECTION_LOST):
         # psycopg's own: it was not asked in its way.
         return None

@@ -110,7 +110,7 @@ def insert_with_callback(sql: psycopg.Connection[Any], url: str, **columns: Any)
     """A waiting job that named a callback."""
     with sql.transaction():
         job_id = insert(sql, hasCallback=True, **columns)
-        sql.execute('INSERT INTO webhook_delivery ("jobId", url) VALUES (%s, %s)', [job_id, url])
+        sql.execute('INSERT INTO iidq_webhook_delivery ("jobId", url) VALUES (%s, %s)', [job_id, url])
     return job_id
 
 
@@ -124,7 +124,7 @@ def delivery(sql: psycopg.Connection[Any], job_id: UUID) -> dict[str, Any]:
     with sql.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute(
             """SELECT *, extract(epoch FROM "nextAt" - now())::float8 AS due_seconds
-               FROM webhook_delivery WHERE "jobId" = %s""",
+               FROM iidq_webhook_delivery WHERE "jobId" = %s""",
             [job_id],
         ).fetchone()
     assert row is not None
@@ -133,4 +133,4 @@ def delivery(sql: psycopg.Connection[Any], job_id: UUID) -> dict[str, Any]:
 
 def make_due(sql: psycopg.Connection[Any]) -> None:
     """What is pending is due now: time passes."""
-    sql.execute("""UPDATE webhook_delivery SET "nextAt" = now() WHERE state = 'pending'""")
+    sql.execute("""UPDATE iidq_webhook_delivery SET "nextAt" = now() WHERE state = 'pending'""")

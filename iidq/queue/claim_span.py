@@ -26,7 +26,7 @@ class ClaimSpan:
         self.look_at: float | None = None
 
     def begin(self, now: float) -> float:
-        """Where the claim that begins now looks from, as seconds of ``claim_order``; :data:`WHOLE` is the head."""
+        """Where the claim that begins now looks from, as seconds of ``iidq_claim_order``; :data:`WHOLE` is the head."""
         return WHOLE if now >= self._whole_due else self._reached
 
     def widen(self) -> None:

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
+from iidq.errors import IidqError
 from iidq.queue.job import ClaimedJob, JobStatus
 
+# As iidq_broken_rule in migrations/0003_counts.sql has it for rows of plain SQL.
+_MAX_RESULT_BYTES = 1 << 20
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
@@ -15,6 +18,12 @@ _STRICT = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 OutcomeKind = Literal["completed", "failed", "retried", "released"]
+
+
+class ResultTooLarge(IidqError):
+    """A result does not fit into a row."""
+
+    code = "result.too_large"
 
 
 class Outcome(NamedTuple):
@@ -32,7 +41,7 @@ class Outcome(NamedTuple):
 
     @classmethod
     def completed(cls, job: ClaimedJob, result: Mapping[str, Any]) -> "Outcome":
-        """The attempt found out; raises ValueError where the result is no JSON."""
+        """The attempt found out; raises ValueError where the result is no JSON, ResultTooLarge beyond 1 MiB."""
         return cls(job.id, job.attempt, JobStatus.COMPLETED, result=encode_result(result))
 
     @classmethod
@@ -77,7 +86,9 @@ def encode_result(result: Mapping[str, Any]) -> str:
     """JSON text that jsonb takes: no NaN; NUL and halves of surrogate pairs, which JSON allows, become U+FFFD."""
     text = _STRICT.encode(result)
     if "\\u" in text:
-        return json.dumps(_storable(json.loads(text)), separators=(",", ":"))
+        text = json.dumps(_storable(json.loads(text)), separators=(",", ":"))
+    if len(text) > _MAX_RESULT_BYTES:
+        raise ResultTooLarge(f"the result takes {len(text)} bytes; expected at most {_MAX_RESULT_BYTES}")
     return text
 
 

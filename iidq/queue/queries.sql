@@ -1,17 +1,17 @@
 -- Every statement of the queue. Each says what it is for and which index serves it.
 -- Loaded by name in queries.py; parameters are psycopg's %(name)s.
 --
--- Statements that change a job's state also add their changes to queue_count, one row per batch, and set
+-- Statements that change a job's state also add their changes to iidq_queue_count, one row per batch, and set
 -- iidq.writer for their transaction so that the triggers, which count and wake a worker for everybody else, stay silent.
 
 -- name: enqueue
--- Many jobs, all or none, durably; see migrations/0014_first_insert.sql. By name: a database whose procedure still
+-- Many jobs, all or none, durably; see migrations/0004_enqueue.sql. By name: a database whose procedure still
 -- commits by itself has no such parameters and refuses the call.
-CALL iidq_enqueue(jobs => %(jobs)s::json, max_attempts => %(max_attempts)s::integer, again => %(again)s::boolean);
+CALL public.iidq_enqueue(jobs => %(jobs)s::json, max_attempts => %(max_attempts)s::integer, again => %(again)s::boolean);
 
 -- name: expect_callbacks
 -- In the transaction of enqueue, for those of its jobs that name a callback; repeated, it changes nothing.
-INSERT INTO webhook_delivery ("jobId", url)
+INSERT INTO public.iidq_webhook_delivery ("jobId", url)
 SELECT * FROM jsonb_to_recordset(%(callbacks)s::jsonb) AS new(job_id uuid, url text)
 ON CONFLICT ("jobId") DO NOTHING;
 
@@ -50,15 +50,15 @@ FROM jsonb_array_elements_text(%(payloads)s::jsonb) AS payload;
 -- walked over all that it had claimed, and beside a held snapshot took 12 ms instead of 4. See claim_span.py.
 -- "only": null, or the only jobs that may be taken.
 WITH next AS MATERIALIZED (
-  SELECT ctid FROM "VerificationJob"
-  WHERE ready AND status = 'queued' AND NOT EXISTS (SELECT FROM queue_control WHERE "pausedAt" IS NOT NULL)
-    AND claim_order("runAt", type, priority) >= to_timestamp(%(from_order)s) AT TIME ZONE 'UTC'
+  SELECT ctid FROM public."VerificationJob"
+  WHERE ready AND status = 'queued' AND NOT EXISTS (SELECT FROM public.iidq_queue_control WHERE "pausedAt" IS NOT NULL)
+    AND public.iidq_claim_order("runAt", type, priority) >= to_timestamp(%(from_order)s) AT TIME ZONE 'UTC'
     AND (%(only)b::uuid[] IS NULL OR id = ANY (%(only)b::uuid[]))
-  ORDER BY claim_order("runAt", type, priority), id
+  ORDER BY public.iidq_claim_order("runAt", type, priority), id
   LIMIT %(slots)s
   FOR UPDATE SKIP LOCKED
 ), claimed AS (
-  UPDATE "VerificationJob" AS job
+  UPDATE public."VerificationJob" AS job
   SET status = 'processing', ready = false, attempt = least(attempt, 999999999) + 1, progress = 0,
       "workerId" = %(worker_id)s, "leaseUntil" = now() + make_interval(secs => %(lease_seconds)s),
       "startedAt" = now(), "updatedAt" = now()
@@ -67,9 +67,9 @@ WITH next AS MATERIALIZED (
     AND (SELECT set_config('synchronous_commit', 'off', true)) IS NOT NULL
   RETURNING job.id, job.attempt, job.type, job."contentHash", job."manifestUri", job."registryAddress",
     job."rpcUrl", job."chainId", job."fileName", job."retryCount", job."maxAttempts",
-    job."traceContext", job."hasCallback", job."rpcEndpointId", claim_order(job."runAt", job.type, job.priority) AS place
+    job."traceContext", job."hasCallback", job."rpcEndpointId", public.iidq_claim_order(job."runAt", job.type, job.priority) AS place
 ), counted AS (
-  INSERT INTO queue_count (waiting, active) SELECT -count(*), count(*) FROM claimed HAVING count(*) > 0
+  INSERT INTO public.iidq_queue_count (waiting, active) SELECT -count(*), count(*) FROM claimed HAVING count(*) > 0
 )
 SELECT id, attempt, type, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "chainId", "fileName",
   "retryCount", "maxAttempts", "traceContext", "hasCallback", "rpcEndpointId",
@@ -80,15 +80,15 @@ ORDER BY place, id;
 
 -- name: first_in_line
 -- The jobs that a claim would take, by "VerificationJob_line".
-SELECT id FROM "VerificationJob"
+SELECT id FROM public."VerificationJob"
 WHERE ready AND status = 'queued'
-ORDER BY claim_order("runAt", type, priority), id
+ORDER BY public.iidq_claim_order("runAt", type, priority), id
 LIMIT %(limit)s;
 
 -- name: refuse
 -- End a job as failed where no other change of its row goes through. Jobs that another worker holds are left alone.
 -- The triggers count it. By "VerificationJob_pkey".
-UPDATE "VerificationJob"
+UPDATE public."VerificationJob"
 SET status = 'failed', ready = false, error = %(error)s, "completedAt" = now(), "updatedAt" = now(),
     "leaseUntil" = NULL, "workerId" = NULL
 WHERE id = %(id)s
@@ -100,16 +100,16 @@ WHERE id = %(id)s
 -- After a claim whose answer was lost with its connection: what this worker holds without knowing goes back to its
 -- old place in line, uncharged. By "VerificationJob_running".
 WITH unknown AS MATERIALIZED (
-  SELECT ctid FROM "VerificationJob"
+  SELECT ctid FROM public."VerificationJob"
   WHERE "workerId" IS NOT NULL AND "workerId" = %(worker_id)s AND NOT id = ANY (%(ids)b::uuid[])
   FOR UPDATE
 ), released AS (
-  UPDATE "VerificationJob" AS job
+  UPDATE public."VerificationJob" AS job
   SET status = 'queued', ready = true, "leaseUntil" = NULL, "workerId" = NULL, "updatedAt" = now()
   WHERE job.ctid = ANY (ARRAY (SELECT ctid FROM unknown)) AND (SELECT set_config('iidq.writer', 'on', true)) IS NOT NULL
   RETURNING job.id
 )
-INSERT INTO queue_count (waiting, active) SELECT count(*), -count(*) FROM released HAVING count(*) > 0;
+INSERT INTO public.iidq_queue_count (waiting, active) SELECT count(*), -count(*) FROM released HAVING count(*) > 0;
 
 -- name: renew
 -- Leases of all running jobs of one worker, by "VerificationJob_pkey". A row that does not come back was lost.
@@ -117,16 +117,17 @@ INSERT INTO queue_count (waiting, active) SELECT count(*), -count(*) FROM releas
 -- transaction must not cost the worker's other jobs their leases. Expiry passes over them, too.
 -- Updated by id: rows locked first and then updated by ctid would be missed when another write came between.
 WITH held AS MATERIALIZED (
-  SELECT id, attempt FROM "VerificationJob"
+  SELECT id, attempt FROM public."VerificationJob"
   WHERE id = ANY (%(ids)b::uuid[]) AND status = 'processing' AND "workerId" = %(worker_id)s
 ), free AS MATERIALIZED (
-  SELECT id FROM "VerificationJob"
+  SELECT id FROM public."VerificationJob"
   WHERE id = ANY (%(ids)b::uuid[]) AND status = 'processing' AND "workerId" = %(worker_id)s
   FOR NO KEY UPDATE SKIP LOCKED
 ), renewed AS (
-  UPDATE "VerificationJob" AS job
+  UPDATE public."VerificationJob" AS job
   SET "leaseUntil" = now() + make_interval(secs => %(lease_seconds)s), "updatedAt" = now()
   WHERE job.id = ANY (ARRAY (SELECT id FROM free)) AND job.status = 'processing' AND job."workerId" = %(worker_id)s
+    AND (SELECT set_config('iidq.writer', 'on', true)) IS NOT NULL
     AND (SELECT set_config('synchronous_commit', 'off', true)) IS NOT NULL
 )
 SELECT id, attempt FROM held;
@@ -138,16 +139,17 @@ WITH mine AS MATERIALIZED (
   SELECT *, 'processing' AS status, %(worker_id)s::text AS worker_id
   FROM jsonb_to_recordset(%(progress)s::jsonb) AS told(id uuid, attempt int, progress int)
 ), free AS MATERIALIZED (
-  SELECT id FROM "VerificationJob"
+  SELECT id FROM public."VerificationJob"
   WHERE id = ANY (%(ids)b::uuid[]) AND status = 'processing' AND "workerId" = %(worker_id)s
   FOR NO KEY UPDATE SKIP LOCKED
 )
-UPDATE "VerificationJob" AS job
+UPDATE public."VerificationJob" AS job
 SET progress = greatest(job.progress, mine.progress), "updatedAt" = now()
 FROM mine
 WHERE job.id = ANY (ARRAY (SELECT id FROM free))
   AND job.id = mine.id AND job.attempt = mine.attempt
   AND job.status = mine.status AND job."workerId" = mine.worker_id
+  AND (SELECT set_config('iidq.writer', 'on', true)) IS NOT NULL
   AND (SELECT set_config('synchronous_commit', 'off', true)) IS NOT NULL
 RETURNING job.id, job.attempt;
 
@@ -165,7 +167,7 @@ WITH mine AS MATERIALIZED (
   FROM jsonb_to_recordset(%(outcomes)s::jsonb)
     AS told(id uuid, attempt int, status text, result jsonb, failure text, delay_seconds float8)
 ), stored AS (
-  UPDATE "VerificationJob" AS job
+  UPDATE public."VerificationJob" AS job
   SET status = mine.status,
       ready = mine.status = 'queued' AND coalesce(mine.delay_seconds, 0) = 0,
       progress = CASE mine.status WHEN 'completed' THEN 100 WHEN 'queued' THEN 0 ELSE job.progress END,
@@ -187,7 +189,7 @@ WITH mine AS MATERIALIZED (
     AND (SELECT set_config('lock_timeout', '1s', true)) IS NOT NULL
   RETURNING job.id, job.attempt, job.status, job.ready
 ), counted AS (
-  INSERT INTO queue_count (waiting, delayed, active, completed, failed, succeeded, gave_up)
+  INSERT INTO public.iidq_queue_count (waiting, delayed, active, completed, failed, succeeded, gave_up)
   SELECT count(*) FILTER (WHERE status = 'queued' AND ready), count(*) FILTER (WHERE status = 'queued' AND NOT ready),
          -count(*), count(*) FILTER (WHERE status = 'completed'), count(*) FILTER (WHERE status = 'failed'),
          count(*) FILTER (WHERE status = 'completed'), count(*) FILTER (WHERE status = 'failed')
@@ -201,7 +203,7 @@ SELECT mine.id FROM mine WHERE NOT EXISTS (SELECT FROM stored WHERE stored.id = 
 -- for the status that was told. By "VerificationJob_pkey".
 SELECT job.id
 FROM jsonb_to_recordset(%(outcomes)s::jsonb) AS told(id uuid, attempt int, status text)
-JOIN "VerificationJob" AS job ON job.id = told.id AND job.attempt = told.attempt AND job.status = told.status
+JOIN public."VerificationJob" AS job ON job.id = told.id AND job.attempt = told.attempt AND job.status = told.status
 WHERE job.id = ANY (%(ids)s::uuid[]) AND job.status <> 'processing';
 
 -- name: sweep
@@ -209,14 +211,14 @@ WHERE job.id = ANY (%(ids)s::uuid[]) AND job.status <> 'processing';
 -- whether anything waits ("VerificationJob_line") and in how many seconds time alone brings the next event.
 -- Whoever gets the advisory lock also does the upkeep, in bounded batches that skip locked rows: leases that ran out
 -- ("VerificationJob_running"), retries and future jobs that are due ("VerificationJob_delayed"), dead workers' rows,
--- expired keys ("idempotency_key_expiry"), and the folding of queue_count. A job lost for the first time runs again at
+-- expired keys ("iidq_idempotency_key_expiry"), and the folding of iidq_queue_count. A job lost for the first time runs again at
 -- once; one lost again waits for a random while, lest a job that kills its worker takes the same neighbours along.
 -- "only": null, or the only jobs that may be changed.
 WITH turn AS MATERIALIZED (
   SELECT pg_try_advisory_xact_lock(hashtext('iidq.upkeep')) AS mine,
          set_config('iidq.writer', 'on', true), set_config('synchronous_commit', 'off', true)
 ), alive AS (
-  INSERT INTO queue_worker ("workerId", host, pid, version, concurrency, running, listening, "aliveUntil", faults)
+  INSERT INTO public.iidq_queue_worker ("workerId", host, pid, version, concurrency, running, listening, "aliveUntil", faults)
   SELECT %(worker_id)s, %(host)s, %(pid)s, %(version)s, %(concurrency)s, %(running)s, %(listening)s,
          now() + make_interval(secs => %(alive_seconds)s), %(faults)s::text[]
   FROM turn
@@ -224,12 +226,12 @@ WITH turn AS MATERIALIZED (
   SET running = excluded.running, listening = excluded.listening, "seenAt" = now(),
       "aliveUntil" = excluded."aliveUntil", faults = excluded.faults
 ), expired AS MATERIALIZED (
-  SELECT ctid FROM "VerificationJob"
+  SELECT ctid FROM public."VerificationJob"
   WHERE "workerId" IS NOT NULL AND "leaseUntil" < now() AND (SELECT mine FROM turn)
     AND (%(only)b::uuid[] IS NULL OR id = ANY (%(only)b::uuid[]))
   LIMIT %(batch)s FOR UPDATE SKIP LOCKED
 ), taken_back AS (
-  UPDATE "VerificationJob" AS job
+  UPDATE public."VerificationJob" AS job
   SET status = CASE WHEN "retryCount" + 1 >= "maxAttempts" THEN 'failed' ELSE 'queued' END,
       error = CASE WHEN "retryCount" + 1 >= "maxAttempts" THEN %(lost)s END,
       "completedAt" = CASE WHEN "retryCount" + 1 >= "maxAttempts" THEN now() END,
@@ -244,37 +246,37 @@ WITH turn AS MATERIALIZED (
   WHERE job.ctid = ANY (ARRAY (SELECT ctid FROM expired))
   RETURNING id, attempt, status, ready
 ), due AS MATERIALIZED (
-  SELECT ctid FROM "VerificationJob"
+  SELECT ctid FROM public."VerificationJob"
   WHERE status = 'queued' AND NOT ready AND "runAt" <= now() AND (SELECT mine FROM turn)
     AND (%(only)b::uuid[] IS NULL OR id = ANY (%(only)b::uuid[]))
   ORDER BY "runAt"
   LIMIT %(batch)s FOR UPDATE SKIP LOCKED
 ), promoted AS (
-  UPDATE "VerificationJob" AS job SET ready = true, "updatedAt" = now()
+  UPDATE public."VerificationJob" AS job SET ready = true, "updatedAt" = now()
   FROM turn
   WHERE job.ctid = ANY (ARRAY (SELECT ctid FROM due))
   RETURNING id
 ), gone_workers AS (
-  DELETE FROM queue_worker
+  DELETE FROM public.iidq_queue_worker
   WHERE "aliveUntil" < now() - interval '1 minute' AND "workerId" <> %(worker_id)s AND (SELECT mine FROM turn)
 ), expired_keys AS (
-  DELETE FROM idempotency_key WHERE ctid = ANY (ARRAY (
-    SELECT ctid FROM idempotency_key WHERE "expiresAt" < now() AND (SELECT mine FROM turn)
+  DELETE FROM public.iidq_idempotency_key WHERE ctid = ANY (ARRAY (
+    SELECT ctid FROM public.iidq_idempotency_key WHERE "expiresAt" < now() AND (SELECT mine FROM turn)
     LIMIT %(batch)s FOR UPDATE SKIP LOCKED))
 ), upkeep AS (
   -- Somebody may have paused the queue in a transaction that is still open.
-  UPDATE queue_control SET "upkeepAt" = now() WHERE only_row = ANY (ARRAY (
-    SELECT only_row FROM queue_control WHERE (SELECT mine FROM turn) FOR UPDATE SKIP LOCKED))
+  UPDATE public.iidq_queue_control SET "upkeepAt" = now() WHERE only_row = ANY (ARRAY (
+    SELECT only_row FROM public.iidq_queue_control WHERE (SELECT mine FROM turn) FOR UPDATE SKIP LOCKED))
 ), unfolded AS (
   -- Bounded: a change of millions of rows in psql leaves as many behind. They are only deleted under this lock, or
   -- where the table of jobs is locked against us.
-  DELETE FROM queue_count WHERE ctid = ANY (ARRAY (
-    SELECT ctid FROM queue_count
-    WHERE (SELECT mine FROM turn) AND (SELECT count(*) > 200 FROM (SELECT FROM queue_count LIMIT 201) AS first_rows)
+  DELETE FROM public.iidq_queue_count WHERE ctid = ANY (ARRAY (
+    SELECT ctid FROM public.iidq_queue_count
+    WHERE (SELECT mine FROM turn) AND (SELECT count(*) > 200 FROM (SELECT FROM public.iidq_queue_count LIMIT 201) AS first_rows)
     LIMIT 20 * %(batch)s))
   RETURNING *
 ), folded AS (
-  INSERT INTO queue_count (at, waiting, delayed, active, completed, failed, cancelled, enqueued, succeeded, gave_up)
+  INSERT INTO public.iidq_queue_count (at, waiting, delayed, active, completed, failed, cancelled, enqueued, succeeded, gave_up)
   SELECT minute, sum(waiting), sum(delayed), sum(active), sum(completed), sum(failed), sum(cancelled),
          sum(enqueued), sum(succeeded), sum(gave_up)
   FROM (
@@ -294,26 +296,26 @@ WITH turn AS MATERIALIZED (
 SELECT
   (SELECT coalesce(jsonb_agg(to_jsonb(taken_back)), '[]') FROM taken_back) AS expired,
   (SELECT count(*) FROM promoted) AS promoted,
-  EXISTS (SELECT FROM "VerificationJob" WHERE ready AND status = 'queued')
-    AND NOT EXISTS (SELECT FROM queue_control WHERE "pausedAt" IS NOT NULL) AS waiting,
+  EXISTS (SELECT FROM public."VerificationJob" WHERE ready AND status = 'queued')
+    AND NOT EXISTS (SELECT FROM public.iidq_queue_control WHERE "pausedAt" IS NOT NULL) AS waiting,
   least(
-    (SELECT extract(epoch FROM min("runAt") - now()) FROM "VerificationJob"
+    (SELECT extract(epoch FROM min("runAt") - now()) FROM public."VerificationJob"
       WHERE status = 'queued' AND NOT ready AND "runAt" > now()),
-    (SELECT extract(epoch FROM min("leaseUntil") - now()) FROM "VerificationJob"
+    (SELECT extract(epoch FROM min("leaseUntil") - now()) FROM public."VerificationJob"
       WHERE "workerId" IS NOT NULL AND "leaseUntil" >= now())
   )::float8 AS next_event_seconds,
-  %(worker_id)s <= ALL (SELECT "workerId" FROM queue_worker WHERE "aliveUntil" > now() AND listening) AS first_responder;
+  %(worker_id)s <= ALL (SELECT "workerId" FROM public.iidq_queue_worker WHERE "aliveUntil" > now() AND listening) AS first_responder;
 
 -- name: overdue
 -- The jobs that a sweep would change, by "VerificationJob_running" and "VerificationJob_delayed".
-(SELECT id FROM "VerificationJob" WHERE "workerId" IS NOT NULL AND "leaseUntil" < now() LIMIT %(batch)s)
+(SELECT id FROM public."VerificationJob" WHERE "workerId" IS NOT NULL AND "leaseUntil" < now() LIMIT %(batch)s)
 UNION ALL
-(SELECT id FROM "VerificationJob" WHERE status = 'queued' AND NOT ready AND "runAt" <= now()
+(SELECT id FROM public."VerificationJob" WHERE status = 'queued' AND NOT ready AND "runAt" <= now()
  ORDER BY "runAt" LIMIT %(batch)s);
 
 -- name: say_alive
 -- As sweep says it, after a sweep that Postgres refused: the worker may still claim, and its faults are to be seen.
-INSERT INTO queue_worker ("workerId", host, pid, version, concurrency, running, listening, "aliveUntil", faults)
+INSERT INTO public.iidq_queue_worker ("workerId", host, pid, version, concurrency, running, listening, "aliveUntil", faults)
 VALUES (%(worker_id)s, %(host)s, %(pid)s, %(version)s, %(concurrency)s, %(running)s, %(listening)s,
         now() + make_interval(secs => %(alive_seconds)s), %(faults)s::text[])
 ON CONFLICT ("workerId") DO UPDATE
@@ -322,7 +324,7 @@ SET running = excluded.running, listening = excluded.listening, "seenAt" = now()
 
 -- name: leave
 -- A worker that stopped in order is no longer waited for.
-DELETE FROM queue_worker WHERE "workerId" = %(worker_id)s;
+DELETE FROM public.iidq_queue_worker WHERE "workerId" = %(worker_id)s;
 
 -- name: take_retention_turn
 -- One worker at a time removes old jobs, until the transaction ends. A statement of its own: only the next one's
@@ -335,7 +337,7 @@ SELECT pg_try_advisory_xact_lock(hashtext('iidq.retention'));
 -- ended, instead of walking over what that one has just deleted. "only": null, or
 -- the only jobs that may be removed.
 WITH old AS MATERIALIZED (
-  SELECT ctid, "createdAt", status FROM "VerificationJob"
+  SELECT ctid, "createdAt", status FROM public."VerificationJob"
   WHERE "createdAt" >= %(from_time)s
     AND "createdAt" < now() - make_interval(secs => least(%(completed_seconds)s, %(failed_seconds)s)::float8)
     AND "completedAt" < now() - make_interval(secs =>
@@ -344,13 +346,13 @@ WITH old AS MATERIALIZED (
   ORDER BY "createdAt", id
   LIMIT %(batch)s FOR UPDATE SKIP LOCKED
 ), removed AS (
-  DELETE FROM "VerificationJob" AS job
+  DELETE FROM public."VerificationJob" AS job
   WHERE job.ctid = ANY (ARRAY (SELECT ctid FROM old))
     AND (SELECT set_config('iidq.writer', 'on', true)) IS NOT NULL
     AND (SELECT set_config('synchronous_commit', 'off', true)) IS NOT NULL
   RETURNING job.status, job."createdAt"
 ), counted AS (
-  INSERT INTO queue_count (completed, failed, cancelled)
+  INSERT INTO public.iidq_queue_count (completed, failed, cancelled)
   SELECT -count(*) FILTER (WHERE status = 'completed'), -count(*) FILTER (WHERE status = 'failed'),
          -count(*) FILTER (WHERE status = 'cancelled')
   FROM removed HAVING count(*) > 0
@@ -360,20 +362,20 @@ SELECT count(*), max("createdAt") FROM removed;
 -- name: purge_excess
 -- Retention by count: of the completed and cancelled jobs only the newest are kept, along "VerificationJob_newest".
 WITH excess AS MATERIALIZED (
-  SELECT ctid FROM "VerificationJob"
+  SELECT ctid FROM public."VerificationJob"
   WHERE "createdAt" >= %(from_time)s AND status IN ('completed', 'cancelled')
     AND (%(only)b::uuid[] IS NULL OR id = ANY (%(only)b::uuid[]))
   ORDER BY "createdAt", id
-  LIMIT greatest(0, least(%(batch)s, (SELECT sum(completed) + sum(cancelled) - %(keep)s FROM queue_count)))
+  LIMIT greatest(0, least(%(batch)s, (SELECT sum(completed) + sum(cancelled) - %(keep)s FROM public.iidq_queue_count)))
   FOR UPDATE SKIP LOCKED
 ), removed AS (
-  DELETE FROM "VerificationJob" AS job
+  DELETE FROM public."VerificationJob" AS job
   WHERE job.ctid = ANY (ARRAY (SELECT ctid FROM excess))
     AND (SELECT set_config('iidq.writer', 'on', true)) IS NOT NULL
     AND (SELECT set_config('synchronous_commit', 'off', true)) IS NOT NULL
   RETURNING job.status, job."createdAt"
 ), counted AS (
-  INSERT INTO queue_count (completed, cancelled)
+  INSERT INTO public.iidq_queue_count (completed, cancelled)
   SELECT -count(*) FILTER (WHERE status = 'completed'), -count(*) FILTER (WHERE status = 'cancelled')
   FROM removed HAVING count(*) > 0
 )
@@ -381,31 +383,31 @@ SELECT count(*), max("createdAt") FROM removed;
 
 -- name: oldest_ended
 -- The jobs among which retention looks first, along "VerificationJob_newest".
-SELECT id, "createdAt" FROM "VerificationJob"
+SELECT id, "createdAt" FROM public."VerificationJob"
 WHERE "createdAt" >= %(from_time)s AND "completedAt" IS NOT NULL
 ORDER BY "createdAt", id
 LIMIT %(batch)s;
 
 -- name: cancel
 -- By "VerificationJob_pkey"; the same function that operators call.
-SELECT cancel_job(%(id)s);
+SELECT public.cancel_job(%(id)s);
 
 -- name: retry
 -- By "VerificationJob_pkey"; the same function that operators call.
-SELECT retry_job(%(id)s);
+SELECT public.retry_job(%(id)s);
 
 -- name: pause
--- The same function that operators call; one row of queue_control.
-SELECT pause_queue(%(reason)s);
+-- The same function that operators call; one row of iidq_queue_control.
+SELECT public.pause_queue(%(reason)s);
 
 -- name: resume
 -- The same function that operators call; it also wakes the workers.
-SELECT resume_queue();
+SELECT public.resume_queue();
 
 -- name: take_keys
 -- Idempotency: of jobs asked for under a key, which are new. Keys in order, so that two batches cannot deadlock.
--- An expired key is taken over. By "idempotency_key_pkey".
-INSERT INTO idempotency_key AS known (scope, key, fingerprint, "jobId", "expiresAt")
+-- An expired key is taken over. By "iidq_idempotency_key_pkey".
+INSERT INTO public.iidq_idempotency_key AS known (scope, key, fingerprint, "jobId", "expiresAt")
 SELECT DISTINCT ON (scope, key) scope, key, fingerprint, job_id, now() + make_interval(secs => %(keep_seconds)s)
 FROM unnest(%(scopes)b::text[], %(keys)b::text[], %(fingerprints)b::bytea[], %(job_ids)b::uuid[])
   AS asked(scope, key, fingerprint, job_id)
@@ -417,7 +419,7 @@ WHERE known."expiresAt" < now();
 -- name: take_ended_keys
 -- Keys whose job has been removed begin anew, and shared requests whose job has ended. Their rows are locked: take_keys
 -- locks also those that it leaves as they are. In a statement of its own, whose snapshot sees the jobs of those that take_keys waited for.
-UPDATE idempotency_key AS known
+UPDATE public.iidq_idempotency_key AS known
 SET fingerprint = asked.fingerprint, "jobId" = asked.job_id,
     "expiresAt" = now() + make_interval(secs => %(keep_seconds)s)
 FROM (
@@ -427,21 +429,21 @@ FROM (
   ORDER BY scope, key
 ) AS asked
 WHERE known.scope = asked.scope AND known.key = asked.key AND known."jobId" <> ALL (%(job_ids)b::uuid[])
-  AND NOT EXISTS (SELECT FROM "VerificationJob" AS job
+  AND NOT EXISTS (SELECT FROM public."VerificationJob" AS job
     WHERE job.id = known."jobId" AND (asked.scope <> 'shared' OR job."completedAt" IS NULL));
 
 -- name: find_keys
--- What the keys stand for, after take_keys. By "idempotency_key_pkey".
+-- What the keys stand for, after take_keys. By "iidq_idempotency_key_pkey".
 SELECT known.scope, known.key, known.fingerprint, known."jobId"
 FROM unnest(%(scopes)b::text[], %(keys)b::text[]) AS asked(scope, key)
-JOIN idempotency_key AS known USING (scope, key);
+JOIN public.iidq_idempotency_key AS known USING (scope, key);
 
 -- name: find
 -- One job, by "VerificationJob_pkey".
 SELECT id, type, status, progress, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "chainId", "fileName",
   result, error, errors, "retryCount", attempt, "maxAttempts", priority, "runAt", "startedAt", "completedAt",
-  "createdAt", "updatedAt", CASE WHEN "hasCallback" THEN callback_state(id) END AS callback
-FROM "VerificationJob" WHERE id = %(id)s;
+  "createdAt", "updatedAt", CASE WHEN "hasCallback" THEN public.iidq_callback_state(id) END AS callback
+FROM public."VerificationJob" WHERE id = %(id)s;
 
 -- name: find_changed
 -- Of watched jobs, those whose row is another version than the one that was seen last, or gone (no version): an object
@@ -451,9 +453,9 @@ SELECT seen.key AS watched, job.xmin::text AS version,
   job.id, job.type, job.status, job.progress, job."contentHash", job."manifestUri", job."registryAddress",
   job."rpcUrl", job."chainId", job."fileName", job.result, job.error, job.errors, job."retryCount", job.attempt,
   job."maxAttempts", job.priority, job."runAt", job."startedAt", job."completedAt", job."createdAt", job."updatedAt",
-  CASE WHEN job."hasCallback" THEN callback_state(job.id) END AS callback
+  CASE WHEN job."hasCallback" THEN public.iidq_callback_state(job.id) END AS callback
 FROM jsonb_each_text(%(seen)s::jsonb) AS seen
-LEFT JOIN "VerificationJob" AS job ON job.id = seen.key::uuid
+LEFT JOIN public."VerificationJob" AS job ON job.id = seen.key::uuid
 WHERE job.xmin::text IS DISTINCT FROM seen.value;
 
 -- name: outline
@@ -462,32 +464,32 @@ WHERE job.xmin::text IS DISTINCT FROM seen.value;
 -- "VerificationJob_delayed". Of those that ended: the newest along "VerificationJob_newest", and without "since" the
 -- newest failed ones along "VerificationJob_failed". Each inner LIMIT keeps its search from walking through the history.
 SELECT now() AS at,
-  EXISTS (SELECT FROM queue_control WHERE "pausedAt" IS NOT NULL) AS paused,
+  EXISTS (SELECT FROM public.iidq_queue_control WHERE "pausedAt" IS NOT NULL) AS paused,
   (SELECT string_agg(id::text, ',') FROM (
-    SELECT id FROM "VerificationJob" WHERE ready AND status = 'queued'
-    ORDER BY claim_order("runAt", type, priority), id LIMIT %(most)s) AS line) AS waiting,
+    SELECT id FROM public."VerificationJob" WHERE ready AND status = 'queued'
+    ORDER BY public.iidq_claim_order("runAt", type, priority), id LIMIT %(most)s) AS line) AS waiting,
   (SELECT string_agg(id || ' ' || version, ',') FROM (
-    (SELECT id, xmin AS version FROM "VerificationJob" WHERE ready AND status = 'queued'
-     ORDER BY claim_order("runAt", type, priority), id LIMIT %(most_whole)s)
+    (SELECT id, xmin AS version FROM public."VerificationJob" WHERE ready AND status = 'queued'
+     ORDER BY public.iidq_claim_order("runAt", type, priority), id LIMIT %(most_whole)s)
     UNION ALL
-    (SELECT id, xmin FROM "VerificationJob" WHERE ready AND status = 'queued'
-     ORDER BY claim_order("runAt", type, priority) DESC, id DESC LIMIT %(most_whole)s)) AS both_ends) AS line_ends,
+    (SELECT id, xmin FROM public."VerificationJob" WHERE ready AND status = 'queued'
+     ORDER BY public.iidq_claim_order("runAt", type, priority) DESC, id DESC LIMIT %(most_whole)s)) AS both_ends) AS line_ends,
   (SELECT string_agg(id || ' ' || version, ',') FROM (
-    SELECT id, xmin AS version FROM "VerificationJob" WHERE "workerId" IS NOT NULL
+    SELECT id, xmin AS version FROM public."VerificationJob" WHERE "workerId" IS NOT NULL
     ORDER BY "startedAt", id LIMIT %(most)s) AS running) AS active,
   (SELECT string_agg(id || ' ' || version || ' ' || due_ms, ',') FROM (
     SELECT id, xmin AS version, round(extract(epoch FROM "runAt") * 1000)::bigint AS due_ms
-    FROM "VerificationJob" WHERE status = 'queued' AND NOT ready
+    FROM public."VerificationJob" WHERE status = 'queued' AND NOT ready
     ORDER BY "runAt" LIMIT %(most)s) AS later) AS delayed,
   (SELECT string_agg(id || ' ' || version || ' ' || status || ' ' || at_ms, ',') FROM (
     SELECT id, version, status, round(extract(epoch FROM "completedAt") * 1000)::bigint AS at_ms FROM (
-      SELECT id, xmin AS version, status, "completedAt" FROM "VerificationJob"
+      SELECT id, xmin AS version, status, "completedAt" FROM public."VerificationJob"
       ORDER BY "createdAt" DESC, id DESC LIMIT %(newest)s) AS newest
     WHERE status IN ('completed', 'failed')
       AND "completedAt" >= coalesce(%(since)s::timestamptz - make_interval(secs => %(overlap_seconds)s), '-infinity')
     UNION
     SELECT id, version, status, round(extract(epoch FROM "completedAt") * 1000)::bigint FROM (
-      SELECT id, xmin AS version, status, "completedAt" FROM "VerificationJob" WHERE status = 'failed'
+      SELECT id, xmin AS version, status, "completedAt" FROM public."VerificationJob" WHERE status = 'failed'
       ORDER BY "createdAt" DESC, id DESC
       LIMIT CASE WHEN %(since)s::timestamptz IS NULL THEN %(most_failed)s ELSE 0 END) AS failed
   ) AS ended) AS ended;
@@ -501,8 +503,8 @@ WITH place AS MATERIALIZED (
 SELECT place.id, place.place, place.wanted, place.found, place.cut, job.type, job.status, job.progress, job."contentHash", job."manifestUri", job."registryAddress",
   job."rpcUrl", job."chainId", job."fileName", job.result, job.error, job.errors, job."retryCount", job.attempt,
   job."maxAttempts", job.priority, job."runAt", job."startedAt", job."completedAt", job."createdAt", job."updatedAt",
-  CASE WHEN job."hasCallback" THEN callback_state(job.id) END AS callback
-FROM place LEFT JOIN "VerificationJob" AS job ON job.id = place.id
+  CASE WHEN job."hasCallback" THEN public.iidq_callback_state(job.id) END AS callback
+FROM place LEFT JOIN public."VerificationJob" AS job ON job.id = place.id
 ORDER BY place.place DESC NULLS FIRST, place.id DESC;
 
 -- name: places_newest
@@ -519,8 +521,8 @@ FROM (
       AND (%(type)s::text IS NULL OR type = %(type)s)
       AND (%(content_hash)s::text IS NULL OR "contentHash" = %(content_hash)s)
       AND (%(manifest)s::text IS NULL OR strpos("manifestUri", %(manifest)s) > 0)
-      AND (%(registry)s::text IS NULL OR lower("registryAddress"::text) = %(registry)s) AS matches
-    FROM "VerificationJob"
+      AND (%(registry)s::text IS NULL OR lower("registryAddress") = %(registry)s) AS matches
+    FROM public."VerificationJob"
     WHERE (%(ended)s::text IS NULL OR status = %(ended)s)
       AND (%(after_time)s::timestamptz IS NULL OR ("createdAt", id) < (%(after_time)s, %(after_id)s))
     ORDER BY "createdAt" DESC, id DESC
@@ -537,13 +539,13 @@ LIMIT %(limit)s;
 -- Newest first among those that wait, by "VerificationJob_line" and "VerificationJob_delayed", or that run, by
 -- "VerificationJob_running": past any history. Where they are %(reach)s or more, only a row without a place.
 WITH near AS MATERIALIZED (
-  (SELECT id, "createdAt" AS place, type FROM "VerificationJob"
+  (SELECT id, "createdAt" AS place, type FROM public."VerificationJob"
    WHERE %(status)s::text = 'queued' AND ready AND status = 'queued')
   UNION ALL
-  (SELECT id, "createdAt", type FROM "VerificationJob"
+  (SELECT id, "createdAt", type FROM public."VerificationJob"
    WHERE %(status)s::text = 'queued' AND status = 'queued' AND NOT ready)
   UNION ALL
-  (SELECT id, "createdAt", type FROM "VerificationJob" WHERE %(status)s::text = 'processing' AND "workerId" IS NOT NULL)
+  (SELECT id, "createdAt", type FROM public."VerificationJob" WHERE %(status)s::text = 'processing' AND "workerId" IS NOT NULL)
   LIMIT %(reach)s
 )
 SELECT NULL::uuid AS id, NULL::timestamptz AS place, false AS wanted, 0 AS found, true AS cut
@@ -563,23 +565,23 @@ UNION ALL
 -- their small indexes: of their contents there is none, it would cost each insert a seventh. Only a row without a place
 -- where %(reach)s or more wait and run, or came in one span.
 WITH RECURSIVE span AS (
-  (SELECT content_span("createdAt") AS began, 1 AS number FROM "VerificationJob"
+  (SELECT public.iidq_content_span("createdAt") AS began, 1 AS number FROM public."VerificationJob"
    WHERE "completedAt" IS NOT NULL
-     AND content_span("createdAt") <= content_span(coalesce(%(after_time)s::timestamptz, 'infinity'))
+     AND public.iidq_content_span("createdAt") <= public.iidq_content_span(coalesce(%(after_time)s::timestamptz, 'infinity'))
      AND coalesce(%(status)s::text, '') NOT IN ('queued', 'processing')
-   ORDER BY content_span("createdAt") DESC LIMIT 1)
+   ORDER BY public.iidq_content_span("createdAt") DESC LIMIT 1)
   UNION ALL
   SELECT (
-    SELECT content_span("createdAt") FROM "VerificationJob"
-    WHERE "completedAt" IS NOT NULL AND content_span("createdAt") < span.began
-    ORDER BY content_span("createdAt") DESC LIMIT 1
+    SELECT public.iidq_content_span("createdAt") FROM public."VerificationJob"
+    WHERE "completedAt" IS NOT NULL AND public.iidq_content_span("createdAt") < span.began
+    ORDER BY public.iidq_content_span("createdAt") DESC LIMIT 1
   ), number + 1 FROM span WHERE span.began IS NOT NULL AND number < %(spans)s
 ), ended AS MATERIALIZED (
   -- A row for a span without matches, too: it tells how far the search came.
   SELECT span.began, span.number, job.*
   FROM span LEFT JOIN LATERAL (
-    SELECT id, "createdAt" AS place, status, ready, type FROM "VerificationJob"
-    WHERE "completedAt" IS NOT NULL AND content_span("createdAt") = span.began
+    SELECT id, "createdAt" AS place, status, ready, type FROM public."VerificationJob"
+    WHERE "completedAt" IS NOT NULL AND public.iidq_content_span("createdAt") = span.began
       AND CASE WHEN "completedAt" IS NOT NULL THEN substr("contentHash", 3, 15) END COLLATE "C"
         = substr(%(content_hash)s, 3, 15)
       AND "contentHash" = %(content_hash)s
@@ -592,13 +594,13 @@ WITH RECURSIVE span AS (
 ), kept AS MATERIALIZED (
   SELECT min(ended.began) AS began FROM ended, edge WHERE ended.began > edge.began
 ), unfinished AS MATERIALIZED (
-  (SELECT id, "createdAt" AS place, status, ready, type, "contentHash" FROM "VerificationJob"
+  (SELECT id, "createdAt" AS place, status, ready, type, "contentHash" FROM public."VerificationJob"
    WHERE coalesce(%(status)s::text, 'queued') = 'queued' AND ready AND status = 'queued')
   UNION ALL
-  (SELECT id, "createdAt", status, ready, type, "contentHash" FROM "VerificationJob"
+  (SELECT id, "createdAt", status, ready, type, "contentHash" FROM public."VerificationJob"
    WHERE coalesce(%(status)s::text, 'queued') = 'queued' AND status = 'queued' AND NOT ready)
   UNION ALL
-  (SELECT id, "createdAt", status, ready, type, "contentHash" FROM "VerificationJob"
+  (SELECT id, "createdAt", status, ready, type, "contentHash" FROM public."VerificationJob"
    WHERE coalesce(%(status)s::text, 'processing') = 'processing' AND "workerId" IS NOT NULL)
   LIMIT %(reach)s
 ), beyond AS MATERIALIZED (
@@ -633,18 +635,18 @@ LIMIT %(limit)s;
 -- name: browse_line
 -- Operators' list of what waits, first in line first, by "VerificationJob_line". Each browse_… gives ids and places;
 -- browse_rows shows them.
-SELECT id, claim_order("runAt", type, priority) AT TIME ZONE 'UTC' AS place
-FROM "VerificationJob"
+SELECT id, public.iidq_claim_order("runAt", type, priority) AT TIME ZONE 'UTC' AS place
+FROM public."VerificationJob"
 WHERE ready AND status = 'queued'
   AND (%(after_place)s::timestamptz IS NULL
-    OR (claim_order("runAt", type, priority), id) > (%(after_place)s::timestamptz AT TIME ZONE 'UTC', %(after_id)s))
-ORDER BY claim_order("runAt", type, priority), id
+    OR (public.iidq_claim_order("runAt", type, priority), id) > (%(after_place)s::timestamptz AT TIME ZONE 'UTC', %(after_id)s))
+ORDER BY public.iidq_claim_order("runAt", type, priority), id
 LIMIT %(limit)s;
 
 -- name: browse_delayed
 -- What waits for its time, soonest first, by "VerificationJob_delayed".
 SELECT id, "runAt" AS place
-FROM "VerificationJob"
+FROM public."VerificationJob"
 WHERE status = 'queued' AND NOT ready
   AND (%(after_place)s::timestamptz IS NULL OR "runAt" >= %(after_place)s)
   AND (%(after_place)s::timestamptz IS NULL OR ("runAt", id) > (%(after_place)s, %(after_id)s))
@@ -654,7 +656,7 @@ LIMIT %(limit)s;
 -- name: browse_active
 -- What runs, longest first: hardly more rows than workers have slots, by "VerificationJob_running".
 SELECT id, coalesce("startedAt", "createdAt") AS place
-FROM "VerificationJob"
+FROM public."VerificationJob"
 WHERE "workerId" IS NOT NULL
   AND (%(after_place)s::timestamptz IS NULL
     OR (coalesce("startedAt", "createdAt"), id) > (%(after_place)s, %(after_id)s))
@@ -670,7 +672,7 @@ SELECT set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true)
 -- name: browse_cause
 -- The failures of one cause, latest first, by "VerificationJob_failed_cause".
 SELECT id, "completedAt" AS place
-FROM "VerificationJob"
+FROM public."VerificationJob"
 WHERE status = 'failed' AND left(split_part(error, ':', 1), 100) = %(cause)s
   AND (%(after_place)s::timestamptz IS NULL OR ("completedAt", id) < (%(after_place)s, %(after_id)s))
 ORDER BY "completedAt" DESC, id DESC
@@ -678,17 +680,17 @@ LIMIT %(limit)s;
 
 -- name: browse_rows
 -- One page of jobs as a list shows them, without results and long texts, by "VerificationJob_pkey".
-SELECT id, type, queue_state(status, ready) AS state, progress, "contentHash" AS content_hash,
+SELECT id, type, public.iidq_queue_state(status, ready) AS state, progress, "contentHash" AS content_hash,
   "manifestUri" AS manifest_uri, "registryAddress" AS registry_address, "fileName" AS file_name,
   left(error, 300) AS error, coalesce(result ->> 'status', result -> 'verification' ->> 'status') AS verdict, attempt, "retryCount" AS retry_count,
   "maxAttempts" AS max_attempts, "workerId" AS worker_id, "runAt" AS run_at, "createdAt" AS created_at,
   "startedAt" AS started_at, "completedAt" AS completed_at
-FROM "VerificationJob" WHERE id = ANY (%(ids)b::uuid[]);
+FROM public."VerificationJob" WHERE id = ANY (%(ids)b::uuid[]);
 
 -- name: find_holder
 -- Beside find: who runs the job and until when, and the request's trace. By "VerificationJob_pkey".
 SELECT "workerId" AS worker_id, "leaseUntil" AS lease_until, split_part("traceContext", '-', 2) AS trace_id, now() AS at
-FROM "VerificationJob" WHERE id = %(id)s;
+FROM public."VerificationJob" WHERE id = %(id)s;
 
 -- name: retry_failures
 -- Put the earliest failures of one cause back in line, those that failed by %(before)s: what fails again meanwhile is
@@ -696,33 +698,33 @@ FROM "VerificationJob" WHERE id = %(id)s;
 WITH before AS MATERIALIZED (
   SELECT coalesce(%(before)s::timestamptz, now()) AS moment
 ), chosen AS MATERIALIZED (
-  SELECT id FROM "VerificationJob"
+  SELECT id FROM public."VerificationJob"
   WHERE status = 'failed' AND left(split_part(error, ':', 1), 100) = %(cause)s
     AND "completedAt" <= (SELECT moment FROM before)
   ORDER BY "completedAt", id
   LIMIT %(batch)s FOR UPDATE SKIP LOCKED
 )
 SELECT (SELECT moment FROM before) AS moment,
-  coalesce((SELECT array_agg(id) FROM chosen WHERE retry_job(id)), '{}') AS ids;
+  coalesce((SELECT array_agg(id) FROM chosen WHERE public.retry_job(id)), '{}') AS ids;
 
 -- name: overview
 -- The head of the operations page, once a second however many watch: the view, two more ages, and the pause.
 -- A worker holds more jobs than it runs: some are claimed ahead of a free slot, some have ended and are being stored.
-SELECT now() AS at, state, pause_reason, (SELECT "pausedAt" FROM queue_control) AS paused_at,
+SELECT now() AS at, state, pause_reason, (SELECT "pausedAt" FROM public.iidq_queue_control) AS paused_at,
   waiting, delayed, active, completed, failed, cancelled, oldest_waiting_seconds, next_due_at,
-  (SELECT extract(epoch FROM now() - min("startedAt")) FROM "VerificationJob" WHERE "workerId" IS NOT NULL)::float8
+  (SELECT extract(epoch FROM now() - min("startedAt")) FROM public."VerificationJob" WHERE "workerId" IS NOT NULL)::float8
     AS oldest_active_seconds,
   expired_leases, workers, slots, (
     SELECT coalesce(sum(least(held.jobs, worker.concurrency)), 0)::bigint
-    FROM queue_workers AS worker JOIN (
-      SELECT "workerId", count(*) AS jobs FROM "VerificationJob" WHERE "workerId" IS NOT NULL GROUP BY "workerId"
+    FROM public.queue_workers AS worker JOIN (
+      SELECT "workerId", count(*) AS jobs FROM public."VerificationJob" WHERE "workerId" IS NOT NULL GROUP BY "workerId"
     ) AS held ON held."workerId" = worker.worker_id
   ) AS running,
   listening_workers, extract(epoch FROM now() - upkeep_at)::float8 AS upkeep_age_seconds
-FROM queue_health;
+FROM public.queue_health;
 
 -- name: overview_workers
--- Who is at work, who fell silent lately, and whose leases are still held: queue_worker is small, the leases come by
+-- Who is at work, who fell silent lately, and whose leases are still held: iidq_queue_worker is small, the leases come by
 -- "VerificationJob_running".
 SELECT coalesce(worker."workerId", held."workerId") AS worker_id, worker.host, worker.pid, worker.version,
   worker.concurrency, worker.listening, worker."startedAt" AS started_at,
@@ -731,17 +733,17 @@ SELECT coalesce(worker."workerId", held."workerId") AS worker_id, worker.host, w
   coalesce(held.jobs, 0) AS leases,
   CASE WHEN worker."workerId" IS NOT NULL THEN least(coalesce(held.jobs, 0), worker.concurrency) END AS running,
   held.least_seconds AS lease_seconds
-FROM queue_worker AS worker
+FROM public.iidq_queue_worker AS worker
 FULL JOIN (
   SELECT "workerId", count(*) AS jobs, extract(epoch FROM min("leaseUntil") - now())::float8 AS least_seconds
-  FROM "VerificationJob" WHERE "workerId" IS NOT NULL GROUP BY "workerId"
+  FROM public."VerificationJob" WHERE "workerId" IS NOT NULL GROUP BY "workerId"
 ) AS held ON held."workerId" = worker."workerId"
 ORDER BY alive, worker_id
 LIMIT %(most)s;
 
 -- name: overview_throughput
 -- Per minute of the last hour: asked for, completed, failed.
-SELECT minute, enqueued, completed, failed FROM queue_throughput ORDER BY minute;
+SELECT minute, enqueued, completed, failed FROM public.queue_throughput ORDER BY minute;
 
 -- name: overview_durations
 -- Per minute of the last hour: how long jobs waited in line, and then for their end, of the last %(sample)s asked for
@@ -756,7 +758,7 @@ CROSS JOIN LATERAL (
     THEN greatest(0, extract(epoch FROM "startedAt" - greatest("createdAt", "runAt")))::float8 END AS waited,
     CASE WHEN status IN ('completed', 'failed') THEN extract(epoch FROM "completedAt" - "startedAt")::float8 END AS ran
   FROM (
-    SELECT attempt, status, "createdAt", "runAt", "startedAt", "completedAt" FROM "VerificationJob"
+    SELECT attempt, status, "createdAt", "runAt", "startedAt", "completedAt" FROM public."VerificationJob"
     WHERE "createdAt" >= minute AND "createdAt" < minute + interval '1 minute'
     ORDER BY "createdAt" DESC, id DESC
     LIMIT %(sample)s
@@ -769,10 +771,10 @@ GROUP BY minute ORDER BY minute;
 -- Failures by cause, of all that are kept: how many (up to %(most)s), how many within the hour, and the latest. Each
 -- cause is found from the one before it, by "VerificationJob_failed_cause", so the failures are not walked through.
 WITH RECURSIVE cause AS (
-  (SELECT left(split_part(error, ':', 1), 100) AS name FROM "VerificationJob" WHERE status = 'failed' ORDER BY 1 LIMIT 1)
+  (SELECT left(split_part(error, ':', 1), 100) AS name FROM public."VerificationJob" WHERE status = 'failed' ORDER BY 1 LIMIT 1)
   UNION ALL
   SELECT (
-    SELECT left(split_part(error, ':', 1), 100) FROM "VerificationJob"
+    SELECT left(split_part(error, ':', 1), 100) FROM public."VerificationJob"
     WHERE status = 'failed' AND left(split_part(error, ':', 1), 100) > cause.name
     ORDER BY 1 LIMIT 1
   ) FROM cause WHERE cause.name IS NOT NULL
@@ -784,31 +786,31 @@ CROSS JOIN LATERAL (
   SELECT count(*) AS jobs, count(*) FILTER (WHERE "completedAt" > now() - interval '1 hour') AS lately
   FROM (
     -- In the index's order, or the planner gathers them all before it takes the first.
-    SELECT "completedAt" FROM "VerificationJob"
+    SELECT "completedAt" FROM public."VerificationJob"
     WHERE status = 'failed' AND left(split_part(error, ':', 1), 100) = named.name
     ORDER BY "completedAt" DESC, id DESC LIMIT %(most)s
   ) AS counted
 ) AS kept
 CROSS JOIN LATERAL (
-  SELECT id, "completedAt", error FROM "VerificationJob"
+  SELECT id, "completedAt", error FROM public."VerificationJob"
   WHERE status = 'failed' AND left(split_part(error, ':', 1), 100) = named.name
   ORDER BY "completedAt" DESC, id DESC LIMIT 1
 ) AS latest
 ORDER BY kept.lately DESC, kept.jobs DESC, cause;
 
 -- name: look_for_deliveries
--- In how many seconds the next delivery falls due (zero or less: now), by "webhook_delivery_due"; and whether a job with
--- a callback is still to end, by "webhook_delivery_waiting".
-SELECT (SELECT extract(epoch FROM min("nextAt") - now())::float8 FROM webhook_delivery WHERE state = 'pending'),
-  EXISTS (SELECT FROM webhook_delivery WHERE state = 'waiting');
+-- In how many seconds the next delivery falls due (zero or less: now), by "iidq_webhook_delivery_due"; and whether a job with
+-- a callback is still to end, by "iidq_webhook_delivery_waiting".
+SELECT (SELECT extract(epoch FROM min("nextAt") - now())::float8 FROM public.iidq_webhook_delivery WHERE state = 'pending'),
+  EXISTS (SELECT FROM public.iidq_webhook_delivery WHERE state = 'waiting');
 
 -- name: claim_deliveries
 -- Due deliveries, hosts with the oldest first, and of each host as many as may still run beside those that do: a host
--- that hangs cannot take all slots. By "webhook_delivery_due_by_host". Until the time in "nextAt" nobody else tries:
+-- that hangs cannot take all slots. By "iidq_webhook_delivery_due_by_host". Until the time in "nextAt" nobody else tries:
 -- a crash of the worker only delays. "only": null, or the only jobs whose deliveries may be taken.
 WITH hosts AS MATERIALIZED (
   SELECT host, %(per_host)s - coalesce((%(running)s::jsonb ->> host)::int, 0) AS room
-  FROM webhook_delivery
+  FROM public.iidq_webhook_delivery
   WHERE state = 'pending' AND "nextAt" <= now()
     AND (%(only)b::uuid[] IS NULL OR "jobId" = ANY (%(only)b::uuid[]))
   GROUP BY host
@@ -818,7 +820,7 @@ WITH hosts AS MATERIALIZED (
 ), due AS MATERIALIZED (
   SELECT of_host."jobId"
   FROM hosts CROSS JOIN LATERAL (
-    SELECT "jobId" FROM webhook_delivery AS delivery
+    SELECT "jobId" FROM public.iidq_webhook_delivery AS delivery
     WHERE delivery.state = 'pending' AND delivery.host = hosts.host AND delivery."nextAt" <= now()
       AND (%(only)b::uuid[] IS NULL OR delivery."jobId" = ANY (%(only)b::uuid[]))
     ORDER BY delivery."nextAt"
@@ -826,25 +828,25 @@ WITH hosts AS MATERIALIZED (
   ) AS of_host
   LIMIT %(slots)s
 )
-UPDATE webhook_delivery AS delivery
+UPDATE public.iidq_webhook_delivery AS delivery
 SET attempts = least(attempts, 999999999) + 1, "nextAt" = now() + make_interval(secs => %(lease_seconds)s)
 FROM due
 WHERE delivery."jobId" = due."jobId"
 RETURNING delivery."jobId", delivery."eventId", delivery.attempts, delivery.url, delivery.host;
 
 -- name: due_deliveries
--- The deliveries that a claim would take, by "webhook_delivery_due".
-SELECT "jobId" FROM webhook_delivery WHERE state = 'pending' AND "nextAt" <= now() ORDER BY "nextAt" LIMIT %(limit)s;
+-- The deliveries that a claim would take, by "iidq_webhook_delivery_due".
+SELECT "jobId" FROM public.iidq_webhook_delivery WHERE state = 'pending' AND "nextAt" <= now() ORDER BY "nextAt" LIMIT %(limit)s;
 
 -- name: refuse_delivery
--- Give up a delivery that no claim can take, by "webhook_delivery_pkey".
-UPDATE webhook_delivery SET state = 'gave_up', "nextAt" = NULL, "lastError" = %(error)s
+-- Give up a delivery that no claim can take, by "iidq_webhook_delivery_pkey".
+UPDATE public.iidq_webhook_delivery SET state = 'gave_up', "nextAt" = NULL, "lastError" = %(error)s
 WHERE "jobId" = %(job_id)s AND state = 'pending';
 
 -- name: settle_delivery
--- What became of an attempt, by "webhook_delivery_pkey". The fence: it is still the same event's latest attempt. A
+-- What became of an attempt, by "iidq_webhook_delivery_pkey". The fence: it is still the same event's latest attempt. A
 -- repeated write of the same end writes again, and so waits for what the first one waited for.
-UPDATE webhook_delivery
+UPDATE public.iidq_webhook_delivery
 SET state = %(state)s,
     "nextAt" = CASE WHEN %(state)s = 'pending' THEN now() + make_interval(secs => %(delay_seconds)s::float8) END,
     "deliveredAt" = CASE WHEN %(state)s = 'delivered' THEN now() END,
@@ -853,8 +855,8 @@ WHERE "jobId" = %(job_id)s AND "eventId" = %(event_id)s AND attempts = %(attempt
   AND state IN ('pending', %(state)s);
 
 -- name: release_deliveries
--- Attempts that a stopping worker broke off: due again at once, uncharged. By "webhook_delivery_pkey".
-UPDATE webhook_delivery AS delivery
+-- Attempts that a stopping worker broke off: due again at once, uncharged. By "iidq_webhook_delivery_pkey".
+UPDATE public.iidq_webhook_delivery AS delivery
 SET "nextAt" = now(), attempts = delivery.attempts - 1
 FROM jsonb_to_recordset(%(broken_off)s::jsonb) AS mine(job_id uuid, event_id uuid, attempt int)
 WHERE delivery."jobId" = mine.job_id AND delivery."eventId" = mine.event_id AND delivery.attempts = mine.attempt
@@ -864,7 +866,7 @@ WHERE delivery."jobId" = mine.job_id AND delivery."eventId" = mine.event_id AND 
 -- Jobs by state from the kept counts, the age of the first in line by "VerificationJob_line", and who is at work.
 SELECT waiting, delayed, active, completed, failed, cancelled, workers, oldest_waiting_seconds,
   state, pause_reason, listening_workers, expired_leases, faults
-FROM queue_health;
+FROM public.queue_health;
 
 -- name: queue_depth
 -- For metrics and probes: counts, ages and workers, no more than the view and one walk over the running jobs, by
@@ -872,18 +874,18 @@ FROM queue_health;
 SELECT waiting, delayed, active, completed, failed, cancelled, state = 'paused' AS paused,
   oldest_waiting_seconds,
   greatest(0, extract(epoch FROM now() - next_due_at))::float8 AS overdue_seconds,
-  (SELECT extract(epoch FROM now() - min("startedAt")) FROM "VerificationJob" WHERE "workerId" IS NOT NULL)::float8
+  (SELECT extract(epoch FROM now() - min("startedAt")) FROM public."VerificationJob" WHERE "workerId" IS NOT NULL)::float8
     AS oldest_active_seconds,
   expired_leases, workers, slots, listening_workers,
   extract(epoch FROM now() - upkeep_at)::float8 AS upkeep_age_seconds, faults
-FROM queue_health;
+FROM public.queue_health;
 
 -- name: share_rates
 -- Rate limits: add what one API process admitted, and read what all of them did, for these clients. Both by
--- "rate_count_pkey"; keys in order, so that two processes cannot deadlock. The table is unlogged: nothing is awaited.
+-- "iidq_rate_count_pkey"; keys in order, so that two processes cannot deadlock. The table is unlogged: nothing is awaited.
 -- A count that was added to comes twice, as it was and as it is.
 WITH counted AS (
-  INSERT INTO rate_count AS known (key, step, requests)
+  INSERT INTO public.iidq_rate_count AS known (key, step, requests)
   SELECT key, step, requests
   FROM unnest(%(keys)b::bytea[], %(steps)b::int[], %(requests)b::int[]) AS told(key, step, requests)
   ORDER BY key, step
@@ -892,35 +894,35 @@ WITH counted AS (
 )
 SELECT key, step, requests, extract(epoch FROM clock_timestamp())::float8 AS now FROM counted
 UNION ALL
-SELECT key, step, requests, NULL FROM rate_count WHERE key = ANY (%(keys)b::bytea[]) AND step > %(since_step)s;
+SELECT key, step, requests, NULL FROM public.iidq_rate_count WHERE key = ANY (%(keys)b::bytea[]) AND step > %(since_step)s;
 
 -- name: purge_rates
--- Counts of minutes gone by, in bounded batches, by "rate_count_step".
-DELETE FROM rate_count WHERE ctid = ANY (ARRAY (
-  SELECT ctid FROM rate_count WHERE step < %(before_step)s LIMIT %(batch)s FOR UPDATE SKIP LOCKED));
+-- Counts of minutes gone by, in bounded batches, by "iidq_rate_count_step".
+DELETE FROM public.iidq_rate_count WHERE ctid = ANY (ARRAY (
+  SELECT ctid FROM public.iidq_rate_count WHERE step < %(before_step)s LIMIT %(batch)s FOR UPDATE SKIP LOCKED));
 
 -- name: probe
 -- Fails where a migration is missing that this version cannot do without, each by something that it made. Reads no row.
-SELECT "VerificationJob"."traceContext", "VerificationJob"."rpcEndpointId", queue_health.faults,
-  '"VerificationJob_line"'::regclass,
-  'iidq_enqueue(json, integer, boolean)'::regprocedure
-FROM "VerificationJob", queue_count, queue_control, queue_health, idempotency_key, webhook_delivery,
-  rate_count, ended_jobs_of('') AS job, iidq_new_jobs('[]') AS new LIMIT 0;
+SELECT job."jobId", 'public."VerificationJob_line"'::regclass,
+  'public.iidq_enqueue(json, integer, boolean)'::regprocedure
+FROM public."VerificationJob" AS job, public.iidq_queue_count, public.iidq_queue_control, public.queue_health,
+  public.iidq_idempotency_key, public.iidq_webhook_delivery, public.iidq_rate_count, public.iidq_ended_jobs_of('') AS ended,
+  public.iidq_new_jobs('[]') AS new LIMIT 0;
 
 -- name: obstacles
 -- What keeps the present role from iidq's work: objects that are missing, rights that it lacks, and tables whose
 -- changes a publication takes although no column tells their rows apart. The catalogs alone are read. An object is
 -- found by its name also where the role may not use its schema.
 WITH needed(kind, name, privileges) AS (VALUES
-  ('table', 'VerificationJob', 'SELECT,INSERT,UPDATE,DELETE'), ('table', 'queue_count', 'SELECT,INSERT,DELETE'),
-  ('table', 'queue_control', 'SELECT,UPDATE'), ('table', 'queue_worker', 'SELECT,INSERT,UPDATE,DELETE'),
-  ('table', 'idempotency_key', 'SELECT,INSERT,UPDATE,DELETE'),
-  ('table', 'webhook_delivery', 'SELECT,INSERT,UPDATE,DELETE'), ('table', 'rate_count', 'SELECT,INSERT,UPDATE,DELETE'),
-  ('table', 'accelerator_key', 'SELECT,INSERT'), ('view', 'queue_health', 'SELECT'), ('view', 'queue_workers', 'SELECT'),
+  ('table', 'VerificationJob', 'SELECT,INSERT,UPDATE,DELETE'), ('table', 'iidq_queue_count', 'SELECT,INSERT,DELETE'),
+  ('table', 'iidq_queue_control', 'SELECT,UPDATE'), ('table', 'iidq_queue_worker', 'SELECT,INSERT,UPDATE,DELETE'),
+  ('table', 'iidq_idempotency_key', 'SELECT,INSERT,UPDATE,DELETE'),
+  ('table', 'iidq_webhook_delivery', 'SELECT,INSERT,UPDATE,DELETE'), ('table', 'iidq_rate_count', 'SELECT,INSERT,UPDATE,DELETE'),
+  ('table', 'iidq_accelerator_key', 'SELECT,INSERT'), ('view', 'queue_health', 'SELECT'), ('view', 'queue_workers', 'SELECT'),
   ('procedure', 'iidq_enqueue', 'EXECUTE'), ('function', 'iidq_new_jobs', 'EXECUTE'),
-  ('function', 'new_job_id', 'EXECUTE'), ('function', 'claim_order', 'EXECUTE'),
-  ('function', 'queue_state', 'EXECUTE'), ('function', 'callback_state', 'EXECUTE'),
-  ('function', 'ended_jobs_of', 'EXECUTE'), ('function', 'content_span', 'EXECUTE'),
+  ('function', 'iidq_new_job_id', 'EXECUTE'), ('function', 'iidq_claim_order', 'EXECUTE'),
+  ('function', 'iidq_queue_state', 'EXECUTE'), ('function', 'iidq_callback_state', 'EXECUTE'),
+  ('function', 'iidq_ended_jobs_of', 'EXECUTE'), ('function', 'iidq_content_span', 'EXECUTE'),
   ('view', 'queue_throughput', 'SELECT'), ('function', 'cancel_job', 'EXECUTE'),
   ('function', 'retry_job', 'EXECUTE'), ('function', 'pause_queue', 'EXECUTE'),
   ('function', 'resume_queue', 'EXECUTE')
@@ -928,18 +930,19 @@ WITH needed(kind, name, privileges) AS (VALUES
   SELECT needed.*, relation.oid AS relation, routine.oid AS routine, space.oid AS space, space.nspname
   FROM needed
   LEFT JOIN LATERAL (
-    SELECT oid, relnamespace FROM pg_class WHERE relname = name AND relkind IN ('r', 'p', 'v')
-    ORDER BY pg_table_is_visible(oid) DESC LIMIT 1) AS relation ON kind IN ('table', 'view')
+    SELECT oid, relnamespace FROM pg_class
+    WHERE relname = name AND relkind IN ('r', 'p', 'v') AND relnamespace = to_regnamespace('public')
+  ) AS relation ON kind IN ('table', 'view')
   LEFT JOIN LATERAL (
-    SELECT oid, pronamespace FROM pg_proc WHERE proname = name
-    ORDER BY pg_function_is_visible(oid) DESC LIMIT 1) AS routine ON kind IN ('function', 'procedure')
+    SELECT oid, pronamespace FROM pg_proc WHERE proname = name AND pronamespace = to_regnamespace('public')
+    LIMIT 1) AS routine ON kind IN ('function', 'procedure')
   LEFT JOIN pg_namespace AS space ON space.oid IN (relation.relnamespace, routine.pronamespace)
 )
 SELECT 'missing' AS problem, kind, name, '' AS detail, current_user::text AS role FROM found WHERE space IS NULL
 UNION ALL
 -- Columns that databases of earlier, unreleased versions lack.
 SELECT 'missing', 'column', name || '.' || column_name, '', current_user::text
-FROM found JOIN (VALUES ('VerificationJob', 'rpcEndpointId'), ('queue_worker', 'faults')) AS newest(name, column_name)
+FROM found JOIN (VALUES ('VerificationJob', 'jobId')) AS newest(name, column_name)
   USING (name)
 WHERE relation IS NOT NULL AND NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = relation AND attname = column_name)
 UNION ALL
@@ -979,15 +982,15 @@ SELECT pg_try_advisory_lock(hashtext('iidq.migrate'));
 
 -- name: applied_migrations
 -- What yoyo has noted down.
-SELECT migration_id FROM _yoyo_migration;
+SELECT migration_id FROM public._yoyo_migration;
 
 -- name: accelerator_key
--- The one row of accelerator_key by its primary key, made where there is none. gen_random_uuid() takes 122 bits from
+-- The one row of iidq_accelerator_key by its primary key, made where there is none. gen_random_uuid() takes 122 bits from
 -- the system's generator for secrets; three of them fill the 256 of the hash.
 WITH made AS (
-  INSERT INTO accelerator_key (key)
+  INSERT INTO public.iidq_accelerator_key (key)
   VALUES (sha256(convert_to(concat(gen_random_uuid(), gen_random_uuid(), gen_random_uuid()), 'UTF8')))
   ON CONFLICT (only_one) DO NOTHING
   RETURNING key
 )
-SELECT key FROM made UNION ALL SELECT key FROM accelerator_key LIMIT 1;
+SELECT key FROM made UNION ALL SELECT key FROM public.iidq_accelerator_key LIMIT 1;

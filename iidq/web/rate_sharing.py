@@ -56,7 +56,7 @@ class SharedCounts(Protocol):
 
 
 class PostgresCounts:
-    """:class:`SharedCounts` in the table rate_count."""
+    """:class:`SharedCounts` in the table iidq_rate_count."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

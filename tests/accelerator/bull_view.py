@@ -65,7 +65,7 @@ def shown(client: Any) -> View:
 def due(sql: psycopg.Connection[Any]) -> View:
     """What should stand there, by the rows."""
     rows = sql.execute(
-        'SELECT id::text, status, ready, type FROM "VerificationJob" ORDER BY claim_order("runAt", type, priority), id'
+        'SELECT id::text, status, ready, type FROM "VerificationJob" ORDER BY iidq_claim_order("runAt", type, priority), id'
     ).fetchall()
     view = View(names={job_id: kind for job_id, status, _, kind in rows if status != "cancelled"})
     view.wait = [job_id for job_id, status, ready, _ in rows if status == "queued" and ready][::-1]
@@ -74,7 +74,7 @@ def due(sql: psycopg.Connection[Any]) -> View:
     view.active = _ids(sql, 'WHERE "workerId" IS NOT NULL ORDER BY "startedAt" DESC, id DESC')
     # In no order: Redis keeps whole milliseconds, and many fall due in the same one.
     view.delayed = sorted(_ids(sql, "WHERE status = 'queued' AND NOT ready"))
-    view.paused = bool(sql.execute('SELECT "pausedAt" IS NOT NULL FROM queue_control').fetchone() == (True,))
+    view.paused = bool(sql.execute('SELECT "pausedAt" IS NOT NULL FROM iidq_queue_control').fetchone() == (True,))
     return view
 
 

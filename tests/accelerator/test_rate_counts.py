@@ -47,7 +47,7 @@ async def test_postgres_counts_while_redis_is_away(
     step = int(time.time() // STEP_SECONDS)
 
     def stored() -> Any:
-        return scalar(sql, "SELECT coalesce(sum(requests), 0) FROM rate_count")
+        return scalar(sql, "SELECT coalesce(sum(requests), 0) FROM iidq_rate_count")
 
     async with accelerate() as one, open_database(settings, pool_size=1) as database:
         assert one.redis

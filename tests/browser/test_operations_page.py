@@ -77,11 +77,11 @@ def fill(sql: psycopg.Connection[Any]) -> None:
     insert(sql, copies=3, ready=False, runAt=Sql("now() + interval '1 minute'"))
     insert(sql, CANCELLED)
     sql.execute(
-        'INSERT INTO queue_worker ("workerId", host, pid, version, concurrency, running, listening, "aliveUntil")'
+        'INSERT INTO iidq_queue_worker ("workerId", host, pid, version, concurrency, running, listening, "aliveUntil")'
         " VALUES ('host-a:4711:8c1f', 'host-a', 4711, '0.1.0', 3, 2, true, now() + interval '1 hour')"
     )
     sql.execute(
-        "INSERT INTO queue_count (at, enqueued, succeeded, gave_up)"
+        "INSERT INTO iidq_queue_count (at, enqueued, succeeded, gave_up)"
         " SELECT now() - minute * interval '1 minute', 60 + 30 * sin(minute / 6.0), 55 + 28 * sin(minute / 6.0),"
         " minute % 5 FROM generate_series(1, 59) AS minute"
     )
@@ -116,7 +116,7 @@ async def test_the_overview_is_live(
         insert(sql, copies=1234)
         await counted(page, "waiting").to_have_text("1,246")
         assert await page.evaluate(places) == before
-        sql.execute("DELETE FROM queue_worker")
+        sql.execute("DELETE FROM iidq_queue_worker")
         await expect(page.locator("#no-workers")).to_be_visible()
         await expect(page.locator("#state")).to_have_text("No workers")
 

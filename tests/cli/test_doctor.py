@@ -54,23 +54,23 @@ async def look(**settings: Any) -> dict[str, list[Finding]]:
 async def test_a_lacking_right_is_named(well: dict[str, Any]) -> None:
     """Doctor names the role, the object and the right, and shows the statement that grants it."""
     with restricted_role(well["database_url"]) as role:
-        role.revoke("INSERT, UPDATE", "queue_worker")
+        role.revoke("INSERT, UPDATE", "iidq_queue_worker")
         [rights] = (await look(**well | {"database_url": role.url}))["rights"]
     assert rights.outcome is Outcome.BROKEN
-    assert f"role {role.name} lacks INSERT, UPDATE on table queue_worker" in rights.came_back
-    assert f'GRANT INSERT, UPDATE ON "queue_worker" TO "{role.name}"' in rights.came_back
+    assert f"role {role.name} lacks INSERT, UPDATE on table iidq_queue_worker" in rights.came_back
+    assert f'GRANT INSERT, UPDATE ON "iidq_queue_worker" TO "{role.name}"' in rights.came_back
 
 
 async def test_a_workers_fault_is_shown(well: dict[str, Any], sql: psycopg.Connection[Any]) -> None:
     """What a live worker cannot do is a finding, also where doctor's own role may do it."""
     with restricted_role(well["database_url"]) as role:
-        role.revoke("DELETE", "queue_count")
+        role.revoke("DELETE", "iidq_queue_count")
         async with working(role.url, _never, poll_interval_seconds=0.3):
             await eventually(lambda: scalar(sql, "SELECT cardinality(faults) FROM queue_health") == 1)
             found = await look(**well)
     assert found["rights"][0].outcome is Outcome.OK
     assert found["workers"][0].outcome is Outcome.BROKEN
-    assert "lacks DELETE on table queue_count" in found["workers"][0].came_back
+    assert "lacks DELETE on table iidq_queue_count" in found["workers"][0].came_back
 
 
 async def test_all_is_well(well: dict[str, Any], sql: psycopg.Connection[Any]) -> None:
@@ -103,7 +103,7 @@ async def test_missing_workers_and_a_pause_are_told(well: dict[str, Any], sql: p
 async def test_jobs_that_wait_too_long_are_told(well: dict[str, Any], sql: psycopg.Connection[Any]) -> None:
     """Live workers that do not keep up are a warning."""
     sql.execute(
-        'INSERT INTO queue_worker ("workerId", host, pid, version, concurrency, running, listening, "aliveUntil")'
+        'INSERT INTO iidq_queue_worker ("workerId", host, pid, version, concurrency, running, listening, "aliveUntil")'
         " VALUES ('w', 'h', 1, '0', 3, 3, false, now() + interval '1 minute')"
     )
     insert(sql, runAt="2024-01-01T00:00:00Z")

@@ -33,7 +33,7 @@ def history(sql: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
     insert(sql, FAILED, copies=FAILURES, createdAt=AGE, completedAt=AGE, error="rpc.unavailable: down")
     insert(sql, copies=WAITING)
     insert(sql, copies=WAITING, ready=False, runAt=Sql("now() + generate_series * interval '1 second'"))
-    sql.execute("SELECT recount_queue()")
+    sql.execute("SELECT iidq_recount_queue()")
     sql.execute('VACUUM ANALYZE "VerificationJob"')
     return sql
 

@@ -48,7 +48,7 @@ def fill(sql: psycopg.Connection[Any], *, finished: int = 0, delayed: int = 0, w
         insert(sql, QUEUED, copies=delayed, ready=False, runAt=Sql("now() + interval '1 hour'"))
     if waiting:
         insert(sql, copies=waiting)
-    sql.execute("SELECT recount_queue()")
+    sql.execute("SELECT iidq_recount_queue()")
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -119,7 +119,7 @@ async def test_a_claim_costs_the_same_in_an_old_and_crowded_table(
         # from the head of the line would walk over all of them.
         reader = stack.enter_context(psycopg.connect(database_url, autocommit=True))
         reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-        reader.execute("SELECT count(*) FROM queue_control")
+        reader.execute("SELECT count(*) FROM iidq_queue_control")
         insert(unwatched, copies=COME_AND_GONE, runAt=Sql("now() - (1 + random()) * interval '1 second'"))
         reached = WHOLE
         while True:

@@ -55,7 +55,7 @@ async def test_a_repeated_insert_changes_nothing(connection: Any, sql: psycopg.C
     assert scalar(sql, 'SELECT count(*) FROM "VerificationJob"') == 2
     row = read(sql, first.id)
     assert (row["priority"], row["maxAttempts"]) == (7, 3)
-    assert scalar(sql, "SELECT sum(enqueued) FROM queue_count") == 2
+    assert scalar(sql, "SELECT sum(enqueued) FROM iidq_queue_count") == 2
 
 
 async def test_a_repeated_insert_within_a_transaction_changes_nothing(
@@ -68,7 +68,7 @@ async def test_a_repeated_insert_within_a_transaction_changes_nothing(
         await store.enqueue(connection, [first, second], max_attempts=9)
     assert statuses(sql) == {"queued": 2}
     assert read(sql, first.id)["maxAttempts"] == 3
-    assert scalar(sql, "SELECT sum(enqueued) FROM queue_count") == 2
+    assert scalar(sql, "SELECT sum(enqueued) FROM iidq_queue_count") == 2
 
 
 async def test_one_bad_row_fails_alone(settings: Settings, sql: psycopg.Connection[Any]) -> None:

@@ -85,7 +85,7 @@ async def test_errors_are_translated(settings: Settings) -> None:
     async with open_database(settings, pool_size=1) as database:
         held = HeldConnection(database)
         with pytest.raises(InvalidInput):
-            await held.run(lambda connection: connection.execute("SELECT '0x'::content_hash"))
+            await held.run(lambda connection: connection.execute("SELECT 1 / 0"))
         await database.lose()
         with pytest.raises(DatabaseUnavailable):
             await held.run(backend)

@@ -35,7 +35,7 @@ def history(sql: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
     insert(sql, COMPLETED, copies=HISTORY, createdAt=AGE, contentHash="0x" + "1" * 64)
     insert(sql, FAILED, copies=FAILURES, createdAt=AGE)
     insert(sql, copies=100)
-    sql.execute("SELECT recount_queue()")
+    sql.execute("SELECT iidq_recount_queue()")
     sql.execute('VACUUM ANALYZE "VerificationJob"')
     return sql
 

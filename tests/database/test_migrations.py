@@ -70,24 +70,6 @@ def test_rollbacks_undo_everything(empty_database_url: str) -> None:
     assert objects(empty_database_url) == complete
 
 
-@pytest.mark.parametrize("done", range(1, 7))
-@pytest.mark.parametrize("name", ["0012_ended_content", "0015_claim_order", "0018_content_index"])
-def test_a_migration_that_was_broken_off_is_applied_again(empty_database_url: str, name: str, done: int) -> None:
-    """Those that run outside a transaction begin anew after any of their statements."""
-    folder = Path(migration.__file__).parent.parent / "migrations"
-    migrate(empty_database_url)
-    complete = objects(empty_database_url)
-    with psycopg.connect(empty_database_url, autocommit=True) as connection:
-        for undone in reversed(NAMES[NAMES.index(name) :]):
-            for statement in sqlparse.split((folder / f"{undone}.rollback.sql").read_text()):
-                connection.execute(statement.encode())
-            connection.execute("DELETE FROM _yoyo_migration WHERE migration_id = %s", [undone])
-        for statement in sqlparse.split((folder / f"{name}.sql").read_text())[:done]:
-            connection.execute(statement.encode())
-    assert name in migrate(empty_database_url)
-    assert objects(empty_database_url) == complete
-
-
 def test_everything_is_commented(database_url: str) -> None:
     """Somebody with psql finds the meaning of every table, view and column in the database itself."""
     with psycopg.connect(database_url) as connection:

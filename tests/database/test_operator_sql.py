@@ -30,7 +30,9 @@ FAILED: dict[str, Any] = {
     "error": "fetch.unavailable: no gateway",
     "completedAt": "2024-01-01T00:00:00Z",
 }
-KEPT = "SELECT sum(waiting), sum(delayed), sum(active), sum(completed), sum(failed), sum(cancelled) FROM queue_count"
+KEPT = (
+    "SELECT sum(waiting), sum(delayed), sum(active), sum(completed), sum(failed), sum(cancelled) FROM iidq_queue_count"
+)
 REAL = """SELECT
   count(*) FILTER (WHERE status = 'queued' AND ready), count(*) FILTER (WHERE status = 'queued' AND NOT ready),
   count(*) FILTER (WHERE status = 'processing'), count(*) FILTER (WHERE status = 'completed'),
@@ -89,9 +91,9 @@ def test_what_became_of_one_content(database_url: str) -> None:
         insert(connection, COMPLETED, contentHash="0x" + "0" * 64, createdAt=datetime(2024, 1, 1, 3, tzinfo=UTC))
         connection.execute("SET LOCAL ROLE iidq_reader")
         for until, found in (("infinity", ids[::-1]), ("2024-01-01 02:00Z", ids[1::-1]), ("2023-12-31", [])):
-            rows = connection.execute("SELECT id FROM ended_jobs_of(%s, %s)", [CONTENT_HASH, until]).fetchall()
+            rows = connection.execute("SELECT id FROM iidq_ended_jobs_of(%s, %s)", [CONTENT_HASH, until]).fetchall()
             assert [job_id for (job_id,) in rows] == found
-        assert len(connection.execute("SELECT id FROM ended_jobs_of(%s) LIMIT 2", [CONTENT_HASH]).fetchall()) == 2
+        assert len(connection.execute("SELECT id FROM iidq_ended_jobs_of(%s) LIMIT 2", [CONTENT_HASH]).fetchall()) == 2
 
 
 ALL_CHANGES = {
@@ -104,9 +106,9 @@ ALL_CHANGES = {
     "update": 'UPDATE "VerificationJob" SET priority = 1',
     "delete": 'DELETE FROM "VerificationJob"',
     "truncate": 'TRUNCATE "VerificationJob"',
-    "recount": "SELECT recount_queue()",
-    "counts": "DELETE FROM queue_count",
-    "keys": "SELECT * FROM idempotency_key",
+    "recount": "SELECT iidq_recount_queue()",
+    "counts": "DELETE FROM iidq_queue_count",
+    "keys": "SELECT * FROM iidq_idempotency_key",
 }
 MAY = {
     "iidq_reader": set[str](),
@@ -136,7 +138,7 @@ def test_each_role_changes_what_it_may_and_nothing_else(database_url: str, role:
 def test_counting_is_not_lured_into_a_callers_table(database_url: str) -> None:
     """A temporary table named like the counts is left alone: the trigger has its owner's rights, and its own path."""
     with acting_as(database_url, "iidq_asker") as (connection, _):
-        connection.execute("CREATE TEMP TABLE queue_count (LIKE public.queue_count)")
+        connection.execute("CREATE TEMP TABLE iidq_queue_count (LIKE public.iidq_queue_count)")
         connection.execute(ALL_CHANGES["insert"].encode())
         assert scalar(connection, "SELECT count(*) FROM pg_temp.queue_count") == 0
         assert scalar(connection, "SELECT waiting FROM queue_health") == 2
@@ -211,12 +213,12 @@ def test_pausing_touches_no_job(sql: psycopg.Connection[Any]) -> None:
     rows = 'SELECT ctid, xmin, xmax, * FROM "VerificationJob" ORDER BY id'
     before = sql.execute(rows).fetchall()
     sql.execute("SELECT pause_queue('one')")
-    since = scalar(sql, 'SELECT "pausedAt" FROM queue_control')
+    since = scalar(sql, 'SELECT "pausedAt" FROM iidq_queue_control')
     sql.execute("SELECT pause_queue('two')")
-    assert sql.execute('SELECT "pausedAt", "pauseReason" FROM queue_control').fetchone() == (since, "two")
+    assert sql.execute('SELECT "pausedAt", "pauseReason" FROM iidq_queue_control').fetchone() == (since, "two")
     sql.execute("SELECT resume_queue()")
     sql.execute("SELECT resume_queue()")
-    assert sql.execute('SELECT "pausedAt", "pauseReason" FROM queue_control').fetchone() == (None, None)
+    assert sql.execute('SELECT "pausedAt", "pauseReason" FROM iidq_queue_control').fetchone() == (None, None)
     assert sql.execute(rows).fetchall() == before
 
 
@@ -233,7 +235,7 @@ def test_health_tells_every_state(sql: psycopg.Connection[Any]) -> None:
         assert state(sql) == "no workers"
         sql.execute('DELETE FROM "VerificationJob" WHERE id = %s', [job_id])
     sql.execute(
-        'INSERT INTO queue_worker ("workerId", host, pid, version, concurrency, running, listening, "aliveUntil")'
+        'INSERT INTO iidq_queue_worker ("workerId", host, pid, version, concurrency, running, listening, "aliveUntil")'
         " VALUES ('w', 'h', 1, '0', 4, 0, true, now() + interval '1 minute')"
     )
     insert(sql, COMPLETED)
@@ -242,7 +244,7 @@ def test_health_tells_every_state(sql: psycopg.Connection[Any]) -> None:
     assert state(sql) == "running"
     sql.execute("SELECT pause_queue()")
     assert state(sql) == "paused"
-    sql.execute("""UPDATE queue_worker SET "aliveUntil" = now() - interval '1 second'""")
+    sql.execute("""UPDATE iidq_queue_worker SET "aliveUntil" = now() - interval '1 second'""")
     assert state(sql) == "paused"
     sql.execute("SELECT resume_queue()")
     assert state(sql) == "no workers"
@@ -255,7 +257,7 @@ def test_health_shows_the_signs(sql: psycopg.Connection[Any]) -> None:
     insert(sql, PROCESSING)
     insert(sql, PROCESSING, leaseUntil=Sql("now() - interval '1 second'"))
     sql.execute(
-        'INSERT INTO queue_worker ("workerId", host, pid, version, concurrency, running, listening, "aliveUntil")'
+        'INSERT INTO iidq_queue_worker ("workerId", host, pid, version, concurrency, running, listening, "aliveUntil")'
         " SELECT n, 'h', n, '0', 4, 0, n = 1, now() + n * interval '1 minute' FROM generate_series(-1, 2) AS n"
     )
     assert sql.execute(
@@ -295,7 +297,7 @@ CHANGES = st.lists(
             """SELECT retry_job(id) FROM "VerificationJob" WHERE "completedAt" IS NOT NULL""",
             """DELETE FROM "VerificationJob" WHERE id IN (SELECT id FROM "VerificationJob" ORDER BY id DESC LIMIT 2)""",
             'TRUNCATE "VerificationJob"',
-            "SELECT recount_queue()",
+            "SELECT iidq_recount_queue()",
             """BEGIN; DELETE FROM "VerificationJob"; ROLLBACK""",
             """INSERT INTO "VerificationJob"(id, type, "contentHash", "manifestUri", "registryAddress")
                SELECT id, type, "contentHash", "manifestUri", "registryAddress" FROM "VerificationJob"

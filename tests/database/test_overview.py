@@ -36,13 +36,13 @@ def postgres_kind() -> str:
 @given(workers=WORKERS)
 def test_running_is_never_above_the_slots(sql: psycopg.Connection[Any], workers: list[dict[str, Any]]) -> None:
     """For any workers, alive or not, with any number of held jobs: per worker and in all."""
-    sql.execute('TRUNCATE queue_worker; TRUNCATE "VerificationJob"')
+    sql.execute('TRUNCATE iidq_queue_worker; TRUNCATE "VerificationJob"')
     for number, worker in enumerate(workers):
         if worker["held"]:
             insert(sql, PROCESSING, copies=worker["held"], workerId=f"w{number}")
         if worker["known"]:
             sql.execute(
-                "INSERT INTO queue_worker"
+                "INSERT INTO iidq_queue_worker"
                 ' ("workerId", concurrency, "aliveUntil", host, pid, version, running, listening)'
                 " VALUES (%s, %s, now() + make_interval(hours => %s), 'h', 1, '0', 0, true)",
                 [f"w{number}", worker["concurrency"], 1 if worker["alive"] else -1],
@@ -67,7 +67,7 @@ async def test_a_worker_that_claims_ahead_reports_no_more_than_its_slots(
     monkeypatch.setattr(claim_ahead, "_BACKLOG_SECONDS", 0.0)
     monkeypatch.setattr(claim_ahead, "_SHORT_SECONDS", 300.0)
     # A row that says more ends the worker, and with it this test.
-    sql.execute("ALTER TABLE queue_worker ADD CHECK (running BETWEEN 0 AND concurrency)")
+    sql.execute("ALTER TABLE iidq_queue_worker ADD CHECK (running BETWEEN 0 AND concurrency)")
 
     async def short(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
         # So that the page is read in the middle of the backlog.

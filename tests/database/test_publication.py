@@ -24,7 +24,13 @@ from tests.eventually import eventually
 from tests.job_rows import FAILED, insert, new_job, scalar
 
 # Replicated are all but the API's counts of the last minute, which are unlogged.
-REPLICATED = ("VerificationJob", "queue_count", "queue_control", "idempotency_key", "webhook_delivery")
+REPLICATED = (
+    "VerificationJob",
+    "iidq_queue_count",
+    "iidq_queue_control",
+    "iidq_idempotency_key",
+    "iidq_webhook_delivery",
+)
 
 
 @pytest.fixture
@@ -88,12 +94,12 @@ async def test_every_table_can_be_published(publisher: str, subscriber: psycopg.
             sql.execute('UPDATE "VerificationJob" SET "leaseUntil" = now() WHERE id = %s', [lost.id])
             old = insert(sql, **FAILED)
             insert(sql, copies=250)
-            assert scalar(sql, "SELECT count(*) > 200 FROM queue_count")
+            assert scalar(sql, "SELECT count(*) > 200 FROM iidq_queue_count")
             await sweep(connection)
-            assert scalar(sql, "SELECT count(*) < 100 FROM queue_count")
+            assert scalar(sql, "SELECT count(*) < 100 FROM iidq_queue_count")
             for call in ("cancel_job(%s)", "retry_job(%s)", "cancel_job(%s)"):
                 assert scalar(sql, f"SELECT {call}", again.id)
-            sql.execute("SELECT pause_queue('a reason'), recount_queue()")
+            sql.execute("SELECT pause_queue('a reason'), iidq_recount_queue()")
             sql.execute("SELECT resume_queue()")
             removed, _ = await store.purge(
                 connection, completed_seconds=None, failed_seconds=timedelta(0).total_seconds(), batch=10
@@ -115,10 +121,10 @@ async def test_a_table_without_identity_is_named(database_url: str) -> None:
     """Where an operator took a table's identity away, the obstacle has table, publication and remedy."""
     async with await connect(load_settings(database_url=database_url)) as connection:
         await connection.execute("CREATE PUBLICATION everything FOR ALL TABLES")
-        await connection.execute("ALTER TABLE idempotency_key REPLICA IDENTITY NOTHING")
+        await connection.execute("ALTER TABLE iidq_idempotency_key REPLICA IDENTITY NOTHING")
         [obstacle] = await find_obstacles(connection)
         assert obstacle.startswith(
-            "table idempotency_key has no replica identity, which publication everything needs: "
+            "table iidq_idempotency_key has no replica identity, which publication everything needs: "
         )
         await connection.execute(obstacle.partition(": ")[2].encode())
         assert await find_obstacles(connection) == []

@@ -58,14 +58,14 @@ async def test_old_counts_are_removed_in_bounded_batches(
     )
     await counts.purge(before_step=2)
     with psycopg.connect(database_url) as connection:
-        left = connection.execute("SELECT step, count(*) FROM rate_count GROUP BY step").fetchall()
+        left = connection.execute("SELECT step, count(*) FROM iidq_rate_count GROUP BY step").fetchall()
     assert left == [(2, 25)]
 
 
 async def test_a_database_without_the_table_is_unavailable(database: Database, database_url: str) -> None:
     """During an upgrade, limits go on by each process alone."""
     with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("DROP TABLE rate_count")
+        connection.execute("DROP TABLE iidq_rate_count")
     with pytest.raises(DatabaseUnavailable):
         await PostgresCounts(database).add([KeyedCount(A, 1, 1)], since_step=0)
 
@@ -74,13 +74,13 @@ def test_indexes_serve_both_statements(database_url: str) -> None:
     """Neither the exchange nor the removal reads the table from one end to the other."""
     with psycopg.connect(database_url) as connection:
         connection.execute(
-            "INSERT INTO rate_count SELECT decode(md5(client::text), 'hex'), step, 1"
+            "INSERT INTO iidq_rate_count SELECT decode(md5(client::text), 'hex'), step, 1"
             " FROM generate_series(1, 5000) AS client, generate_series(1, 7) AS step"
         )
-        connection.execute("ANALYZE rate_count")
+        connection.execute("ANALYZE iidq_rate_count")
         for name, parameters in (
             ("share_rates", {"keys": [A, B], "steps": [9, 9], "requests": [1, 1], "since_step": 3}),
             ("purge_rates", {"before_step": 1, "batch": 100}),
         ):
             plan: list[tuple[Any, ...]] = connection.execute(b"EXPLAIN " + QUERIES[name], parameters).fetchall()
-            assert "Seq Scan on rate_count" not in "\n".join(line for (line,) in plan)
+            assert "Seq Scan on iidq_rate_count" not in "\n".join(line for (line,) in plan)

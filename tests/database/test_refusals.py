@@ -22,18 +22,18 @@ from tests.restricted_role import RestrictedRole, restricted_role
 
 RIGHTS = [
     # What only the sweep needs: claims go on without.
-    ("UPDATE", "queue_worker", True),
-    ("INSERT", "queue_worker", True),
-    ("DELETE", "queue_worker", True),
-    ("DELETE", "queue_count", True),
-    ("UPDATE", "queue_control", True),
-    ("DELETE", "idempotency_key", True),
+    ("UPDATE", "iidq_queue_worker", True),
+    ("INSERT", "iidq_queue_worker", True),
+    ("DELETE", "iidq_queue_worker", True),
+    ("DELETE", "iidq_queue_count", True),
+    ("UPDATE", "iidq_queue_control", True),
+    ("DELETE", "iidq_idempotency_key", True),
     # What only retention needs.
     ("DELETE", "VerificationJob", True),
     # What claims and outcomes need.
     ("UPDATE", "VerificationJob", False),
-    ("INSERT", "queue_count", False),
-    ("SELECT", "queue_control", False),
+    ("INSERT", "iidq_queue_count", False),
+    ("SELECT", "iidq_queue_control", False),
 ]
 
 
@@ -64,7 +64,7 @@ async def test_a_lacking_right_is_named_and_nothing_hangs(
             await eventually(lambda: any(fault.startswith(lacks) for fault in faults.for_operators()))
             if works:
                 await eventually(lambda: statuses(sql) == {"completed": 1})
-            if table != "queue_worker" or privilege == "DELETE":
+            if table != "iidq_queue_worker" or privilege == "DELETE":
                 shown = "SELECT EXISTS (SELECT FROM queue_health, unnest(faults) AS fault WHERE starts_with(fault, %s))"
                 await eventually(lambda: scalar(sql, shown, lacks))
             refused = [line["what"] for line in logged if line["event"] == "database.refuses"]
@@ -82,10 +82,10 @@ async def test_an_outcome_waits_for_its_right(role: RestrictedRole, sql: psycopg
     handler = Executions(waits=True)
     async with working(role.url, handler, poll_interval_seconds=0.1, drain_timeout_seconds=0.1) as work:
         await eventually(lambda: handler.running == 1)
-        role.revoke("INSERT", "queue_count")
+        role.revoke("INSERT", "iidq_queue_count")
         handler.go_on.set()
-        await eventually(lambda: any("queue_count" in fault for fault in _faults(work)))
-        role.grant("INSERT", "queue_count")
+        await eventually(lambda: any("iidq_queue_count" in fault for fault in _faults(work)))
+        role.grant("INSERT", "iidq_queue_count")
         await eventually(lambda: statuses(sql) == {"completed": 1})
         assert scalar(sql, 'SELECT attempt FROM "VerificationJob"') == 1
 

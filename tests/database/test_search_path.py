@@ -29,30 +29,30 @@ _VALUES = {
 }
 # In this order: each function that is no trigger's, a statement that uses or checks it, and the value that it answers.
 CALLS: list[tuple[str, str, Any]] = [
-    ("new_job_id", "SELECT public.new_job_id() IS NOT NULL", True),
+    ("iidq_new_job_id", "SELECT public.iidq_new_job_id() IS NOT NULL", True),
     ("iidq_new_jobs", "SELECT type FROM public.iidq_new_jobs(%(jobs)s::json)", "verify"),
     ("iidq_enqueue", "CALL public.iidq_enqueue(%(jobs)s::json, 3, false)", None),
     (
-        "callback_state",
-        "INSERT INTO public.webhook_delivery (\"jobId\", url) VALUES (%(id)s, 'https://a.example')",
+        "iidq_callback_state",
+        "INSERT INTO public.iidq_webhook_delivery (\"jobId\", url) VALUES (%(id)s, 'https://a.example')",
         None,
     ),
-    ("callback_state", "SELECT public.callback_state(%(id)s) ->> 'state'", "waiting"),
+    ("iidq_callback_state", "SELECT public.iidq_callback_state(%(id)s) ->> 'state'", "waiting"),
     (
-        "claim_order",
-        'SELECT public.claim_order("runAt", type, priority) IS NOT NULL FROM public."VerificationJob"',
+        "iidq_claim_order",
+        'SELECT public.iidq_claim_order("runAt", type, priority) IS NOT NULL FROM public."VerificationJob"',
         True,
     ),
-    ("content_span", 'SELECT public.content_span("createdAt") <= now() FROM public."VerificationJob"', True),
-    ("queue_state", 'SELECT public.queue_state(status, ready) FROM public."VerificationJob"', "waiting"),
+    ("iidq_content_span", 'SELECT public.iidq_content_span("createdAt") <= now() FROM public."VerificationJob"', True),
+    ("iidq_queue_state", 'SELECT public.iidq_queue_state(status, ready) FROM public."VerificationJob"', "waiting"),
     ("pause_queue", "SELECT public.pause_queue('because')", None),
-    ("pause_queue", 'SELECT "pauseReason" FROM public.queue_control', "because"),
+    ("pause_queue", 'SELECT "pauseReason" FROM public.iidq_queue_control', "because"),
     ("resume_queue", "SELECT public.resume_queue()", None),
     ("cancel_job", "SELECT public.cancel_job(%(id)s)", True),
-    ("callback_state", "SELECT public.callback_state(%(id)s) ->> 'state'", "pending"),
-    ("ended_jobs_of", "SELECT status FROM public.ended_jobs_of(%(hash)s)", "cancelled"),
+    ("iidq_callback_state", "SELECT public.iidq_callback_state(%(id)s) ->> 'state'", "pending"),
+    ("iidq_ended_jobs_of", "SELECT status FROM public.iidq_ended_jobs_of(%(hash)s)", "cancelled"),
     ("retry_job", "SELECT public.retry_job(%(id)s)", True),
-    ("recount_queue", "SELECT public.recount_queue()", None),
+    ("iidq_recount_queue", "SELECT public.iidq_recount_queue()", None),
 ]
 
 
@@ -122,17 +122,17 @@ def test_plain_writes(decoyed: psycopg.Connection[Any], path: str) -> None:
     [(job, soon)] = sql.execute(insert.format(Literal(CONTENT_HASH), Literal(REGISTRY_ADDRESS), "0 s")).fetchall()
     [(late, later)] = sql.execute(insert.format(Literal(CONTENT_HASH), Literal(REGISTRY_ADDRESS), "1 h")).fetchall()
     assert (soon, later) == (True, False)
-    sql.execute("INSERT INTO public.webhook_delivery (\"jobId\", url) VALUES (%s, 'https://a.example')", [job])
+    sql.execute("INSERT INTO public.iidq_webhook_delivery (\"jobId\", url) VALUES (%s, 'https://a.example')", [job])
     sql.execute('UPDATE public."VerificationJob" SET "runAt" = now() + interval \'1 h\' WHERE id = %s', [job])
     health = "SELECT waiting, delayed, cancelled FROM public.queue_health"
     assert sql.execute(health).fetchone() == (0, 2, 0)
     sql.execute(
         'UPDATE public."VerificationJob" SET status = \'cancelled\', "completedAt" = now() WHERE id = %s', [job]
     )
-    assert sql.execute("SELECT state FROM public.webhook_delivery").fetchone() == ("pending",)
+    assert sql.execute("SELECT state FROM public.iidq_webhook_delivery").fetchone() == ("pending",)
     sql.execute('DELETE FROM public."VerificationJob" WHERE id = %s', [job])
     assert sql.execute(health).fetchone() == (0, 1, 0)
-    assert sql.execute("SELECT state FROM public.webhook_delivery").fetchone() is None
+    assert sql.execute("SELECT state FROM public.iidq_webhook_delivery").fetchone() is None
     with pytest.raises(psycopg.errors.CheckViolation):
         sql.execute('UPDATE public."VerificationJob" SET "runAt" = \'infinity\' WHERE id = %s', [late])
     sql.execute('TRUNCATE public."VerificationJob"')

@@ -114,8 +114,10 @@ async def test_operators_functions(imposed: dict[str, str], database_url: str, s
         theirs.execute("SELECT pause_queue('why'), resume_queue()")
         assert theirs.execute("SELECT cancel_job(%s), retry_job(%s)", [job_id, job_id]).fetchone() == (True, True)
         assert theirs.execute("SELECT state FROM queue_health").fetchone() == ("no workers",)
-        theirs.execute("INSERT INTO webhook_delivery (\"jobId\", url) VALUES (%s, 'https://a.example/h?k=1')", [job_id])
-        told = theirs.execute("SELECT callback_state(%s) ->> 'url'", [job_id]).fetchone()
+        theirs.execute(
+            "INSERT INTO iidq_webhook_delivery (\"jobId\", url) VALUES (%s, 'https://a.example/h?k=1')", [job_id]
+        )
+        told = theirs.execute("SELECT iidq_callback_state(%s) ->> 'url'", [job_id]).fetchone()
         assert told == ("https://a.example/h?***",)
 
 

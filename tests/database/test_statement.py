@@ -62,12 +62,12 @@ async def test_errors_are_the_drivers(connection: Connection) -> None:
 
 async def test_in_a_transaction_it_is_part_of_it(connection: Connection, sql: psycopg.Connection[Any]) -> None:
     """What is rolled back has not happened, and what psycopg does after a rollback does it no harm."""
-    pause = Statement(b'UPDATE queue_control SET "pausedAt" = now()')
+    pause = Statement(b'UPDATE iidq_queue_control SET "pausedAt" = now()')
     assert await works(connection, 6)
     async with connection.transaction(force_rollback=True):
         await pause.run(connection, {})
-        assert await value(connection, 'SELECT "pausedAt" IS NOT NULL FROM queue_control')
-    assert scalar(sql, 'SELECT "pausedAt" FROM queue_control') is None
+        assert await value(connection, 'SELECT "pausedAt" IS NOT NULL FROM iidq_queue_control')
+    assert scalar(sql, 'SELECT "pausedAt" FROM iidq_queue_control') is None
     with pytest.raises(errors.DivisionByZero):
         async with connection.transaction():
             await Statement(b"SELECT 1 / 0").run(connection, {})

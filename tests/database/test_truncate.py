@@ -11,8 +11,8 @@ from psycopg import IsolationLevel
 from tests.eventually import eventually
 from tests.job_rows import insert, scalar
 
-_COUNTED = "SELECT coalesce(sum(waiting), 0) + coalesce(sum(completed), 0) FROM queue_count"
-_DELIVERIES = "SELECT count(*) FROM webhook_delivery"
+_COUNTED = "SELECT coalesce(sum(waiting), 0) + coalesce(sum(completed), 0) FROM iidq_queue_count"
+_DELIVERIES = "SELECT count(*) FROM iidq_webhook_delivery"
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def other(database_url: str) -> Iterator[psycopg.Connection[Any]]:
 def ask_for_a_callback(sql: psycopg.Connection[Any]) -> None:
     """Insert a job with a callback, as another session commits it."""
     job_id = insert(sql, hasCallback=True)
-    sql.execute('INSERT INTO webhook_delivery ("jobId", url) VALUES (%s, %s)', [job_id, "https://a.example/"])
+    sql.execute('INSERT INTO iidq_webhook_delivery ("jobId", url) VALUES (%s, %s)', [job_id, "https://a.example/"])
 
 
 @pytest.mark.parametrize("level", [level for level in IsolationLevel if level is not IsolationLevel.READ_UNCOMMITTED])
@@ -60,7 +60,7 @@ def test_a_truncate_that_is_undone_changes_nothing(
 def test_one_truncate_of_all_tables(sql: psycopg.Connection[Any]) -> None:
     """Tools that empty a database name all of its tables in one statement."""
     ask_for_a_callback(sql)
-    sql.execute('TRUNCATE queue_count, webhook_delivery, "VerificationJob"')
+    sql.execute('TRUNCATE iidq_queue_count, iidq_webhook_delivery, "VerificationJob"')
     assert (scalar(sql, _COUNTED), scalar(sql, _DELIVERIES)) == (0, 0)
 
 

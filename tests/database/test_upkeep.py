@@ -65,11 +65,11 @@ async def test_counts_are_folded_in_bounded_steps(connection: Any, sql: psycopg.
     """However many changes somebody made by hand, a sweep folds some of them at a time, and the counts stay right."""
     insert(sql, copies=700)
     sql.execute("UPDATE \"VerificationJob\" SET \"runAt\" = now() + interval '1 hour' WHERE type = 'verify'")
-    rows = int(scalar(sql, "SELECT count(*) FROM queue_count"))
+    rows = int(scalar(sql, "SELECT count(*) FROM iidq_queue_count"))
     assert rows >= 1400
     while rows > 200:
         await sweep(connection, batch=20)
-        left = int(scalar(sql, "SELECT count(*) FROM queue_count"))
+        left = int(scalar(sql, "SELECT count(*) FROM iidq_queue_count"))
         assert rows - 20 * 20 <= left < rows
         rows = left
         kept, real = counted(sql)
@@ -85,13 +85,13 @@ async def test_expired_keys_are_removed_and_no_others(
         for number in range(5):
             await enqueuer.enqueue(new_job(key=IdempotencyKey("caller", f"k{number}", b"f" * 32)))
     lasts = """SELECT bool_and("expiresAt" BETWEEN now() + make_interval(secs => %s - 300)
-                                               AND now() + make_interval(secs => %s)) FROM idempotency_key"""
+                                               AND now() + make_interval(secs => %s)) FROM iidq_idempotency_key"""
     assert scalar(sql, lasts, KEY_LIFETIME_SECONDS, KEY_LIFETIME_SECONDS) is True
-    sql.execute("UPDATE idempotency_key SET \"expiresAt\" = now() - interval '1 second' WHERE key < 'k3'")
+    sql.execute("UPDATE iidq_idempotency_key SET \"expiresAt\" = now() - interval '1 second' WHERE key < 'k3'")
     left = []
     for _ in range(3):
         await sweep(connection, batch=2)
-        left.append(scalar(sql, "SELECT count(*) FROM idempotency_key"))
+        left.append(scalar(sql, "SELECT count(*) FROM iidq_idempotency_key"))
     assert left == [3, 2, 2]
     # The jobs stay.
     assert statuses(sql) == {"queued": 5}

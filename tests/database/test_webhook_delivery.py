@@ -56,7 +56,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 def states(sql: Pg) -> dict[str, int]:
-    return dict(sql.execute("SELECT state, count(*) FROM webhook_delivery GROUP BY state").fetchall())
+    return dict(sql.execute("SELECT state, count(*) FROM iidq_webhook_delivery GROUP BY state").fetchall())
 
 
 async def claim(connection: Any, slots: int = 100, per_host: int = 100, **running: int) -> list[Delivery]:
@@ -71,7 +71,9 @@ async def test_a_callback_is_stored_with_its_job(connection: Any, sql: Pg) -> No
     jobs = [new_job(), new_job(callback_url=URL), new_job(callback_url="http://other.example:8080/?a=b")]
     await store.enqueue(connection, jobs, max_attempts=3)
     await store.enqueue(connection, jobs, max_attempts=3)
-    told = sql.execute('SELECT "jobId", url, host, state, attempts FROM webhook_delivery ORDER BY url DESC').fetchall()
+    told = sql.execute(
+        'SELECT "jobId", url, host, state, attempts FROM iidq_webhook_delivery ORDER BY url DESC'
+    ).fetchall()
     assert told == [
         (jobs[1].id, URL, "receiver.example", "waiting", 0),
         (jobs[2].id, "http://other.example:8080/?a=b", "other.example:8080", "waiting", 0),
@@ -82,7 +84,7 @@ async def test_a_callback_is_stored_with_its_job(connection: Any, sql: Pg) -> No
 
 async def test_a_callback_and_its_job_are_stored_together_or_not_at_all(connection: Any, sql: Pg) -> None:
     """Where the one cannot be stored, there is not the other either."""
-    sql.execute("ALTER TABLE webhook_delivery ADD CHECK (url <> 'https://refused.example/')")
+    sql.execute("ALTER TABLE iidq_webhook_delivery ADD CHECK (url <> 'https://refused.example/')")
     with pytest.raises(psycopg.errors.CheckViolation):
         await store.enqueue(connection, [new_job(callback_url="https://refused.example/")], max_attempts=3)
     assert scalar(sql, 'SELECT count(*) FROM "VerificationJob"') == 0
@@ -95,7 +97,7 @@ async def test_under_a_key_the_first_jobs_callback_stays(connection: Any, sql: P
     for job in jobs:
         [job_id] = await store.enqueue_under_keys(connection, [job], max_attempts=3, keep_seconds=60)
         assert job_id == jobs[0].id
-    assert sql.execute('SELECT "jobId" FROM webhook_delivery').fetchall() == [(jobs[0].id,)]
+    assert sql.execute('SELECT "jobId" FROM iidq_webhook_delivery').fetchall() == [(jobs[0].id,)]
 
 
 async def test_what_clients_see_of_a_delivery(connection: Any, sql: Pg) -> None:
@@ -322,7 +324,7 @@ async def test_a_worker_that_dies_at_the_last_attempt_does_not_leave_it_for_ever
     """It is given up without another try."""
     job_id = insert_with_callback(sql, receiver.url)
     cancel(sql, job_id)
-    sql.execute("UPDATE webhook_delivery SET attempts = 10")
+    sql.execute("UPDATE iidq_webhook_delivery SET attempts = 10")
     async with delivering(database_url):
         await eventually(lambda: states(sql) == {"gave_up": 1})
     assert receiver.received == []
@@ -403,18 +405,18 @@ async def test_a_delivery_goes_with_its_job(connection: Any, sql: Pg, removal: s
 async def test_looks_and_claims_walk_over_no_history(connection: Any, sql: Pg) -> None:
     """With many deliveries done and one due, both statements use the indexes of what is not done."""
     sql.execute(
-        """INSERT INTO webhook_delivery ("jobId", url, state, "deliveredAt")
-           SELECT new_job_id(), 'https://a.example/', 'delivered', now() FROM generate_series(1, 20000)"""
+        """INSERT INTO iidq_webhook_delivery ("jobId", url, state, "deliveredAt")
+           SELECT iidq_new_job_id(), 'https://a.example/', 'delivered', now() FROM generate_series(1, 20000)"""
     )
     cancel(sql, insert_with_callback(sql, URL))
-    sql.execute("VACUUM ANALYZE webhook_delivery")
+    sql.execute("VACUUM ANALYZE iidq_webhook_delivery")
 
-    before = scalar(sql, "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'webhook_delivery'")
+    before = scalar(sql, "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'iidq_webhook_delivery'")
     assert (await delivery_store.look(connection)).waiting is False
     assert len(await claim(connection)) == 1
     await connection.execute("SELECT pg_stat_force_next_flush()")
     await connection.execute("SELECT 1")
-    after = scalar(sql, "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'webhook_delivery'")
+    after = scalar(sql, "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'iidq_webhook_delivery'")
     assert after == before
 
 

@@ -59,7 +59,7 @@ def test_the_documented_statements_run(sql: psycopg.Connection[Any]) -> None:
     """They can be pasted as they stand, and the second makes due what was given up."""
     for _ in range(2):
         cancel(sql, insert_with_callback(sql, "https://example.org/hook"))
-    sql.execute("""UPDATE webhook_delivery SET state = 'gave_up', "nextAt" = NULL""")
+    sql.execute("""UPDATE iidq_webhook_delivery SET state = 'gave_up', "nextAt" = NULL""")
     look, send_again = re.findall(r"```sql\n(.*?)```", DOCUMENT, re.DOTALL)
     assert sql.execute(look.encode()).fetchall() == [("gave_up", "example.org", 2, None, None)]
     assert sql.execute(send_again.encode()).rowcount == 2

@@ -79,7 +79,7 @@ async def test_a_worker_with_a_wrong_clock_takes_over(
     skewed = start_worker(
         database_url, module=MODULE, CLOCK_SKEW_SECONDS=str(skew_seconds), POLL_INTERVAL_SECONDS="0.1"
     )
-    await eventually(lambda: scalar(ledger, "SELECT count(*) FROM queue_worker") == 2)
+    await eventually(lambda: scalar(ledger, "SELECT count(*) FROM iidq_queue_worker") == 2)
     insert(ledger, manifestUri="test:quick:0.1", copies=20)
     await eventually(lambda: statuses(ledger) == {"completed": 20, "processing": 1})
     assert read(ledger, held)["attempt"] == 1
@@ -107,7 +107,7 @@ async def test_an_enqueuer_with_a_wrong_clock_keeps_its_place_in_line(
         await asyncio.sleep(0)
         third = insert(ledger)
     in_line = ledger.execute(
-        'SELECT id FROM "VerificationJob" ORDER BY claim_order("runAt", type, priority), id'
+        'SELECT id FROM "VerificationJob" ORDER BY iidq_claim_order("runAt", type, priority), id'
     ).fetchall()
     assert in_line == [(first,), (second,), (third,)]
     assert scalar(ledger, 'SELECT bool_and(abs(extract(epoch FROM now() - "createdAt")) < 3600) FROM "VerificationJob"')

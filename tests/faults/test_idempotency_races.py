@@ -62,7 +62,7 @@ async def test_fifty_requests_with_one_key_make_one_job(
         answers = await ask_at_once(enqueuers, [keyed(f"k{number}") for _ in range(50)])
         assert len(set(answers)) == 1, answers
         assert statuses(sql) == {"queued": number + 1}
-    assert scalar(sql, 'SELECT count(*) FROM idempotency_key JOIN "VerificationJob" ON id = "jobId"') == 10
+    assert scalar(sql, 'SELECT count(*) FROM iidq_idempotency_key JOIN "VerificationJob" ON id = "jobId"') == 10
 
 
 async def test_another_request_under_the_key_is_refused(
@@ -92,7 +92,7 @@ async def test_keys_taken_in_opposite_orders_do_not_deadlock(
 async def test_an_expired_key_is_free_again(enqueuers: list[Enqueuer], sql: psycopg.Connection[Any]) -> None:
     """After its time a key makes a new job, one for all who ask at that moment, also for another request."""
     [first] = await ask_at_once(enqueuers, [keyed()])
-    sql.execute("UPDATE idempotency_key SET \"expiresAt\" = now() - interval '1 second'")
+    sql.execute("UPDATE iidq_idempotency_key SET \"expiresAt\" = now() - interval '1 second'")
     answers = await ask_at_once(enqueuers, [keyed(fingerprint=OTHER_REQUEST) for _ in range(50)])
     assert len(set(answers)) == 1
     assert first not in answers

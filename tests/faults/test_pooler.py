@@ -102,10 +102,10 @@ async def test_the_listener_notices_that_it_is_deaf(
             return "listener.down" in said
 
         await eventually(deaf)
-        seen = 'SELECT "seenAt" > %s FROM queue_worker'
+        seen = 'SELECT "seenAt" > %s FROM iidq_queue_worker'
         moment = scalar(sql, "SELECT now()")
         await eventually(lambda: scalar(sql, seen, moment))
-        assert scalar(sql, "SELECT bool_or(listening) FROM queue_worker") is False
+        assert scalar(sql, "SELECT bool_or(listening) FROM iidq_queue_worker") is False
     assert "listener.up" not in said + capfd.readouterr().out
 
 

@@ -46,7 +46,7 @@ def tcp_server() -> Iterator[EmbeddedPostgres]:
 def sql(tcp_server: EmbeddedPostgres) -> Iterator[psycopg.Connection[Any]]:
     """A connection past the proxy, to an empty queue."""
     with psycopg.connect(tcp_server.url, autocommit=True) as connection:
-        connection.execute('TRUNCATE "VerificationJob", queue_worker')
+        connection.execute('TRUNCATE "VerificationJob", iidq_queue_worker')
         yield connection
 
 

@@ -103,18 +103,18 @@ async def test_a_dead_first_responder_is_not_waited_for(
 ) -> None:
     """When the worker whose turn it is was killed, another that never polls takes the job all the same."""
     victim = start_worker(database_url)
-    await eventually(lambda: scalar(ledger, "SELECT coalesce(bool_or(listening), false) FROM queue_worker"))
+    await eventually(lambda: scalar(ledger, "SELECT coalesce(bool_or(listening), false) FROM iidq_queue_worker"))
     victim.signal(signal.SIGKILL)
     victim.exit_code()
     # First among all that come later, and not yet missed.
-    ledger.execute("UPDATE queue_worker SET \"workerId\" = '', \"aliveUntil\" = now() + interval '1 hour'")
+    ledger.execute("UPDATE iidq_queue_worker SET \"workerId\" = '', \"aliveUntil\" = now() + interval '1 hour'")
     survivor = start_worker(database_url, POLL_INTERVAL_SECONDS=str(NEVER_POLLS_SECONDS))
     await eventually(lambda: survivor.says("listener.up"))
     for number in range(1, 4):
         insert(ledger, manifestUri="test:quick:0")
         await eventually(lambda: statuses(ledger) == {"completed": number})  # noqa: B023
     assert scalar(ledger, "SELECT count(*) FROM execution WHERE pid <> %s", survivor.pid) == 0
-    assert scalar(ledger, "SELECT bool_and(listening) FROM queue_worker WHERE \"workerId\" = ''")
+    assert scalar(ledger, "SELECT bool_and(listening) FROM iidq_queue_worker WHERE \"workerId\" = ''")
 
 
 async def test_a_full_first_responder_passes_the_call_on(

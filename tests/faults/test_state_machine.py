@@ -35,7 +35,7 @@ END $$;
 CREATE TRIGGER note_attempt_end AFTER UPDATE ON "VerificationJob" FOR EACH ROW
   WHEN (OLD.status = 'processing' AND NEW.status <> 'processing') EXECUTE FUNCTION note_attempt_end();
 """
-_RESET = 'TRUNCATE "VerificationJob", attempt_end, queue_worker; SELECT resume_queue()'
+_RESET = 'TRUNCATE "VerificationJob", attempt_end, iidq_queue_worker; SELECT resume_queue()'
 _ROWS = """
 SELECT id, status, attempt, ready, progress, "retryCount", "maxAttempts", "workerId", "leaseUntil", "completedAt",
        error, result, jsonb_array_length(errors) AS errors
@@ -43,7 +43,7 @@ FROM "VerificationJob"
 """
 _COUNTS = """
 SELECT (SELECT jsonb_object_agg(state, n) FROM
-         (SELECT queue_state(status, ready) AS state, count(*) AS n FROM "VerificationJob" GROUP BY 1) AS jobs),
+         (SELECT iidq_queue_state(status, ready) AS state, count(*) AS n FROM "VerificationJob" GROUP BY 1) AS jobs),
        to_jsonb(health)
 FROM queue_health AS health
 """
@@ -53,7 +53,7 @@ SET status = 'queued', ready = true, attempt = attempt - 1, "workerId" = NULL, "
 """
 _IN_LINE = """
 SELECT id FROM "VerificationJob" WHERE status = 'queued' AND ready
-ORDER BY claim_order("runAt", type, priority), id LIMIT %s
+ORDER BY iidq_claim_order("runAt", type, priority), id LIMIT %s
 """
 
 # Each way for an attempt to end, and what the row must then say.

@@ -205,7 +205,7 @@ KNOWN, KNOWN_BATCH = IdempotencyKey("s", "known", b"f"), IdempotencyKey("s", "ba
 
 
 async def prepare(database: Database, enqueuer: Enqueuer, sql: Sql) -> Prepared:
-    sql.execute('TRUNCATE "VerificationJob", idempotency_key, webhook_delivery')
+    sql.execute('TRUNCATE "VerificationJob", iidq_idempotency_key, iidq_webhook_delivery')
     await database.run(steering.resume)
     running = insert(sql)
     claimed = await database.run(claim_one)
@@ -368,7 +368,7 @@ async def test_an_outcome_is_written_until_it_is_confirmed(primary: EmbeddedPost
     async with asking(primary.url) as (database, enqueuer):
         with psycopg.connect(primary.url, autocommit=True) as sql:
             prepared = await prepare(database, enqueuer, sql)
-            done = "SELECT succeeded FROM (SELECT sum(succeeded) AS succeeded FROM queue_count) AS counts"
+            done = "SELECT succeeded FROM (SELECT sum(succeeded) AS succeeded FROM iidq_queue_count) AS counts"
             before = scalar(sql, done)
             writer = OutcomeWriter(database, WORKER, lambda _, lost: settled.append(lost))
             async with stalled(primary) as admin:

@@ -181,7 +181,7 @@ async def test_an_event_is_given_up_after_ten_attempts(ledger: Pg, database_url:
     receiver.answer = always(500)
     job_id = insert_with_callback(ledger, receiver.url)
     cancel(ledger, job_id)
-    ledger.execute("UPDATE webhook_delivery SET attempts = 9")
+    ledger.execute("UPDATE iidq_webhook_delivery SET attempts = 9")
     async with delivering(database_url):
         await eventually(lambda: delivery(ledger, job_id)["state"] == "gave_up")
     row = delivery(ledger, job_id)

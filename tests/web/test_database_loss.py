@@ -72,7 +72,7 @@ async def test_an_unmigrated_database_is_no_database_until_it_is_migrated(
         assert (await api.post(f"{JOBS}/verify", json=SUBMISSION)).status_code == 200
 
 
-@pytest.mark.parametrize("missing", ["TABLE idempotency_key", 'INDEX "VerificationJob_line"'])
+@pytest.mark.parametrize("missing", ["TABLE iidq_idempotency_key", 'INDEX "VerificationJob_line"'])
 async def test_half_of_the_migrations_are_not_enough(serve_api: ServeApi, database_url: str, missing: str) -> None:
     """Ready means that everything this version needs is there, not only the table of jobs."""
     async with serve_api(database_url=database_url) as api:

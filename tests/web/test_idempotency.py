@@ -63,7 +63,7 @@ async def test_an_expired_key_is_free_again(api: httpx.AsyncClient, database_url
     """After its time the key stands for whatever comes next under it."""
     first = await api.post(f"{JOBS}/verify", json=QUESTION, headers=KEY)
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
-        await connection.execute("""UPDATE idempotency_key SET "expiresAt" = now() - interval '1 second'""")
+        await connection.execute("""UPDATE iidq_idempotency_key SET "expiresAt" = now() - interval '1 second'""")
     other = {**QUESTION, "contentHash": "0x" + "1" * 64}
     second = await api.post(f"{JOBS}/verify", json=other, headers=KEY)
     assert second.status_code == 200

@@ -252,7 +252,7 @@ async def test_the_snapshot_tells_the_state(api: httpx.AsyncClient, sql: psycopg
     insert(sql, COMPLETED, attempt=1, startedAt=Sql("now() - interval '3 s'"), runAt=Sql("now() - interval '4 s'"),
            createdAt=Sql("now() - interval '4 s'"))  # fmt: skip
     sql.execute(
-        'INSERT INTO queue_worker ("workerId", host, pid, version, concurrency, running, listening, "aliveUntil")'
+        'INSERT INTO iidq_queue_worker ("workerId", host, pid, version, concurrency, running, listening, "aliveUntil")'
         " VALUES ('here:1:a', 'here', 1, '0.1.0', 3, 2, true, now() + interval '1 minute')"
     )
     told = (await api.get(f"{DATA}/snapshot")).json()

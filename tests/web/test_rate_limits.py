@@ -171,7 +171,7 @@ async def test_two_processes_keep_one_limit(database_url: str, tmp_path: Path) -
         assert await statuses(first, 95) == [404] * 95
         with psycopg.connect(database_url, autocommit=True) as connection:
             await eventually(
-                lambda: connection.execute("SELECT sum(requests) = 95 FROM rate_count").fetchone() == (True,)
+                lambda: connection.execute("SELECT sum(requests) = 95 FROM iidq_rate_count").fetchone() == (True,)
             )
         remaining = [100]
         async with asyncio.timeout(15):

@@ -53,7 +53,7 @@ async def held(
     The lock is on a table that lists and counts read and inserts of jobs do not.
     """
     with locker.transaction():
-        locker.execute("LOCK TABLE webhook_delivery, queue_worker IN ACCESS EXCLUSIVE MODE")
+        locker.execute("LOCK TABLE iidq_webhook_delivery, iidq_queue_worker IN ACCESS EXCLUSIVE MODE")
         asked = [asyncio.ensure_future(api.get(path)) for _ in range(3 * POOL_SIZE)]
         await eventually(lambda: scalar(sql, HELD) == reads.CONNECTIONS)
         yield asked
@@ -146,6 +146,6 @@ def hold_reads_of_jobs(sql: psycopg.Connection[Any]) -> None:
         """WITH job AS (
           INSERT INTO "VerificationJob" (type, "contentHash", "manifestUri", "registryAddress", "hasCallback")
           VALUES ('verify', %s, %s, %s, true) RETURNING id)
-        INSERT INTO webhook_delivery ("jobId", url) SELECT id, 'https://x.example/' FROM job""",
+        INSERT INTO iidq_webhook_delivery ("jobId", url) SELECT id, 'https://x.example/' FROM job""",
         [CONTENT_HASH, MANIFEST_URI, REGISTRY_ADDRESS],
     )

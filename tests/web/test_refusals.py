@@ -48,10 +48,10 @@ async def test_a_right_that_no_request_has_needed_yet_is_named(serve_api: ServeA
         ready = (await api.get("/readyz")).json()
         assert ready["status"] == "ready"
         assert "faults" not in ready
-    role.revoke("UPDATE", "queue_worker")
+    role.revoke("UPDATE", "iidq_queue_worker")
     async with serve_api(database_url=role.url) as api:
         [fault] = (await api.get("/readyz")).json()["faults"]
-        assert fault.startswith(f"role {role.name} lacks UPDATE on table queue_worker: ")
+        assert fault.startswith(f"role {role.name} lacks UPDATE on table iidq_queue_worker: ")
 
 
 @pytest.mark.parametrize("part", ["database", "role"])

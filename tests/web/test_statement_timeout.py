@@ -39,7 +39,7 @@ async def test_stats_that_take_too_long_are_told(
     with psycopg.connect(database_url, autocommit=True) as sql:
         async with serve_api(database_url=database_url) as api:
             with sql.transaction():
-                sql.execute("LOCK TABLE queue_count IN ACCESS EXCLUSIVE MODE")
+                sql.execute("LOCK TABLE iidq_queue_count IN ACCESS EXCLUSIVE MODE")
                 reply = await api.get(f"{JOBS}/stats")
                 assert (reply.status_code, reply.json()["available"]) == (200, False)
                 assert scalar(sql, WAITING) == 0

@@ -36,7 +36,7 @@ async def api(serve_api: ServeApi, database_url: str) -> AsyncIterator[httpx.Asy
 
 def stored_urls(database_url: str) -> list[str]:
     with psycopg.connect(database_url) as connection:
-        return [url for (url,) in connection.execute("SELECT url FROM webhook_delivery").fetchall()]
+        return [url for (url,) in connection.execute("SELECT url FROM iidq_webhook_delivery").fetchall()]
 
 
 @pytest.mark.parametrize("form", ["json", "multipart", "proof"])

@@ -16,7 +16,7 @@ _READY: Final[Json] = {
     "redis": {"state": "up", "since": "2026-11-24T00:50:26.013Z"},
     "queue": {"workers": 2, "listeningWorkers": 2, "paused": False},
 }
-_FAULT: Final = 'role iidq lacks DELETE on table queue_count: GRANT DELETE ON "queue_count" TO "iidq"'
+_FAULT: Final = 'role iidq lacks DELETE on table iidq_queue_count: GRANT DELETE ON "iidq_queue_count" TO "iidq"'
 _PAUSE: Final[Json] = {
     "type": "object",
     "properties": {

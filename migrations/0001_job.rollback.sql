@@ -1,0 +1,2 @@
+DROP TABLE public."VerificationJob";
+DROP FUNCTION public.iidq_new_job_id();

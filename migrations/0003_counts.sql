@@ -1,0 +1,156 @@
+-- How many jobs stand in each state, kept by the database and read in a millisecond at any size of the history; and the
+-- trigger that sees to rows of plain SQL: it checks them, counts them, and wakes a worker.
+-- depends: 0002_job_indexes
+
+-- Append-only: writers add a row of changes and never wait for one another, as they would on a shared counter.
+-- A count is the sum over all rows; upkeep folds them, one row per minute of the last hour and one for all before.
+CREATE TABLE public.iidq_queue_count (
+  at        timestamptz NOT NULL DEFAULT now(),
+  waiting   bigint NOT NULL DEFAULT 0,
+  delayed   bigint NOT NULL DEFAULT 0,
+  active    bigint NOT NULL DEFAULT 0,
+  completed bigint NOT NULL DEFAULT 0,
+  failed    bigint NOT NULL DEFAULT 0,
+  cancelled bigint NOT NULL DEFAULT 0,
+  -- Events, for the throughput: these only grow.
+  enqueued  bigint NOT NULL DEFAULT 0,
+  succeeded bigint NOT NULL DEFAULT 0,
+  gave_up   bigint NOT NULL DEFAULT 0
+) WITH (autovacuum_vacuum_threshold = 500, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 0);
+
+-- A publication refuses to delete from a table whose rows nothing tells apart. Whole rows do, and only where changes are
+-- published does that cost anything; a key would cost each enqueue, claim and outcome an entry of its index.
+ALTER TABLE public.iidq_queue_count REPLICA IDENTITY FULL;
+
+COMMENT ON TABLE public.iidq_queue_count IS 'Changes of the number of jobs per state; the sum over all rows is the present number. Kept by iidq and, for other writers, by triggers.';
+COMMENT ON COLUMN public.iidq_queue_count.at IS 'when; folded to the minute, and to -infinity after an hour';
+COMMENT ON COLUMN public.iidq_queue_count.waiting IS 'change of: queued and due';
+COMMENT ON COLUMN public.iidq_queue_count.delayed IS 'change of: queued for later (backoff, future)';
+COMMENT ON COLUMN public.iidq_queue_count.active IS 'change of: processing';
+COMMENT ON COLUMN public.iidq_queue_count.completed IS 'change of: completed';
+COMMENT ON COLUMN public.iidq_queue_count.failed IS 'change of: failed';
+COMMENT ON COLUMN public.iidq_queue_count.cancelled IS 'change of: cancelled';
+COMMENT ON COLUMN public.iidq_queue_count.enqueued IS 'jobs asked for';
+COMMENT ON COLUMN public.iidq_queue_count.succeeded IS 'jobs completed';
+COMMENT ON COLUMN public.iidq_queue_count.gave_up IS 'jobs failed';
+
+-- What one row counts as.
+CREATE FUNCTION public.iidq_queue_state(status text, ready boolean) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT CASE status WHEN 'queued' THEN CASE WHEN ready THEN 'waiting' ELSE 'delayed' END
+                     WHEN 'processing' THEN 'active' ELSE status END
+$$;
+
+-- Which rule a row breaks: a name, ": ", and the rule; null: none. Times are those that every client can hold, in any
+-- time zone; counters are far enough from the end of integer for every "+ 1". The length of a hash is tested apart,
+-- because a pattern with {64} builds 64 states at each match (10 µs a row instead of 3). By their text the documents are
+-- measured as they are sent, not as they are stored.
+CREATE FUNCTION public.iidq_broken_rule(job public."VerificationJob") RETURNS text LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+  RETURN CASE
+    WHEN job.type NOT IN ('verify', 'proof') THEN 'VerificationJob_type_known: type is verify or proof'
+    WHEN length(job."contentHash") <> 66 OR job."contentHash" !~ '^0x[0-9a-f]*$'
+      THEN 'VerificationJob_contentHash_form: "contentHash" is 0x and 64 lower-case hex digits'
+    WHEN length(job."registryAddress") <> 42 OR job."registryAddress" !~ '^0x[0-9a-fA-F]*$'
+      THEN 'VerificationJob_address_form: "registryAddress" is 0x and 40 hex digits'
+    WHEN job."chainId" <= 0 THEN 'VerificationJob_chainId_range: "chainId" is above 0'
+    WHEN job."maxAttempts" NOT BETWEEN 1 AND 100 THEN 'VerificationJob_attempts_range: "maxAttempts" is 1 to 100'
+    WHEN job.progress NOT BETWEEN 0 AND 100 THEN 'VerificationJob_progress_range: progress is 0 to 100'
+    WHEN job."traceContext" !~ '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'
+      THEN 'VerificationJob_traceContext_form: "traceContext" is a traceparent of W3C Trace Context'
+    WHEN least(job."createdAt", job."updatedAt", job."runAt", job."startedAt", job."completedAt", job."leaseUntil")
+          < '0002-01-01 00:00:00Z'
+        OR greatest(job."createdAt", job."updatedAt", job."runAt", job."startedAt", job."completedAt", job."leaseUntil")
+          >= '9999-01-01 00:00:00Z'
+      THEN 'VerificationJob_time_range: times are of the years 2 to 9998'
+    WHEN job.attempt NOT BETWEEN 0 AND 1000000000 OR job."retryCount" NOT BETWEEN 0 AND 1000000000
+      THEN 'VerificationJob_counter_range: attempt and "retryCount" are 0 to a billion'
+    WHEN octet_length(job.result::text) > 1048576 THEN 'VerificationJob_result_size: result takes at most 1 MiB'
+    WHEN job.errors = '[]' THEN NULL
+    WHEN jsonb_typeof(job.errors) <> 'array' THEN 'VerificationJob_errors_form: errors is an array'
+    -- Strict: a lax path would look into arrays within the array.
+    WHEN jsonb_array_length(job.errors) > 20 OR octet_length(job.errors::text) > 2097152
+        OR jsonb_path_exists(job.errors, 'strict $[*] ? (@.type() != "object")')
+      THEN 'VerificationJob_errors_form: errors is an array of at most 20 objects, 2 MiB in all'
+  END;
+END $$;
+
+-- iidq's own statements write what it has checked, count for themselves (one row per batch), and say so with the
+-- transaction-local setting iidq.writer; for everybody else these triggers work row by row. Their WHEN clauses, which
+-- look at no row, keep them off the hot path: a trigger costs an insert 9 µs of 230 for reading its clause, fired or not,
+-- so there is one; domains and constraints cost more, and other tools do not know the domains' types. After the write,
+-- because a trigger before an update has each row locked and logged by itself.
+-- However many rows a transaction has, Postgres sends its notifications of one wording once.
+CREATE FUNCTION public.iidq_note_change() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+  broken text := CASE TG_OP WHEN 'DELETE' THEN NULL ELSE public.iidq_broken_rule(NEW) END;
+  was text := CASE TG_OP WHEN 'INSERT' THEN '' ELSE public.iidq_queue_state(OLD.status, OLD.ready) END;
+  is_now text := CASE TG_OP WHEN 'DELETE' THEN '' ELSE public.iidq_queue_state(NEW.status, NEW.ready) END;
+BEGIN
+  -- A row that came in by a way round the triggers can still be changed: its end must not fail.
+  IF broken IS NOT NULL AND NOT (TG_OP = 'UPDATE' AND broken = coalesce(public.iidq_broken_rule(OLD), '')) THEN
+    RAISE check_violation USING MESSAGE = split_part(broken, ': ', 2), CONSTRAINT = split_part(broken, ': ', 1),
+      SCHEMA = TG_TABLE_SCHEMA, TABLE = TG_TABLE_NAME;
+  END IF;
+  IF was <> is_now THEN
+    INSERT INTO public.iidq_queue_count
+      (waiting, delayed, active, completed, failed, cancelled, enqueued, succeeded, gave_up)
+    VALUES (
+      (is_now = 'waiting')::int - (was = 'waiting')::int, (is_now = 'delayed')::int - (was = 'delayed')::int,
+      (is_now = 'active')::int - (was = 'active')::int, (is_now = 'completed')::int - (was = 'completed')::int,
+      (is_now = 'failed')::int - (was = 'failed')::int, (is_now = 'cancelled')::int - (was = 'cancelled')::int,
+      -- A row that is inserted as finished is history, not an event of now.
+      (was = '' AND is_now IN ('waiting', 'delayed'))::int,
+      (is_now = 'completed' AND was <> '')::int, (is_now = 'failed' AND was <> '')::int);
+  END IF;
+  IF was <> is_now AND is_now IN ('waiting', 'delayed') THEN
+    PERFORM pg_notify('iidq_jobs', '');
+  END IF;
+  -- A row whose time lies in the future leaves the claim's index. This update comes by here, too.
+  IF is_now = 'waiting' AND NEW."runAt" > now() THEN
+    UPDATE public."VerificationJob" SET ready = false WHERE id = NEW.id AND ready AND "runAt" > now();
+  END IF;
+  RETURN NULL;
+END $$;
+COMMENT ON FUNCTION public.iidq_note_change() IS
+  'For rows that plain SQL changes: checks and counts them, and wakes a worker for those that come in line.';
+
+CREATE TRIGGER iidq_inserted AFTER INSERT ON public."VerificationJob"
+  FOR EACH ROW WHEN (current_setting('iidq.writer', true) IS DISTINCT FROM 'on')
+  EXECUTE FUNCTION public.iidq_note_change();
+CREATE TRIGGER iidq_updated AFTER UPDATE ON public."VerificationJob"
+  FOR EACH ROW WHEN (current_setting('iidq.writer', true) IS DISTINCT FROM 'on')
+  EXECUTE FUNCTION public.iidq_note_change();
+CREATE TRIGGER iidq_deleted AFTER DELETE ON public."VerificationJob"
+  FOR EACH ROW WHEN (current_setting('iidq.writer', true) IS DISTINCT FROM 'on')
+  EXECUTE FUNCTION public.iidq_note_change();
+
+-- Counts anew, for after a bulk load that went round the triggers. Writers wait meanwhile.
+CREATE FUNCTION public.iidq_recount_queue() RETURNS void LANGUAGE sql SET search_path = pg_catalog, public, pg_temp AS $$
+  LOCK TABLE public."VerificationJob" IN SHARE MODE;
+  DELETE FROM public.iidq_queue_count;
+  INSERT INTO public.iidq_queue_count (at, waiting, delayed, active, completed, failed, cancelled)
+  SELECT '-infinity',
+    count(*) FILTER (WHERE status = 'queued' AND ready), count(*) FILTER (WHERE status = 'queued' AND NOT ready),
+    count(*) FILTER (WHERE status = 'processing'), count(*) FILTER (WHERE status = 'completed'),
+    count(*) FILTER (WHERE status = 'failed'), count(*) FILTER (WHERE status = 'cancelled')
+  FROM public."VerificationJob";
+$$;
+
+-- Whoever may empty the jobs need not be let at the counts; the path is fixed, lest a caller's temporary table of the
+-- same name be written with the owner's rights.
+CREATE FUNCTION public.iidq_note_truncate() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+  -- As the jobs' own TRUNCATE it removes every row, also those that this transaction's snapshot does not show.
+  TRUNCATE public.iidq_queue_count;
+  RETURN NULL;
+EXCEPTION WHEN object_in_use THEN
+  -- The same TRUNCATE names iidq_queue_count, too, and has emptied it.
+  DELETE FROM public.iidq_queue_count;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER iidq_truncated AFTER TRUNCATE ON public."VerificationJob"
+  FOR EACH STATEMENT EXECUTE FUNCTION public.iidq_note_truncate();

@@ -1,0 +1,6 @@
+DROP FUNCTION public.retry_job(uuid);
+DROP FUNCTION public.cancel_job(uuid);
+DROP FUNCTION public.resume_queue();
+DROP FUNCTION public.pause_queue(text);
+DROP TABLE public.iidq_queue_worker;
+DROP TABLE public.iidq_queue_control;

@@ -1,0 +1,105 @@
+-- What operators steer: pause and resume, cancel and retry; and who is at work.
+-- depends: 0004_enqueue
+
+CREATE TABLE public.iidq_queue_control (
+  only_row      boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+  "pausedAt"    timestamptz,
+  "pauseReason" text,
+  "upkeepAt"    timestamptz,
+  CONSTRAINT iidq_queue_control_reason_needs_pause CHECK ("pausedAt" IS NOT NULL OR "pauseReason" IS NULL),
+  CONSTRAINT iidq_queue_control_time_range
+    CHECK (least("pausedAt", "upkeepAt") >= '0002-01-01 00:00:00Z' AND greatest("pausedAt", "upkeepAt") < '9999-01-01 00:00:00Z')
+) WITH (fillfactor = 50);
+INSERT INTO public.iidq_queue_control DEFAULT VALUES;
+
+COMMENT ON TABLE public.iidq_queue_control IS 'One row: whether the queue is paused, and when upkeep was last done.';
+COMMENT ON COLUMN public.iidq_queue_control.only_row IS 'always true: there is one queue';
+COMMENT ON COLUMN public.iidq_queue_control."pausedAt" IS 'since when no job is claimed; null while the queue runs';
+COMMENT ON COLUMN public.iidq_queue_control."pauseReason" IS 'what pause_queue was told';
+COMMENT ON COLUMN public.iidq_queue_control."upkeepAt" IS 'when a worker last swept: expired leases, due retries, counts';
+
+CREATE TABLE public.iidq_queue_worker (
+  "workerId"   text PRIMARY KEY,
+  host         text        NOT NULL,
+  pid          integer     NOT NULL,
+  version      text        NOT NULL,
+  concurrency  integer     NOT NULL,
+  running      integer     NOT NULL,
+  listening    boolean     NOT NULL,
+  "startedAt"  timestamptz NOT NULL DEFAULT now(),
+  "seenAt"     timestamptz NOT NULL DEFAULT now(),
+  "aliveUntil" timestamptz NOT NULL,
+  faults       text[]      NOT NULL DEFAULT '{}',
+  CONSTRAINT iidq_queue_worker_time_range
+    CHECK (least("startedAt", "seenAt", "aliveUntil") >= '0002-01-01 00:00:00Z'
+      AND greatest("startedAt", "seenAt", "aliveUntil") < '9999-01-01 00:00:00Z')
+) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scale_factor = 0);
+
+COMMENT ON TABLE public.iidq_queue_worker IS 'One row per worker process; it says that it lives at every poll.';
+COMMENT ON COLUMN public.iidq_queue_worker."workerId" IS 'host:pid:random, new at every start; stands in "VerificationJob"."workerId"';
+COMMENT ON COLUMN public.iidq_queue_worker.host IS 'where it runs';
+COMMENT ON COLUMN public.iidq_queue_worker.pid IS 'its process id there';
+COMMENT ON COLUMN public.iidq_queue_worker.version IS 'of iidq';
+COMMENT ON COLUMN public.iidq_queue_worker.concurrency IS 'jobs it runs at a time';
+COMMENT ON COLUMN public.iidq_queue_worker.running IS 'jobs it ran when it was last seen';
+COMMENT ON COLUMN public.iidq_queue_worker.listening IS 'whether inserts wake it; false: it polls';
+COMMENT ON COLUMN public.iidq_queue_worker."startedAt" IS 'when it started';
+COMMENT ON COLUMN public.iidq_queue_worker."seenAt" IS 'its last sign of life';
+COMMENT ON COLUMN public.iidq_queue_worker."aliveUntil" IS 'counts as live until then: three of its polls';
+COMMENT ON COLUMN public.iidq_queue_worker.faults IS 'what it cannot do until an operator mends it: rights, settings';
+
+-- Stops all claims at once; running jobs go on. No row of "VerificationJob" is touched.
+CREATE FUNCTION public.pause_queue(reason text DEFAULT NULL) RETURNS void LANGUAGE sql
+SET search_path = pg_catalog, public, pg_temp AS $$
+  UPDATE public.iidq_queue_control SET "pausedAt" = coalesce("pausedAt", now()), "pauseReason" = reason;
+$$;
+
+CREATE FUNCTION public.resume_queue() RETURNS void LANGUAGE sql
+SET search_path = pg_catalog, public, pg_temp AS $$
+  UPDATE public.iidq_queue_control SET "pausedAt" = NULL, "pauseReason" = NULL;
+  SELECT pg_notify('iidq_jobs', 'rest');
+$$;
+
+-- Ends a job that waits or runs; a running attempt is interrupted and its outcome dropped.
+-- True: cancelled. False: it had ended already. An unknown id is an error (P0002).
+CREATE FUNCTION public.cancel_job(job_id uuid) RETURNS boolean LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+  was text;
+BEGIN
+  SELECT status INTO was FROM public."VerificationJob" WHERE id = job_id FOR UPDATE;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'there is no job %', job_id USING ERRCODE = 'no_data_found';
+  ELSIF was NOT IN ('queued', 'processing') THEN
+    RETURN false;
+  END IF;
+  UPDATE public."VerificationJob"
+  SET status = 'cancelled', ready = false, "completedAt" = now(), "updatedAt" = now(), error = NULL,
+      "leaseUntil" = NULL, "workerId" = NULL
+  WHERE id = job_id;
+  IF was = 'processing' THEN
+    PERFORM pg_notify('iidq_cancelled', job_id::text);
+  END IF;
+  RETURN true;
+END $$;
+
+-- Puts a job that ended back in line, as new but for its attempt number and the errors of earlier attempts.
+-- True: queued. False: it has not ended. An unknown id is an error (P0002).
+CREATE FUNCTION public.retry_job(job_id uuid) RETURNS boolean LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+  was text;
+BEGIN
+  SELECT status INTO was FROM public."VerificationJob" WHERE id = job_id FOR UPDATE;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'there is no job %', job_id USING ERRCODE = 'no_data_found';
+  ELSIF was NOT IN ('completed', 'failed', 'cancelled') THEN
+    RETURN false;
+  END IF;
+  UPDATE public."VerificationJob"
+  SET status = 'queued', ready = true, "runAt" = now(), progress = 0, "retryCount" = 0, result = NULL, error = NULL,
+      "completedAt" = NULL, "startedAt" = NULL, "updatedAt" = now()
+  WHERE id = job_id;
+  PERFORM pg_notify('iidq_jobs', '');
+  RETURN true;
+END $$;

@@ -1,0 +1,4 @@
+DROP VIEW public.queue_throughput;
+DROP VIEW public.queue_errors;
+DROP VIEW public.queue_health;
+DROP VIEW public.queue_workers;

@@ -1,0 +1,2 @@
+DROP TABLE public.iidq_accelerator_key;
+DROP TABLE public.iidq_rate_count;

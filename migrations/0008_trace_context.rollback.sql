@@ -1,1 +1,0 @@
-ALTER TABLE "VerificationJob" DROP COLUMN "traceContext";

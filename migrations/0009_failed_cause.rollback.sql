@@ -1,2 +1,0 @@
--- transactional: false
-DROP INDEX "VerificationJob_failed_cause";

@@ -1,1 +1,0 @@
-DROP PROCEDURE iidq_enqueue(json, integer);
