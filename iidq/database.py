@@ -32,6 +32,7 @@ from iidq.errors import (
 )
 from iidq.faults import Faults
 from iidq.obstacles import find_obstacles
+from iidq.queue.queries import QUERIES
 from iidq.settings import Settings
 from iidq.stored_json import read_stored_json
 
@@ -506,10 +507,12 @@ async def settle(connection: Connection, settings: Mapping[str, str] | None = No
     with answered_within(connection, CONNECT_TIMEOUT_SECONDS):
         cursor = await connection.execute(session_statement(connection.info, settings), prepare=False)
         row = await cursor.fetchone()
-    if row is None or row[0] != connection.info.backend_pid:
-        # Another client's prepared statement may bear the name of ours.
-        connection.prepare_threshold = None
-        await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
+        if row is not None and row[0] == connection.info.backend_pid:
+            await connection.execute(QUERIES["prefer_lz4"], prepare=False)
+            return
+    # Another client's prepared statement may bear the name of ours.
+    connection.prepare_threshold = None
+    await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
 
 
 @asynccontextmanager

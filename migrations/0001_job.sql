@@ -68,13 +68,6 @@ CREATE TABLE public."VerificationJob" (
   autovacuum_vacuum_cost_delay = 0
 );
 
--- Results are some 1.5 kB of hex that hardly compresses fast: lz4 costs a third of pglz. Kept where built in.
-DO $$
-BEGIN
-  ALTER TABLE public."VerificationJob" ALTER COLUMN result SET COMPRESSION lz4;
-EXCEPTION WHEN feature_not_supported THEN NULL;
-END $$;
-
 -- No statistics that no plan reads: each ANALYZE sorted the results of 30,000 rows, 0.2 s of a core.
 ALTER TABLE public."VerificationJob"
   ALTER result SET STATISTICS 0, ALTER errors SET STATISTICS 0, ALTER "manifestUri" SET STATISTICS 0,

@@ -966,6 +966,12 @@ WHERE kind = 'table' AND (pubupdate OR pubdelete)
     OR relreplident = 'i' AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = relation.oid AND indisreplident))
 GROUP BY kind, name;
 
+-- name: prefer_lz4
+-- Where it is built in. Results are some 1.5 kB of hex that hardly compresses fast: lz4 costs a third of pglz. Of the
+-- session, not of the column: a table that names it cannot be restored on a server without it.
+SELECT set_config('default_toast_compression', 'lz4', false) FROM pg_settings
+WHERE name = 'default_toast_compression' AND 'lz4' = ANY (enumvals);
+
 -- name: is_read_only
 -- The cheapest question that tells a server that answers, and takes writes, from one that does not. Reads no table.
 SELECT current_setting('transaction_read_only')::boolean;
