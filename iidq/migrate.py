@@ -33,7 +33,10 @@ def shipped_migrations() -> list[str]:
 
 
 def migrate(database_url: str) -> list[str]:
-    """Apply what is missing and return the names; raises DatabaseUnavailable, SettingsFault where not in UTF8."""
+    """Apply what is missing and return the names; raises DatabaseUnavailable, SettingsFault where not in UTF8.
+
+    Jobs that came from another database, without or beside its counts, are counted.
+    """
     # yoyo costs 0.1 s to import; only this command needs it.
     from yoyo import read_migrations
     from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
@@ -45,13 +48,14 @@ def migrate(database_url: str) -> list[str]:
         def connect(self, _dburi: object) -> psycopg.Connection[tuple[object, ...]]:
             return _connect_patiently(database_url)
 
-    with _folder() as folder, _one_at_a_time(database_url):
+    with _folder() as folder, _one_at_a_time(database_url) as locking:
         backend = Backend(parse_uri("postgresql+psycopg://"), "_yoyo_migration")
         backend.init_database()
         try:
             pending = backend.to_apply(read_migrations(str(folder)))
             names = [migration.id for migration in pending]
             backend.apply_migrations(pending)
+            locking.execute(QUERIES["recount_if_due"])
         finally:
             backend.connection.close()
     if names:
@@ -60,7 +64,7 @@ def migrate(database_url: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def _one_at_a_time(database_url: str) -> Iterator[None]:
+def _one_at_a_time(database_url: str) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
     with _connect_patiently(database_url) as connection:
         if fault := encoding_fault(connection.info):
             raise SettingsFault(fault)
@@ -72,7 +76,7 @@ def _one_at_a_time(database_url: str) -> Iterator[None]:
                 time.sleep(_LOCK_POLL_SECONDS)
         except psycopg.Error as error:
             raise translate(error) or error from error
-        yield
+        yield connection
 
 
 def _connect_patiently(database_url: str) -> psycopg.Connection[tuple[object, ...]]:

@@ -127,18 +127,6 @@ CREATE TRIGGER iidq_deleted AFTER DELETE ON public."VerificationJob"
   FOR EACH ROW WHEN (current_setting('iidq.writer', true) IS DISTINCT FROM 'on')
   EXECUTE FUNCTION public.iidq_note_change();
 
--- Counts anew, for after a bulk load that went round the triggers. Writers wait meanwhile.
-CREATE FUNCTION public.iidq_recount_queue() RETURNS void LANGUAGE sql SET search_path = pg_catalog, public, pg_temp AS $$
-  LOCK TABLE public."VerificationJob" IN SHARE MODE;
-  DELETE FROM public.iidq_queue_count;
-  INSERT INTO public.iidq_queue_count (at, waiting, delayed, active, completed, failed, cancelled)
-  SELECT '-infinity',
-    count(*) FILTER (WHERE status = 'queued' AND ready), count(*) FILTER (WHERE status = 'queued' AND NOT ready),
-    count(*) FILTER (WHERE status = 'processing'), count(*) FILTER (WHERE status = 'completed'),
-    count(*) FILTER (WHERE status = 'failed'), count(*) FILTER (WHERE status = 'cancelled')
-  FROM public."VerificationJob";
-$$;
-
 -- Whoever may empty the jobs need not be let at the counts; the path is fixed, lest a caller's temporary table of the
 -- same name be written with the owner's rights.
 CREATE FUNCTION public.iidq_note_truncate() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER

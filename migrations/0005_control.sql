@@ -6,9 +6,11 @@ CREATE TABLE public.iidq_queue_control (
   "pausedAt"    timestamptz,
   "pauseReason" text,
   "upkeepAt"    timestamptz,
+  "countedAt"   timestamptz,
   CONSTRAINT iidq_queue_control_reason_needs_pause CHECK ("pausedAt" IS NOT NULL OR "pauseReason" IS NULL),
   CONSTRAINT iidq_queue_control_time_range
-    CHECK (least("pausedAt", "upkeepAt") >= '0002-01-01 00:00:00Z' AND greatest("pausedAt", "upkeepAt") < '9999-01-01 00:00:00Z')
+    CHECK (least("pausedAt", "upkeepAt", "countedAt") >= '0002-01-01 00:00:00Z'
+      AND greatest("pausedAt", "upkeepAt", "countedAt") < '9999-01-01 00:00:00Z')
 ) WITH (fillfactor = 50);
 INSERT INTO public.iidq_queue_control DEFAULT VALUES;
 
@@ -17,6 +19,56 @@ COMMENT ON COLUMN public.iidq_queue_control.only_row IS 'always true: there is o
 COMMENT ON COLUMN public.iidq_queue_control."pausedAt" IS 'since when no job is claimed; null while the queue runs';
 COMMENT ON COLUMN public.iidq_queue_control."pauseReason" IS 'what pause_queue was told';
 COMMENT ON COLUMN public.iidq_queue_control."upkeepAt" IS 'when a worker last swept: expired leases, due retries, counts';
+COMMENT ON COLUMN public.iidq_queue_control."countedAt" IS 'when all jobs were last counted; null: upkeep or `iidq migrate` has to do it';
+
+-- A row of another database comes with a dump of the data alone, or with a subscription. It joins the row that is there.
+-- The other database's counts came as well, and triggers may have counted the same jobs: all are counted again.
+-- Where the triggers were disabled for a load, the counts of the other database are right, and this trigger is silent.
+CREATE FUNCTION public.iidq_take_control() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+  UPDATE public.iidq_queue_control
+  SET "countedAt" = NULL, "pausedAt" = coalesce("pausedAt", NEW."pausedAt"),
+      "pauseReason" = CASE WHEN "pausedAt" IS NULL THEN NEW."pauseReason" ELSE "pauseReason" END;
+  IF FOUND THEN
+    RETURN NULL;
+  END IF;
+  NEW."countedAt" := NULL;
+  RETURN NEW;
+END $$;
+CREATE TRIGGER iidq_taken BEFORE INSERT ON public.iidq_queue_control
+  FOR EACH ROW EXECUTE FUNCTION public.iidq_take_control();
+ALTER TABLE public.iidq_queue_control ENABLE ALWAYS TRIGGER iidq_taken;
+
+-- Count all jobs, and add what the counts lack. Jobs and counts are those of one moment, as one statement sees them, so
+-- that writers need not wait; two that add at the same time would add twice.
+CREATE FUNCTION public.iidq_recount_queue() RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+  PERFORM pg_advisory_xact_lock(hashtext('iidq.recount'));
+  -- The jobs before the counts, as everywhere.
+  LOCK TABLE public."VerificationJob" IN ACCESS SHARE MODE;
+  INSERT INTO public.iidq_queue_count (at, waiting, delayed, active, completed, failed, cancelled)
+  SELECT '-infinity', jobs.waiting - coalesce(sum(counts.waiting), 0), jobs.delayed - coalesce(sum(counts.delayed), 0),
+    jobs.active - coalesce(sum(counts.active), 0), jobs.completed - coalesce(sum(counts.completed), 0),
+    jobs.failed - coalesce(sum(counts.failed), 0), jobs.cancelled - coalesce(sum(counts.cancelled), 0)
+  FROM (
+    SELECT
+      count(*) FILTER (WHERE status = 'queued' AND ready) AS waiting,
+      count(*) FILTER (WHERE status = 'queued' AND NOT ready) AS delayed,
+      count(*) FILTER (WHERE status = 'processing') AS active,
+      count(*) FILTER (WHERE status = 'completed') AS completed,
+      count(*) FILTER (WHERE status = 'failed') AS failed,
+      count(*) FILTER (WHERE status = 'cancelled') AS cancelled
+    FROM public."VerificationJob"
+  ) AS jobs LEFT JOIN public.iidq_queue_count AS counts ON true
+  GROUP BY jobs.waiting, jobs.delayed, jobs.active, jobs.completed, jobs.failed, jobs.cancelled;
+  -- Where a pause is not committed yet, upkeep counts once more.
+  UPDATE public.iidq_queue_control SET "countedAt" = now() WHERE only_row = ANY (ARRAY (
+    SELECT only_row FROM public.iidq_queue_control FOR UPDATE SKIP LOCKED));
+END $$;
+COMMENT ON FUNCTION public.iidq_recount_queue() IS
+  'Counts all jobs: for after a load that the triggers did not see, or saw beside the counts of another database.';
 
 CREATE TABLE public.iidq_queue_worker (
   "workerId"   text PRIMARY KEY,
@@ -49,10 +101,14 @@ COMMENT ON COLUMN public.iidq_queue_worker."aliveUntil" IS 'counts as live until
 COMMENT ON COLUMN public.iidq_queue_worker.faults IS 'what it cannot do until an operator mends it: rights, settings';
 
 -- Stops all claims at once; running jobs go on. No row of "VerificationJob" is touched.
-CREATE FUNCTION public.pause_queue(reason text DEFAULT NULL) RETURNS void LANGUAGE sql
+CREATE FUNCTION public.pause_queue(reason text DEFAULT NULL) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+  IF NOT EXISTS (SELECT FROM public.iidq_queue_control) THEN
+    INSERT INTO public.iidq_queue_control DEFAULT VALUES ON CONFLICT DO NOTHING;
+  END IF;
   UPDATE public.iidq_queue_control SET "pausedAt" = coalesce("pausedAt", now()), "pauseReason" = reason;
-$$;
+END $$;
 
 CREATE FUNCTION public.resume_queue() RETURNS void LANGUAGE sql
 SET search_path = pg_catalog, public, pg_temp AS $$

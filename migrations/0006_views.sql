@@ -31,8 +31,8 @@ FROM
      ))::float8 AS oldest_waiting_seconds,
      (SELECT "runAt" FROM public."VerificationJob" WHERE status = 'queued' AND NOT ready ORDER BY "runAt" LIMIT 1) AS next_due_at,
      (SELECT count(*) FROM public."VerificationJob" WHERE "workerId" IS NOT NULL AND "leaseUntil" < now()) AS expired_leases
-  ) AS jobs,
-  public.iidq_queue_control AS control,
+  ) AS jobs
+  LEFT JOIN public.iidq_queue_control AS control ON true,
   (SELECT coalesce(sum(waiting), 0)::bigint AS waiting, coalesce(sum(delayed), 0)::bigint AS delayed,
           coalesce(sum(active), 0)::bigint AS active, coalesce(sum(completed), 0)::bigint AS completed,
           coalesce(sum(failed), 0)::bigint AS failed, coalesce(sum(cancelled), 0)::bigint AS cancelled

@@ -1,5 +1,6 @@
 """Real Postgres for every test that asks: one server per test process, one fresh migrated database per test."""
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -101,6 +102,18 @@ def empty_database_url(postgres_servers: Callable[[str], EmbeddedPostgres], post
 def database_url(postgres_servers: Callable[[str], EmbeddedPostgres], postgres_kind: str) -> Iterator[str]:
     """A migrated database of the test's own."""
     yield from _database(postgres_servers(postgres_kind), template=_TEMPLATE)
+
+
+@pytest.fixture
+def make_database(postgres_servers: Callable[[str], EmbeddedPostgres]) -> Iterator[Callable[..., str]]:
+    """Makes a database on the server of the named kind, migrated or not, for the time of the test."""
+    with contextlib.ExitStack() as databases:
+
+        def make(kind: str, *, migrated: bool) -> str:
+            database = contextlib.contextmanager(_database)
+            return databases.enter_context(database(postgres_servers(kind), _TEMPLATE if migrated else "template1"))
+
+        yield make
 
 
 def _database(server: EmbeddedPostgres, template: str) -> Iterator[str]:

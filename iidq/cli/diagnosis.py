@@ -1,6 +1,7 @@
 """What ``iidq doctor`` looks at: each check tries the thing itself, and says what came back and what to do."""
 
 import asyncio
+import contextlib
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -180,6 +181,8 @@ async def _workers(database: Database) -> Answer:
 
 
 async def _queue(database: Database) -> Answer:
+    if miscounts := await _miscounts(database):
+        return Answer(Outcome.WARNING, "; ".join(miscounts), "call iidq_recount_queue() in the database")
     counts = await database.run(readers.count)
     age = counts.oldest_waiting_seconds
     shown = f"{counts.state}; {counts.waiting} waiting, {counts.active} active, {counts.failed} failed"
@@ -189,6 +192,15 @@ async def _queue(database: Database) -> Answer:
     if age is not None and age > _LONG_WAIT_SECONDS:
         return Answer(Outcome.WARNING, f"{shown}; the first in line has waited {age:.0f} s", "start more workers")
     return Answer(Outcome.OK, shown)
+
+
+async def _miscounts(database: Database) -> list[str]:
+    """Return one sentence per state whose kept count is wrong; none where there are too many jobs to count them."""
+    wrong: list[tuple[str, int, int]] = []
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(CHECK_SECONDS / 2):
+            wrong = await database.run(readers.miscounts)
+    return [f"{real} jobs are {state}, and {kept} are counted" for state, kept, real in wrong]
 
 
 async def _look_at_chains(settings: Settings, http: httpx.AsyncClient) -> list[Finding]:

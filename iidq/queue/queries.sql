@@ -263,6 +263,11 @@ WITH turn AS MATERIALIZED (
   DELETE FROM public.iidq_idempotency_key WHERE ctid = ANY (ARRAY (
     SELECT ctid FROM public.iidq_idempotency_key WHERE "expiresAt" < now() AND (SELECT mine FROM turn)
     LIMIT %(batch)s FOR UPDATE SKIP LOCKED))
+), first_upkeep AS (
+  -- Its trigger leaves "countedAt" null.
+  INSERT INTO public.iidq_queue_control ("upkeepAt")
+  SELECT now() FROM turn WHERE mine AND NOT EXISTS (SELECT FROM public.iidq_queue_control)
+  ON CONFLICT DO NOTHING
 ), upkeep AS (
   -- Somebody may have paused the queue in a transaction that is still open.
   UPDATE public.iidq_queue_control SET "upkeepAt" = now() WHERE only_row = ANY (ARRAY (
@@ -304,7 +309,40 @@ SELECT
     (SELECT extract(epoch FROM min("leaseUntil") - now()) FROM public."VerificationJob"
       WHERE "workerId" IS NOT NULL AND "leaseUntil" >= now())
   )::float8 AS next_event_seconds,
-  %(worker_id)s <= ALL (SELECT "workerId" FROM public.iidq_queue_worker WHERE "aliveUntil" > now() AND listening) AS first_responder;
+  %(worker_id)s <= ALL (SELECT "workerId" FROM public.iidq_queue_worker WHERE "aliveUntil" > now() AND listening) AS first_responder,
+  (SELECT mine FROM turn) AND NOT EXISTS (SELECT FROM public.iidq_queue_control WHERE "countedAt" IS NOT NULL) AS uncounted;
+
+-- name: recount
+-- All jobs, where the kept counts can be another database's; see iidq_take_control.
+SELECT public.iidq_recount_queue();
+
+-- name: recount_if_due
+-- As upkeep does. A database without jobs needs no counts.
+SELECT public.iidq_recount_queue()
+WHERE EXISTS (SELECT FROM public."VerificationJob")
+  AND NOT EXISTS (SELECT FROM public.iidq_queue_control WHERE "countedAt" IS NOT NULL);
+
+-- name: miscounts
+-- States whose kept count is not the number of rows: state, kept, real. Each number by an index alone; completed jobs
+-- are what is left of all.
+WITH real AS (
+  SELECT
+    (SELECT count(*) FROM public."VerificationJob") AS jobs,
+    (SELECT count(*) FROM public."VerificationJob" WHERE ready AND status = 'queued') AS waiting,
+    (SELECT count(*) FROM public."VerificationJob" WHERE status = 'queued' AND NOT ready) AS delayed,
+    (SELECT count(*) FROM public."VerificationJob" WHERE "workerId" IS NOT NULL) AS active,
+    (SELECT count(*) FROM public."VerificationJob" WHERE status = 'failed') AS failed,
+    (SELECT count(*) FROM public."VerificationJob" WHERE status = 'cancelled') AS cancelled
+)
+SELECT each_one.*
+FROM real, public.queue_health AS health, LATERAL (VALUES
+  ('waiting', health.waiting, real.waiting), ('delayed', health.delayed, real.delayed),
+  ('active', health.active, real.active), ('failed', health.failed, real.failed),
+  ('cancelled', health.cancelled, real.cancelled),
+  ('completed', health.completed,
+   real.jobs - real.waiting - real.delayed - real.active - real.failed - real.cancelled)
+) AS each_one(state, kept, counted)
+WHERE kept <> counted;
 
 -- name: overdue
 -- The jobs that a sweep would change, by "VerificationJob_running" and "VerificationJob_delayed".
@@ -915,7 +953,7 @@ FROM public."VerificationJob" AS job, public.iidq_queue_count, public.iidq_queue
 -- found by its name also where the role may not use its schema.
 WITH needed(kind, name, privileges) AS (VALUES
   ('table', 'VerificationJob', 'SELECT,INSERT,UPDATE,DELETE'), ('table', 'iidq_queue_count', 'SELECT,INSERT,DELETE'),
-  ('table', 'iidq_queue_control', 'SELECT,UPDATE'), ('table', 'iidq_queue_worker', 'SELECT,INSERT,UPDATE,DELETE'),
+  ('table', 'iidq_queue_control', 'SELECT,INSERT,UPDATE'), ('table', 'iidq_queue_worker', 'SELECT,INSERT,UPDATE,DELETE'),
   ('table', 'iidq_idempotency_key', 'SELECT,INSERT,UPDATE,DELETE'),
   ('table', 'iidq_webhook_delivery', 'SELECT,INSERT,UPDATE,DELETE'), ('table', 'iidq_rate_count', 'SELECT,INSERT,UPDATE,DELETE'),
   ('table', 'iidq_accelerator_key', 'SELECT,INSERT'), ('view', 'queue_health', 'SELECT'), ('view', 'queue_workers', 'SELECT'),

@@ -89,6 +89,11 @@ async def applied_migrations(connection: Connection) -> set[str]:
     return {name for (name,) in await cursor.fetchall()}
 
 
+async def miscounts(connection: Connection) -> list[tuple[str, int, int]]:
+    """States whose kept count is not the number of jobs: state, kept, real. Looks at every job."""
+    return await (await connection.execute(QUERIES["miscounts"], prepare=False)).fetchall()
+
+
 async def count(connection: Connection) -> QueueCounts:
     """How many jobs stand in each state, and whether they move."""
     async with connection.cursor(row_factory=class_row(QueueCounts)) as cursor:

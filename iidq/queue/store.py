@@ -297,7 +297,9 @@ async def sweep(connection: Connection, signs: WorkerSigns, *, batch: int, only:
     cursor = await connection.execute(QUERIES["sweep"], parameters)
     row = await cursor.fetchone()
     assert row is not None
-    expired, promoted, waiting, next_event_seconds, first_responder = row
+    expired, promoted, waiting, next_event_seconds, first_responder, uncounted = row
+    if uncounted:
+        await connection.execute(QUERIES["recount"])
     taken_back = [(job["id"], job["attempt"], job["status"]) for job in expired]
     return Sweep(taken_back, promoted, waiting, next_event_seconds, first_responder)
 

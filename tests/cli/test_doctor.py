@@ -61,6 +61,19 @@ async def test_a_lacking_right_is_named(well: dict[str, Any]) -> None:
     assert f'GRANT INSERT, UPDATE ON "iidq_queue_worker" TO "{role.name}"' in rights.came_back
 
 
+async def test_counts_that_are_not_those_of_the_jobs_are_named(
+    well: dict[str, Any], sql: psycopg.Connection[Any]
+) -> None:
+    """After a load that went round the triggers doctor names state, number and remedy, which mends it."""
+    insert(sql, copies=2)
+    sql.execute("UPDATE iidq_queue_count SET waiting = 0")
+    [queue] = (await look(**well))["queue"]
+    assert (queue.outcome, queue.came_back) == (Outcome.WARNING, "2 jobs are waiting, and 0 are counted")
+    assert "iidq_recount_queue()" in queue.to_do
+    sql.execute("SELECT iidq_recount_queue()")
+    assert (await look(**well))["queue"][0].outcome is Outcome.OK
+
+
 async def test_a_workers_fault_is_shown(well: dict[str, Any], sql: psycopg.Connection[Any]) -> None:
     """What a live worker cannot do is a finding, also where doctor's own role may do it."""
     with restricted_role(well["database_url"]) as role:

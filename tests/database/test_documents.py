@@ -1,19 +1,12 @@
 """What docs/migration.md and docs/operations.md do to a database, done as it stands there."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import psycopg
-import pytest
-from psycopg.conninfo import make_conninfo
 
 from iidq.migrate import migrate
-from tests.conftest import postgres_binaries
-from tests.document_pages import PAGES, blocks, statements
-from tests.job_rows import COMPLETED, QUEUED, insert, scalar
+from tests.document_pages import PAGES, statements
+from tests.job_rows import QUEUED, insert, scalar
 
 HASH = "0x" + "A" * 64
 ADDRESS = "0xb8266292aCd2D5e6b9398Ddd6Fbce81f49088A01"
@@ -98,40 +91,6 @@ def test_jobs_do_not_wait_in_the_gaps_of_an_import(database_url: str, sql: psyco
     insert(sql, QUEUED, copies=200)
     # By the usual fillfactor it is more than a hundred.
     assert scalar(sql, WAITING_PAGES) <= 15
-
-
-def test_a_backup_restores_the_queue(
-    database_url: str, empty_database_url: str, postgres_kind: str, tmp_path: Path
-) -> None:
-    """The commands of the operations page, as they stand: all jobs are there, counted, and the queue takes more."""
-    programs = postgres_binaries()[postgres_kind]
-    if not (programs / "pg_dump").exists():
-        pytest.skip(f"no pg_dump in {programs}")
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        insert(connection, COMPLETED, copies=3)
-        insert(connection, QUEUED)
-        libraries = programs.parent / "lib"
-    commands = [block for block in blocks("operations.md", "sh") if "pg_" in block]
-    assert len(commands) == 2
-    for command in commands:
-        done = subprocess.run(
-            ["sh", "-e", "-c", command.replace("iidq migrate", "python -m iidq migrate")],
-            cwd=tmp_path,
-            env={
-                "PATH": f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}",
-                "LD_LIBRARY_PATH": str(libraries) if postgres_kind == "embedded" else "",
-                "DATABASE_URL": database_url,
-                "NEW_DATABASE_URL": make_conninfo(empty_database_url),
-            },
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-    with psycopg.connect(empty_database_url, autocommit=True) as connection:
-        insert(connection, QUEUED)
-        assert connection.execute("SELECT waiting, completed FROM queue_health").fetchone() == (2, 3)
 
 
 def test_statements_of_every_page_run(database_url: str) -> None:

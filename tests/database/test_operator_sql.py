@@ -315,6 +315,24 @@ CHANGES = st.lists(
 )
 
 
+def test_a_recount_waits_for_no_writer(database_url: str, sql: psycopg.Connection[Any]) -> None:
+    """Jobs that are inserted, changed and removed while all are counted anew are counted once, and nobody waits."""
+    insert(sql, copies=3)
+    sql.execute("DELETE FROM iidq_queue_count")
+    sql.execute("SET lock_timeout = '2s'")
+    with psycopg.connect(database_url) as writer:
+        insert(writer)
+        writer.execute('UPDATE "VerificationJob" SET priority = 1, ready = false, "runAt" = now() + interval \'1 h\'')
+        writer.execute("SELECT pause_queue('not committed yet')")
+        for _ in range(2):
+            sql.execute("SELECT iidq_recount_queue()")
+        kept, real = counted(sql)
+        assert kept == real
+        writer.commit()
+    kept, real = counted(sql)
+    assert kept == real == [0, 4, 0, 0, 0, 0]
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=CHANGES)
 def test_counts_stay_right_whatever_is_done_by_hand(sql: psycopg.Connection[Any], changes: list[str]) -> None:

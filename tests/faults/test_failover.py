@@ -19,6 +19,7 @@ from iidq.migrate import migrate
 from iidq.queue import listener, readers
 from iidq.queue.batching import Enqueuer, open_enqueuer
 from iidq.settings import load_settings
+from tests.database.test_operator_sql import counted
 from tests.database.test_work_loop import Executions
 from tests.database.working import working
 from tests.eventually import eventually
@@ -63,6 +64,8 @@ async def test_a_promoted_standby_takes_over(servers: ServerPair, start_worker: 
     primary, standby = servers
     url = tcp_url(primary, standby)
     workers = [start_worker(url, MAX_RETRY_ATTEMPTS="10") for _ in range(2)]
+    with psycopg.connect(primary.url, autocommit=True) as owner:
+        owner.execute("INSERT INTO iidq_rate_count VALUES ('a client', 1, 1)")
     acknowledged: set[UUID] = set()
     stop_asking = asyncio.Event()
     async with asking(url, max_retry_attempts=10) as (_, enqueuer):
@@ -93,6 +96,11 @@ async def test_a_promoted_standby_takes_over(servers: ServerPair, start_worker: 
         present = {row[0] for row in ledger.execute("SELECT job_id FROM ending WHERE status = 'completed'")}
         assert acknowledged <= present
         assert scalar(ledger, "SELECT count(*) = count(DISTINCT job_id) FROM ending")
+        # What is not logged is empty and takes rows; the counts have come along.
+        assert scalar(ledger, "SELECT count(*) FROM iidq_rate_count") == 0
+        ledger.execute("INSERT INTO iidq_rate_count VALUES ('a client', 1, 1)")
+        kept, real = counted(ledger)
+        assert kept == real
         # The LISTEN connections have moved as well.
         await eventually(lambda: scalar(ledger, "SELECT count(*) FROM queue_workers WHERE listening") == 2)
     for worker in workers:
