@@ -53,7 +53,7 @@ def empty_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_other_drivers_parameters_are_translated_or_left_out(
     query: str, libpq: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """libpq gets what has a meaning for it and nothing else; a process that is handed the result reads it alike."""
+    """What has a meaning for libpq reaches it, and nothing else; a process that is handed the result reads it alike."""
     file = tmp_path / "a file"
     file.touch()
     monkeypatch.setenv("DATABASE_URL", f"postgresql://u:p@h/d?{query.replace('{file}', quote(str(file)))}")
@@ -122,7 +122,7 @@ def test_two_different_schemas_are_a_fault(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("name", ["pg_x", "x" * 64, "é" * 32, "x\0y"])
 def test_a_name_that_no_schema_can_have(name: str) -> None:
     """The line names the variable that holds it."""
-    with pytest.raises(SettingsFault, match="DATABASE_SCHEMA=.* the name of a schema: 1 to 63 bytes"):
+    with pytest.raises(SettingsFault, match=r"DATABASE_SCHEMA=.* the name of a schema: 1 to 63 bytes"):
         load_settings(database_schema=name)
     with pytest.raises(SettingsFault, match=r"^settings.invalid: DATABASE_URL="):
         load_settings(database_url=f"postgresql://h/d?schema={quote(name)}")
