@@ -44,10 +44,8 @@ _INTEGERS = (
     "connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout",
 )  # fmt: skip
 _INTEGER = re.compile(r"[+-]?[0-9]{1,9}")
-# No socket can be there. With user and password libpq looks neither for the account's name nor into the passfile.
-_PLACE_AND_LOGIN = {
-    "host": "/dev/null", "hostaddr": "", "port": "1", "user": "x", "password": "x", "dbname": "x",
-}  # fmt: skip
+# An address that is none. With user and password libpq looks neither for the account's name nor into the passfile.
+_NOWHERE = {"host": "", "hostaddr": "none", "port": "1", "user": "x", "password": "x", "dbname": "x"}
 _EXPECTED = {
     "sslmode": "disable, allow, prefer, require, no-verify, verify-ca or verify-full",
     "channel_binding": "disable, prefer or require",
@@ -182,7 +180,7 @@ def _check_values(parameters: Mapping[str, str]) -> None:
         elsewhere = value in (None, "", _NO_ROOT_CERTIFICATE, _SYSTEM_ROOT_CERTIFICATES) or ":" in str(value)
         if not elsewhere and not os.access(str(value), os.R_OK):
             raise _wrong_value(name, "the path of a file that can be read")
-    values = {name: value for name, value in parameters.items() if name not in _PLACE_AND_LOGIN}
+    values = {name: value for name, value in parameters.items() if name not in _NOWHERE}
     if _libpq_words(values) == (words := _libpq_words({})):
         return
     tried = {}
@@ -194,11 +192,11 @@ def _check_values(parameters: Mapping[str, str]) -> None:
 
 
 def _libpq_words(parameters: Mapping[str, str]) -> str:
-    """Return why libpq does not connect to a socket that cannot exist: the same words for all values that it takes."""
+    """Return why libpq does not connect to an address that is none: the same words for all values that it takes."""
     from psycopg.conninfo import make_conninfo
     from psycopg.pq import PGconn
 
-    attempt = PGconn.connect_start(make_conninfo(**_PLACE_AND_LOGIN, **parameters).encode())
+    attempt = PGconn.connect_start(make_conninfo(**_NOWHERE, **parameters).encode())
     try:
         return attempt.get_error_message()
     finally:

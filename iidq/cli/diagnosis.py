@@ -1,7 +1,6 @@
 """What ``iidq doctor`` looks at: each check tries the thing itself, and says what came back and what to do."""
 
 import asyncio
-import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -34,7 +33,6 @@ _OLDEST_TESTED_POSTGRES = 15
 # The empty file as an identity CID: gateways answer for it without looking anywhere (specs.ipfs.tech,
 # trustless gateway, "probe paths").
 _PROBE_TARGET = "/ipfs/bafkqaaa?format=raw"
-_REFUSED_VALUE: Final = re.compile(r'(\binvalid [^"]*)"[^"]*"')
 
 
 class Outcome(StrEnum):
@@ -87,9 +85,9 @@ async def _look(check: str, tried: str, look: Callable[[], Awaitable[Answer]], t
 
 
 def _reason(error: BaseException) -> str:
-    # An operator may see the driver's own words, which clients never do; libpq quotes a parameter's malformed value.
+    # An operator may see the driver's own words, which clients never do.
     cause = error.__cause__ if isinstance(error.__cause__, psycopg.Error) else error
-    text = cause.message if isinstance(cause, IidqError) else _REFUSED_VALUE.sub(r'\1"***"', str(cause))
+    text = cause.message if isinstance(cause, IidqError) else str(cause)
     return " ".join(text.split()) or type(cause).__name__
 
 

@@ -21,7 +21,6 @@ PURE = {
     "iidq.accelerator.bull_lists",
     "iidq.accelerator.bull_outline",
     "iidq.accelerator.bull_plan",
-    "iidq.database_url",
     "iidq.errors",
     "iidq.json_depth",
     "iidq.redaction",
