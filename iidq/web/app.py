@@ -8,6 +8,7 @@ from typing import Final
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
+from iidq import logs
 from iidq.accelerator.accelerator import open_accelerator
 from iidq.accelerator.bull_mirror import open_bull_mirror
 from iidq.accelerator.rate_counts import shared_counts
@@ -94,6 +95,7 @@ def create_app(settings: Settings) -> Starlette:
 async def open_service(settings: Settings, rules: SubmissionRules, admission: Admission) -> AsyncIterator[Service]:
     """Everything that the endpoints work with, for as long as the block lasts."""
     async with AsyncExitStack() as stack:
+        logs.database_parameters_ignored(settings.ignored_parameters)
         await stack.enter_async_context(open_traces(settings, "api"))
         database = await stack.enter_async_context(
             open_database(settings, pool_size=POOL_SIZE, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS)
