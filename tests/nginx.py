@@ -36,7 +36,7 @@ http {{
 
 @asynccontextmanager
 async def running_nginx(folder: Path, http: str, address: Path | int) -> AsyncIterator[None]:
-    """Nginx with the directives ``http``, which listen on ``address``: a Unix socket, or a port of 127.0.0.1."""
+    """Run nginx with the directives ``http``, which listen on ``address``: a Unix socket, or a port of 127.0.0.1."""
     assert NGINX is not None
     (folder / "nginx.conf").write_text(_CONFIGURATION.format(folder=folder, http=http))
     arguments = ("-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "stderr")
