@@ -15,12 +15,11 @@ from iidq.web.http_protocol import bounded_http
 from tests.browser.conftest import OpenPage, Service
 from tests.job_rows import COMPLETED, insert
 from tests.nginx import free_port, needs_nginx, running_nginx
-from tests.web.serving import NO_LIMITS
 from tests.web.test_path_prefix import KEY, PREFIX, snippets
 
 pytestmark = needs_nginx
 
-LIVE = "[data-transport=live]"
+expect.set_options(timeout=20_000)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -33,7 +32,7 @@ async def site(service: Service, chromium: Browser, tmp_path: Path) -> AsyncIter
         default_registry=ChainAccount(31337, service.registry),
         api_key=KEY,
         trusted_proxies=["127.0.0.1"],
-        **NO_LIMITS,
+        rate_limit_read_per_minute=0,
     )
     app = create_app(settings)
     async with app.router.lifespan_context(app), serve_locally(app, http=bounded_http(settings)) as url:
@@ -67,7 +66,7 @@ async def test_a_file_is_verified_under_a_prefix(site: str, service: Service, op
     # The link is good for other visitors.
     await page.reload()
     await expect(page.locator("#job-title")).to_contain_text("Genuine: registered by ")
-    await expect(page.locator(f"#job{LIVE}")).to_be_visible()
+    await expect(page.locator("#job[data-transport=live]")).to_be_visible()
     await page.click("text=Verify another file")
     await expect(page.locator("#ask-title")).to_be_visible()
     assert page.url == f"{site}{PREFIX}/"
