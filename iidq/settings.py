@@ -28,6 +28,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, Settin
 from iidq.accelerator.address import parse_redis_url
 from iidq.database_url import SCHEMA_FORM, is_schema_name, read_database_url
 from iidq.errors import SettingsFault
+from iidq.web.path_prefix import parse_prefix
 from iidq.webhooks.signing import signing_keys
 
 _RPC_URLS = re.compile(r"RPC_URLS_([1-9][0-9]*)")
@@ -236,7 +237,14 @@ class Settings(BaseSettings):
         "0 = without limit",
     )
     trusted_proxies: CommaSeparated = Field(
-        (), description="addresses or CIDRs of proxies whose `X-Forwarded-For` is believed; else a client is its peer"
+        (),
+        description="addresses or CIDRs of proxies whose `X-Forwarded-For` and `X-Forwarded-Prefix` are believed; else "
+        "a client is its peer",
+    )
+    root_path: str = Field(
+        "",
+        description="path under which a reverse proxy offers the service, such as `/iidq`; URLs in replies begin with "
+        "it. `X-Forwarded-Prefix` of a trusted proxy takes its place",
     )
     cors_origins: CommaSeparated = Field(
         ("*",),
@@ -374,6 +382,11 @@ class Settings(BaseSettings):
                 raise ValueError("a comma-separated list of addresses or CIDRs") from None
         return value
 
+    @field_validator("root_path")
+    @classmethod
+    def _path_prefix(cls, value: str) -> str:
+        return parse_prefix(value)
+
     @field_validator("cors_origins")
     @classmethod
     def _known_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -461,7 +474,7 @@ def settings_table() -> str:
 
 def _shown_default(default: Any) -> str:
     match default:
-        case None | () | {}:
+        case None | () | {} | "":
             return "–"
         case tuple():
             return "`" + ",".join(default) + "`"

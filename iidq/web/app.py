@@ -26,6 +26,7 @@ from iidq.web.exchange import Exchanges
 from iidq.web.fast_lane import FastLane
 from iidq.web.hashing import hashing_threads
 from iidq.web.job_reads import JobReads
+from iidq.web.path_prefix import PathPrefixes
 from iidq.web.queue_state import QueueState
 from iidq.web.rate_sharing import PostgresCounts, sharing
 from iidq.web.reads import Reads
@@ -75,8 +76,9 @@ def create_app(settings: Settings) -> Starlette:
         *pages.routes(settings),
         *operations.routes(settings),
     ]
+    prefixes = PathPrefixes(settings.root_path, settings.trusted_proxies, [route.path for route in routes])
     layers = [
-        Middleware(Exchanges, admission.refusal, routes),
+        Middleware(Exchanges, admission.refusal, routes, prefixes),
         Middleware(FastLane, jobs.SUBMIT, JOBS_PATH, jobs.SHOW, EXCEPTION_HANDLERS),
         Middleware(UnreadBodies),
     ]

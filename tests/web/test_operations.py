@@ -172,6 +172,7 @@ async def test_without_a_key_the_machine_itself_is_let_in(api: httpx.AsyncClient
     "headers",
     [
         {"X-Forwarded-For": "127.0.0.1"},
+        {"X-Forwarded-Prefix": "/iidq"},
         {"Forwarded": "for=127.0.0.1"},
         {"X-Real-IP": "127.0.0.1"},
         {"Via": "1.1 proxy"},

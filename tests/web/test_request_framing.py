@@ -26,7 +26,7 @@ from iidq.web.app import create_app
 from iidq.web.exchange import Exchange
 from iidq.web.http_protocol import MAX_FRAMING_PER_BYTE, MAX_HEAD_BYTES, BoundedHttp
 from iidq.web.unread_bodies import UnreadBodies
-from tests.eventually import eventually
+from tests.nginx import needs_nginx, running_nginx
 from tests.web.bad_clients import END, FILE, GOOD_FIELDS
 from tests.web.raw_http import chunked, converse, replies_in, request
 from tests.web.serving import JOBS, NO_DATABASE
@@ -125,21 +125,7 @@ async def test_curl_that_offers_http2_is_served(api: httpx.AsyncClient) -> None:
 
 # Behind nginx
 
-_NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 _NGINX_CONFIGURATION = """
-user root;
-daemon off;
-master_process off;
-pid {folder}/nginx.pid;
-error_log stderr;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
     upstream api {{
         server {api};
         keepalive 4;
@@ -157,37 +143,21 @@ http {{
             proxy_set_header Connection "upgrade";
         }}
     }}
-}}
 """
 
 
 @asynccontextmanager
 async def nginx_before(api: httpx.AsyncClient, folder: Path) -> AsyncIterator[httpx.AsyncClient]:
     """A real nginx with its usual snippet for websockets, and one path that it keeps to itself."""
-    assert _NGINX is not None
     address = f"{api.base_url.host}:{api.base_url.port}"
     text = _NGINX_CONFIGURATION.format(folder=folder, api=address, pause=f"{JOBS}/pause")
-    (folder / "nginx.conf").write_text(text)
-    arguments = ("-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "stderr")
-    nginx = await asyncio.create_subprocess_exec(_NGINX, *arguments)
-    try:
-        await eventually(lambda: nginx.returncode is not None or answers(folder / "nginx"))
-        assert nginx.returncode is None
+    async with running_nginx(folder, text, folder / "nginx"):
         transport = httpx.AsyncHTTPTransport(uds=str(folder / "nginx"))
         async with httpx.AsyncClient(transport=transport, base_url="http://service", timeout=30) as client:
             yield client
-    finally:
-        nginx.terminate()
-        await nginx.wait()
 
 
-def answers(address: Path) -> bool:
-    """Whether connections are taken there."""
-    with socket.socket(socket.AF_UNIX) as client:
-        return client.connect_ex(str(address)) == 0
-
-
-@pytest.mark.skipif(_NGINX is None, reason="nginx is not installed")
+@needs_nginx
 async def test_nginx_keeps_its_paths_to_itself(
     api: httpx.AsyncClient, sql: psycopg.Connection[Any], tmp_path: Path
 ) -> None:
