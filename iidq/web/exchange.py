@@ -91,6 +91,11 @@ class Exchanges:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        path = scope["path"]
+        if path.endswith("/") and path != "/":
+            # Before anything looks at the path: who may ask, how often, and which endpoint it is. Served as it is, for
+            # a redirect to another spelling would make clients send their upload twice.
+            scope["path"] = path[:-1]
         headers = dict(scope["headers"])
         request_id = _plain_id(headers.get(_HEADER_BYTES)) or os.urandom(16).hex()
         exchange = scope["exchange"] = Exchange(request_id, time.perf_counter(), headers)

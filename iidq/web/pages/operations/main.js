@@ -18,7 +18,7 @@ let timer = 0;
 let looking = null;
 
 function readAddress() {
-  const rest = location.pathname.slice(ROOT.length);
+  const rest = location.pathname.slice(ROOT.length).replace(/\/$/, "");
   if (rest.startsWith("/jobs/")) return { name: "job", query: new URLSearchParams(), id: decodeURIComponent(rest.slice(6)) };
   return { name: rest === "/jobs" ? "jobs" : "overview", query: new URLSearchParams(location.search), id: "" };
 }
