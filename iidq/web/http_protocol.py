@@ -47,7 +47,7 @@ _PROXY_PROTOCOL: Final = (b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n")
 """How its two versions begin (https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt)."""
 
 
-# A target in absolute form (RFC 9112, section 3.2.2) whose path is empty: the parser of URLs gives none, and "/" is meant.
+# A target in absolute form (RFC 9112, section 3.2.2) whose path is empty, which means "/".
 _PATHLESS = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*://[^/?#]+)((?:[?#].*)?)", re.DOTALL)
 
 

@@ -199,7 +199,7 @@ async def test_nginx_keeps_its_paths_to_itself(
 async def test_nginx_as_it_comes_is_served(
     api: httpx.AsyncClient, sql: psycopg.Connection[Any], tmp_path: Path
 ) -> None:
-    """nginx asks in HTTP/1.0 unless told otherwise: uploads, streams and slashes pass it as they are."""
+    """By default nginx asks in HTTP/1.0: uploads, streams and slashes pass it as they are."""
     ended = insert(sql, COMPLETED)
     async with nginx_before(api, tmp_path) as proxied:
         form = {"Content-Type": "multipart/form-data; boundary=b"}
