@@ -132,7 +132,7 @@ class Settings(BaseSettings):
     )
     host: str = Field(
         "127.0.0.1",
-        description="where the API listens: an address of this machine (`[::1]` and `::1` are the same), or a name of it",
+        description="where the API listens: an address of this machine (`::1` and `[::1]` are one), or a name of it",
     )
     port: int = Field(3001, ge=0, le=65535, description="where the API listens; 0 = any free port")
     web_concurrency: int = Field(1, ge=1, le=64, description="API processes that `iidq serve` runs on one port")

@@ -75,6 +75,24 @@ async def test_no_endpoint_takes_a_body_for_a_request(api: httpx.AsyncClient, sq
     assert not is_paused(sql)
 
 
+async def test_every_endpoint_speaks_http_1_0(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
+    """One reply without chunks, whatever the client says of its connection, which then closes; HEAD has no body."""
+    host, port = api.base_url.host, api.base_url.port or 0
+    ended = insert(sql, COMPLETED)
+    seen = "If-None-Match: *\r\nLast-Event-ID: none"
+    for method, path in [
+        *endpoints(),
+        *((way, f"{JOBS}/{ended}{rest}") for way in ("GET", "HEAD") for rest in ("", "/events")),
+    ]:
+        for headers in ("Connection: keep-alive", f"{seen}\r\nExpect: 100-continue"):
+            received = await converse(host, port, request(f"{method} {path} HTTP/1.0", headers, body=b"") + GOODBYE)
+            [reply] = replies_in(received, [method])
+            assert (reply.headers["connection"], reply.headers.get("transfer-encoding")) == ("close", None), path
+            assert reply.status >= 200, path
+            bodiless = method == "HEAD" or reply.status in (204, 304)
+            assert received.endswith(b"\r\n\r\n") or not bodiless, path
+
+
 @pytest.mark.parametrize("upgrade", UPGRADES)
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 async def test_who_offers_an_upgrade_is_served(
