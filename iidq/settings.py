@@ -116,7 +116,10 @@ class Settings(BaseSettings):
         description="`on` shows the queue in Redis under BullMQ's keys (`bull:verification:wait`, …), for `redis-cli` "
         "and Bull Board, read-only",
     )
-    host: str = Field("127.0.0.1", description="where the API listens")
+    host: str = Field(
+        "127.0.0.1",
+        description="where the API listens: an address of this machine (`::1` and `[::1]` are one), or a name of it",
+    )
     port: int = Field(3001, ge=0, le=65535, description="where the API listens; 0 = any free port")
     web_concurrency: int = Field(1, ge=1, le=64, description="API processes that `iidq serve` runs on one port")
     api_key: SecretStr | None = Field(

@@ -88,7 +88,7 @@ def create_app(settings: Settings) -> Starlette:
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=lifespan,
     )
-    # A redirect to another spelling would make clients send their upload twice.
+    # ``Exchanges`` takes a slash off the path's end.
     app.router.redirect_slashes = False
     return app
 

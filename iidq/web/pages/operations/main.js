@@ -18,7 +18,7 @@ let timer = 0;
 let looking = null;
 
 function readAddress() {
-  const rest = location.pathname.slice(operations.length);
+  const rest = location.pathname.slice(operations.length).replace(/\/$/, "");
   if (rest.startsWith("/jobs/")) return { name: "job", query: new URLSearchParams(), id: decodeURIComponent(rest.slice(6)) };
   return { name: rest === "/jobs" ? "jobs" : "overview", query: new URLSearchParams(location.search), id: "" };
 }
