@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ PRISMA, DRIZZLE_CONFIG, DRIZZLE = blocks("sql.md", "ts")
 (SQLC,) = blocks("sql.md", "postgresql")
 (JDBC,) = blocks("sql.md", "java")
 (PRISMA_MODEL,) = blocks("migration.md", "prisma")
+# The types are the same on each version of Postgres: once is enough for what takes long.
+ONCE = pytest.mark.parametrize("postgres_kind", ["embedded"])
 WHY = "fetch.unavailable: no gateway"
 
 
@@ -58,8 +61,8 @@ def run(database_url: str, tmp_path: Path) -> Callable[..., str]:
     return run
 
 
-async def asks_and_steers(connection: Connection, sql: psycopg.Connection[Any], snippet: Callable[[], str]) -> None:
-    """Check that a snippet's job is counted, put off and claimed, an old one cancelled, and the failed one shown."""
+async def asks_and_steers(connection: Connection, sql: psycopg.Connection[Any], snippet: Callable[[], str]) -> str:
+    """Check that a snippet's job is counted, put off and claimed, an old one cancelled, and the failed one printed."""
     failed = insert(sql, FAILED, error=WHY)
     old = insert(sql, createdAt=Sql("now() - interval '2 days'"))
     shown = snippet()
@@ -74,6 +77,7 @@ async def asks_and_steers(connection: Connection, sql: psycopg.Connection[Any], 
     update(sql, job["id"], runAt=Sql("now()"))
     await sweep(connection)
     assert (await claim_one(connection)).id == job["id"]
+    return shown
 
 
 def test_every_column_has_a_base_type(sql: psycopg.Connection[Any]) -> None:
@@ -92,6 +96,7 @@ async def test_sqlalchemy(connection: Connection, sql: psycopg.Connection[Any], 
     await asks_and_steers(connection, sql, lambda: run(sys.executable, "-W", "error", "-c", SQLALCHEMY))
 
 
+@ONCE
 async def test_sqlacodegen(
     connection: Connection, sql: psycopg.Connection[Any], run: Callable[..., str], database_url: str, tmp_path: Path
 ) -> None:
@@ -122,6 +127,7 @@ async def test_django(connection: Connection, sql: psycopg.Connection[Any], run:
     await asks_and_steers(connection, sql, lambda: run(sys.executable, "-W", "error", "-c", DJANGO_SETTINGS + DJANGO))
 
 
+@ONCE
 def test_django_inspectdb(sql: psycopg.Connection[Any], run: Callable[..., str]) -> None:
     """Its model of the table guesses no type, and reads."""
     inspect = "from django.core.management import call_command\ncall_command('inspectdb', 'VerificationJob')"
@@ -212,12 +218,12 @@ def elsewhere(sql: psycopg.Connection[Any]) -> None:
 @pytest.mark.usefixtures("elsewhere")
 async def test_prisma(connection: Connection, sql: psycopg.Connection[Any], prisma: Callable[[str, str], str]) -> None:
     """The model of the migration guide serves the snippet."""
-    shown: list[str] = []
-    await asks_and_steers(connection, sql, lambda: shown.append(prisma(PRISMA_MODEL, PRISMA)) or shown[0])
+    shown = await asks_and_steers(connection, sql, lambda: prisma(PRISMA_MODEL, PRISMA))
     created = scalar(sql, """SELECT "createdAt" FROM "VerificationJob" WHERE status = 'failed'""")
-    assert f"{created.astimezone(UTC):%Y-%m-%dT%H:%M}" in shown[0]
+    assert f"{created.astimezone(UTC):%Y-%m-%dT%H:%M}" in shown
 
 
+@ONCE
 @pytest.mark.usefixtures("elsewhere")
 async def test_prisma_db_pull(
     connection: Connection,
@@ -263,6 +269,7 @@ for (const refused of [
 """
 
 
+@ONCE
 def test_prisma_model_of_the_replaced_system(sql: psycopg.Connection[Any], prisma: Callable[[str, str], str]) -> None:
     """The unchanged model reads by both ids; what the migration guide calls refused is, for the reason it names."""
     assert REPLACED_MODEL.count("dbgenerated") == 0
@@ -344,19 +351,16 @@ def server_with_a_port(postgres_kind: str) -> Iterator[EmbeddedPostgres]:
             server.close()
 
 
+@ONCE
 async def test_jdbc(server_with_a_port: EmbeddedPostgres, run: Callable[..., str], tmp_path: Path) -> None:
     """The driver's metadata names types that JDBC has, and the snippet runs."""
     (tmp_path / "Jobs.java").write_text(JAVA % JDBC)
-    server, shown = server_with_a_port, []
-    jdbc_url = f"jdbc:postgresql://127.0.0.1:{server.port}/iidq?user=iidq"
-
-    def snippet() -> str:
-        shown.append(run("java", "-cp", JDBC_DRIVER, "Jobs.java", JDBC_URL=jdbc_url))
-        return shown[0]
-
+    server = server_with_a_port
+    url = f"jdbc:postgresql://127.0.0.1:{server.port}/iidq?user=iidq"
     with psycopg.connect(server.url, autocommit=True) as sql:
         async with await connect(load_settings(database_url=server.url)) as connection:
-            await asks_and_steers(connection, sql, snippet)
-    types = dict(re.findall(r"^([A-Z]+) is (\w+)$", shown[0], re.MULTILINE))
+            java = partial(run, "java", "-cp", JDBC_DRIVER, "Jobs.java", JDBC_URL=url)
+            shown = await asks_and_steers(connection, sql, java)
+    types = dict(re.findall(r"^([A-Z]+) is (\w+)$", shown, re.MULTILINE))
     assert "DISTINCT" not in types
     assert types["BIGINT"] == "int8"
