@@ -11,6 +11,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from iidq.migrate import migrate
+from iidq.queue.identifiers import find_job_id
 from tests.conftest import postgres_binaries
 from tests.document_pages import PAGES, blocks, statements
 from tests.job_rows import COMPLETED, QUEUED, insert, scalar
@@ -84,6 +85,8 @@ def test_history_of_the_replaced_system_moves_over(empty_database_url: str) -> N
         assert {str(row[5]) for row in ended} == {"2024-01-01 12:00:00"}
         counts = connection.execute("SELECT waiting, completed, failed FROM queue_health").fetchone()
         assert counts == (1, 1, 2)
+        for old in ("1234567890", "no-times", "failed", "waiting"):
+            assert scalar(connection, 'SELECT count(*) FROM "VerificationJob" WHERE id = %s', find_job_id(old)) == 1
 
 
 def test_jobs_do_not_wait_in_the_gaps_of_an_import(database_url: str, sql: psycopg.Connection[Any]) -> None:

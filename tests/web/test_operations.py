@@ -239,7 +239,7 @@ async def test_pages_are_strict(api: httpx.AsyncClient) -> None:
     bodies = [await api.get(asset) for asset in assets]
     assert all(body.status_code == 200 for body in bodies)
     assert sum(len(body.content) for body in [reply, *bodies]) < 150_000
-    assert (await api.get(f"{PAGE}/jobs/7")).status_code == 404
+    assert (await api.get(f"{PAGE}/jobs/~7")).status_code == 404
 
 
 async def test_the_snapshot_tells_the_state(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:

@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from iidq import __version__
-from iidq.queue.identifiers import parse_job_id
+from iidq.queue.identifiers import find_job_id
 from iidq.settings import Settings
 from iidq.web.entity_tags import entity_tag, has_seen
 
@@ -84,7 +84,7 @@ def routes(settings: Settings) -> list[Route]:
 
     async def job(request: Request) -> Response:
         # The script asks for the job; what cannot be one's id needs no asking.
-        found = parse_job_id(request.path_params["job_id"]) is not None
+        found = find_job_id(request.path_params["job_id"]) is not None
         return page_reply(request, of_a_job, 200 if found else 404)
 
     return [
