@@ -52,7 +52,7 @@ CREATE TABLE public."VerificationJob" (
   error             text,
   errors            jsonb       NOT NULL DEFAULT '[]',
   result            jsonb,
-  "jobId"           text        GENERATED ALWAYS AS (id::text) STORED,
+  "jobId"           text        NOT NULL GENERATED ALWAYS AS (id::text) STORED,
   -- The whole life of a job in one constraint; as five they cost a tenth of the drain. What only a value of its own can
   -- break is checked by iidq_note_change (0003_counts): a constraint is evaluated at each update of any column.
   CONSTRAINT "VerificationJob_state_is_whole" CHECK (CASE status
