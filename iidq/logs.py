@@ -6,6 +6,7 @@ Code calls the functions below and never words a message itself; what an operato
 import contextlib
 import logging
 import sys
+from collections.abc import Sequence
 from typing import Any, Literal, TextIO
 
 import structlog
@@ -166,6 +167,12 @@ def webhooks_crashed(error: BaseException) -> None:
 
 def _for_operators(error: BaseException) -> str:
     return "; ".join([str(error).strip(), *getattr(error, "__notes__", [])])
+
+
+def database_parameters_ignored(names: Sequence[str]) -> None:
+    """Parameters of ``DATABASE_URL`` mean nothing here, such as those of another driver's pool; once per process."""
+    if names:
+        _log.info("database.parameters_ignored", names=list(names))
 
 
 def database_lost(what: str, error: BaseException, retry_in_seconds: float) -> None:

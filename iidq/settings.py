@@ -9,15 +9,26 @@ A ``.env`` file in the working directory is read too; real environment variables
 import os
 import re
 from ipaddress import ip_network
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from iidq.accelerator.address import parse_redis_url
+from iidq.database_url import SCHEMA_FORM, is_schema_name, read_database_url
 from iidq.errors import SettingsFault
+from iidq.web.path_prefix import parse_prefix
 from iidq.webhooks.signing import signing_keys
 
 _RPC_URLS = re.compile(r"RPC_URLS_([1-9][0-9]*)")
@@ -32,7 +43,6 @@ _CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD036414
 
 
 _WEB_URL = "an http:// or https:// URL"
-_DATABASE_URL = "a URL that begins with postgresql://"
 
 
 def _web_url(text: str) -> str:
@@ -51,35 +61,6 @@ def _web_url(text: str) -> str:
     if not host:
         raise ValueError(f"{_WEB_URL}; its host is missing")
     return text
-
-
-def _check_database_url(text: str) -> None:
-    """Raise :class:`ValueError` that says which part is wrong; libpq's own words would quote it."""
-    if not text.startswith(("postgresql://", "postgres://")):
-        raise ValueError(_DATABASE_URL)
-    from psycopg import ProgrammingError
-    from psycopg.conninfo import conninfo_to_dict
-
-    reserved = "a reserved character (% / ? # @ : and blanks) of its user, password or database must be percent-encoded"
-    place, _, query = text.partition("://")[2].partition("?")
-    try:
-        found = conninfo_to_dict(text)
-    except ProgrammingError:
-        parts = [part for part in query.split("&") if part]
-        if (
-            all("=" in part for part in parts)
-            and re.search(r"%(?![0-9a-fA-F]{2})|\s", text) is None
-            and "[" not in place
-        ):
-            raise ValueError(f"{_DATABASE_URL}; a parameter after the ? is unknown") from None
-        if not all("=" in part for part in parts):
-            raise ValueError(f"{_DATABASE_URL}; a parameter after the ? has no =") from None
-        raise ValueError(f"{_DATABASE_URL}; its host is malformed, or {reserved}") from None
-    if "@" in place.partition("/")[2] or "@" in str(found.get("host") or ""):
-        raise ValueError(f"{_DATABASE_URL}; {reserved}")
-    ports = str(found.get("port") or "").split(",")
-    if not all(port == "" or (port.isascii() and port.isdigit() and 0 < int(port) <= 65535) for port in ports):
-        raise ValueError(f"{_DATABASE_URL}; its port is not a number from 1 to 65535, or {reserved}")
 
 
 WebUrl = Annotated[str, AfterValidator(_web_url)]
@@ -103,7 +84,12 @@ class Settings(BaseSettings):
 
     database_url: str | None = Field(
         None,
-        description="libpq URL of Postgres; several hosts allowed. `demo` and `up` start their own without it",
+        description="libpq URL of Postgres; several hosts allowed, and parameters of Prisma and node-postgres. `demo` "
+        "and `up` start their own without it",
+    )
+    database_schema: str = Field(
+        "public",
+        description="schema of iidq's tables and functions; Prisma's `?schema=` in `DATABASE_URL` says the same",
     )
     rpc_url: str | None = Field(
         None,
@@ -130,7 +116,10 @@ class Settings(BaseSettings):
         description="`on` shows the queue in Redis under BullMQ's keys (`bull:verification:wait`, …), for `redis-cli` "
         "and Bull Board, read-only",
     )
-    host: str = Field("127.0.0.1", description="where the API listens")
+    host: str = Field(
+        "127.0.0.1",
+        description="where the API listens: an address of this machine (`::1` and `[::1]` are one), or a name of it",
+    )
     port: int = Field(3001, ge=0, le=65535, description="where the API listens; 0 = any free port")
     web_concurrency: int = Field(1, ge=1, le=64, description="API processes that `iidq serve` runs on one port")
     api_key: SecretStr | None = Field(
@@ -251,7 +240,14 @@ class Settings(BaseSettings):
         "0 = without limit",
     )
     trusted_proxies: CommaSeparated = Field(
-        (), description="addresses or CIDRs of proxies whose `X-Forwarded-For` is believed; else a client is its peer"
+        (),
+        description="addresses or CIDRs of proxies whose `X-Forwarded-For` and `X-Forwarded-Prefix` are believed; else "
+        "a client is its peer",
+    )
+    root_path: str = Field(
+        "",
+        description="path under which a reverse proxy offers the service, such as `/iidq`; URLs in replies begin with "
+        "it. `X-Forwarded-Prefix` of a trusted proxy takes its place",
     )
     cors_origins: CommaSeparated = Field(
         ("*",),
@@ -293,11 +289,34 @@ class Settings(BaseSettings):
                 raise ValueError("UTF-8 text") from None
         return value
 
-    @field_validator("database_url")
+    _ignored_parameters: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def ignored_parameters(self) -> tuple[str, ...]:
+        """Names of the parameters of ``DATABASE_URL`` that mean nothing to libpq and are left out."""
+        return self._ignored_parameters
+
+    @model_validator(mode="wrap")
     @classmethod
-    def _libpq_url(cls, value: str | None) -> str | None:
-        if value is not None:
-            _check_database_url(value)
+    def _read_database_url(cls, values: dict[str, Any], build: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(values.get("database_url"), str):
+            return build(values)
+        try:
+            found = read_database_url(values["database_url"])
+        except ValueError as fault:
+            raise ValueError(f"DATABASE_URL=(hidden) cannot be used; expected {fault}") from None
+        schema = {} if found.schema is None else {"database_schema": found.schema}
+        if found.schema not in (None, values.get("database_schema", found.schema)):
+            raise ValueError("DATABASE_SCHEMA and ?schema= of DATABASE_URL differ; expected one of them, or the same")
+        settings = build({**values, "database_url": found.libpq, **schema})
+        settings._ignored_parameters = found.ignored
+        return settings
+
+    @field_validator("database_schema")
+    @classmethod
+    def _own_schema(cls, value: str) -> str:
+        if not is_schema_name(value):
+            raise ValueError(SCHEMA_FORM)
         return value
 
     @field_validator("api_key")
@@ -366,6 +385,11 @@ class Settings(BaseSettings):
                 raise ValueError("a comma-separated list of addresses or CIDRs") from None
         return value
 
+    @field_validator("root_path")
+    @classmethod
+    def _path_prefix(cls, value: str) -> str:
+        return parse_prefix(value)
+
     @field_validator("cors_origins")
     @classmethod
     def _known_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -424,11 +448,14 @@ def _expected(name: str) -> str:
 
 def _one_line(error: ValidationError) -> str:
     fault = error.errors(include_url=False, include_context=False, include_input=True)[0]
-    name = str(fault["loc"][0]) if fault["loc"] else "settings"
+    expected = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if not fault["loc"]:
+        # It is about several variables, and names them.
+        return expected
+    name = str(fault["loc"][0])
     if name == "rpc_urls":
         name = f"rpc_urls_{fault['loc'][1]}"
     shown = _shown(name, str(fault.get("input", "")))
-    expected = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     return f"{name.upper()}={shown} cannot be used; expected {expected}"
 
 
@@ -450,7 +477,7 @@ def settings_table() -> str:
 
 def _shown_default(default: Any) -> str:
     match default:
-        case None | () | {}:
+        case None | () | {} | "":
             return "–"
         case tuple():
             return "`" + ",".join(default) + "`"

@@ -106,6 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(fault.message, file=sys.stderr)
         return 2
     logs.configure_logging(settings.log_level, settings.log_format)
+    logs.database_parameters_ignored(settings.ignored_parameters)
     with asyncio.Runner(loop_factory=_fast_loop()) as runner:
         return runner.run(work(settings))
 

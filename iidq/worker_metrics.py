@@ -12,7 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
 from iidq import __version__, logs
+from iidq.errors import SettingsFault
 from iidq.exposition import exposition
+from iidq.listening import listen
 from iidq.settings import Settings
 
 _IDLE_SECONDS: Final = 10.0
@@ -21,15 +23,18 @@ _AT_ONCE: Final = 8
 
 @contextmanager
 def serve_metrics(settings: Settings) -> Iterator[None]:
-    """Answer on the port that the settings name, if they do; a port that is taken costs the metrics, not the worker."""
+    """Answer on the port that the settings name, if they do.
+
+    A host or port that cannot be used costs the metrics, not the worker.
+    """
     port = settings.worker_metrics_port
     if port is None:
         yield
         return
     key = settings.api_key.get_secret_value().encode() if settings.api_key else None
     try:
-        server = _Server(settings.host, port, key)
-    except OSError as error:
+        server = _Server(listen(settings.host, port, "WORKER_METRICS_PORT"), key)
+    except SettingsFault as error:
         logs.metrics_unavailable(port, error)
         yield
         return
@@ -47,12 +52,12 @@ class _Server(ThreadingHTTPServer):
     # Goodbye must not wait for a scraper that reads slowly.
     block_on_close = False
 
-    def __init__(self, host: str, port: int, key: bytes | None) -> None:
+    def __init__(self, listener: socket.socket, key: bytes | None) -> None:
         self.key = key
         self._room = threading.BoundedSemaphore(_AT_ONCE)
-        if ":" in host:
-            self.address_family = socket.AF_INET6
-        super().__init__((host, port), _Scrape)
+        super().__init__(listener.getsockname(), _Scrape, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """One too many is hung up on."""
@@ -77,7 +82,7 @@ class _Scrape(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """The metrics, for whoever has the key if there is one."""
-        if self.path.partition("?")[0] != "/metrics":
+        if self.path.partition("?")[0].removesuffix("/") != "/metrics":
             self._reply(404, b"expected /metrics\n")
         elif not self._is_admitted():
             self._reply(401, b"Unauthorized\n", ("WWW-Authenticate", "Bearer"))

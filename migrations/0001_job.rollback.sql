@@ -1,2 +1,3 @@
 DROP TABLE public."VerificationJob";
 DROP FUNCTION public.iidq_new_job_id();
+DROP FUNCTION public.iidq_imported_id(text);

@@ -13,6 +13,13 @@ CREATE FUNCTION public.iidq_new_job_id() RETURNS uuid LANGUAGE sql VOLATILE PARA
     'hex')::uuid
 $$;
 
+-- Clients of the replaced system ask for its "jobId", a short text; docs/migration.md imports its jobs under this id.
+CREATE FUNCTION public.iidq_imported_id(job_id text) RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT CASE WHEN lower(job_id) ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN job_id::uuid ELSE md5(job_id)::uuid END
+$$;
+COMMENT ON FUNCTION public.iidq_imported_id(text) IS
+  'The id under which a job of the replaced system is kept and found, by its old "jobId".';
+
 CREATE TABLE public."VerificationJob" (
   -- Fixed-width columns first: no padding between them.
   id                uuid        PRIMARY KEY DEFAULT public.iidq_new_job_id(),
@@ -45,7 +52,7 @@ CREATE TABLE public."VerificationJob" (
   error             text,
   errors            jsonb       NOT NULL DEFAULT '[]',
   result            jsonb,
-  "jobId"           text        GENERATED ALWAYS AS (id::text) STORED,
+  "jobId"           text        NOT NULL GENERATED ALWAYS AS (id::text) STORED,
   -- The whole life of a job in one constraint; as five they cost a tenth of the drain. What only a value of its own can
   -- break is checked by iidq_note_change (0003_counts): a constraint is evaluated at each update of any column.
   CONSTRAINT "VerificationJob_state_is_whole" CHECK (CASE status

@@ -84,10 +84,13 @@ def migrate() -> None:
 
     Safe to run from several hosts at once.
     """
+    from iidq import logs
     from iidq.migrate import migrate as run
     from iidq.settings import load_settings
 
-    names = run(load_settings("database_url").database_url or "")
+    settings = load_settings("database_url")
+    logs.database_parameters_ignored(settings.ignored_parameters)
+    names = run(settings.database_url or "")
     typer.echo("\n".join(f"applied {name}" for name in names) or "nothing to do")
 
 

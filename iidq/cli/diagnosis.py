@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from iidq.accelerator.address import parse_redis_url
 from iidq.database import Database, connect, encoding_fault, open_database
+from iidq.database_url import hide_options
 from iidq.errors import IidqError
 from iidq.extras import install_command
 from iidq.migrate import shipped_migrations
@@ -34,7 +34,6 @@ _OLDEST_TESTED_POSTGRES = 15
 # The empty file as an identity CID: gateways answer for it without looking anywhere (specs.ipfs.tech,
 # trustless gateway, "probe paths").
 _PROBE_TARGET = "/ipfs/bafkqaaa?format=raw"
-_REFUSED_VALUE: Final = re.compile(r'(\binvalid [^"]*)"[^"]*"')
 
 
 class Outcome(StrEnum):
@@ -87,9 +86,9 @@ async def _look(check: str, tried: str, look: Callable[[], Awaitable[Answer]], t
 
 
 def _reason(error: BaseException) -> str:
-    # An operator may see the driver's own words, which clients never do; libpq quotes a parameter's malformed value.
+    # An operator may see the driver's own words, which clients never do.
     cause = error.__cause__ if isinstance(error.__cause__, psycopg.Error) else error
-    text = cause.message if isinstance(cause, IidqError) else _REFUSED_VALUE.sub(r'\1"***"', str(cause))
+    text = cause.message if isinstance(cause, IidqError) else str(cause)
     return " ".join(text.split()) or type(cause).__name__
 
 
@@ -106,6 +105,8 @@ async def _look_at_database(settings: Settings) -> list[Finding]:
         if fault is not None:
             return Answer(Outcome.BROKEN, fault, "move to a database in UTF8 and run `iidq migrate` there")
         shown = f"PostgreSQL {version // 10000}.{version % 10000}"
+        if settings.ignored_parameters:
+            shown += f"; without meaning here, in the URL: {', '.join(settings.ignored_parameters)}"
         if version // 10000 < _OLDEST_TESTED_POSTGRES:
             return Answer(Outcome.WARNING, shown, f"iidq is tested from PostgreSQL {_OLDEST_TESTED_POSTGRES} on")
         return Answer(Outcome.OK, shown)
@@ -114,7 +115,7 @@ async def _look_at_database(settings: Settings) -> list[Finding]:
     tried = f"connect to database {place.get('dbname', '(default)')} on {place.get('host', 'this machine')}"
     database = await _look("database", tried, greet, "start Postgres, or correct DATABASE_URL")
     if database.outcome is Outcome.BROKEN:
-        return [database]
+        return [replace(database, came_back=hide_options(database.came_back, url))]
     async with open_database(settings, pool_size=2, statement_timeout_seconds=CHECK_SECONDS) as pool:
         migrations = await _look(
             "migrations", "compare with the database's list", lambda: _migrations(pool), "run `iidq migrate`"

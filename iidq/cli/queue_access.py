@@ -18,7 +18,7 @@ from iidq.cli.service_options import DEFAULT_SERVER
 from iidq.database import Connection, Database, open_database
 from iidq.errors import DatabaseRefusal
 from iidq.queue import announcements, readers, steering
-from iidq.queue.identifiers import parse_job_id
+from iidq.queue.identifiers import find_job_id
 from iidq.queue.job import JobStatus, JobType
 from iidq.queue.paging import Cursor
 from iidq.settings import load_settings
@@ -119,7 +119,7 @@ class QueueInDatabase:
 
     async def find(self, job_id: str) -> Body | None:
         """One job, or None."""
-        known = parse_job_id(job_id)
+        known = find_job_id(job_id)
         if known is None:
             return None
         job = await self._run(lambda connection: readers.find(connection, known))
@@ -155,7 +155,7 @@ class QueueInDatabase:
         await self._run(steering.resume)
 
     async def _steer(self, job_id: str, step: Callable[[Connection, UUID], Awaitable[bool | None]]) -> bool | None:
-        known = parse_job_id(job_id)
+        known = find_job_id(job_id)
         if known is None:
             return None
 
@@ -204,7 +204,7 @@ class QueueOverHttp:
     async def find(self, job_id: str) -> Body | None:
         """One job, or None."""
         # Anything else would name another path of the service.
-        if parse_job_id(job_id) is None:
+        if find_job_id(job_id) is None:
             return None
         return await self._unless_unknown(lambda: self._client.get(f"/{job_id}"))
 
@@ -218,7 +218,7 @@ class QueueOverHttp:
 
     async def follow(self, job_id: str, report: Callable[[Body], None]) -> Body | None:
         """The job once it has ended, None if there is no such job; ``report`` sees its states."""
-        if parse_job_id(job_id) is None:
+        if find_job_id(job_id) is None:
             return None
         return await self._unless_unknown(lambda: self._client.follow(job_id, report))
 
@@ -238,7 +238,7 @@ class QueueOverHttp:
         await self._ask(lambda: self._client.post("/resume"))
 
     async def _steer(self, job_id: str, step: str) -> bool | None:
-        if parse_job_id(job_id) is None:
+        if find_job_id(job_id) is None:
             return None
         try:
             done = await self._unless_unknown(lambda: self._client.post(f"/{job_id}/{step}"))

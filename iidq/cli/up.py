@@ -7,7 +7,7 @@ from rich.console import Console
 
 from iidq.cli.samples import publish_sample
 from iidq.embedded.stack import Stack, run_stack
-from iidq.logs import configure_logging
+from iidq.logs import configure_logging, database_parameters_ignored
 from iidq.settings import Settings, load_settings
 
 
@@ -15,6 +15,7 @@ async def up(*, workers: int, port: int | None, data_path: Path | None) -> int:
     """Run until interrupted; processes that die are started again."""
     settings = load_settings(port=port)
     configure_logging(settings.log_level, settings.log_format)
+    database_parameters_ignored(settings.ignored_parameters)
     console = Console(soft_wrap=True, highlight=False)
     async with run_stack(
         settings,

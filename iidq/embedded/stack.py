@@ -141,6 +141,7 @@ def _environment(settings: Settings, running: Stack) -> dict[str, str]:
         pages = {"DEFAULT_REGISTRY": f"eip155:{DEVELOPMENT_CHAIN_ID}:{running.registry}"}
     return {
         "DATABASE_URL": running.database_url,
+        "DATABASE_SCHEMA": settings.database_schema,
         "RPC_URL": running.rpc_url,
         "IPFS_GATEWAYS": gateways,
         "FETCH_ALLOW_PRIVATE": ",".join((*settings.fetch_allow_private, "127.0.0.1")),

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import threading
 import time
 from uuid import UUID
@@ -9,6 +10,7 @@ from uuid import UUID
 _lock = threading.Lock()
 _last_ms = 0
 _REST = (1 << 62) - 1
+_REPLACED_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 
 
 def new_job_id() -> UUID:
@@ -45,3 +47,15 @@ def parse_job_id(text: str) -> UUID | None:
     except ValueError:
         return None
     return job_id if str(job_id) == text.lower() else None
+
+
+def find_job_id(text: str) -> UUID | None:
+    """The id of the job that a client asks for, or None where the text is no job's id.
+
+    Clients of the replaced system still ask for its ``jobId``, a short text. Imported jobs have an id made of it, as
+    ``iidq_imported_id`` in migrations/0001_job.sql makes it.
+    """
+    job_id = parse_job_id(text)
+    if job_id is None and _REPLACED_ID.fullmatch(text):
+        return UUID(bytes=hashlib.md5(text.encode(), usedforsecurity=False).digest())
+    return job_id

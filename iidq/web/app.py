@@ -8,6 +8,7 @@ from typing import Final
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
+from iidq import logs
 from iidq.accelerator.accelerator import open_accelerator
 from iidq.accelerator.bull_mirror import open_bull_mirror
 from iidq.accelerator.rate_counts import shared_counts
@@ -25,6 +26,7 @@ from iidq.web.exchange import Exchanges
 from iidq.web.fast_lane import FastLane
 from iidq.web.hashing import hashing_threads
 from iidq.web.job_reads import JobReads
+from iidq.web.path_prefix import PathPrefixes
 from iidq.web.queue_state import QueueState
 from iidq.web.rate_sharing import PostgresCounts, sharing
 from iidq.web.reads import Reads
@@ -74,8 +76,9 @@ def create_app(settings: Settings) -> Starlette:
         *pages.routes(settings),
         *operations.routes(settings),
     ]
+    prefixes = PathPrefixes(settings.root_path, settings.trusted_proxies, [route.path for route in routes])
     layers = [
-        Middleware(Exchanges, admission.refusal, routes),
+        Middleware(Exchanges, admission.refusal, routes, prefixes),
         Middleware(FastLane, jobs.SUBMIT, JOBS_PATH, jobs.SHOW, EXCEPTION_HANDLERS),
         Middleware(UnreadBodies),
     ]
@@ -85,7 +88,7 @@ def create_app(settings: Settings) -> Starlette:
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=lifespan,
     )
-    # A redirect to another spelling would make clients send their upload twice.
+    # ``Exchanges`` takes a slash off the path's end.
     app.router.redirect_slashes = False
     return app
 
@@ -94,6 +97,7 @@ def create_app(settings: Settings) -> Starlette:
 async def open_service(settings: Settings, rules: SubmissionRules, admission: Admission) -> AsyncIterator[Service]:
     """Everything that the endpoints work with, for as long as the block lasts."""
     async with AsyncExitStack() as stack:
+        logs.database_parameters_ignored(settings.ignored_parameters)
         await stack.enter_async_context(open_traces(settings, "api"))
         database = await stack.enter_async_context(
             open_database(settings, pool_size=POOL_SIZE, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS)

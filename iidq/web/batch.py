@@ -15,6 +15,7 @@ from iidq.queue.identifiers import derived_job_ids, new_job_id
 from iidq.queue.job import JobType
 from iidq.web.access import with_key
 from iidq.web.bodies import read_json
+from iidq.web.exchange import exchange_of
 from iidq.web.idempotency import batch_key, read_idempotency_key
 from iidq.web.service import service_of
 from iidq.web.submission import Submission, SubmissionRules
@@ -39,7 +40,7 @@ async def submit_batch(request: Request) -> Response:
         for (job_type, submission), job_id in zip(asked, derived_job_ids(batch_id, len(asked)), strict=True)
     ]
     stands_for = await service.enqueuer.enqueue_batch(batch_id, jobs, key)
-    return JsonReply(batch_shape(derived_job_ids(stands_for, len(jobs))))
+    return JsonReply(batch_shape(derived_job_ids(stands_for, len(jobs)), exchange_of(request).path_prefix))
 
 
 def check_batch(document: Mapping[str, object], rules: SubmissionRules) -> list[tuple[JobType, Submission]]:

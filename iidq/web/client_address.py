@@ -6,12 +6,10 @@ before that entry came from the client and proves nothing.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Final
-
-from starlette.types import Scope
+from typing import Any, Final
 
 _HEADER: Final = b"x-forwarded-for"
 # Some proxies add the port: "192.0.2.1:4711", "[2001:db8::1]:4711".
@@ -30,7 +28,7 @@ class ClientAddresses:
         self._networks = tuple(ip_network(item, strict=False) for item in trusted_proxies)
         self._is_trusted = lru_cache(_REMEMBERED)(self._is_in_a_network)
 
-    def of(self, scope: Scope) -> str:
+    def of(self, scope: Mapping[str, Any]) -> str:
         """The client's address; empty where the server does not know who called, as on a Unix socket."""
         peer = scope.get("client")
         host: str = peer[0] if peer else ""
@@ -46,6 +44,11 @@ class ClientAddresses:
             if not self._is_trusted(host):
                 break
         return _normal(host)
+
+    def trusts_peer(self, scope: Mapping[str, Any]) -> bool:
+        """Whether the request comes straight from a trusted proxy."""
+        peer = scope.get("client")
+        return bool(self._networks) and peer is not None and self._is_trusted(peer[0])
 
     def _is_in_a_network(self, host: str) -> bool:
         address = _parse(host)

@@ -10,7 +10,7 @@ from starlette.routing import Route
 from iidq.database import Connection
 from iidq.errors import FieldFault, InvalidInput
 from iidq.queue import announcements, readers, steering
-from iidq.queue.identifiers import parse_job_id
+from iidq.queue.identifiers import find_job_id
 from iidq.queue.job import Job
 from iidq.web import shapes
 from iidq.web.access import with_key
@@ -36,7 +36,7 @@ async def retry(request: Request) -> Response:
 
 
 async def _steer(request: Request, step: Step, refusal: str) -> Response:
-    job_id = parse_job_id(request.path_params["job_id"])
+    job_id = find_job_id(request.path_params["job_id"])
     if job_id is None:
         return job_not_found()
 

@@ -5,7 +5,7 @@ that has not gets a page to sign in on instead of JSON.
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Final
 
@@ -25,6 +25,7 @@ from iidq.web.wire import JsonReply
 PAGE_URL: Final = "/api/docs"
 DOCUMENT_URL: Final = "/api/docs.json"
 _PATHS: Final = frozenset({PAGE_URL, DOCUMENT_URL, STYLE_URL})
+_PREFIXES_KEPT: Final = 4
 _PAGE_POLICY: Final = (
     "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
@@ -36,30 +37,35 @@ def guards_itself(path: str) -> bool:
 
 
 def routes(settings: Settings) -> list[Route]:
-    """The document under these settings; each form of it is made once, when it is first asked for."""
+    """The document under these settings; each form of it is made when it is first asked for, once for each prefix."""
     # Where no key is set, every request is let in.
     access = OperationsAccess(settings) if settings.api_key_scope == "all" else None
     key_page = render("docs-key.html")
 
     @cache
-    def document() -> bytes:
-        return bytes(JsonReply(_document(settings)).body)
+    def document() -> dict[str, object]:
+        return _document(settings)
 
-    @cache
-    def page() -> bytes:
-        return render_page(_document(settings)).encode()
+    @lru_cache(_PREFIXES_KEPT)
+    def as_json(prefix: str) -> bytes:
+        return bytes(JsonReply({**document(), "servers": [{"url": prefix or "/"}]}).body)
 
-    @cache
-    def style() -> bytes:
+    @lru_cache(_PREFIXES_KEPT)
+    def page(prefix: str) -> bytes:
+        return render_page(document(), prefix).encode()
+
+    @lru_cache(1)
+    def style(_prefix: str) -> bytes:
         return files("iidq.web.pages").joinpath("docs.css").read_bytes()
 
-    def serving(content: Callable[[], bytes], media_type: str) -> Callable[[Request], Response]:
+    def serving(content: Callable[[str], bytes], media_type: str) -> Callable[[Request], Response]:
         # A plain function, so that Starlette runs it in a thread: the first request makes the document.
         def serve(request: Request) -> Response:
+            prefix = exchange_of(request).path_prefix
             if access is None:
-                return _reply(request, content(), media_type)
+                return _reply(request, content(prefix), media_type)
             if exchange_of(request).may_operate or access.session(request):
-                reply = _reply(request, content(), media_type)
+                reply = _reply(request, content(prefix), media_type)
             elif "text/html" in request.headers.get("accept", ""):
                 reply = page_reply(request, key_page, 401)
                 reply.headers["WWW-Authenticate"] = "Bearer"
@@ -72,7 +78,7 @@ def routes(settings: Settings) -> list[Route]:
         return serve
 
     return [
-        Route(DOCUMENT_URL, serving(document, "application/json"), methods=["GET"], name="document"),
+        Route(DOCUMENT_URL, serving(as_json, "application/json"), methods=["GET"], name="document"),
         Route(PAGE_URL, serving(page, "text/html; charset=utf-8"), methods=["GET"], name="docs"),
         Route(STYLE_URL, serving(style, "text/css; charset=utf-8"), methods=["GET"], name="docs_style"),
     ]

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from iidq.errors import DatabaseUnavailable, TemporaryFault
-from iidq.queue.identifiers import parse_job_id
+from iidq.queue.identifiers import find_job_id
 from iidq.queue.job import FINAL, Job, JobStatus
 from iidq.queue.watching import Watch, WatchHub
 from iidq.web.replies import job_not_found
@@ -43,7 +43,7 @@ _HEARTBEAT: Final = b": still here\n\n"
 
 async def events(request: Request) -> Response:
     """GET /{jobId}/events."""
-    job_id = parse_job_id(request.path_params["job_id"])
+    job_id = find_job_id(request.path_params["job_id"])
     if job_id is None:
         return job_not_found()
     return _JobEvents(service_of(request).watching, job_id, seen=request.headers.get("last-event-id"))

@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from iidq import logs, metrics, traces
+from iidq.web.path_prefix import PathPrefixes
 from iidq.web.security_headers import security_headers
 from iidq.web.unread_bodies import UnreadBodies
 from iidq.web.whole_messages import WholeMessages
@@ -45,6 +46,8 @@ class Exchange:
     """The request's body has been read to its end."""
     client_address: str = ""
     """The client itself, not a proxy before us; empty where nobody knows."""
+    path_prefix: str = ""
+    """Begins every URL of ours that the reply gives out: empty, or such as ``/iidq``."""
     holds_key: bool = False
     """An API key is set, and the request carries it."""
     may_operate: bool = False
@@ -80,9 +83,14 @@ class Exchanges:
     """Opens an :class:`Exchange` for each request and closes it after the reply."""
 
     def __init__(
-        self, app: ASGIApp, refusal: Callable[[Scope, Exchange], ASGIApp | None], routes: Sequence[BaseRoute]
+        self,
+        app: ASGIApp,
+        refusal: Callable[[Scope, Exchange], ASGIApp | None],
+        routes: Sequence[BaseRoute],
+        prefixes: PathPrefixes,
     ) -> None:
         self._app = app
+        self._prefixes = prefixes
         self._refusal = refusal
         self._routes = routes
 
@@ -95,6 +103,12 @@ class Exchanges:
         request_id = _plain_id(headers.get(_HEADER_BYTES)) or os.urandom(16).hex()
         exchange = scope["exchange"] = Exchange(request_id, time.perf_counter(), headers)
         exchange.reply_headers.append((_HEADER_BYTES, request_id.encode()))
+        exchange.path_prefix = self._prefixes.take(scope, headers)
+        path = scope["path"]
+        if path.endswith("/") and path != "/":
+            # Before anything looks at the path: who may ask, how often, and which endpoint it is. Served as it is, for
+            # a redirect to another spelling would make clients send their upload twice.
+            scope["path"] = path[:-1]
 
         async def send_reply(message: Message) -> None:
             if message["type"] == "http.response.start":

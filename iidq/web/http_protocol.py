@@ -11,17 +11,22 @@ to the app as it is. uvicorn's way through llhttp copies every byte three times 
 Content-Length and Transfer-Encoding alone say where a request ends (RFC 9112, section 6.3). An upgrade is not offered,
 so ``Upgrade`` is ignored (RFC 9110, section 7.8) and changes nothing of that. A request whose end another reader could
 see elsewhere is refused with 400, and the connection closes.
+
+A reply to HTTP/1.0 is never chunked: without a Content-Length its body ends with the connection (RFC 9112, section
+6.3), which closes after every reply to such a request.
 """
 
 import asyncio
+import re
 from functools import partial
 from typing import Any, Final
 from uuid import uuid4
 
 import httptools
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from iidq import logs
@@ -36,6 +41,14 @@ MAX_HEADERS: Final = 100
 RETRY_AFTER_SECONDS: Final = 1
 MAX_FRAMING_PER_BYTE: Final = 8
 """A chunk of one byte is framed by five; extensions and trailers (RFC 9112, section 7.1) beyond this are an attack."""
+
+
+_PROXY_PROTOCOL: Final = (b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n")
+"""How its two versions begin (https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt)."""
+
+
+# A target in absolute form (RFC 9112, section 3.2.2) whose path is empty, which means "/".
+_PATHLESS = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*://[^/?#]+)((?:[?#].*)?)", re.DOTALL)
 
 
 class _Refusal(Exception):
@@ -135,8 +148,7 @@ class BoundedHttp(HttpToolsProtocol):
             self._feed(data)
         except httptools.HttpParserError as error:
             cause = error.__context__
-            refusal = cause if isinstance(cause, _Refusal) else _Refusal(400, "Bad Request: this is not HTTP/1.1")
-            self._refuse(refusal)
+            self._refuse(cause if isinstance(cause, _Refusal) else _not_http(data))
             return
         if self._in_body:
             if was_in_body and self.cycle is cycle:
@@ -220,15 +232,28 @@ class BoundedHttp(HttpToolsProtocol):
         version = self.parser.get_http_version()
         if version != "1.1":
             self._check_old_version(version)
+        if not self.url.startswith(b"/") and (pathless := _PATHLESS.fullmatch(self.url)):
+            self.url = b"%b/%b" % pathless.groups()
         if self.parser.should_upgrade():
             self._head_without_upgrade = self._write_head(version)
             return
         self._in_head, self._in_body = False, True
         self._head_bytes = self._body_bytes = self._framing_bytes = 0
         self._stop_timer()
-        super().on_headers_complete()
+        if version == "1.1":
+            super().on_headers_complete()
+        else:
+            self._begin_unchunked()
         # Its task has not begun yet.
         self.scope["whole"] = WholeMessages(self.cycle)  # type: ignore[typeddict-unknown-key]
+
+    def _begin_unchunked(self) -> None:
+        app = self.app
+        unchunked = _Unchunked(app)
+        self.app = unchunked
+        super().on_headers_complete()
+        self.app = app
+        unchunked.cycle = self.cycle
 
     def on_body(self, body: bytes) -> None:
         """Bytes of a chunked body, or of one that came together with its head."""
@@ -326,3 +351,38 @@ class BoundedHttp(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+class _Unchunked:
+    """Serves one request of HTTP/1.0: a body of unknown length goes out as it is, and ends with the connection."""
+
+    cycle: RequestResponseCycle
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endless = False
+
+        async def send_plain(message: Message) -> None:
+            nonlocal endless
+            if message["type"] == "http.response.start":
+                endless = all(name.lower() != b"content-length" for name, _ in message.get("headers", ()))
+                if endless:
+                    self.cycle.chunked_encoding = False
+            elif endless:
+                # uvicorn compares what it sends with the length that it expects.
+                self.cycle.expected_content_length = len(message.get("body", b""))
+            await send(message)
+
+        await self._app(scope, receive, send_plain)
+
+
+def _not_http(data: bytes) -> _Refusal:
+    if data.startswith(_PROXY_PROTOCOL):
+        return _Refusal(
+            400,
+            "Bad Request: the PROXY protocol is not spoken here; let the proxy send X-Forwarded-For, and name it in "
+            "TRUSTED_PROXIES",
+        )
+    return _Refusal(400, "Bad Request: this is not HTTP/1.1")

@@ -7,7 +7,7 @@ from starlette.routing import Route
 from iidq import metrics
 from iidq.errors import DatabaseBusy, DatabaseRefusal, DatabaseUnavailable
 from iidq.queue import readers
-from iidq.queue.identifiers import parse_job_id
+from iidq.queue.identifiers import find_job_id
 from iidq.queue.job import JobType
 from iidq.web import shapes
 from iidq.web.bodies import read_submission
@@ -65,7 +65,7 @@ async def _process_at_once(service: Service, job_type: JobType, submission: Subm
 
 async def show(request: Request) -> Response:
     """GET /{jobId}: at once, or with ``Prefer: wait`` once there is something new, or the end."""
-    job_id = parse_job_id(request.path_params["job_id"])
+    job_id = find_job_id(request.path_params["job_id"])
     if job_id is None:
         return job_not_found()
     preferences = read_preferences(request)
@@ -116,6 +116,5 @@ ROUTES = [
     *SUBMIT,
     Route(f"{JOBS_PATH}/stats", stats, methods=["GET"]),
     Route(JOBS_PATH, list_jobs, methods=["GET"]),
-    Route(f"{JOBS_PATH}/", list_jobs, methods=["GET"]),
     SHOW,
 ]

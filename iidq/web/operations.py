@@ -12,7 +12,7 @@ from iidq.database import Connection
 from iidq.errors import FieldFault, InvalidInput
 from iidq.queue import announcements, readers, steering
 from iidq.queue.browsing import JobState, Search, browse, find_holder
-from iidq.queue.identifiers import parse_job_id
+from iidq.queue.identifiers import find_job_id
 from iidq.queue.pages import REACH
 from iidq.queue.paging import Cursor
 from iidq.redaction import redact_url
@@ -56,7 +56,7 @@ def routes(settings: Settings) -> list[Route]:
             return page_reply(request, closed, 403)
         # The script asks for the job; what cannot be one's id needs no asking.
         job_id = request.path_params.get("job_id")
-        return page_reply(request, shell, 200 if job_id is None or parse_job_id(job_id) else 404)
+        return page_reply(request, shell, 200 if job_id is None or find_job_id(job_id) else 404)
 
     async def session(request: Request) -> Response:
         """GET: who is asked for what, and the CSRF token of who has signed in; without a key nobody has to."""
@@ -160,7 +160,7 @@ async def list_jobs(request: Request) -> Response:
 
 async def show_job(request: Request) -> Response:
     """GET: the job as everybody sees it, and who runs it."""
-    job_id = parse_job_id(request.path_params["job_id"])
+    job_id = find_job_id(request.path_params["job_id"])
     if job_id is None:
         return job_not_found()
     database = service_of(request).database

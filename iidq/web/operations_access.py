@@ -24,10 +24,15 @@ from iidq.web.session import COOKIE, CSRF_HEADER, SESSION_SECONDS, Sessions
 from iidq.web.wire import JsonReply
 
 OPERATIONS_PATH: Final = "/admin/queues"
-COOKIE_PATH: Final = "/"
-"""The API's description takes the session, too (``docs.py``); all other endpoints ignore it."""
-
-_FORWARDING: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via")
+_FORWARDING: Final = (
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+    "x-real-ip",
+    "via",
+)
 _LOCAL_NAMES: Final = frozenset({"localhost", "localhost."})
 
 CLOSED: Final = (
@@ -148,7 +153,9 @@ class _CookieRules(TypedDict):
 def _cookie_rules(request: Request) -> _CookieRules:
     # A proxy that forges this header only keeps its own client from signing in.
     secure = "https" in (request.scope["scheme"], request.headers.get("x-forwarded-proto", "").strip().lower())
-    return {"path": COOKIE_PATH, "secure": secure, "httponly": True, "samesite": "strict"}
+    # All of the service, for the API's description takes the session, too (``docs.py``); and nothing else of the host.
+    path = exchange_of(request).path_prefix or "/"
+    return {"path": path, "secure": secure, "httponly": True, "samesite": "strict"}
 
 
 def _is_local(request: Request) -> bool:

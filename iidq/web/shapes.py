@@ -50,7 +50,7 @@ class Accepted(TypedDict):
     jobId: JobId
     status: Literal["queued"]
     message: str
-    pollUrl: Annotated[str, Field(description="Where the job can be read; also the header `Location`.")]
+    pollUrl: Annotated[str, Field(description="Path of the job on the host that was asked; also in `Location`.")]
 
 
 class AcceptedBatch(TypedDict):

@@ -33,6 +33,11 @@ MAX_BOUNDARY_LENGTH: Final = 70
 FieldChecks = Mapping[str, Callable[[str], object]]
 """By the name of each field that is read: raises :class:`ValueError` with what was expected of its value."""
 
+_BROKEN: Final = (
+    "a boundary or a part's header is broken: expected lines that end in CR LF, and headers of one line each with at "
+    f"most {MAX_PART_HEADER_BYTES} bytes"
+)
+
 # It warns about every malformed body with bytes of it; the client is told, and the log stays the operator's.
 logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
@@ -106,8 +111,9 @@ class FormReader:
         self._bytes_since_fault = 0
         self._ended = False
         self._delimiter = b"\r\n--" + boundary.encode()
-        # RFC 2046, section 5.1.1: the first delimiter may lack its line break, and a preamble before it is ignored. The
-        # parser ignores one only where it arrives in one piece with the delimiter.
+        # RFC 2046, section 5.1.1: the first delimiter may lack its line break, a preamble before it is ignored, and
+        # blanks may follow each delimiter. The parser takes these of the later delimiters alone, and a preamble only
+        # where it arrives in one piece with the delimiter.
         self._preamble: bytes | None = b"\r\n"
         self._parser = MultipartParser(
             boundary,
@@ -135,20 +141,26 @@ class FormReader:
         try:
             self._parser.write(chunk if self._preamble is None else self._behind_preamble(chunk))
         except FormParserError as error:
-            raise malformed("a boundary or a part's header is broken or too long") from error
+            raise malformed(_BROKEN) from error
         if self._received_bytes - self._file_bytes > MAX_OVERHEAD_BYTES:
             raise too_large(f"the form without its file may have {MAX_OVERHEAD_BYTES} bytes")
 
     def _behind_preamble(self, chunk: bytes) -> bytes:
-        """Return the bytes from the first delimiter on, none while it has not come."""
+        """Return the first delimiter without its blanks and the bytes behind it; none while these have not come."""
         assert self._preamble is not None
-        read = self._preamble + chunk
-        start = read.find(self._delimiter)
-        if start < 0:
-            self._preamble = read[-len(self._delimiter) :]
+        before, delimiter, line = (self._preamble + chunk).partition(self._delimiter)
+        if not delimiter:
+            self._preamble = before[-len(self._delimiter) :]
             return b""
+        behind = line.lstrip(b" \t")
+        if not behind:
+            # One blank stands for all, so that nothing grows.
+            self._preamble = delimiter + line[:1]
+            return b""
+        if len(behind) < len(line) and not behind.startswith(b"\r"):
+            raise malformed(_BROKEN)
         self._preamble = None
-        return read[start + 2 :]
+        return delimiter[2:] + behind
 
     def finish(self) -> Form:
         """The form, once the whole body was fed."""

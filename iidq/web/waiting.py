@@ -33,15 +33,17 @@ async def submission_reply(request: Request, job_id: UUID, job_type: JobType, pr
 
     200 without preferences, as the replaced system; else 202 (RFC 7240, section 4.1) unless the job has ended.
     """
+    prefix = exchange_of(request).path_prefix
+    location = poll_url(job_id, prefix)
     if not preferences.applied:
-        location = poll_url(job_id).encode()
-        return ReadyJson(accepted_body(job_id, job_type), [(b"location", location), (b"vary", b"Prefer")])
-    headers = {"Location": poll_url(job_id), "Vary": "Prefer", "Preference-Applied": preferences.applied}
+        body = accepted_body(job_id, job_type, prefix)
+        return ReadyJson(body, [(b"location", location.encode()), (b"vary", b"Prefer")])
+    headers = {"Location": location, "Vary": "Prefer", "Preference-Applied": preferences.applied}
     if preferences.wait_seconds:
         job = await wait_for(request, job_id, preferences.wait_seconds, _has_ended)
         if job is not None and _has_ended(job):
             return JsonReply(job_shape(job), headers=headers)
-    return JsonReply(accepted_shape(job_id, job_type), 202, headers=headers)
+    return JsonReply(accepted_shape(job_id, job_type, prefix), 202, headers=headers)
 
 
 async def wait_for(request: Request, job_id: UUID, wait_seconds: float, enough: Callable[[Job], bool]) -> Job | None:

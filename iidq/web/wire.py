@@ -48,30 +48,31 @@ class ReadyJson(Response):
         ]
 
 
-def poll_url(job_id: object) -> str:
-    """Where a job's state can be read."""
-    return f"{JOBS_PATH}/{job_id}"
+def poll_url(job_id: object, prefix: str) -> str:
+    """Where a job's state can be read; ``prefix`` is the exchange's."""
+    return f"{prefix}{JOBS_PATH}/{job_id}"
 
 
-def accepted_shape(job_id: UUID, job_type: JobType) -> shapes.Accepted:
+def accepted_shape(job_id: UUID, job_type: JobType, prefix: str) -> shapes.Accepted:
     """The reply to a submission whose row is durable."""
     return {
         "mode": "async",
         "jobId": str(job_id),
         "status": "queued",
         "message": _QUEUED_MESSAGES[job_type],
-        "pollUrl": poll_url(job_id),
+        "pollUrl": poll_url(job_id, prefix),
     }
 
 
-def accepted_body(job_id: UUID, job_type: JobType) -> bytes:
+def accepted_body(job_id: UUID, job_type: JobType, prefix: str) -> bytes:
     """:func:`accepted_shape` as JSON."""
-    return _ACCEPTED[job_type].replace(_NIL_TEXT, str(job_id).encode())
+    body = _ACCEPTED[job_type].replace(_NIL_TEXT, str(job_id).encode())
+    return body.replace(b'"/', b'"%b/' % prefix.encode()) if prefix else body
 
 
 _NIL = UUID(int=0)
 _NIL_TEXT = str(_NIL).encode()
-_ACCEPTED = {job_type: bytes(JsonReply(accepted_shape(_NIL, job_type)).body) for job_type in JobType}
+_ACCEPTED = {job_type: bytes(JsonReply(accepted_shape(_NIL, job_type, "")).body) for job_type in JobType}
 
 
 def processed_shape(result: dict[str, Any]) -> shapes.SyncResult:
@@ -79,14 +80,14 @@ def processed_shape(result: dict[str, Any]) -> shapes.SyncResult:
     return {"mode": "sync", "result": result}
 
 
-def batch_shape(job_ids: Sequence[UUID]) -> shapes.AcceptedBatch:
+def batch_shape(job_ids: Sequence[UUID], prefix: str) -> shapes.AcceptedBatch:
     """The reply to a batch whose rows are durable; ids and URLs in the order of its jobs."""
     return {
         "mode": "async",
         "status": "queued",
         "message": f"{len(job_ids)} {'job' if len(job_ids) == 1 else 'jobs'} queued successfully",
         "jobIds": [str(job_id) for job_id in job_ids],
-        "pollUrls": [poll_url(job_id) for job_id in job_ids],
+        "pollUrls": [poll_url(job_id, prefix) for job_id in job_ids],
     }
 
 

@@ -28,6 +28,13 @@ def empty_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     [
         ("DATABASE_URL", f"host=db password={SECRET} "),
         ("DATABASE_URL", f"postgresql://u:50%{SECRET}@h/d"),
+        ("DATABASE_URL", f"postgresql://u:{SECRET}@a,b/d?port=1,2,3"),
+        ("DATABASE_URL", f"postgresql://u:p@h/d?sslpassword={SECRET}&{SECRET}=1"),
+        ("DATABASE_URL", f"postgresql://u:{SECRET}@h/d?sslmode={SECRET}"),
+        ("DATABASE_URL", f"postgresql://u:{SECRET}@h/d?connect_timeout={SECRET}"),
+        ("DATABASE_URL", f"postgresql://u:{SECRET}@h/d?target_session_attrs={SECRET}"),
+        ("DATABASE_URL", f"postgresql://u:{SECRET}@h/d?service={SECRET}"),
+        ("DATABASE_URL", f"postgresql://u:{SECRET}@h/d?sslkey=/none/{SECRET}"),
         ("RPC_URL", f"wss://mainnet.example/v3/{SECRET}"),
         ("RPC_URLS", SECRET),
         ("REDIS_URL", f"redis://:pass/{SECRET}@h"),
@@ -46,14 +53,13 @@ def test_no_start_fault_shows_a_malformed_value(
     assert ended.value.code not in (0, None)
     assert name in told
     assert SECRET not in told
-    assert "Traceback" not in told
+    assert len(told.splitlines()) == 1
 
 
-@pytest.mark.parametrize("query", [f"sslpassword={SECRET}", f"sslmode={SECRET}", f"connect_timeout={SECRET}"])
-async def test_the_doctor_shows_no_credential_of_a_place_that_is_away(query: str) -> None:
+async def test_the_doctor_shows_no_credential_of_a_place_that_is_away() -> None:
     """User info, keys in paths and secret parameters stay out of what was tried, what came back and what to do."""
     settings = load_settings(
-        database_url=f"postgresql://u:{SECRET}@{CLOSED}/d?{query}",
+        database_url=f"postgresql://u:{SECRET}@{CLOSED}/d?sslpassword={SECRET}",
         rpc_url=f"http://{CLOSED}/v3/{SECRET}",
         rpc_allowed_urls=f"http://{CLOSED}/?apikey={SECRET}",
         ipfs_gateways=f"http://u:{SECRET}@{CLOSED}/{SECRET}",

@@ -78,6 +78,9 @@ def test_sigterm_ends_it_cleanly(sandbox: Sandbox) -> None:
     sandbox.assert_nothing_left()
 
 
+NOWHERE = {"DATABASE_URL": "postgresql://127.0.0.1:9/none", "RPC_URL": "http://127.0.0.1:9"}
+
+
 def test_nothing_outlives_a_killed_one(sandbox: Sandbox) -> None:
     """After `kill -9` of `iidq up`, Postgres, the chain, the API and the worker end by themselves."""
     up = sandbox.start("up", "--port", "0")
@@ -89,12 +92,37 @@ def test_nothing_outlives_a_killed_one(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("command", ["up", "serve"])
-def test_a_taken_port_is_one_line(iidq: Callable[..., Done], command: str) -> None:
+@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_a_taken_port_is_one_line(iidq: Callable[..., Done], command: str, processes: str, host: str) -> None:
     """A port that another process holds is named at once, before anything is started, without a traceback."""
-    with listen("127.0.0.1", 0) as taken:
+    with listen(host, 0) as taken:
         port = str(taken.getsockname()[1])
-        done = iidq(command, PORT=port, DATABASE_URL="postgresql://127.0.0.1:9/none", RPC_URL="http://127.0.0.1:9")
+        done = iidq(command, HOST=host, PORT=port, WEB_CONCURRENCY=processes, **NOWHERE)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
-        f"iidq: PORT={port}: another process listens there on '127.0.0.1'; expected a free port (0 takes any)"
+        f"iidq: PORT={port}: another process listens there on '{host}'; expected a free port (0 takes any)"
     ]
+
+
+@pytest.mark.parametrize("command", ["up", "serve"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HOST", "nowhere.invalid"),
+        ("HOST", "192.0.2.7"),
+        ("HOST", "127.0.0.1:3001"),
+        ("HOST", "[::1"),
+        ("HOST", "http://127.0.0.1"),
+        ("PORT", "65536"),
+        ("PORT", "-1"),
+        ("PORT", "http"),
+    ],
+)
+def test_a_place_that_is_none_is_one_line(iidq: Callable[..., Done], command: str, name: str, value: str) -> None:
+    """A host or port that cannot be used is named with what was expected, before anything is started."""
+    done = iidq(command, **{name: value}, **NOWHERE)
+    assert (done.returncode, done.stdout) == (2, "")
+    [line] = done.stderr.splitlines()
+    assert name in line
+    assert "expected" in line

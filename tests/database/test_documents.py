@@ -5,6 +5,7 @@ from typing import Any
 import psycopg
 
 from iidq.migrate import migrate
+from iidq.queue.identifiers import find_job_id
 from tests.document_pages import PAGES, statements
 from tests.job_rows import QUEUED, insert, scalar
 
@@ -77,6 +78,8 @@ def test_history_of_the_replaced_system_moves_over(empty_database_url: str) -> N
         assert {str(row[5]) for row in ended} == {"2024-01-01 12:00:00"}
         counts = connection.execute("SELECT waiting, completed, failed FROM queue_health").fetchone()
         assert counts == (1, 1, 2)
+        for old in ("1234567890", "no-times", "failed", "waiting"):
+            assert scalar(connection, 'SELECT count(*) FROM "VerificationJob" WHERE id = %s', find_job_id(old)) == 1
 
 
 def test_jobs_do_not_wait_in_the_gaps_of_an_import(database_url: str, sql: psycopg.Connection[Any]) -> None:

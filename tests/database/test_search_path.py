@@ -30,6 +30,7 @@ _VALUES = {
 # In this order: each function that is no trigger's, a statement that uses or checks it, and the value that it answers.
 CALLS: list[tuple[str, str, Any]] = [
     ("iidq_new_job_id", "SELECT public.iidq_new_job_id() IS NOT NULL", True),
+    ("iidq_imported_id", "SELECT public.iidq_imported_id('1234567890')::text", "e807f1fc-f82d-132f-9bb0-18ca6738a19f"),
     ("iidq_new_jobs", "SELECT type FROM public.iidq_new_jobs(%(jobs)s::json)", "verify"),
     ("iidq_enqueue", "CALL public.iidq_enqueue(%(jobs)s::json, 3, false)", None),
     (

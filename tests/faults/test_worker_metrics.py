@@ -6,7 +6,11 @@ import urllib.request
 from typing import Any
 
 import psycopg
+from structlog.testing import capture_logs
 
+from iidq.listening import listen
+from iidq.settings import load_settings
+from iidq.worker_metrics import serve_metrics
 from tests.eventually import eventually
 from tests.exposition_format import value
 from tests.faults.conftest import StartWorker
@@ -73,3 +77,19 @@ async def test_metrics_are_guarded_and_optional(start_worker: StartWorker, datab
     second = start_worker(database_url, WORKER_METRICS_PORT=str(port))
     await eventually(lambda: second.says("metrics.unavailable") and second.says("listener.up"))
     assert second.process.poll() is None
+
+
+def test_metrics_are_served_where_the_api_would_be() -> None:
+    """HOST may have brackets, and the path a slash; a host or port that cannot be used is one line of the log."""
+    with listen("::1", 0) as free:
+        port = free.getsockname()[1]
+    with serve_metrics(load_settings(host="[::1]", worker_metrics_port=port)):
+        for path in ("/metrics", "/metrics/", "/metrics/?a=b"):
+            with urllib.request.urlopen(f"http://[::1]:{port}{path}", timeout=10) as reply:
+                assert reply.status == 200
+        for host, fault in (("[::1]", f"WORKER_METRICS_PORT={port}: another"), ("a..b", "HOST='a..b': no address")):
+            with capture_logs() as logged, serve_metrics(load_settings(host=host, worker_metrics_port=port)):
+                pass
+            [line] = logged
+            assert line["event"] == "metrics.unavailable"
+            assert fault in line["error"]

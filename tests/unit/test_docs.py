@@ -25,7 +25,7 @@ from tests.document_pages import DOCS, PAGES, ROOT, blocks, code_of
 _OTHER_VARIABLES = {
     "API", "REGISTRY", "FILE", "MANIFEST", "JOB", "NEW_DATABASE_URL", "BENCH_PG_DSN", "RPC_URLS",
     "MAINPID", "RETRY_BACKOFF", "OTEL_TRACES_SAMPLER", "IIDQ_TEST_REDIS", "IIDQ_TEST_REDIS_SERVER",
-    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_EXPORTER_OTLP_HEADERS", "SSL_CERT_FILE",
 }  # fmt: skip
 # Of the replaced system, or of other web servers.
 _OTHER_PATHS = {"/hook", "/admin/queues", "/ipfs"}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iidq.queue.identifiers import new_job_id, parse_job_id
+from iidq.queue.identifiers import find_job_id, new_job_id, parse_job_id
 
 
 def test_ids_have_the_form_of_version_7() -> None:
@@ -61,3 +61,15 @@ def test_junk_is_no_id(text: str) -> None:
     """Any text may be asked for; none makes an error."""
     found = parse_job_id(text)
     assert found is None or str(found) == text.lower()
+
+
+def test_ids_of_the_replaced_system_are_found() -> None:
+    """A short text stands for the id that an import gives its job; a UUID for itself."""
+    assert find_job_id("1234567890") == UUID("e807f1fc-f82d-132f-9bb0-18ca6738a19f")
+    assert find_job_id(str(UUID(int=7))) == UUID(int=7)
+
+
+@pytest.mark.parametrize("text", ["", " 7", "7\n", "a/b", "٧", "\0", "7" * 65])
+def test_what_no_system_gave_out_is_no_id(text: str) -> None:
+    """It is answered without a look into the database."""
+    assert find_job_id(text) is None

@@ -58,7 +58,7 @@ def test_examples_can_be_used_together(tmp_path: Path, monkeypatch: pytest.Monke
     used = load_settings("database_url", "rpc_url")
     assert used.rpc_urls == {8453: ("https://mainnet.base.org", "https://base.example.org/rpc")}
     for name in Settings.model_fields:
-        if getattr(defaults, name) not in (None, (), {}):
+        if getattr(defaults, name) not in (None, (), {}, ""):
             assert getattr(used, name) == getattr(defaults, name), name
 
 

@@ -81,6 +81,7 @@ def test_every_variable_is_explained() -> None:
         ("RATE_LIMIT_READ_PER_MINUTE", "x", "a valid integer"),
         ("TRUSTED_PROXIES", "10.0.0.0/8,proxy.example", "a comma-separated list of addresses or CIDRs"),
         ("RATE_LIMIT_KEY_FACTOR", "-1", "greater than or equal to 0"),
+        ("ROOT_PATH", "/a//b", "a path such as /iidq"),
         ("CORS_ORIGINS", "https://app.example.org/", "a comma-separated list of origins"),
         ("CORS_ORIGINS", "*,https://app.example.org", "a comma-separated list of origins"),
         ("CORS_ORIGINS", "app.example.org", "a comma-separated list of origins"),

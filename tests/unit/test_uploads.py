@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.exceptions import HTTPException
 
-from iidq.errors import InvalidInput
+from iidq.errors import FieldFault, InvalidInput
 from iidq.web.parameters import parse_header
 from iidq.web.uploads import MAX_FIELD_BYTES, MAX_FILE_NAME_LENGTH, MAX_OVERHEAD_BYTES, MAX_PARTS, Form, FormReader
 
@@ -107,6 +107,8 @@ PIECES = st.sampled_from(
             b"\r\n--frontier\r\n",
             b"\r\n--frontier--\r\n",
             b"\r\n--frontier \t\r\n",
+            b"--frontier\t \r\n",
+            b" ",
             b"ipfs://x",
             b"x" * 11,
             b"x" * 9000,
@@ -136,11 +138,11 @@ PIECES = st.sampled_from(
 
 
 def outcome(chunks: Iterable[bytes]) -> object:
-    """The form, or with which status it was refused; any other exception is a fault."""
+    """The form, or with which status and words it was refused; any other exception is a fault."""
     try:
         return read(chunks, max_upload_bytes=5000)
     except HTTPException as refusal:
-        return refusal.status_code
+        return refusal.status_code, refusal.detail
     except InvalidInput as invalid:
         return invalid.faults
 
@@ -150,9 +152,77 @@ def test_any_bytes_are_a_form_or_refused(pieces: list[bytes], closed: bool, size
     """Whatever the body, it is read or refused with 400 or 413, and the same however it is cut."""
     body = b"".join([*pieces, b"\r\n--frontier--\r\n" if closed else b""])
     found = outcome([body])
-    assert isinstance(found, Form | tuple) or found in (400, 413)
+    assert isinstance(found, Form | tuple)
+    assert isinstance(found, Form) or isinstance(found[0], FieldFault) or found[0] in (400, 413)
     cut = outcome(body[start : start + size] for start in range(0, len(body), size))
     assert cut == found
+
+
+PREAMBLES = ["", "\r\n", "This is a MIME message.\r\n", "\r\n--front\r\n", "--frontie\n\r\n", "-" * 200 + "\r\n"]
+BLANKS = st.text(" \t", max_size=5)
+
+
+@given(st.sampled_from(PREAMBLES), st.lists(BLANKS, min_size=3, max_size=3), st.binary(max_size=30), st.integers(1, 99))
+@example("", [" ", "", ""], b"", 99)
+@example("a\r\n", [" " * 90, "\t", " "], b"", 1)
+def test_a_preamble_blanks_and_an_epilogue_are_skipped(
+    preamble: str, blanks: list[str], epilogue: bytes, size: int
+) -> None:
+    """RFC 2046, section 5.1.1: text around the form, and blanks behind each boundary, are no part of any field."""
+    plain = form(file_part(b"content"), part('name="manifestURI"', b"ipfs://x"))
+    parts = plain.split(f"--{BOUNDARY}".encode())[1:]
+    padded = [
+        parts[0].replace(b"\r\n", f"{blanks[0]}\r\n".encode(), 1),
+        parts[1].replace(b"\r\n", f"{blanks[1]}\r\n".encode(), 1),
+        f"--{blanks[2]}\r\n".encode(),
+    ]
+    body = preamble.encode() + b"".join(f"--{BOUNDARY}".encode() + one for one in padded) + epilogue
+    assert read(body[start : start + size] for start in range(0, len(body), size)) == read(plain)
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "multipart/form-data; boundary=frontier",
+        "Multipart/Form-Data; BOUNDARY=frontier",
+        'multipart/form-data; charset=UTF-8; boundary="frontier"',
+        "multipart/form-data;boundary=frontier  ;",
+        "multipart/form-data; boundary=frontier \t",
+    ],
+)
+def test_a_boundary_is_named_in_any_spelling(content_type: str) -> None:
+    """Case, quotes, order and blanks of the Content-Type do not matter."""
+    form_reader = FormReader(parse_header(content_type), {}, max_upload_bytes=99)
+    form_reader.feed(form(part('NAME="file"; FileName=a.txt', b"x").replace(b"Content-D", b"cONTENT-d")))
+    assert form_reader.finish().upload is not None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        form(file_part(b"x")).replace(b"\r\n", b"\n"),
+        form(part('name="file";\r\n filename="x"', b"x")),
+        form(part('name="a"', b"x", "X-Long: " + "x" * 9000)),
+        f"--{BOUNDARY} x\r\n".encode() + form(),
+        f"--{BOUNDARY}  --\r\n".encode(),
+    ],
+)
+def test_a_broken_line_is_told_what_was_expected(body: bytes) -> None:
+    """Lines that end in LF, folded headers and blanks within a boundary are refused in words that say so."""
+    for size in (len(body), 1, 13):
+        with pytest.raises(HTTPException) as refusal:
+            read(body[start : start + size] for start in range(0, len(body), size))
+        assert "expected lines that end in CR LF, and headers of one line" in refusal.value.detail
+
+
+def test_blanks_behind_a_boundary_are_bounded() -> None:
+    """A form may begin with as many of them as with anything else that is not the file."""
+    bounded = reader()
+    bounded.feed(f"--{BOUNDARY}".encode())
+    with pytest.raises(HTTPException) as refusal:
+        for _ in range(MAX_OVERHEAD_BYTES // 64 + 1):
+            bounded.feed(b" " * 64)
+    assert refusal.value.status_code == 413
 
 
 def test_a_chosen_empty_file_counts_and_an_unchosen_one_does_not() -> None:

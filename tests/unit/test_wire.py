@@ -66,7 +66,7 @@ def test_credentials_in_a_row_do_not_leave() -> None:
 
 def test_an_accepted_job_tells_where_to_poll() -> None:
     """Both kinds of job say, in the replaced system's words, that they are queued."""
-    assert accepted_shape(ID, JobType.PROOF) == {
+    assert accepted_shape(ID, JobType.PROOF, "") == {
         "mode": "async",
         "jobId": str(ID),
         "status": "queued",

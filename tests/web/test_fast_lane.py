@@ -204,6 +204,8 @@ _HEADERS = [
     ("x-api-key", "open sesame"),
     ("Authorization", "Bearer wrong"),
     ("X-Forwarded-For", "192.0.2.7, 198.51.100.1"),
+    ("X-Forwarded-Prefix", "/iidq"),
+    ("X-Forwarded-Prefix", "//evil.example"),
     ("Connection", "close"),
     ("Expect", "100-continue"),
 ]

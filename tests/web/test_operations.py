@@ -172,6 +172,7 @@ async def test_without_a_key_the_machine_itself_is_let_in(api: httpx.AsyncClient
     "headers",
     [
         {"X-Forwarded-For": "127.0.0.1"},
+        {"X-Forwarded-Prefix": "/iidq"},
         {"Forwarded": "for=127.0.0.1"},
         {"X-Real-IP": "127.0.0.1"},
         {"Via": "1.1 proxy"},
@@ -239,7 +240,7 @@ async def test_pages_are_strict(api: httpx.AsyncClient) -> None:
     bodies = [await api.get(asset) for asset in assets]
     assert all(body.status_code == 200 for body in bodies)
     assert sum(len(body.content) for body in [reply, *bodies]) < 150_000
-    assert (await api.get(f"{PAGE}/jobs/7")).status_code == 404
+    assert (await api.get(f"{PAGE}/jobs/~7")).status_code == 404
 
 
 async def test_the_snapshot_tells_the_state(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:

@@ -65,7 +65,7 @@ async def test_nothing_else_of_the_folder_is_served(lonely_api: httpx.AsyncClien
 
 async def test_what_is_no_job_id_is_404(lonely_api: httpx.AsyncClient) -> None:
     """The page itself says so in words."""
-    assert (await lonely_api.get("/jobs/nonsense")).status_code == 404
+    assert (await lonely_api.get("/jobs/~nonsense")).status_code == 404
     assert (await lonely_api.get("/jobs/")).status_code == 404
 
 

@@ -8,6 +8,7 @@ import httpx
 import psycopg
 import pytest
 
+from tests.job_rows import CONTENT_HASH, REGISTRY_ADDRESS
 from tests.web.serving import JOBS
 
 HASH = "0x" + "ab" * 32
@@ -62,10 +63,28 @@ async def test_a_job_is_read_as_the_contract_says(api: httpx.AsyncClient, databa
 async def test_an_unknown_job_is_not_found(api: httpx.AsyncClient, database_url: str) -> None:
     """An id that is nobody's and a text that is no id get the same 404; case does not matter, form does."""
     job_id = await insert(database_url)
-    for other in (str(uuid4()), "1234567890", job_id.replace("-", ""), f"{{{job_id}}}"):
+    for other in (str(uuid4()), "1234567890", "null", "verify", job_id.replace("-", ""), f"{{{job_id}}}"):
         reply = await api.get(f"{JOBS}/{other}")
         assert (reply.status_code, reply.json()) == (404, {"error": "Job not found"})
     assert (await api.get(f"{JOBS}/{job_id.upper()}")).status_code == 200
+
+
+async def test_imported_jobs_answer_to_their_old_id(api: httpx.AsyncClient, database_url: str) -> None:
+    """Clients of the replaced system poll on with the ``jobId`` and ``pollUrl`` that they were given."""
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as sql:
+        for old in ("1234567890", "0F8FAD5B-d9cb-469f-a165-70867728950e"):
+            await sql.execute(
+                """INSERT INTO "VerificationJob"
+                     (id, type, status, "contentHash", "manifestUri", "registryAddress", "completedAt", error)
+                   VALUES (iidq_imported_id(%s), 'verify', 'failed', %s, 'ipfs://x', %s, now(), 'gone')""",
+                [old, CONTENT_HASH, REGISTRY_ADDRESS],
+            )
+            reply = await api.get(f"{JOBS}/{old}")
+            assert (reply.status_code, reply.json()["error"]) == (200, "gone")
+            assert (await api.get(f"/jobs/{old}")).status_code == 200
+            assert (await api.get(f"{JOBS}/{old}/events")).status_code == 200
+            assert (await api.post(f"{JOBS}/{old}/retry")).status_code == 200
+            assert (await api.post(f"{JOBS}/{old}/cancel")).status_code == 200
 
 
 async def test_the_list_is_newest_first_and_filtered(api: httpx.AsyncClient, database_url: str) -> None:

@@ -16,20 +16,17 @@ import pytest
 import uvicorn
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from iidq.queue.identifiers import new_job_id
-from iidq.settings import Settings
-from iidq.web.app import create_app
 from iidq.web.exchange import Exchange
 from iidq.web.http_protocol import MAX_FRAMING_PER_BYTE, MAX_HEAD_BYTES, BoundedHttp
 from iidq.web.unread_bodies import UnreadBodies
-from tests.eventually import eventually
+from tests.job_rows import COMPLETED, insert
+from tests.nginx import needs_nginx, running_nginx
 from tests.web.bad_clients import END, FILE, GOOD_FIELDS
 from tests.web.raw_http import chunked, converse, replies_in, request
-from tests.web.serving import JOBS, NO_DATABASE
+from tests.web.serving import JOBS, endpoints
 
 SMUGGLED = f"POST {JOBS}/pause HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n".encode()
 """A body that pauses the queue where it is taken for a request."""
@@ -38,17 +35,6 @@ GOODBYE = b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
 
 # Every endpoint
-
-
-def endpoints() -> list[tuple[str, str]]:
-    """Method and path of everything that is served."""
-    app = create_app(Settings(_env_file=None, database_url=NO_DATABASE, rpc_url="http://rpc.invalid/"))
-    found = set()
-    for route in app.routes:
-        assert isinstance(route, Route)
-        path = route.path.replace("{name:path}", "style.css").replace("{digest}", "x")
-        found |= {(method, path.replace("{job_id}", str(new_job_id()))) for method in route.methods or ()}
-    return sorted(found)
 
 
 @pytest.fixture
@@ -89,6 +75,24 @@ async def test_no_endpoint_takes_a_body_for_a_request(api: httpx.AsyncClient, sq
     assert not is_paused(sql)
 
 
+async def test_every_endpoint_speaks_http_1_0(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
+    """One reply without chunks, whatever the client says of its connection, which then closes; HEAD has no body."""
+    host, port = api.base_url.host, api.base_url.port or 0
+    ended = insert(sql, COMPLETED)
+    seen = "If-None-Match: *\r\nLast-Event-ID: none"
+    for method, path in [
+        *endpoints(),
+        *((way, f"{JOBS}/{ended}{rest}") for way in ("GET", "HEAD") for rest in ("", "/events")),
+    ]:
+        for headers in ("Connection: keep-alive", f"{seen}\r\nExpect: 100-continue"):
+            received = await converse(host, port, request(f"{method} {path} HTTP/1.0", headers, body=b"") + GOODBYE)
+            [reply] = replies_in(received, [method])
+            assert (reply.headers["connection"], reply.headers.get("transfer-encoding")) == ("close", None), path
+            assert reply.status >= 200, path
+            bodiless = method == "HEAD" or reply.status in (204, 304)
+            assert received.endswith(b"\r\n\r\n") or not bodiless, path
+
+
 @pytest.mark.parametrize("upgrade", UPGRADES)
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 async def test_who_offers_an_upgrade_is_served(
@@ -125,21 +129,7 @@ async def test_curl_that_offers_http2_is_served(api: httpx.AsyncClient) -> None:
 
 # Behind nginx
 
-_NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 _NGINX_CONFIGURATION = """
-user root;
-daemon off;
-master_process off;
-pid {folder}/nginx.pid;
-error_log stderr;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
     upstream api {{
         server {api};
         keepalive 4;
@@ -151,48 +141,37 @@ http {{
         }}
         location / {{
             proxy_pass http://api;
+            {proxying}
+        }}
+    }}
+"""
+
+
+_FOR_WEBSOCKETS = """
             proxy_http_version 1.1;
             proxy_set_header Host $http_host;
             proxy_set_header Upgrade $http_upgrade;
             proxy_set_header Connection "upgrade";
-        }}
-    }}
-}}
 """
 
 
 @asynccontextmanager
-async def nginx_before(api: httpx.AsyncClient, folder: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """A real nginx with its usual snippet for websockets, and one path that it keeps to itself."""
-    assert _NGINX is not None
+async def nginx_before(api: httpx.AsyncClient, folder: Path, proxying: str = "") -> AsyncIterator[httpx.AsyncClient]:
+    """A real nginx, and one path that it keeps to itself; without ``proxying`` it speaks HTTP/1.0 to the API."""
     address = f"{api.base_url.host}:{api.base_url.port}"
-    text = _NGINX_CONFIGURATION.format(folder=folder, api=address, pause=f"{JOBS}/pause")
-    (folder / "nginx.conf").write_text(text)
-    arguments = ("-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "stderr")
-    nginx = await asyncio.create_subprocess_exec(_NGINX, *arguments)
-    try:
-        await eventually(lambda: nginx.returncode is not None or answers(folder / "nginx"))
-        assert nginx.returncode is None
+    text = _NGINX_CONFIGURATION.format(folder=folder, api=address, pause=f"{JOBS}/pause", proxying=proxying)
+    async with running_nginx(folder, text, folder / "nginx"):
         transport = httpx.AsyncHTTPTransport(uds=str(folder / "nginx"))
         async with httpx.AsyncClient(transport=transport, base_url="http://service", timeout=30) as client:
             yield client
-    finally:
-        nginx.terminate()
-        await nginx.wait()
 
 
-def answers(address: Path) -> bool:
-    """Whether connections are taken there."""
-    with socket.socket(socket.AF_UNIX) as client:
-        return client.connect_ex(str(address)) == 0
-
-
-@pytest.mark.skipif(_NGINX is None, reason="nginx is not installed")
+@needs_nginx
 async def test_nginx_keeps_its_paths_to_itself(
     api: httpx.AsyncClient, sql: psycopg.Connection[Any], tmp_path: Path
 ) -> None:
     """A path that nginx refuses cannot be reached within the body of a request that asks for an upgrade."""
-    async with nginx_before(api, tmp_path) as proxied:
+    async with nginx_before(api, tmp_path, _FOR_WEBSOCKETS) as proxied:
         assert (await proxied.post(f"{JOBS}/pause")).status_code == 403
         for upgrade in UPGRADES:
             headers = {"Upgrade": upgrade, "Content-Type": "application/json"}
@@ -204,11 +183,28 @@ async def test_nginx_keeps_its_paths_to_itself(
     assert not is_paused(sql)
 
 
+@needs_nginx
+async def test_nginx_as_it_comes_is_served(
+    api: httpx.AsyncClient, sql: psycopg.Connection[Any], tmp_path: Path
+) -> None:
+    """By default nginx asks in HTTP/1.0: uploads, streams and slashes pass it as they are."""
+    ended = insert(sql, COMPLETED)
+    async with nginx_before(api, tmp_path) as proxied:
+        form = {"Content-Type": "multipart/form-data; boundary=b"}
+        reply = await proxied.post(f"{JOBS}/verify/", headers=form, content=FILE + GOOD_FIELDS + END)
+        assert (reply.status_code, reply.json()["status"]) == (200, "queued")
+        for path in (f"{JOBS}/{ended}/events", JOBS, "/api/docs.json", "/metrics", "/"):
+            direct, through = await api.get(path), await proxied.get(path)
+            assert (through.status_code, through.headers["content-type"]) == (200, direct.headers["content-type"])
+            if path != "/metrics":
+                assert through.content == direct.content
+
+
 # The protocol alone, with an app that tells what it was asked
 
 
 async def tell(scope: Scope, receive: Receive, send: Send) -> None:
-    """Reply with the method, the path and the body; for ``/early`` before the body is read."""
+    """Reply with the method, the path and the body; for ``/early`` before the body is read, ``/streamed`` in pieces."""
     scope["exchange"] = Exchange("id", 0.0)
     await UnreadBodies(_tell)(scope, receive, send)
 
@@ -224,7 +220,13 @@ async def _tell(scope: Scope, receive: Receive, send: Send) -> None:
             scope["exchange"].body_read = True
             break
     told = f"{scope['method']} {scope['path']} ".encode() + body
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(told))]})
+    streamed = scope["path"].startswith("/streamed")
+    length = [] if streamed else [(b"content-length", b"%d" % len(told))]
+    await send({"type": "http.response.start", "status": 200, "headers": length})
+    if streamed:
+        for piece in (told[:5], b"", told[5:]):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        told = b""
     await send({"type": "http.response.body", "body": told})
 
 
@@ -354,6 +356,68 @@ async def test_a_doubtful_end_is_refused(name: str, asks: bytes) -> None:
     assert replies[-1].headers["connection"] == "close"
 
 
+@pytest.mark.parametrize("asks", ["", "Connection: keep-alive\r\n", "Connection: Upgrade\r\nUpgrade: h2c\r\n"])
+@pytest.mark.parametrize(
+    ("line", "body"),
+    [("GET", b"GET /streamed "), ("POST", b"POST /streamed "), ("HEAD", b""), ("OPTIONS", b"OPTIONS /")],
+)
+async def test_http_1_0_is_not_sent_chunks(line: str, body: bytes, asks: str) -> None:
+    """A reply of unknown length goes out as it is, and ends with the connection (RFC 9112, section 6.3)."""
+    path = "/" if line == "OPTIONS" else "/streamed"
+    received = await talk([f"{line} {path} HTTP/1.0\r\n{asks}\r\n".encode(), b"GET /next HTTP/1.1\r\n\r\n"])
+    head, _, rest = received.partition(b"\r\n\r\n")
+    assert b"\r\nconnection: close" in head
+    assert b"transfer-encoding" not in head
+    assert rest.rstrip() == body.rstrip()
+
+
+async def test_a_streamed_reply_to_http_1_0_waits_its_turn() -> None:
+    """Pipelined behind another request, it comes after that one's reply, and is the last."""
+    received = await talk([request("GET /streamed HTTP/1.1") + request("GET /streamed HTTP/1.0") + END_OF_TALK])
+    first, second = replies_in(received, ["GET", "GET"])
+    assert (first.body, second.body) == (b"GET /streamed ", b"GET /streamed ")
+    assert (first.headers["transfer-encoding"], "transfer-encoding" in second.headers) == ("chunked", False)
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ("http://a/read", b"GET /read "),
+        ("HTTPS://a:80/read?b=c", b"GET /read "),
+        ("http://a", b"GET / "),
+        ("http://[::1]:80", b"GET / "),
+        ("http://a?b=/c", b"GET / "),
+        ("/%72ead", b"GET /read "),
+        ("//read", b"GET //read "),
+    ],
+)
+async def test_a_target_may_be_in_any_form(target: str, told: bytes) -> None:
+    """The absolute form is served as the path in it (RFC 9112, section 3.2.2), and none is the root."""
+    for asks in ("X: y", "Connection: Upgrade\r\nUpgrade: h2c"):
+        replies = replies_in(await talk([request(f"GET {target} HTTP/1.1", asks) + END_OF_TALK]), ["GET", "GET"])
+        assert [reply.body for reply in replies] == [told, b"GET /end "]
+
+
+@pytest.mark.parametrize(
+    ("sent", "error"),
+    [
+        (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n" + END_OF_TALK, b"the PROXY protocol is not spoken here"),
+        (b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + b"a" * 12, b"the PROXY protocol is not spoken here"),
+        ("GET /ä HTTP/1.1\r\n\r\n".encode(), b"this is not HTTP/1.1"),
+        (request("GET read HTTP/1.1"), b"this is not HTTP/1.1"),
+        (request("GET http:///read HTTP/1.1"), b"this is not HTTP/1.1"),
+        (request("GET http://[::1/read HTTP/1.1"), b"this is not HTTP/1.1"),
+        (b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03", b"this is not HTTP/1.1"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"HTTP/1.1"),
+    ],
+)
+async def test_another_protocol_is_told_what_was_expected(sent: bytes, error: bytes) -> None:
+    """One reply of 400 says what is wrong, and the connection closes."""
+    [refused] = replies_in(await talk([sent]), ["GET"])
+    assert (refused.status, refused.headers["connection"]) == (400, "close")
+    assert error in refused.body
+
+
 async def test_http_1_0_is_not_asked_to_continue() -> None:
     """Such a client would take the 100 for its reply (RFC 9110, section 10.1.1)."""
     received = await talk([request("POST /x HTTP/1.0", "Expect: 100-continue", body=b"abc")])
@@ -404,7 +468,7 @@ def asks(draw: st.DrawFn) -> Ask:
     if draw(st.integers(0, 9)) == 0:
         return Ask(MALFORMED[draw(st.sampled_from(sorted(MALFORMED)))], "POST", None, last=True)
     method = draw(st.sampled_from(["GET", "POST", "POST", "PUT", "OPTIONS", "HEAD", "DELETE"]))
-    path = draw(st.sampled_from(["/read", "/read", "/read?a=b", "/early"]))
+    path = draw(st.sampled_from(["/read", "/read", "/read?a=b", "/early", "/streamed"]))
     version = draw(st.sampled_from(["1.1", "1.1", "1.1", "1.1", "1.0"]))
     framing = draw(st.sampled_from(["none", "length", "length", "chunked"] if version == "1.1" else ["none", "length"]))
     body = b"" if framing == "none" else draw(BODIES)

@@ -179,9 +179,9 @@ async def test_a_bad_traceparent_begins_anew(
 
 async def test_failures_mark_the_request(lonely_api: httpx.AsyncClient, spans: InMemorySpanExporter) -> None:
     """A reply of 5xx makes the request's span an error; one of 4xx is the client's."""
-    await lonely_api.get(f"{JOBS}/")
+    await lonely_api.get(JOBS)
     await lonely_api.get("/nowhere")
-    [broken], [unknown] = named(spans, f"GET {JOBS}/"), named(spans, "GET unmatched")
+    [broken], [unknown] = named(spans, f"GET {JOBS}"), named(spans, "GET unmatched")
     assert (broken.status.status_code, unknown.status.status_code) == (StatusCode.ERROR, StatusCode.UNSET)
 
 

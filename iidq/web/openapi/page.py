@@ -22,14 +22,15 @@ _LIMITS: Final = {
 _CODE = re.compile(r"`([^`]+)`")
 
 
-def render_page(document: Json) -> str:
-    """All operations by tag, then the schemas; every part has an anchor."""
-    return "\n".join(_Page(document).lines())
+def render_page(document: Json, prefix: str) -> str:
+    """All operations by tag, then the schemas; every part has an anchor. ``prefix`` begins the links to other pages."""
+    return "\n".join(_Page(document, prefix).lines())
 
 
 class _Page:
-    def __init__(self, document: Json) -> None:
+    def __init__(self, document: Json, prefix: str) -> None:
         self._document = document
+        self._prefix = escape(prefix)
         self._components: Json = document["components"]
         self._shown: dict[str, str] = {}
 
@@ -40,13 +41,14 @@ class _Page:
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             '<meta name="color-scheme" content="light dark">\n'
-            f'<title>{title}: HTTP API</title>\n<link rel="stylesheet" href="{STYLE_URL}">\n</head>\n<body>'
+            f'<title>{title}: HTTP API</title>\n<link rel="stylesheet" href="{self._prefix}{STYLE_URL}">\n'
+            "</head>\n<body>"
         )
         yield '<a class="skip" href="#operations">Skip to the operations</a>'
         yield f"<header><h1>{title}</h1><p>{escape(info['summary'])}.</p></header>"
         yield from self._contents()
         yield f'<main id="operations">{_prose(info["description"])}'
-        yield '<p>The same for programs: <a href="/api/docs.json">OpenAPI 3.1</a>.</p>'
+        yield f'<p>The same for programs: <a href="{self._prefix}/api/docs.json">OpenAPI 3.1</a>.</p>'
         yield from self._security()
         for tag in self._document["tags"]:
             yield f'<section><h2 id="{_anchor(tag["name"])}">{escape(tag["name"])}</h2>{_prose(tag["description"])}'

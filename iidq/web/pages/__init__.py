@@ -19,9 +19,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from iidq import __version__
-from iidq.queue.identifiers import parse_job_id
+from iidq.queue.identifiers import find_job_id
 from iidq.settings import Settings
 from iidq.web.entity_tags import entity_tag, has_seen
+from iidq.web.exchange import exchange_of
 
 ASSETS_PATH: Final = "/assets/"
 PAGE_ROUTE: Final = "page:"
@@ -43,6 +44,7 @@ _MEDIA_TYPES: Final = {
     "LICENSE": "text/plain; charset=utf-8",
 }
 _SLOT = re.compile(r"\{\{(\w+)\}\}")
+_ROOT: Final = b"{{root}}"
 _FOREVER: Final = "public, max-age=31536000, immutable"
 
 
@@ -57,14 +59,16 @@ def page(name: str, **values: str) -> Callable[[Request], Awaitable[Response]]:
 
 
 def render(name: str, **values: str) -> bytes:
-    """The template's HTML; raises KeyError for a slot that has no value."""
-    known = {"assets": ASSETS_PATH + _digest(), "version": __version__, **values}
+    """The template's HTML but for the exchange's ``{{root}}``; raises KeyError for a slot that has no value."""
+    root = _ROOT.decode()
+    known = {"root": root, "assets": root + ASSETS_PATH + _digest(), "version": __version__, **values}
     text = files(__name__).joinpath(name).read_text(encoding="utf-8")
     return _SLOT.sub(lambda slot: escape(known[slot[1]]), text).encode()
 
 
 def page_reply(request: Request, body: bytes, status: int = 200) -> Response:
     """``body`` as a page, or 304."""
+    body = body.replace(_ROOT, exchange_of(request).path_prefix.encode())
     tag = entity_tag(body)
     headers = {
         "ETag": tag,
@@ -84,7 +88,7 @@ def routes(settings: Settings) -> list[Route]:
 
     async def job(request: Request) -> Response:
         # The script asks for the job; what cannot be one's id needs no asking.
-        found = parse_job_id(request.path_params["job_id"]) is not None
+        found = find_job_id(request.path_params["job_id"]) is not None
         return page_reply(request, of_a_job, 200 if found else 404)
 
     return [

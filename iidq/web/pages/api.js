@@ -1,7 +1,10 @@
 // The service's HTTP API, and what its refusals mean for the person in front of the page.
 
-const JOBS = "/api/verification-jobs";
-const KEY_ITEM = "iidq.apiKey";
+import { root } from "./root.js";
+
+const JOBS = `${root}/api/verification-jobs`;
+// Another service under the same host has a key of its own.
+const KEY_ITEM = `iidq.apiKey${root}`;
 
 /** Something went wrong, in words: what, and what to do next. `fields` maps a field's name to its fault. */
 export class Fault extends Error {
@@ -44,7 +47,7 @@ export async function ask(path, { headers: more, ...options } = {}) {
 
 export const jobPath = (id) => `${JOBS}/${encodeURIComponent(id)}`;
 export const eventsPath = (id) => `${jobPath(id)}/events`;
-export const pagePath = (id) => `/jobs/${encodeURIComponent(id)}`;
+export const pagePath = (id) => `${root}/jobs/${encodeURIComponent(id)}`;
 
 /** Submits by hash; the reply is `{mode: "async", jobId}` or `{mode: "sync", result}`. */
 export async function submit(type, fields, idempotencyKey) {

@@ -2,6 +2,7 @@
 import { pagePath } from "./api.js";
 import { $, element } from "./elements.js";
 import { isFinal } from "./follow.js";
+import { root } from "./root.js";
 import { attemptWords, checksOf, OUTCOMES, stepsOf, verdictOf } from "./verdict.js";
 import { moment } from "./words.js";
 
@@ -33,7 +34,7 @@ export function showNoJob(title, sentences) {
   setTitle(title, "");
   replace($("job-words"), [
     ...sentences.map((text) => element("p", { textContent: text })),
-    element("p", {}, element("a", { href: "/", textContent: "Verify a file" })),
+    element("p", {}, element("a", { href: `${root}/`, textContent: "Verify a file" })),
   ]);
   document.title = `${title} · iidq`;
   for (const id of ["progress", "facts", "raw", "proof"]) $(id).hidden = true;

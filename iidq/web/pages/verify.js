@@ -6,6 +6,7 @@ import { markRefused, openForm, sendForm } from "./form.js";
 import { answered, idempotencyKey } from "./idempotency.js";
 import { clearJob, permanentLink, showJob, showNoJob } from "./job-view.js";
 import { downloadLink, makeProof } from "./proof.js";
+import { root } from "./root.js";
 import { askForKey, hideTrouble, needsKey, openKeyForm, showTrouble } from "./trouble.js";
 import { registeredManifest } from "./verdict.js";
 
@@ -27,7 +28,7 @@ function start() {
 async function route() {
   following.abort();
   hideTrouble();
-  const id = /^\/jobs\/([^/]+)$/.exec(location.pathname)?.[1];
+  const id = /^\/jobs\/([^/]+)\/?$/.exec(location.pathname.slice(root.length))?.[1];
   service.view = id ? "job" : "ask";
   if (!id) {
     document.title = "Verify a file · iidq";
@@ -146,7 +147,7 @@ function showActions(job) {
   if (job.status === "completed" && job.type === "proof") buttons.push(downloadLink(job.result, job.contentHash));
   if (job.status === "completed" && job.type === "verify") buttons.push(button("Make a proof", (self) => void prove(job, self)));
   if (job.status === "failed" || job.status === "cancelled") buttons.push(button("Try again", () => void again(job), "main"));
-  if (isFinal(job)) buttons.push(element("a", { className: "button", href: "/", textContent: "Verify another file" }));
+  if (isFinal(job)) buttons.push(element("a", { className: "button", href: `${root}/`, textContent: "Verify another file" }));
   if (told) buttons.push(told);
   $("actions").replaceChildren(...buttons);
 }

@@ -3,6 +3,7 @@
 import { get } from "./request.js";
 import { cancelJob, retryJob } from "./actions.js";
 import { badge, between, byId, duration, element, liveTime, shortHash, sinceNow, time } from "./elements.js";
+import { operations, root } from "../root.js";
 
 let shown = "";
 let asked = "";
@@ -23,7 +24,7 @@ export async function lookAtJob(id) {
     if (error.status !== 404 || id !== asked) throw error;
     byId("job").replaceChildren(
       element("h1", { id: "job-title", tabindex: "-1" }, "No job has this id"),
-      element("p", {}, "It was removed by retention, or the address is not whole. ", element("a", { href: "/admin/queues/jobs" }, "All jobs")));
+      element("p", {}, "It was removed by retention, or the address is not whole. ", element("a", { href: `${operations}/jobs` }, "All jobs")));
     return;
   }
   if (id !== asked) return;
@@ -46,7 +47,7 @@ const stateOf = (job) => ({ queued: Date.parse(job.runAt) > Date.parse(job.updat
 function parts(job, holder) {
   const state = stateOf(job);
   return [
-    element("p", {}, element("a", { href: "/admin/queues/jobs" }, "Jobs"), " / ", element("span", { class: "mono" }, job.id)),
+    element("p", {}, element("a", { href: `${operations}/jobs` }, "Jobs"), " / ", element("span", { class: "mono" }, job.id)),
     element("div", { class: "row head" }, element("h1", { id: "job-title", tabindex: "-1" }, job.fileName || shortHash(job.contentHash)), badge(state), ...buttons(job, state)),
     job.error ? element("div", { class: "notice bad" }, element("p", {}, job.error)) : "",
     verdict(job.result),
@@ -61,7 +62,7 @@ function parts(job, holder) {
 }
 
 function buttons(job, state) {
-  const page = element("a", { class: "button small", href: `/jobs/${job.id}` }, "Public page");
+  const page = element("a", { class: "button small", href: `${root}/jobs/${job.id}` }, "Public page");
   if (isOver(job)) return [element("button", { class: "small", id: "job-retry", onclick: () => retryJob(job.id, state) }, "Retry"), page];
   return [element("button", { class: "small", id: "job-cancel", onclick: () => cancelJob(job.id, state === "active") }, "Cancel"), page];
 }
@@ -75,9 +76,9 @@ const code = (text) => (text === null || text === undefined ? null : element("co
 function facts(job, holder) {
   return list([
     ["Type", job.type],
-    ["Content", element("a", { href: `/admin/queues/jobs?search=${job.contentHash}` }, code(job.contentHash))],
-    ["Manifest", element("a", { href: `/admin/queues/jobs?search=${encodeURIComponent(job.manifestUri)}` }, code(job.manifestUri))],
-    ["Registry", element("a", { href: `/admin/queues/jobs?search=${job.registryAddress}` }, code(job.registryAddress))],
+    ["Content", element("a", { href: `${operations}/jobs?search=${job.contentHash}` }, code(job.contentHash))],
+    ["Manifest", element("a", { href: `${operations}/jobs?search=${encodeURIComponent(job.manifestUri)}` }, code(job.manifestUri))],
+    ["Registry", element("a", { href: `${operations}/jobs?search=${job.registryAddress}` }, code(job.registryAddress))],
     ["Chain", job.chainId === null ? "the default one" : String(job.chainId)],
     ["RPC endpoint", code(job.rpcUrl)],
     ["Trace", code(holder.traceId)],

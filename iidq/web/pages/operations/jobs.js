@@ -3,8 +3,9 @@
 import { get } from "./request.js";
 import { cancelJob, retryCause, retryJob } from "./actions.js";
 import { badge, between, byId, count, duration, element, liveTime, setText, shortHash, sinceNow, STATE_NAMES } from "./elements.js";
+import { operations } from "../root.js";
 
-const LIST = "/admin/queues/jobs";
+const LIST = `${operations}/jobs`;
 const ORDERS = { waiting: "First in line first", delayed: "Soonest first", active: "Longest running first" };
 const LIVE_MS = 2000;
 const PATIENCE_MS = 1500;

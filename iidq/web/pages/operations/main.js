@@ -6,8 +6,8 @@ import { byId, refreshTimes, setClock, setText, time } from "./elements.js";
 import { showOverview } from "./overview.js";
 import { lookAtJobs, openJobs, showTabs } from "./jobs.js";
 import { lookAtJob, openJob } from "./job.js";
+import { operations } from "../root.js";
 
-const ROOT = "/admin/queues";
 const LOOK_MS = 1000;
 const TITLES = { overview: "Overview", jobs: "Jobs", job: "Job" };
 const STATE_WORDS = { running: "Running", idle: "Idle", paused: "Paused", "no workers": "No workers", "idle, no workers": "Idle, no workers" };
@@ -18,7 +18,7 @@ let timer = 0;
 let looking = null;
 
 function readAddress() {
-  const rest = location.pathname.slice(ROOT.length);
+  const rest = location.pathname.slice(operations.length).replace(/\/$/, "");
   if (rest.startsWith("/jobs/")) return { name: "job", query: new URLSearchParams(), id: decodeURIComponent(rest.slice(6)) };
   return { name: rest === "/jobs" ? "jobs" : "overview", query: new URLSearchParams(location.search), id: "" };
 }
@@ -50,7 +50,7 @@ function go(address) {
 document.addEventListener("click", (event) => {
   const link = event.target.closest("a[href]");
   const isPlain = !(event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey || event.defaultPrevented);
-  if (!link || !isPlain || link.origin !== location.origin || !link.pathname.startsWith(ROOT) || link.hash) return;
+  if (!link || !isPlain || link.origin !== location.origin || !link.pathname.startsWith(operations) || link.hash) return;
   event.preventDefault();
   go(link.href);
 });
@@ -150,7 +150,7 @@ byId("search").addEventListener("submit", (event) => {
   const sought = byId("sought").value.trim();
   if (state) query.set("state", state);
   if (sought) query.set("search", sought);
-  go(`${ROOT}/jobs${query.size ? `?${query}` : ""}`);
+  go(`${operations}/jobs${query.size ? `?${query}` : ""}`);
 });
 changed.addEventListener("change", () => look(true));
 changed.addEventListener("signed-out", signedOut);

@@ -3,6 +3,7 @@
 import { Chart } from "./chart.js";
 import { retryCause } from "./actions.js";
 import { byId, count, duration, element, liveTime, setText, sinceNow } from "./elements.js";
+import { operations } from "../root.js";
 
 // Without tenths, which would flicker.
 const whole = (seconds) => (seconds < 120 ? `${Math.max(0, Math.round(seconds))} s` : duration(seconds));
@@ -105,7 +106,7 @@ function showParts({ queue, circuit, redis }) {
 function showCauses({ causes, mostCounted }) {
   const many = (number) => (number > mostCounted ? `${count(mostCounted)}+` : count(number));
   keepRows(byId("causes"), causes, (cause) => cause.cause, ({ cause }) => element("tr", {},
-    element("th", { scope: "row" }, element("a", { class: "mono", href: `/admin/queues/jobs?state=failed&cause=${encodeURIComponent(cause)}` }, cause)),
+    element("th", { scope: "row" }, element("a", { class: "mono", href: `${operations}/jobs?state=failed&cause=${encodeURIComponent(cause)}` }, cause)),
     element("td", { class: "right number" }), element("td", { class: "right number" }), element("td", { class: "error" }),
     element("td", { class: "right" }, element("button", { class: "small", "aria-label": `Retry all failures of ${cause}`, onclick: () => retryCause(cause) }, "Retry all"))),
   (row, told) => {
@@ -113,7 +114,7 @@ function showCauses({ causes, mostCounted }) {
     setText(row.children[2], many(told.jobs));
     if (row.dataset.latest !== told.latestId) {
       row.dataset.latest = told.latestId;
-      row.children[3].replaceChildren(element("a", { href: `/admin/queues/jobs/${told.latestId}` }, liveTime(told.latestAt)), element("span", { class: "clip" }, told.latestError));
+      row.children[3].replaceChildren(element("a", { href: `${operations}/jobs/${told.latestId}` }, liveTime(told.latestAt)), element("span", { class: "clip" }, told.latestError));
     }
   }, "No failed job is kept.", 5);
 }

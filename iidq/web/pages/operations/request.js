@@ -1,6 +1,8 @@
 // What the page asks of its server: data as JSON, and changes that carry the session's CSRF token.
 
-const DATA = "/admin/queues/data/";
+import { operations } from "../root.js";
+
+const DATA = `${operations}/data/`;
 const ANSWER_MS = 15000;
 
 let csrfToken = "";

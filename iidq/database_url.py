@@ -1,0 +1,207 @@
+"""``DATABASE_URL``: what libpq gets of it, whichever driver's parameters it carries.
+
+Prisma, node-postgres and SQLAlchemy have parameters that libpq refuses. Those with a meaning for libpq are translated,
+the others of :data:`IGNORED` are left out. A name that no driver has is a fault: it may be a misspelt ``sslmode``, or
+the rest of a password.
+
+A fault names the part that is wrong and never quotes the URL; libpq's own words would.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from ipaddress import ip_address
+from typing import Final, NamedTuple
+from urllib.parse import quote, unquote
+
+SCHEMA_FORM: Final = "the name of a schema: 1 to 63 bytes, no NUL, not beginning with pg_"
+FORM: Final = "a URL that begins with postgresql://"
+IGNORED: Final = frozenset({
+    # Prisma
+    "connection_limit", "pool_timeout", "pgbouncer", "statement_cache_size", "socket_timeout", "single_use_connections",
+    "max_connection_lifetime", "max_idle_connection_lifetime", "sslidentity",
+    # node-postgres and its pool
+    "uselibpqcompat", "max", "min", "idleTimeoutMillis", "connectionTimeoutMillis", "maxUses", "maxLifetimeSeconds",
+    "allowExitOnIdle", "statement_timeout", "query_timeout", "lock_timeout", "idle_in_transaction_session_timeout",
+    "keepAlive", "keepAliveInitialDelayMillis", "binary", "encoding",
+    # SQLAlchemy with asyncpg, Django, Supabase
+    "prepared_statement_cache_size", "prepared_statement_name_func", "async_fallback", "command_timeout",
+    "conn_max_age", "conn_health_checks", "supa", "workaround",
+})  # fmt: skip
+_TRANSLATED: Final = {"schema", "ssl", "sslaccept"}
+
+_SCHEME = re.compile(r"postgres(?:ql(?:\+\w+)?)?://")
+# As libpq takes it apart: user and password end at the first @ that no / precedes.
+_PARTS = re.compile(r"([^@/]*@)?([^/?]*)(/[^?]*)?(?:\?(.*))?")
+_RESERVED = "a reserved character (% / ? # @ : and blanks) of its user, password or database must be percent-encoded"
+# node-postgres and asyncpg.
+_SSL_MODES = {"true": "require", "1": "require", "false": "disable", "0": "disable"}
+# libpq verifies with sslmode=require, too, where it finds a root certificate, such as ~/.postgresql/root.crt.
+_NO_ROOT_CERTIFICATE = "/dev/null/none"
+_SYSTEM_ROOT_CERTIFICATES = "system"
+_FILES = ("passfile", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslcrldir")
+_INTEGERS = (
+    "connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout",
+)  # fmt: skip
+_INTEGER = re.compile(r"[+-]?[0-9]{1,9}")
+# An address that is none. With user and password libpq looks neither for the account's name nor into the passfile.
+_NOWHERE = {"host": "", "hostaddr": "none", "port": "1", "user": "x", "password": "x", "dbname": "x"}
+_EXPECTED = {
+    "sslmode": "disable, allow, prefer, require, no-verify, verify-ca or verify-full",
+    "channel_binding": "disable, prefer or require",
+    "target_session_attrs": "any, read-write, read-only, primary, standby or prefer-standby",
+    "service": "a service of the service file",
+}
+
+
+class DatabaseUrl(NamedTuple):
+    """``libpq`` is a URL that libpq takes; reading it again gives the same."""
+
+    libpq: str
+    schema: str | None
+    ignored: tuple[str, ...]
+
+
+def read_database_url(text: str) -> DatabaseUrl:
+    """Return what ``text`` means; raise :class:`ValueError` that says what was expected instead."""
+    text = text.strip()
+    try:
+        unquote(text, errors="strict").encode()
+    except UnicodeError:
+        raise ValueError(f"{FORM}; it must be UTF-8 text, also where it is percent-encoded") from None
+    scheme = _SCHEME.match(text)
+    if scheme is None:
+        raise ValueError(FORM)
+    if re.search(r"[\x00-\x20\x7f]|%00|%(?![0-9a-fA-F]{2})", text):
+        raise ValueError(f"{FORM}; {_RESERVED}")
+    parts = _PARTS.fullmatch(text, scheme.end())
+    assert parts is not None
+    user_info, hosts, path, query = (part or "" for part in parts.groups())
+    if "@" in hosts + path:
+        raise ValueError(f"{FORM}; {_RESERVED}")
+    parameters = _read_parameters(query)
+    ignored = tuple(name for name in parameters if name in IGNORED)
+    schema = parameters.pop("schema", None)
+    if schema is not None and not is_schema_name(schema):
+        raise _wrong_value("schema", SCHEMA_FORM)
+    _translate_tls(parameters)
+    wanted = {name: value for name, value in parameters.items() if name not in IGNORED}
+    url = f"postgresql://{user_info}{hosts}{path}"
+    if wanted:
+        url += "?" + "&".join(f"{name}={quote(value, safe='/,:')}" for name, value in wanted.items())
+    _check_hosts(url)
+    _check_values(wanted)
+    return DatabaseUrl(url, schema, ignored)
+
+
+def is_schema_name(name: str) -> bool:
+    """Return whether a schema of an operator's can have this name; Postgres cuts longer ones, and keeps ``pg_``."""
+    return 0 < len(name.encode()) <= 63 and "\0" not in name and not name.startswith("pg_")
+
+
+def hide_options(text: str, url: str) -> str:
+    """Replace the words of parameters that only the server understands in its answer, which quotes them singly."""
+    from psycopg.conninfo import conninfo_to_dict
+
+    found = conninfo_to_dict(url)
+    for word in re.split(r"[\s=\\]+", f"{found.get('options')} {found.get('replication')}"):
+        if len(word) > 3:
+            text = text.replace(word, "***")
+    return text
+
+
+def _read_parameters(query: str) -> dict[str, str]:
+    from psycopg.pq import Conninfo
+
+    known = {option.keyword.decode() for option in Conninfo.get_defaults()} | _TRANSLATED | IGNORED
+    parameters = {}
+    for number, part in enumerate(query.split("&"), 1):
+        name, equals, value = part.partition("=")
+        if not part:
+            continue
+        if not equals:
+            raise ValueError(f"{FORM}; a parameter after the ? has no =: number {number}")
+        if unquote(name) not in known:
+            raise ValueError(f"{FORM}; a parameter after the ? is unknown: number {number}")
+        parameters[unquote(name)] = unquote(value)
+    return parameters
+
+
+def _translate_tls(parameters: dict[str, str]) -> None:
+    if ssl := parameters.pop("ssl", None):
+        parameters.setdefault("sslmode", _SSL_MODES.get(ssl, ssl))
+    accept = parameters.pop("sslaccept", None)
+    if accept not in (None, "strict", "accept_invalid_certs"):
+        raise _wrong_value("sslaccept", "strict or accept_invalid_certs")
+    if (accept or "sslidentity" in parameters) and "sslcert" in parameters and "sslkey" not in parameters:
+        # Prisma's name for the certificate that the server's is signed with.
+        parameters.setdefault("sslrootcert", parameters.pop("sslcert"))
+    mode = parameters.get("sslmode", "")
+    if mode == "no-verify" or accept == "accept_invalid_certs":
+        if mode == "no-verify" or mode.startswith("verify"):
+            parameters["sslmode"] = "require"
+        parameters["sslrootcert"] = _NO_ROOT_CERTIFICATE
+    elif accept == "strict" and mode != "disable":
+        parameters["sslmode"] = "verify-full"
+        parameters.setdefault("sslrootcert", _SYSTEM_ROOT_CERTIFICATES)
+
+
+def _check_hosts(url: str) -> None:
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import conninfo_to_dict
+
+    try:
+        found = conninfo_to_dict(url)
+    except ProgrammingError:
+        raise ValueError(f"{FORM}; its host is malformed, or {_RESERVED}") from None
+    hosts, addresses, ports = (str(found.get(name) or "").split(",") for name in ("host", "hostaddr", "port"))
+    if not all(port == "" or (port.isascii() and port.isdigit() and 0 < int(port[:9]) <= 65535) for port in ports):
+        raise ValueError(f"{FORM}; its port is not a number from 1 to 65535, or {_RESERVED}")
+    if addresses != [""]:
+        try:
+            for address in filter(None, addresses):
+                ip_address(address)
+        except ValueError:
+            raise _wrong_value("hostaddr", "IP addresses, separated by commas") from None
+        if hosts != [""] and len(hosts) != len(addresses):
+            raise _wrong_value("hostaddr", "as many addresses as there are hosts")
+        hosts = addresses
+    if len(ports) not in (1, len(hosts)):
+        raise ValueError(f"{FORM}, with one port for all hosts, or one for each")
+
+
+def _check_values(parameters: Mapping[str, str]) -> None:
+    for name in _INTEGERS:
+        if name in parameters and not _INTEGER.fullmatch(parameters[name]):
+            raise _wrong_value(name, "a whole number")
+    for name in _FILES:
+        value = parameters.get(name)
+        # A key with a colon lies in an OpenSSL engine.
+        elsewhere = value in (None, "", _NO_ROOT_CERTIFICATE, _SYSTEM_ROOT_CERTIFICATES) or ":" in str(value)
+        if not elsewhere and not os.access(str(value), os.R_OK):
+            raise _wrong_value(name, "the path of a file that can be read")
+    values = {name: value for name, value in parameters.items() if name not in _NOWHERE}
+    if _libpq_words(values) == (words := _libpq_words({})):
+        return
+    tried = {}
+    # What others may go with depends on the mode.
+    for name in sorted(values, key=lambda name: name != "sslmode"):
+        tried[name] = values[name]
+        if _libpq_words(tried) != words:
+            raise _wrong_value(name, _EXPECTED.get(name, "as libpq's documentation has it"))
+
+
+def _libpq_words(parameters: Mapping[str, str]) -> str:
+    """Return why libpq does not connect to an address that is none: the same words for all values that it takes."""
+    from psycopg.conninfo import make_conninfo
+    from psycopg.pq import PGconn
+
+    attempt = PGconn.connect_start(make_conninfo(**_NOWHERE, **parameters).encode())
+    try:
+        return attempt.get_error_message()
+    finally:
+        attempt.finish()
+
+
+def _wrong_value(name: str, expected: str) -> ValueError:
+    return ValueError(f"{FORM} whose parameter {name} is {expected}")
