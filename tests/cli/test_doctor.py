@@ -148,7 +148,7 @@ async def test_half_done_and_foreign_migrations_are_told(well: dict[str, Any], s
     [migrations] = (await look(**well))["migrations"]
     assert (migrations.outcome, "0005_" in migrations.came_back) == (Outcome.BROKEN, True)
     sql.execute(
-        "INSERT INTO _yoyo_migration SELECT 'x', '0005_idempotency', applied_at_utc FROM _yoyo_migration LIMIT 1"
+        "INSERT INTO _yoyo_migration SELECT 'x', '0005_control', applied_at_utc FROM _yoyo_migration LIMIT 1"
     )
     [migrations] = (await look(**well))["migrations"]
     assert (migrations.outcome, "9999_future" in migrations.came_back) == (Outcome.WARNING, True)
