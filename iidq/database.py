@@ -80,7 +80,9 @@ _SINCE_POSTGRES_17 = {"transaction_timeout": "0"}
 _CONNECTION_LOST = (psycopg.OperationalError, psycopg.InterfaceError)
 # Classes that tell of the server, the role, the schema or the statement. Any other may come from one row: its values,
 # its constraints, or a trigger of the operator's that raises.
-_CONCERN_ALL_ROWS = frozenset({"08", "0A", "25", "28", "3D", "3F", "40", "42", "53", "55", "57", "58", "F0", "XX"})
+_CONCERN_ALL_ROWS = frozenset(
+    ["08", "0A", "25", "26", "28", "3D", "3F", "40", "42", "53", "55", "57", "58", "F0", "XX"]
+)
 # Those of them that pass by themselves, also where a trigger meets them.
 _PASSING = ("40", "53", "57014", "55P03", "25006")
 _NOT_MIGRATED = (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction)
@@ -122,8 +124,10 @@ _WORDING_CHARACTERS = 200
 # Rows that go against another row: unique, exclusion, foreign key, ON DELETE RESTRICT.
 _ROW_CONFLICTS = ("23505", "23P01", "23503", "23001")
 # One frame of an error's context, in any language: PL/pgSQL gives its functions parentheses, others quotes.
+_QUOTES = '"«»„“”「」'
 _FUNCTION = re.compile(
-    r"""^(?:[^\n("«„「]*PL/[^\n("«„「]*?([a-z_][\w.$]*)\(|[^\n("«„「]+["«„「][ ]?([a-z_][\w$]*)[ ]?["»“」][^\n"]*$)""",
+    rf"^(?:[^\n({_QUOTES}]*PL/[^\n({_QUOTES}]*?([a-z_][\w.$]*)\(|"
+    rf"[^\n({_QUOTES}]+[{_QUOTES}][ ]?([a-z_][\w$]*)[ ]?[{_QUOTES}][^\n{_QUOTES}]*$)",
     re.MULTILINE | re.ASCII | re.IGNORECASE,
 )
 _OURS = re.compile(r"(.*[.])?(iidq_\w+|cancel_job|retry_job|pause_queue|resume_queue)")
