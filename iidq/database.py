@@ -81,7 +81,7 @@ _CONNECTION_LOST = (psycopg.OperationalError, psycopg.InterfaceError)
 # Classes that tell of the server, the role, the schema or the statement. Any other may come from one row: its values,
 # its constraints, or a trigger of the operator's that raises.
 _CONCERN_ALL_ROWS = frozenset(
-    ["08", "0A", "25", "26", "28", "3D", "3F", "40", "42", "53", "55", "57", "58", "F0", "XX"]
+    ["08", "0A", "25", "26", "28", "3D", "3F", "40", "42", "53", "55", "57", "58", "F0", "XX"],
 )
 # Those of them that pass by themselves, also where a trigger meets them.
 _PASSING = ("40", "53", "57014", "55P03", "25006")
