@@ -133,6 +133,8 @@ _FUNCTION = re.compile(
 _OURS = re.compile(r"(.*[.])?(iidq_\w+|cancel_job|retry_job|pause_queue|resume_queue)")
 # The server's function that checks a new row against policies: its error has the SQLSTATE of a lacking right.
 _CHECKS_POLICIES = "ExecWithCheckOptions"
+# What iidq_enqueue raises for rows that a trigger kept out of the table without a word.
+_DROPPED = "27000"
 # A row that lacks a value, or that no policy lets in, may be like all others: the catalogs tell.
 _PROBLEMS_OF_ALL_ROWS = {"23502": ("default",), "42501": ("policy",)}
 
@@ -225,6 +227,8 @@ def _rule(error: psycopg.Error, function: str | None) -> str:
         return f"column {known.column_name}{table}"[:_WORDING_CHARACTERS]
     if function is not None:
         return f"function {function}"
+    if error.sqlstate == _DROPPED:
+        return "a trigger that drops the row"
     return "a row-level security policy" if known.source_function == _CHECKS_POLICIES else "a rule of the database"
 
 

@@ -39,6 +39,12 @@ BEGIN
     SELECT new.*, max_attempts FROM public.iidq_new_jobs(jobs) AS new;
   END IF;
   GET DIAGNOSTICS inserted = ROW_COUNT;
+  -- A trigger before the insert that returns null keeps a row out and says nothing: its caller would get an id of no job.
+  IF inserted < json_array_length(jobs) AND EXISTS (
+      SELECT FROM public.iidq_new_jobs(jobs) AS new
+      WHERE NOT EXISTS (SELECT FROM public."VerificationJob" AS job WHERE job.id = new.id)) THEN
+    RAISE triggered_data_change_violation USING MESSAGE = 'a trigger drops the row';
+  END IF;
   INSERT INTO public.iidq_queue_count (waiting, enqueued) VALUES (inserted, inserted);
 END
 $$;

@@ -123,8 +123,9 @@ async def test_errors_of_run_are_ours(settings: Settings, sql: psycopg.Connectio
             await connection.execute("SELECT FROM public.iidq_rate_count")
 
         async def too_slow(connection: Connection) -> None:
-            await connection.execute("SET statement_timeout = 10")
-            await connection.execute("SELECT pg_sleep(10)")
+            async with connection.transaction():
+                await connection.execute("SET LOCAL statement_timeout = 10")
+                await connection.execute("SELECT pg_sleep(10)")
 
         async def too_deep(connection: Connection) -> None:
             await connection.execute("SELECT repeat('[', 20000)::jsonb")

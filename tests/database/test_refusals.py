@@ -147,11 +147,9 @@ STATES: dict[str, str] = {
     "25006": "database.read_only",
     **dict.fromkeys(["42P01", "42703", "42883"], NOT_MIGRATED),
     # Only an operator can help.
-    **dict.fromkeys(
-        ["28000", "28P01", "3D000", "3F000", "57P04", "58030", "F0000", "XX000", "XX001"], "database.refused"
-    ),
+    **dict.fromkeys(["28000", "28P01", "3D000", "3F000", "57P04", "58030", "F0000", "XX000"], "database.refused"),
     **dict.fromkeys(["42501", "42601", "42704", "42P17", "428C9", "0A000", "25001", "26000"], "database.refused"),
-    **dict.fromkeys(["55000", "55006"], "database.refused"),
+    **dict.fromkeys(["55000", "55006", "XX001"], "database.refused"),
     # The fault of one row: its values, its constraints, or a trigger that raises whatever it likes.
     **dict.fromkeys(["21000", "22003", "22008", "22P02", "27000", "2F003", "38000", "39P01"], "database.row_refused"),
     **dict.fromkeys(["23001", "23502", "23503", "23505", "23514", "23P01", "44000", "54000"], "database.row_refused"),
