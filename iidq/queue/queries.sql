@@ -7,7 +7,8 @@
 -- name: enqueue
 -- Many jobs, all or none, durably; see migrations/0004_enqueue.sql. By name: a database whose procedure still
 -- commits by itself has no such parameters and refuses the call.
-CALL public.iidq_enqueue(jobs => %(jobs)s::json, max_attempts => %(max_attempts)s::integer, again => %(again)s::boolean);
+CALL public.iidq_enqueue(jobs => %(jobs)s::json, max_attempts => %(max_attempts)s::integer, again => %(again)s::boolean,
+  expected => %(expected)s::integer);
 
 -- name: expect_callbacks
 -- In the transaction of enqueue, for those of its jobs that name a callback; repeated, it changes nothing.
@@ -914,7 +915,7 @@ DELETE FROM public.iidq_rate_count WHERE ctid = ANY (ARRAY (
 -- name: probe
 -- Fails where a migration is missing that this version cannot do without, each by something that it made. Reads no row.
 SELECT job."jobId", 'public."VerificationJob_line"'::regclass,
-  'public.iidq_enqueue(json, integer, boolean)'::regprocedure
+  'public.iidq_enqueue(json, integer, boolean, integer)'::regprocedure
 FROM public."VerificationJob" AS job, public.iidq_queue_count, public.iidq_queue_control, public.queue_health,
   public.iidq_idempotency_key, public.iidq_webhook_delivery, public.iidq_rate_count, public.iidq_ended_jobs_of('') AS ended,
   public.iidq_new_jobs('[]') AS new LIMIT 0;

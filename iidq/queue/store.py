@@ -55,6 +55,7 @@ async def enqueue(connection: Connection, jobs: Sequence[NewJob], *, max_attempt
         "jobs": f"[{','.join([job.as_json() for job in jobs])}]",
         "max_attempts": str(max_attempts),
         "again": "false" if alone else "true",
+        "expected": str(len(jobs)),
     }
     if not callbacks:
         try:
