@@ -128,7 +128,10 @@ class LeaseKeeper:
 
         async def refuse(fence: Fence, error: Exception) -> None:
             kept.add(fence)
-            self._faults.row_refused("lease renewal", fence[0], error)
+            # The job is lost if it runs for longer than its lease: operators must not look for a worker that died.
+            ours = (translate(error) if isinstance(error, psycopg.Error) else None) or error
+            self._faults.row_refused("lease renewal", fence[0], ours)
+            self._faults.stands("a job's lease renewal", ours, self._interval_seconds, 2 * self._interval_seconds)
 
         await each_apart(held, renew, refuse)
         return kept

@@ -236,10 +236,12 @@ async def test_renewals_and_progress_of_the_others(database_url: str, sql: Pg) -
         await ended.wait()
         return OK
 
-    async with working(database_url, run, job_lease_seconds=5):
+    async with working(database_url, run, job_lease_seconds=5) as work:
         await eventually(lambda: read(sql, good)["progress"] == 30)
         lease = read(sql, good)["leaseUntil"]
         await eventually(lambda: read(sql, good)["leaseUntil"] > lease)
+        faults = work.loop._database.faults
+        await eventually(lambda: any("function operators_rule" in fault for fault in faults.for_operators()))
         ended.set()
         await eventually(lambda: statuses(sql) == {"completed": 2})
     assert (read(sql, good)["attempt"], read(sql, odd)["progress"]) == (1, 100)
