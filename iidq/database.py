@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import random
+import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -29,6 +30,8 @@ from iidq.errors import (
     DatabaseUnavailable,
     IidqError,
     InvalidInput,
+    RowRefused,
+    TriggerFault,
 )
 from iidq.faults import Faults
 from iidq.obstacles import find_obstacles
@@ -78,7 +81,11 @@ _SINCE_POSTGRES_17 = {"transaction_timeout": "0"}
 _CONNECTION_LOST = (psycopg.OperationalError, psycopg.InterfaceError)
 # Classes that tell of the server, the role, the schema or the statement. Any other may come from one row: its values,
 # its constraints, or a trigger of the operator's that raises.
-_CONCERN_ALL_ROWS = frozenset({"08", "0A", "25", "28", "3D", "3F", "40", "42", "53", "55", "57", "58", "F0", "XX"})
+_CONCERN_ALL_ROWS = frozenset(
+    ["08", "0A", "25", "26", "28", "3D", "3F", "40", "42", "53", "55", "57", "58", "F0", "XX"],
+)
+# Those of them that pass by themselves, also where a trigger meets them.
+_PASSING = ("40", "53", "57014", "55P03", "25006")
 _NOT_MIGRATED = (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction)
 # SQLSTATE, or its first two characters (PostgreSQL manual, appendix A). The connection: lost, or ended by the server.
 _LOST = ("08", "57P01", "57P02", "57P03", "57P05", "25P03", "25P04")
@@ -111,6 +118,27 @@ _REFUSED_LOGINS = {
     'database "': "3D000",
 }
 
+# Postgres' own wording of these names objects and no values of a row.
+_NAMES_OBJECTS = ("0A", "3F", "42", "55")
+_QUOTES_CODE = "42601"
+_WORDING_CHARACTERS = 200
+# Rows that go against another row: unique, exclusion, foreign key, ON DELETE RESTRICT.
+_ROW_CONFLICTS = ("23505", "23P01", "23503", "23001")
+# One frame of an error's context, in any language: PL/pgSQL gives its functions parentheses, others quotes.
+_QUOTES = '"«»„“”「」'
+_FUNCTION = re.compile(
+    rf"^(?:[^\n({_QUOTES}]*PL/[^\n({_QUOTES}]*?([a-z_][\w.$]*)\(|"
+    rf"[^\n({_QUOTES}]+[{_QUOTES}][ ]?([a-z_][\w$]*)[ ]?[{_QUOTES}][^\n{_QUOTES}]*$)",
+    re.MULTILINE | re.ASCII | re.IGNORECASE,
+)
+_OURS = re.compile(r"(.*[.])?(iidq_\w+|cancel_job|retry_job|pause_queue|resume_queue)")
+# The server's function that checks a new row against policies: its error has the SQLSTATE of a lacking right.
+_CHECKS_POLICIES = "ExecWithCheckOptions"
+# What iidq_enqueue raises for rows that a trigger kept out of the table without a word.
+_DROPPED = "27000"
+# A row that lacks a value, or that no policy lets in, may be like all others: the catalogs tell.
+_PROBLEMS_OF_ALL_ROWS = {"23502": ("default",), "42501": ("policy",)}
+
 # The server's function that waits for a synchronous standby. Its warning has no SQLSTATE, and its text is translated.
 _WAIT_FOR_STANDBY = "SyncRepWaitForLSN"
 
@@ -141,13 +169,18 @@ def not_confirmed() -> DatabaseUnavailable:
 
 
 def translate(error: psycopg.Error) -> IidqError | None:
-    """Our error for one of Postgres', or None where it is the fault of one row or value, or a bug of ours."""
+    """Our error for one of Postgres'; None where psycopg itself refuses a value, or was not asked in its way.
+
+    A statement's own SQLSTATE tells less than where it was raised: see :func:`name_refusal`.
+    """
     if isinstance(error, PoolTimeout | TooManyRequests):
         return DatabaseUnavailable("no connection to the database in time")
+    function = _operators_function(error)
+    if function is not None and _is_fault_of_code(error):
+        return TriggerFault(f"function {function} in the database fails (SQLSTATE {error.sqlstate}){_wording(error)}")
     if isinstance(error, _NOT_MIGRATED):
         return DatabaseUnavailable(
-            f"an object is missing (SQLSTATE {error.sqlstate}): run `iidq migrate`, or look at the triggers",
-            code=NOT_MIGRATED,
+            f"an object is missing (SQLSTATE {error.sqlstate}): run `iidq migrate`", code=NOT_MIGRATED
         )
     if isinstance(error, errors.QueryCanceled):
         return DatabaseUnavailable("the database took too long", code="database.timeout")
@@ -156,7 +189,6 @@ def translate(error: psycopg.Error) -> IidqError | None:
     if isinstance(error, errors.ReadOnlySqlTransaction):
         return DatabaseUnavailable("the database is read-only for now", code="database.read_only")
     if not error.sqlstate and not isinstance(error, _CONNECTION_LOST):
-        # psycopg's own: it was not asked in its way.
         return None
     state = error.sqlstate or _refused_login(error)
     if not state or state.startswith(_LOST):
@@ -165,10 +197,80 @@ def translate(error: psycopg.Error) -> IidqError | None:
         return DatabaseUnavailable("the database is out of disk, memory or connections", code="database.exhausted")
     if state.startswith(_CONFLICT):
         return DatabaseUnavailable("other transactions came between", code="database.conflict")
-    if reason := _REFUSALS.get(state) or _REFUSALS.get(state[:2]):
-        table = error.diag.table_name
-        return DatabaseRefusal(f"{reason} (SQLSTATE {state}{f', table {table}' if table else ''})")
-    return None
+    if state[:2] not in _CONCERN_ALL_ROWS or error.diag.source_function == _CHECKS_POLICIES:
+        return RowRefused(f"{_rule(error, function)} (SQLSTATE {state})", conflict=state in _ROW_CONFLICTS)
+    reason = _REFUSALS.get(state) or _REFUSALS.get(state[:2]) or "Postgres refuses a statement"
+    table = error.diag.table_name
+    return DatabaseRefusal(f"{reason} (SQLSTATE {state}{f', table {table}' if table else ''}){_wording(error)}")
+
+
+def _operators_function(error: psycopg.Error) -> str | None:
+    """The innermost function that the error came through, unless it is one of ours."""
+    found = _FUNCTION.search(error.diag.context or "")
+    name = found and (found[1] or found[2])
+    return None if name is None or _OURS.fullmatch(name) else name
+
+
+def _is_fault_of_code(error: psycopg.Error) -> bool:
+    # A server that ends the connection ends it with FATAL, also in the middle of a function.
+    state = error.sqlstate or ""
+    of_server = error.diag.severity_nonlocalized in ("FATAL", "PANIC")
+    return state[:2] in _CONCERN_ALL_ROWS and not state.startswith(_PASSING) and not of_server
+
+
+def _rule(error: psycopg.Error, function: str | None) -> str:
+    """What refuses the row, by its name. Names are the schema's; a function that raises can give others as long."""
+    known = error.diag
+    table = f" of table {known.table_name}" if known.table_name else ""
+    if known.constraint_name:
+        return f"constraint {known.constraint_name}{table}"[:_WORDING_CHARACTERS]
+    if known.column_name:
+        return f"column {known.column_name}{table}"[:_WORDING_CHARACTERS]
+    if function is not None:
+        return f"function {function}"
+    if error.sqlstate == _DROPPED:
+        return "a trigger that drops the row"
+    return "a row-level security policy" if known.source_function == _CHECKS_POLICIES else "a rule of the database"
+
+
+def _wording(error: psycopg.Error) -> str:
+    state, message = error.sqlstate or "", error.diag.message_primary
+    if not message or not state.startswith(_NAMES_OBJECTS) or state == _QUOTES_CODE:
+        return ""
+    return f": {message[:_WORDING_CHARACTERS]}"
+
+
+async def name_refusal(error: psycopg.Error, connection: Connection) -> Exception:
+    """Return our error for one of Postgres', or ``error`` itself. Its notes name what an operator has to mend.
+
+    The catalogs tell whether an object of iidq's is missing or one that the operator's own code names, and whether
+    the row that was refused is like all others.
+    """
+    ours = translate(error)
+    problems = _problems_to_look_for(error, ours)
+    obstacles = [] if problems is None else await find_obstacles(connection, *problems)
+    if isinstance(error, _NOT_MIGRATED) and problems is not None and not obstacles:
+        ours = DatabaseRefusal(
+            f"what a constraint, trigger or policy names is missing (SQLSTATE {error.sqlstate}){_wording(error)}"
+        )
+    elif isinstance(ours, RowRefused) and obstacles:
+        ours = DatabaseRefusal(ours.message)
+    for obstacle in obstacles:
+        (ours or error).add_note(obstacle)
+    return ours or error
+
+
+def _problems_to_look_for(error: psycopg.Error, ours: IidqError | None) -> tuple[str, ...] | None:
+    """Which obstacles may explain the error; no name: any of them. None: the error says all."""
+    match ours:
+        case RowRefused():
+            return _PROBLEMS_OF_ALL_ROWS.get(error.sqlstate or "")
+        case TriggerFault():
+            return None
+        case DatabaseRefusal():
+            return ()
+        case _:
+            return () if isinstance(error, _NOT_MIGRATED) else None
 
 
 def _refused_login(error: psycopg.Error) -> str:
@@ -191,10 +293,11 @@ def is_passing(error: BaseException) -> bool:
 def concerns_one_row(error: BaseException) -> bool:
     """Return whether a statement over many rows may succeed once a certain row is left out."""
     if isinstance(error, psycopg.Error):
-        known = (error.sqlstate or "")[:2]
-        return known not in _CONCERN_ALL_ROWS if known else isinstance(error, psycopg.DataError)
+        # psycopg's own refusal of a value, or Postgres' of a row.
+        ours = translate(error)
+        return isinstance(error, psycopg.DataError) if ours is None else concerns_one_row(ours)
     # Python's own refusals are those of values that it cannot hold.
-    return isinstance(error, InvalidInput | ValueError | OverflowError | RecursionError)
+    return isinstance(error, RowRefused | TriggerFault | InvalidInput | ValueError | OverflowError | RecursionError)
 
 
 class Database:
@@ -318,11 +421,10 @@ class Database:
     async def _named(self, error: psycopg.Error) -> Exception:
         """Our error for one of Postgres', or ``error`` itself; its notes name the objects and rights that we lack."""
         ours = translate(error)
-        if ours is not None and (isinstance(ours, DatabaseRefusal) or isinstance(error, _NOT_MIGRATED)):
+        if _problems_to_look_for(error, ours) is not None:
             with contextlib.suppress(IidqError, psycopg.Error):
                 async with self._lent(None) as connection:
-                    for obstacle in await find_obstacles(connection):
-                        ours.add_note(obstacle)
+                    return await name_refusal(error, connection)
         return ours or error
 
     @asynccontextmanager

@@ -4,7 +4,9 @@
     ├── SettingsFault             a variable has a bad value; the start stops with one line
     ├── IdempotencyConflict       a key stands for another request; HTTP 422
     ├── InvalidInput              a caller's fields are wrong; HTTP 400, one entry per fault
+    ├── RowRefused                database.row_refused  a constraint or trigger refuses one row; HTTP 409 or 422
     ├── DatabaseRefusal           database.*      Postgres is there and refuses: a right, the login, a setting; HTTP 503
+    │   └── TriggerFault          database.*      code that an operator added to the database fails; HTTP 503
     ├── PermanentFault            trying again cannot help; the job fails at once
     │   ├── ManifestFault         manifest.*      missing, malformed, too large
     │   ├── SignatureFault        signature.*     malformed, or not recoverable
@@ -79,6 +81,28 @@ class DatabaseRefusal(IidqError):
     """
 
     code = "database.refused"
+
+
+class TriggerFault(DatabaseRefusal):
+    """Code that an operator added to the database fails by itself: a trigger names a missing table or lacks a right.
+
+    It may concern one row alone. A job that meets it waits until an operator has mended the code.
+    """
+
+
+class RowRefused(IidqError):
+    """A constraint, trigger or policy of the database refuses one row; trying again cannot help.
+
+    The message names the rule and nothing of the row. ``conflict``: the row goes against another row. ``item``: which
+    of a batch it is, where that is known.
+    """
+
+    code = "database.row_refused"
+
+    def __init__(self, message: str, *, conflict: bool = False, item: int | None = None) -> None:
+        super().__init__(message)
+        self.conflict = conflict
+        self.item = item
 
 
 class PermanentFault(IidqError):

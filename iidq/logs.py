@@ -187,7 +187,19 @@ def database_refuses(what: str, error: BaseException) -> None:
 
 def row_refused(what: str, job_id: Any, error: BaseException) -> None:
     """Postgres refuses what is to be written for this job; the other jobs of the batch were written without it."""
-    _log.error("row.refused", what=what, job_id=str(job_id), error=str(error).strip())
+    _log.error("row.refused", what=what, job_id=str(job_id), error=_with_wording(error))
+
+
+def submission_refused(job_id: Any, error: BaseException) -> None:
+    """A constraint or trigger of the database refuses a caller's job: 409 or 422."""
+    _log.warning("submission.refused", job_id=str(job_id), error=_with_wording(error))
+
+
+def _with_wording(error: BaseException) -> str:
+    """Postgres' own sentence as well, without its details: these show the row."""
+    diagnostic = getattr(error.__cause__ or error, "diag", None)
+    wording = None if diagnostic is None else diagnostic.message_primary
+    return str(error).strip() if not wording or wording in str(error) else f"{error}: {wording}"
 
 
 def database_back(what: str) -> None:

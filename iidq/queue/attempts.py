@@ -35,6 +35,8 @@ from iidq.settings import Settings
 _PROGRESS_INTERVAL_SECONDS = 0.25
 # While watchers see each step at once, the rows are only for those who poll.
 _RELAYED_PROGRESS_INTERVAL_SECONDS = 2.0
+# How long a job is left out whose row refuses its progress.
+_REFUSED_PROGRESS_RESTS_SECONDS = 30.0
 # After the drain's deadline: how long outcomes may still take to reach a database that is away.
 _LAST_WRITE_SECONDS = 5.0
 
@@ -260,11 +262,12 @@ class Attempts:
             self._any_progress.clear()
             if not self._progressed:
                 continue
-            progressed = list(self._progressed.items())
+            resting = set(self._database.faults.resting("progress", _REFUSED_PROGRESS_RESTS_SECONDS))
+            progressed = [told for told in self._progressed.items() if told[0][0] not in resting]
             self._progressed.clear()
             # Progress is for onlookers: what cannot be written now is overtaken by the next.
             with contextlib.suppress(IidqError, psycopg.Error):
-                await each_apart(progressed, self._report, _leave_out)
+                await each_apart(progressed, self._report, self._leave_out)
 
     async def _report(self, progressed: Sequence[tuple[Fence, int]]) -> None:
         async with self._database.connection() as connection:
@@ -272,6 +275,10 @@ class Attempts:
         if not self._changes.relays_progress:
             for job_id, _ in stored:
                 self._changes.changed(job_id)
+
+    async def _leave_out(self, progressed: tuple[Fence, int], error: Exception) -> None:
+        """The row refuses its progress; its attempt goes on, and its end will tell."""
+        self._database.faults.row_refused("progress", progressed[0][0], error)
 
     # Ending
 
@@ -298,7 +305,3 @@ class Attempts:
         while tasks := [each.task for each in self._under_way.values() if each.task is not None and not each.ended]:
             await asyncio.wait(tasks)
         await self._outcomes.written()
-
-
-async def _leave_out(progressed: tuple[Fence, int], error: Exception) -> None:
-    """The row refuses its progress; its attempt goes on, and its end will tell."""

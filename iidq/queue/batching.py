@@ -6,6 +6,7 @@ row per transaction reaches 24,000.
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -18,7 +19,7 @@ import psycopg
 from iidq import logs
 from iidq.background import start_background
 from iidq.database import WRITE_SECONDS, Connection, Database, concerns_one_row, is_shared
-from iidq.errors import FieldFault, IdempotencyConflict, InvalidInput
+from iidq.errors import FieldFault, IdempotencyConflict, IidqError, InvalidInput, RowRefused
 from iidq.held_connection import HeldConnection
 from iidq.queue import store
 from iidq.queue.job import IdempotencyKey, NewJob
@@ -173,8 +174,8 @@ class Enqueuer:
     async def enqueue(self, job: NewJob) -> UUID:
         """Return the job's id when its row is durable: under a key that is known, the id of the first such job.
 
-        Raises DatabaseUnavailable, after ``WRITE_SECONDS`` at the latest, InvalidInput where a constraint refuses the
-        row, IdempotencyConflict where the key stands for another request.
+        Raises DatabaseUnavailable, after ``WRITE_SECONDS`` at the latest, RowRefused where a constraint or trigger
+        refuses the row, IdempotencyConflict where the key stands for another request.
         """
         try:
             if job.key is None:
@@ -184,7 +185,7 @@ class Enqueuer:
                 job_id = await lane.submit(job)
             else:
                 job_id = await self._keyed_commits.submit(job)
-        except psycopg.Error as error:
+        except (RowRefused, psycopg.Error) as error:
             raise _refusal(error, job.id) from error
         if job_id is None:
             raise IdempotencyConflict("this Idempotency-Key was used for another request; expected a new key")
@@ -203,12 +204,28 @@ class Enqueuer:
 
         try:
             stands_for = await self._database.write(insert)
-        except psycopg.Error as error:
-            raise _refusal(error, batch_id) from error
+        except (RowRefused, psycopg.Error) as error:
+            raise await self._refusal_of_batch(error, batch_id, jobs) from error
         if stands_for is None:
             raise IdempotencyConflict("this Idempotency-Key was used for another request; expected a new key")
         self._announcer.announce()
         return stands_for
+
+    async def _refusal_of_batch(
+        self, error: RowRefused | psycopg.Error, batch_id: UUID, jobs: Sequence[NewJob]
+    ) -> Exception:
+        refusal = _refusal(error, batch_id)
+        if not isinstance(refusal, RowRefused):
+            return refusal
+
+        async def find(connection: Connection) -> int | None:
+            return await store.first_refused(connection, jobs, max_attempts=self._max_attempts)
+
+        # Without it the caller still learns that the batch was refused.
+        item = None
+        with contextlib.suppress(IidqError, psycopg.Error):
+            item = await self._database.write(find)
+        return RowRefused(refusal.message, conflict=refusal.conflict, item=item)
 
     async def close(self) -> None:
         """Return when all rows are in."""
@@ -245,12 +262,15 @@ class Enqueuer:
         return ids
 
 
-def _refusal(error: psycopg.Error, job_id: UUID) -> Exception:
+def _refusal(error: RowRefused | psycopg.Error, job_id: UUID) -> Exception:
     """Return what the caller reads where the database refuses the row, such as a trigger of the operator's."""
     if not concerns_one_row(error):
         return error
-    logs.row_refused("insert", job_id, error)
-    return InvalidInput([FieldFault("job", "refused by a rule of the service's database; expected other values")])
+    logs.submission_refused(job_id, error)
+    if isinstance(error, RowRefused):
+        # One of its own: callers who share a statement share its error.
+        return RowRefused(error.message, conflict=error.conflict)
+    return InvalidInput([FieldFault("job", "cannot be stored; expected other values")])
 
 
 @asynccontextmanager

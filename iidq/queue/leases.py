@@ -14,7 +14,7 @@ from typing import Any, Self
 import psycopg
 
 from iidq import logs
-from iidq.database import Connection, answered_within, connect, our_settings, translate
+from iidq.database import Connection, answered_within, connect, name_refusal, our_settings, translate
 from iidq.errors import IidqError
 from iidq.faults import Faults
 from iidq.queue import store
@@ -102,8 +102,7 @@ class LeaseKeeper:
                         self._worker_loop.call_soon_threadsafe(self._lost, gone)
                 except (IidqError, psycopg.Error, TimeoutError) as error:
                     pause_seconds = min(_AGAIN_SECONDS, self._interval_seconds / 4)
-                    ours = translate(error) if isinstance(error, psycopg.Error) else None
-                    self._faults.stands("lease renewal", ours or error, pause_seconds)
+                    self._faults.stands("lease renewal", await _named(error, connection), pause_seconds)
                     if connection is not None:
                         await connection.close()
                     connection = None
@@ -129,7 +128,19 @@ class LeaseKeeper:
 
         async def refuse(fence: Fence, error: Exception) -> None:
             kept.add(fence)
-            logs.row_refused("lease renewal", fence[0], error)
+            # The job is lost if it runs for longer than its lease: operators must not look for a worker that died.
+            ours = (translate(error) if isinstance(error, psycopg.Error) else None) or error
+            self._faults.row_refused("lease renewal", fence[0], ours)
+            self._faults.stands("a job's lease renewal", ours, self._interval_seconds, 2 * self._interval_seconds)
 
         await each_apart(held, renew, refuse)
         return kept
+
+
+async def _named(error: Exception, connection: Connection | None) -> Exception:
+    if not isinstance(error, psycopg.Error):
+        return error
+    if connection is not None and not connection.closed:
+        with contextlib.suppress(IidqError, psycopg.Error), answered_within(connection, _AGAIN_SECONDS):
+            return await name_refusal(error, connection)
+    return translate(error) or error

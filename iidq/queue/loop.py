@@ -18,8 +18,9 @@ import psycopg
 from iidq import __version__, logs, metrics
 from iidq.background import end_tasks, keep_running
 from iidq.database import Database, is_passing, open_database
-from iidq.errors import IidqError
+from iidq.errors import DatabaseRefusal, IidqError
 from iidq.faults import Faults
+from iidq.obstacles import find_obstacles
 from iidq.queue import announcements, row_faults, store, upkeep
 from iidq.queue.attempts import Attempts
 from iidq.queue.call_to_others import CallToOthers
@@ -37,6 +38,9 @@ from iidq.settings import Settings
 _LARGEST_CLAIM = 250
 # Beside three missed polls: how long the sweep of a live worker may take on a crowded machine.
 _ALIVE_MARGIN_SECONDS = 5.0
+
+# How often a worker asks the catalogs for policies that hide rows from it.
+_POLLS_BETWEEN_LOOKS = 20
 
 
 def _nothing_to_do() -> None:
@@ -127,6 +131,7 @@ class WorkLoop:
                 keep_running(self._changes.run, "changes"),
                 keep_running(attempts.report_progress, "progress"),
                 keep_running(self._purge, "retention"),
+                keep_running(self._look_for_policies, "policies"),
                 keep_running(self._hear_relay, "relay"),
             ]
             try:
@@ -339,6 +344,21 @@ class WorkLoop:
                 self._database.faults.stands("retention", error, pause_seconds)
             else:
                 self._database.faults.over("retention")
+
+    async def _look_for_policies(self) -> None:
+        """Tell operators of row-level security that may hide jobs: no statement fails because of it."""
+        poll_seconds = self._settings.poll_interval_seconds
+        while True:
+            await asyncio.sleep(poll_seconds)
+            with contextlib.suppress(IidqError, psycopg.Error):
+                while obstacles := await self._database.run(lambda each: find_obstacles(each, "policy", "hidden")):
+                    hidden = DatabaseRefusal("row-level security may hide rows from this worker")
+                    for obstacle in obstacles:
+                        hidden.add_note(obstacle)
+                    self._database.faults.stands("policies", hidden, poll_seconds)
+                    await asyncio.sleep(poll_seconds)
+                self._database.faults.over("policies")
+            await asyncio.sleep(_POLLS_BETWEEN_LOOKS * poll_seconds)
 
     async def _leave(self) -> None:
         # Who cannot say goodbye is missed after three polls.

@@ -12,11 +12,11 @@ import psycopg
 from iidq import logs, metrics
 from iidq.background import keep_running
 from iidq.database import Connection, Database, concerns_one_row, is_passing
-from iidq.errors import DatabaseRefusal, DatabaseUnavailable, IidqError
+from iidq.errors import DatabaseRefusal, DatabaseUnavailable, IidqError, RowRefused
 from iidq.queue import store
 from iidq.queue.job import JobStatus
-from iidq.queue.outcome import Outcome
-from iidq.queue.row_faults import end_refused
+from iidq.queue.outcome import Outcome, storable_text
+from iidq.queue.row_faults import end_refused, refusal
 from iidq.queue.store import Fence
 
 _LARGEST_BATCH = 1000
@@ -27,7 +27,6 @@ _FIRST_RETRY_SECONDS = 0.05
 _LONGEST_RETRY_SECONDS = 2.0
 # How often a row that somebody else holds locked is tried again.
 _LOCKED_RETRY_SECONDS = 1.0
-_NOT_STORABLE = "internal: the result cannot be stored; see the worker's log"
 
 Settle = Callable[[Sequence[Outcome], set[Fence]], None]
 
@@ -44,6 +43,7 @@ class OutcomeWriter:
         self._settle = settle
         self._waiting: deque[Outcome] = deque()
         self._locked: list[Outcome] = []
+        self._refused: set[Fence] = set()
         self._asked = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
 
@@ -96,24 +96,48 @@ class OutcomeWriter:
             if kept:
                 # Another transaction holds the row, or an operator has to grant a right. The others must not wait.
                 self._locked.append(outcome)
-                return
-            lost = {(outcome.id, outcome.attempt) for outcome in outcomes}
-            if not of_one_row:
+            elif of_one_row:
+                await self._refuse(outcome, error)
+            else:
                 # A bug of ours. The jobs come back when their leases run out.
                 logs.attempt_crashed(outcome.id, outcome.attempt, error)
-            elif outcome.failure != _NOT_STORABLE:
-                # Postgres refuses this very result; left alone, the job would come back when its lease runs out.
-                logs.attempt_crashed(outcome.id, outcome.attempt, error)
-                await self._write([Outcome(outcome.id, outcome.attempt, JobStatus.FAILED, failure=_NOT_STORABLE)])
-                return
-            elif await self._end_refused(outcome, error):
-                lost = set()
-        self._settle(outcomes, lost)
+                self._settle(outcomes, {(outcome.id, outcome.attempt) for outcome in outcomes})
+            return
+        if self._refused:
+            self._refused.difference_update((outcome.id, outcome.attempt) for outcome in outcomes if not lost)
+        dropped = await self._dropped(outcomes, lost) if lost else []
+        for outcome in dropped:
+            await self._refuse(outcome, RowRefused("a trigger that drops the row"))
+        self._settle([outcome for outcome in outcomes if outcome not in dropped], lost)
 
-    async def _end_refused(self, outcome: Outcome, error: Exception) -> bool:
-        return await end_refused(
+    async def _dropped(self, outcomes: Sequence[Outcome], lost: set[Fence]) -> list[Outcome]:
+        """Of the lost, those whose attempt holds its row: a trigger did without the change, and raised nothing."""
+        asked = [outcome for outcome in outcomes if (outcome.id, outcome.attempt) in lost]
+        try:
+            held = await self._database.run(
+                lambda connection: store.find_held(connection, asked, worker_id=self._worker_id)
+            )
+        except (IidqError, psycopg.Error):
+            return []
+        return [outcome for outcome in asked if (outcome.id, outcome.attempt) in held]
+
+    async def _refuse(self, outcome: Outcome, error: Exception) -> None:
+        """End the job of a result that Postgres refuses with that error; if even this is refused, give it up.
+
+        Left alone, the job would come back when its lease runs out, as if the worker had fallen silent.
+        """
+        fence = (outcome.id, outcome.attempt)
+        if fence not in self._refused:
+            self._refused.add(fence)
+            self._database.faults.row_refused("result", outcome.id, error)
+            failure = storable_text(refusal(error, "the result"))
+            await self._write([Outcome(*fence, JobStatus.FAILED, failure=failure)])
+            return
+        self._refused.discard(fence)
+        ended = await end_refused(
             self._database, "outcome", outcome.id, error, worker_id=self._worker_id, attempt=outcome.attempt
         )
+        self._settle([outcome], set() if ended else {fence})
 
     async def _store(self, outcomes: Sequence[Outcome]) -> set[Fence]:
         """Return the lost ones.

@@ -7,7 +7,8 @@
 -- name: enqueue
 -- Many jobs, all or none, durably; see migrations/0004_enqueue.sql. By name: a database whose procedure still
 -- commits by itself has no such parameters and refuses the call.
-CALL public.iidq_enqueue(jobs => %(jobs)s::json, max_attempts => %(max_attempts)s::integer, again => %(again)s::boolean);
+CALL public.iidq_enqueue(jobs => %(jobs)s::json, max_attempts => %(max_attempts)s::integer, again => %(again)s::boolean,
+  expected => %(expected)s::integer);
 
 -- name: expect_callbacks
 -- In the transaction of enqueue, for those of its jobs that name a callback; repeated, it changes nothing.
@@ -206,6 +207,14 @@ FROM jsonb_to_recordset(%(outcomes)s::jsonb) AS told(id uuid, attempt int, statu
 JOIN public."VerificationJob" AS job ON job.id = told.id AND job.attempt = told.attempt AND job.status = told.status
 WHERE job.id = ANY (%(ids)s::uuid[]) AND job.status <> 'processing';
 
+-- name: find_held
+-- Of outcomes that store_outcomes did not store, those whose attempt still holds its row: a trigger dropped the change.
+-- By "VerificationJob_pkey".
+SELECT job.id
+FROM jsonb_to_recordset(%(outcomes)s::jsonb) AS told(id uuid, attempt int)
+JOIN public."VerificationJob" AS job ON job.id = told.id AND job.attempt = told.attempt
+WHERE job.id = ANY (%(ids)s::uuid[]) AND job.status = 'processing' AND job."workerId" = %(worker_id)s;
+
 -- name: sweep
 -- What a worker does at every poll, in one statement; an idle worker's only one. It says that it lives, and looks
 -- whether anything waits ("VerificationJob_line") and in how many seconds time alone brings the next event.
@@ -373,14 +382,14 @@ SELECT pg_try_advisory_xact_lock(hashtext('iidq.retention'));
 -- Retention by age, oldest first along "VerificationJob_newest"; failed jobs may be kept longer than the others.
 -- A job ends after it is created, so the index on creation bounds the search. Each batch begins where the one before
 -- ended, instead of walking over what that one has just deleted. "only": null, or
--- the only jobs that may be removed.
+-- the only jobs that may be removed. "without": those that are left out, as a rule of the operator's keeps them.
 WITH old AS MATERIALIZED (
   SELECT ctid, "createdAt", status FROM public."VerificationJob"
   WHERE "createdAt" >= %(from_time)s
     AND "createdAt" < now() - make_interval(secs => least(%(completed_seconds)s, %(failed_seconds)s)::float8)
     AND "completedAt" < now() - make_interval(secs =>
       (CASE status WHEN 'failed' THEN %(failed_seconds)s ELSE %(completed_seconds)s END)::float8)
-    AND (%(only)b::uuid[] IS NULL OR id = ANY (%(only)b::uuid[]))
+    AND (%(only)b::uuid[] IS NULL OR id = ANY (%(only)b::uuid[])) AND NOT id = ANY (%(without)b::uuid[])
   ORDER BY "createdAt", id
   LIMIT %(batch)s FOR UPDATE SKIP LOCKED
 ), removed AS (
@@ -402,9 +411,11 @@ SELECT count(*), max("createdAt") FROM removed;
 WITH excess AS MATERIALIZED (
   SELECT ctid FROM public."VerificationJob"
   WHERE "createdAt" >= %(from_time)s AND status IN ('completed', 'cancelled')
-    AND (%(only)b::uuid[] IS NULL OR id = ANY (%(only)b::uuid[]))
+    AND (%(only)b::uuid[] IS NULL OR id = ANY (%(only)b::uuid[])) AND NOT id = ANY (%(without)b::uuid[])
   ORDER BY "createdAt", id
-  LIMIT greatest(0, least(%(batch)s, (SELECT sum(completed) + sum(cancelled) - %(keep)s FROM public.iidq_queue_count)))
+  LIMIT greatest(0, least(%(batch)s, (SELECT sum(completed) + sum(cancelled) - %(keep)s FROM public.iidq_queue_count)
+    - (SELECT count(*) FROM public."VerificationJob"
+       WHERE id = ANY (%(without)b::uuid[]) AND status IN ('completed', 'cancelled'))))
   FOR UPDATE SKIP LOCKED
 ), removed AS (
   DELETE FROM public."VerificationJob" AS job
@@ -422,7 +433,7 @@ SELECT count(*), max("createdAt") FROM removed;
 -- name: oldest_ended
 -- The jobs among which retention looks first, along "VerificationJob_newest".
 SELECT id, "createdAt" FROM public."VerificationJob"
-WHERE "createdAt" >= %(from_time)s AND "completedAt" IS NOT NULL
+WHERE "createdAt" >= %(from_time)s AND "completedAt" IS NOT NULL AND NOT id = ANY (%(without)b::uuid[])
 ORDER BY "createdAt", id
 LIMIT %(batch)s;
 
@@ -942,15 +953,17 @@ DELETE FROM public.iidq_rate_count WHERE ctid = ANY (ARRAY (
 -- name: probe
 -- Fails where a migration is missing that this version cannot do without, each by something that it made. Reads no row.
 SELECT job."jobId", 'public."VerificationJob_line"'::regclass,
-  'public.iidq_enqueue(json, integer, boolean)'::regprocedure
+  'public.iidq_enqueue(json, integer, boolean, integer)'::regprocedure
 FROM public."VerificationJob" AS job, public.iidq_queue_count, public.iidq_queue_control, public.queue_health,
   public.iidq_idempotency_key, public.iidq_webhook_delivery, public.iidq_rate_count, public.iidq_ended_jobs_of('') AS ended,
   public.iidq_new_jobs('[]') AS new LIMIT 0;
 
 -- name: obstacles
--- What keeps the present role from iidq's work: objects that are missing, rights that it lacks, and tables whose
--- changes a publication takes although no column tells their rows apart. The catalogs alone are read. An object is
--- found by its name also where the role may not use its schema.
+-- What keeps the present role from iidq's work: objects that are missing, rights that it lacks, row-level security
+-- without a policy for it or with policies that can hide rows, columns that no insert of iidq's fills, and tables whose
+-- changes a publication takes although no column tells their rows apart. The owners of the functions that work with
+-- their owner's rights need rights and policies, too. The catalogs alone are read. An object is found by its name also
+-- where the role may not use its schema.
 WITH needed(kind, name, privileges) AS (VALUES
   ('table', 'VerificationJob', 'SELECT,INSERT,UPDATE,DELETE'), ('table', 'iidq_queue_count', 'SELECT,INSERT,DELETE'),
   ('table', 'iidq_queue_control', 'SELECT,INSERT,UPDATE'), ('table', 'iidq_queue_worker', 'SELECT,INSERT,UPDATE,DELETE'),
@@ -975,6 +988,41 @@ WITH needed(kind, name, privileges) AS (VALUES
     SELECT oid, pronamespace FROM pg_proc WHERE proname = name AND pronamespace = to_regnamespace('public')
     LIMIT 1) AS routine ON kind IN ('function', 'procedure')
   LEFT JOIN pg_namespace AS space ON space.oid IN (relation.relnamespace, routine.pronamespace)
+), used AS MATERIALIZED (
+  SELECT kind, name, relation, privilege, place, pg_roles.oid AS role, rolname, rolsuper OR rolbypassrls AS sees_all
+  FROM found CROSS JOIN string_to_table(privileges, ',') WITH ORDINALITY AS each_one(privilege, place)
+  JOIN pg_roles ON rolname = current_user
+  WHERE relation IS NOT NULL
+  UNION
+  SELECT 'table', relname, pg_class.oid, privilege, place, pg_roles.oid, rolname, rolsuper OR rolbypassrls
+  FROM (VALUES ('iidq_note_change', 'VerificationJob', 'SELECT,UPDATE'), ('iidq_note_change', 'iidq_queue_count', 'INSERT'),
+      ('iidq_follow_callback', 'iidq_webhook_delivery', 'SELECT,UPDATE,DELETE'),
+      ('queue_health', 'VerificationJob', 'SELECT'), ('queue_health', 'iidq_queue_count', 'SELECT'),
+      ('queue_health', 'iidq_queue_control', 'SELECT'), ('queue_workers', 'iidq_queue_worker', 'SELECT')
+    ) AS by_owner(code, relname, privileges)
+  CROSS JOIN string_to_table(privileges, ',') WITH ORDINALITY AS each_one(privilege, place)
+  JOIN (SELECT proname, pronamespace, proowner FROM pg_proc WHERE prosecdef
+    UNION ALL SELECT relname, relnamespace, relowner FROM pg_class WHERE relkind = 'v') AS owned(code, space, owner)
+    USING (code)
+  JOIN pg_class USING (relname) JOIN pg_roles ON pg_roles.oid = owner
+  WHERE space = to_regnamespace('public') AND relnamespace = space
+), guarded AS MATERIALIZED (
+  -- "lets_in": the tables' permissive policies for the role and what it does there, each with its condition.
+  SELECT used.*, policies.* FROM used JOIN pg_class AS guarded_table ON guarded_table.oid = relation
+  CROSS JOIN LATERAL (
+    SELECT count(*) FILTER (WHERE polpermissive) AS lets_in,
+      bool_or(polpermissive AND polqual IS NOT NULL AND pg_get_expr(polqual, polrelid) = 'true')
+        AND coalesce(bool_and(pg_get_expr(polqual, polrelid) = 'true')
+          FILTER (WHERE NOT polpermissive AND polqual IS NOT NULL), true) AS shows_all,
+      string_agg(polname::text, ', ' ORDER BY polname) AS names
+    FROM pg_policy
+    WHERE polrelid = relation AND polcmd IN ('*', CASE privilege WHEN 'SELECT' THEN 'r' WHEN 'INSERT' THEN 'a'
+        WHEN 'UPDATE' THEN 'w' ELSE 'd' END)
+      AND EXISTS (SELECT FROM unnest(polroles) AS allowed(oid)
+        WHERE CASE allowed.oid WHEN 0 THEN true ELSE pg_has_role(role, allowed.oid, 'USAGE') END)
+  ) AS policies
+  WHERE kind = 'table' AND relrowsecurity AND NOT sees_all
+    AND (relforcerowsecurity OR NOT pg_has_role(role, relowner, 'USAGE'))
 )
 SELECT 'missing' AS problem, kind, name, '' AS detail, current_user::text AS role FROM found WHERE space IS NULL
 UNION ALL
@@ -987,11 +1035,28 @@ UNION ALL
 SELECT DISTINCT 'right', 'schema', nspname::text, 'USAGE', current_user::text
 FROM found WHERE space IS NOT NULL AND NOT has_schema_privilege(space, 'USAGE')
 UNION ALL
-SELECT 'right', kind, name, string_agg(privilege, ', ' ORDER BY place), current_user::text
-FROM found, string_to_table(privileges, ',') WITH ORDINALITY AS each_one(privilege, place)
-WHERE relation IS NOT NULL AND NOT has_table_privilege(relation, privilege)
-  OR routine IS NOT NULL AND NOT has_function_privilege(routine, privilege)
-GROUP BY kind, name
+SELECT 'right', kind, name, string_agg(privilege, ', ' ORDER BY place), rolname::text
+FROM used WHERE NOT has_table_privilege(role, relation, privilege)
+GROUP BY kind, name, rolname
+UNION ALL
+SELECT 'right', kind, name, privileges, current_user::text
+FROM found WHERE routine IS NOT NULL AND NOT has_function_privilege(routine, privileges)
+UNION ALL
+SELECT 'policy', kind, name, string_agg(privilege, ', ' ORDER BY place), rolname::text
+FROM guarded WHERE lets_in = 0
+GROUP BY kind, name, rolname
+UNION ALL
+SELECT 'hidden', kind, name, min(names), rolname::text
+FROM guarded WHERE lets_in > 0 AND NOT coalesce(shows_all, false) AND privilege <> 'INSERT'
+GROUP BY kind, name, rolname
+UNION ALL
+-- A trigger before the insert may fill it.
+SELECT 'default', kind, name, attname::text, current_user::text
+FROM found JOIN pg_attribute ON attrelid = relation
+WHERE name = 'VerificationJob' AND attnum > 0 AND attnotnull AND NOT atthasdef AND attidentity = '' AND NOT attisdropped
+  AND attname NOT IN ('type', 'contentHash', 'manifestUri', 'registryAddress', 'rpcUrl', 'chainId', 'fileName',
+    'traceContext', 'hasCallback', 'rpcEndpointId')
+  AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = relation AND tgtype & 7 = 7 AND tgenabled <> 'D')
 UNION ALL
 SELECT 'identity', kind, name, string_agg(DISTINCT pubname::text, ', '), current_user::text
 FROM found

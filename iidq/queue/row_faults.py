@@ -11,9 +11,8 @@ from uuid import UUID
 
 import psycopg
 
-from iidq import logs
 from iidq.database import Database, concerns_one_row
-from iidq.errors import IidqError
+from iidq.errors import IidqError, RowRefused, TriggerFault
 from iidq.queue import store
 from iidq.queue.claim_span import WHOLE
 from iidq.queue.job import ClaimedJob
@@ -21,9 +20,17 @@ from iidq.queue.store import Claim
 
 Item = TypeVar("Item")
 
-REFUSED: Final = "internal: the database refuses to change this job; see the worker's log"
 # How many rows that refuse every change, even their end as failed, a claim may find at the head of the line.
 _LOOKED_PAST: Final = 250
+# How long claims leave such rows out.
+_REST_SECONDS: Final = 60.0
+
+
+def refusal(error: BaseException, what: str) -> str:
+    """The error of a job whose row refuses ``what``: it names the rule."""
+    if isinstance(error, RowRefused):
+        return f"{error} refuses {what}"
+    return f"internal: the database refuses {what}; see the worker's log"
 
 
 async def each_apart(
@@ -53,33 +60,48 @@ async def each_apart(
 async def end_refused(
     database: Database, what: str, job_id: UUID, error: BaseException, *, worker_id: str, attempt: int | None = None
 ) -> bool:
-    """Log why the row refuses ``what``, and end its job as failed; return whether that went through."""
-    logs.row_refused(what, job_id, error)
+    """Log why the row refuses ``what``, and end its job as failed; return whether that went through.
+
+    Where code of the operator's fails, the job waits until it is mended.
+    """
+    database.faults.row_refused(what, job_id, error)
+    if isinstance(error, TriggerFault):
+        database.faults.stands(f"{what} of a job", error, _REST_SECONDS, 2 * _REST_SECONDS)
+        return False
     try:
         return await database.run(
-            lambda connection: store.refuse(connection, job_id, worker_id=worker_id, error=REFUSED, attempt=attempt)
+            lambda connection: store.refuse(
+                connection, job_id, worker_id=worker_id, error=refusal(error, f"the {what}"), attempt=attempt
+            )
         )
-    except (IidqError, psycopg.Error) as refusal:
-        logs.row_refused("end", job_id, refusal)
+    except (IidqError, psycopg.Error) as last:
+        database.faults.row_refused("end", job_id, last)
         return False
 
 
 async def claim(
     database: Database, *, worker_id: str, slots: int, lease_seconds: float, from_order: float = WHOLE
 ) -> Claim:
-    """Claim as ``store.claim`` does; a job whose row refuses to be claimed ends as failed."""
-    try:
-        async with database.connection() as connection:
-            return await store.claim(
-                connection, worker_id=worker_id, slots=slots, lease_seconds=lease_seconds, from_order=from_order
-            )
-    except Exception as error:
-        if not concerns_one_row(error):
-            raise
-    return Claim(await _claim_apart(database, worker_id, slots, lease_seconds), None)
+    """Claim as ``store.claim`` does; a job whose row refuses to be claimed ends as failed.
+
+    A row that refuses its end, too, is left out for a while. Raises the error of the first where all refuse.
+    """
+    resting = database.faults.resting("claim", _REST_SECONDS)
+    if not resting:
+        try:
+            async with database.connection() as connection:
+                return await store.claim(
+                    connection, worker_id=worker_id, slots=slots, lease_seconds=lease_seconds, from_order=from_order
+                )
+        except Exception as error:
+            if not concerns_one_row(error):
+                raise
+    return Claim(await _claim_apart(database, worker_id, slots, lease_seconds, set(resting)), None)
 
 
-async def _claim_apart(database: Database, worker_id: str, slots: int, lease_seconds: float) -> list[ClaimedJob]:
+async def _claim_apart(
+    database: Database, worker_id: str, slots: int, lease_seconds: float, resting: set[UUID]
+) -> list[ClaimedJob]:
     claimed: list[ClaimedJob] = []
     refused: list[tuple[UUID, Exception]] = []
 
@@ -93,16 +115,16 @@ async def _claim_apart(database: Database, worker_id: str, slots: int, lease_sec
     async def refuse(job_id: UUID, error: Exception) -> None:
         refused.append((job_id, error))
 
-    line = await database.run(lambda connection: store.first_in_line(connection, slots + _LOOKED_PAST))
+    reach = slots + _LOOKED_PAST + len(resting)
+    line = await database.run(lambda connection: store.first_in_line(connection, reach))
+    line = [job_id for job_id in line if job_id not in resting]
     while line and len(claimed) < slots:
         room = slots - len(claimed)
         some, line = line[:room], line[room:]
         await each_apart(some, take, refuse)
-    if claimed or len(refused) == 1:
-        for job_id, error in refused:
-            await end_refused(database, "claim", job_id, error, worker_id=worker_id)
-    else:
+    if refused and not claimed and (len(refused) > 1 or isinstance(refused[0][1], TriggerFault)):
         # A trigger that refuses all of them is not a fault of the jobs: they wait until the operator has mended it.
-        for job_id, error in refused[:1]:
-            logs.row_refused("every claim", job_id, error)
+        raise refused[0][1]
+    for job_id, error in refused:
+        await end_refused(database, "claim", job_id, error, worker_id=worker_id)
     return claimed

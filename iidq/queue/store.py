@@ -11,11 +11,12 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from uuid import UUID
 
+import psycopg
 from psycopg import errors
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
-from iidq.database import Connection, is_shared, not_confirmed
+from iidq.database import Connection, concerns_one_row, is_shared, not_confirmed
 from iidq.queue.announcements import TO_FIRST
 from iidq.queue.claim_span import WHOLE
 from iidq.queue.job import ClaimedJob, IdempotencyKey, JobType, NewJob
@@ -54,6 +55,7 @@ async def enqueue(connection: Connection, jobs: Sequence[NewJob], *, max_attempt
         "jobs": f"[{','.join([job.as_json() for job in jobs])}]",
         "max_attempts": str(max_attempts),
         "again": "false" if alone else "true",
+        "expected": str(len(jobs)),
     }
     if not callbacks:
         try:
@@ -138,6 +140,33 @@ async def enqueue_batch(
     return batch_id
 
 
+async def first_refused(connection: Connection, jobs: Sequence[NewJob], *, max_attempts: int) -> int | None:
+    """Return which of the jobs, inserted in this order, is the first that a rule refuses; nothing is stored.
+
+    None: all of them would go in.
+    """
+
+    async def refuses(first: int) -> bool:
+        try:
+            async with connection.transaction(force_rollback=True):
+                await enqueue(connection, jobs[:first], max_attempts=max_attempts)
+        except psycopg.Error as error:
+            if not concerns_one_row(error):
+                raise
+            return True
+        return False
+
+    # Ten tries find one of a thousand.
+    accepted, refused = 0, len(jobs) + 1
+    while refused - accepted > 1:
+        middle = (accepted + refused) // 2
+        if middle > len(jobs) or not await refuses(middle):
+            accepted = middle
+        else:
+            refused = middle
+    return refused - 1 if refused <= len(jobs) else None
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """What a claim took, and how far in line it came: None where it took nothing. See ``claim_span.py``."""
@@ -166,7 +195,8 @@ async def claim(
     # Binary: an id costs 1 µs to read instead of 3. Prepared at once: a claim takes 1 ms more until Postgres keeps its
     # plan, which it does after five of them; the driver by itself would first let five others go by.
     async with connection.cursor(binary=True, row_factory=tuple_row) as cursor:
-        await cursor.execute(QUERIES["claim"], parameters, prepare=True)
+        # With "only" its plan is another: by their ids.
+        await cursor.execute(QUERIES["claim"], parameters, prepare=only is None)
         rows = await cursor.fetchall()
     jobs = [ClaimedJob(row[0], row[1], _JOB_TYPES[row[2]], *row[3:-1]) for row in rows]
     return Claim(jobs, rows[0][-1] if rows else None)
@@ -252,6 +282,18 @@ async def store_outcomes(
     return {(outcome.id, outcome.attempt) for outcome in outcomes if outcome.id in lost} if lost else set()
 
 
+async def find_held(connection: Connection, outcomes: Sequence[Outcome], *, worker_id: str) -> set[Fence]:
+    """Return those of the lost that hold their row all the same: a trigger of the operator's dropped the change."""
+    parameters = {
+        "worker_id": worker_id,
+        "ids": [outcome.id for outcome in outcomes],
+        "outcomes": f"[{','.join([outcome.as_json() for outcome in outcomes])}]",
+    }
+    cursor = await connection.execute(QUERIES["find_held"], parameters)
+    held = {job_id for (job_id,) in await cursor.fetchall()}
+    return {(outcome.id, outcome.attempt) for outcome in outcomes if outcome.id in held}
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerSigns:
     """What a worker tells of itself at every sweep; it counts as live for ``alive_seconds`` more."""
@@ -322,8 +364,10 @@ async def purge(
     batch: int,
     from_time: datetime = EARLIEST,
     only: Sequence[UUID] | None = None,
+    without: Sequence[UUID] = (),
 ) -> tuple[int, datetime | None]:
-    """Delete up to ``batch`` jobs that ended longer ago than that; None keeps them for ever. ``only``: none but these.
+    """Delete up to ``batch`` jobs that ended longer ago than that; None keeps them for ever. ``only``: none but these;
+    ``without``: none of these.
 
     Returns how many, and the creation time of the last: the ``from_time`` of the next batch.
     """
@@ -335,6 +379,7 @@ async def purge(
             "batch": batch,
             "from_time": from_time,
             "only": only,
+            "without": list(without),
         },
     )
     row = await cursor.fetchone()
@@ -349,17 +394,20 @@ async def purge_excess(
     batch: int,
     from_time: datetime = EARLIEST,
     only: Sequence[UUID] | None = None,
+    without: Sequence[UUID] = (),
 ) -> tuple[int, datetime | None]:
     """Delete up to ``batch`` of the oldest completed and cancelled jobs beyond the newest ``keep``, as purge does."""
-    parameters = {"keep": keep, "batch": batch, "from_time": from_time, "only": only}
+    parameters = {"keep": keep, "batch": batch, "from_time": from_time, "only": only, "without": list(without)}
     cursor = await connection.execute(QUERIES["purge_excess"], parameters)
     row = await cursor.fetchone()
     assert row is not None
     return row[0], row[1]
 
 
-async def oldest_ended(connection: Connection, *, batch: int, from_time: datetime) -> list[tuple[UUID, datetime]]:
+async def oldest_ended(
+    connection: Connection, *, batch: int, from_time: datetime, without: Sequence[UUID] = ()
+) -> list[tuple[UUID, datetime]]:
     """Return the jobs among which retention looks first, each with the time of its creation."""
-    parameters = {"batch": batch, "from_time": from_time}
+    parameters = {"batch": batch, "from_time": from_time, "without": list(without)}
     cursor = await connection.execute(QUERIES["oldest_ended"], parameters, prepare=False)
     return [(job_id, created_at) for job_id, created_at in await cursor.fetchall()]

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from iidq import logs, metrics
 from iidq.database import Connection, Database, concerns_one_row
+from iidq.faults import Faults
 from iidq.queue import store
 from iidq.queue.queries import QUERIES
 from iidq.queue.row_faults import each_apart, end_refused
@@ -18,6 +19,8 @@ _PURGE_BATCH = 1000
 _PURGE_INTERVAL_SECONDS = 60.0
 _BETWEEN_BATCHES_SECONDS = 0.05
 _DAY_SECONDS = 86_400.0
+# How long rows that refuse to be removed are left out.
+_KEPT_SECONDS = 3600.0
 
 
 async def sweep(database: Database, signs: WorkerSigns) -> Sweep:
@@ -56,9 +59,14 @@ class Retention:
         self._failed_seconds = _seconds(settings.retention_failed_days)
         self._keep = settings.retention_completed_count
         self._from_time = store.EARLIEST
+        self._faults = Faults()
 
     async def purge(self, database: Database) -> float:
-        """Remove one batch; return the seconds to wait before the next call."""
+        """Remove one batch; return the seconds to wait before the next call.
+
+        A row that a rule of the operator's keeps, such as a foreign key, is left out for an hour.
+        """
+        self._faults = database.faults
         try:
             removed, last_time = await database.run(self._remove_batch)
         except Exception as error:
@@ -86,6 +94,7 @@ class Retention:
             return await self._remove(connection)
 
     async def _remove(self, connection: Connection, only: Sequence[UUID] | None = None) -> tuple[int, datetime | None]:
+        kept = self._faults.resting("retention", _KEPT_SECONDS)
         removed, last_time = await store.purge(
             connection,
             completed_seconds=self._completed_seconds,
@@ -93,11 +102,12 @@ class Retention:
             batch=_PURGE_BATCH,
             from_time=self._from_time,
             only=only,
+            without=kept,
         )
         if removed or self._keep is None:
             return removed, last_time
         return await store.purge_excess(
-            connection, keep=self._keep, batch=_PURGE_BATCH, from_time=self._from_time, only=only
+            connection, keep=self._keep, batch=_PURGE_BATCH, from_time=self._from_time, only=only, without=kept
         )
 
     async def _remove_apart(self, connection: Connection) -> tuple[int, datetime | None]:
@@ -113,13 +123,14 @@ class Retention:
                 removed += (await self._remove(connection, ids))[0]
 
         async def refuse(job_id: UUID, error: Exception) -> None:
-            logs.row_refused("retention", job_id, error)
+            self._faults.row_refused("retention", job_id, error)
 
         async with connection.transaction():
             cursor = await connection.execute(QUERIES["take_retention_turn"])
             if await cursor.fetchone() != (True,):
                 return 0, None
-            oldest = await store.oldest_ended(connection, batch=_PURGE_BATCH, from_time=self._from_time)
+            kept = self._faults.resting("retention", _KEPT_SECONDS)
+            oldest = await store.oldest_ended(connection, batch=_PURGE_BATCH, from_time=self._from_time, without=kept)
             await each_apart([job_id for job_id, _ in oldest], remove, refuse)
         return removed, oldest[-1][1] if len(oldest) == _PURGE_BATCH else None
 

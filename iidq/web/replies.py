@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from iidq import logs
-from iidq.errors import DatabaseRefusal, IdempotencyConflict, InvalidInput, PermanentFault, TemporaryFault
+from iidq.errors import DatabaseRefusal, IdempotencyConflict, InvalidInput, PermanentFault, RowRefused, TemporaryFault
 from iidq.redaction import redact_url
 from iidq.web import shapes
 from iidq.web.exchange import correlation_id
@@ -79,6 +79,18 @@ async def _on_database_refusal(request: Request, error: Exception) -> Response:
     return error_reply(request, 503, sentence, code=error.code, retry_after=str(RETRY_AFTER_SECONDS))
 
 
+async def _on_row_refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RowRefused)
+    if request.method == "GET":
+        # A read changes no row: a fault of ours.
+        raise error
+    # The rule's name is for operators: the log has it.
+    which = "this request" if error.item is None else f"jobs[{error.item}]"
+    reason = "it goes against another row" if error.conflict else "expected other values"
+    sentence = f"A rule of the service's database refuses {which}: {reason}"
+    return error_reply(request, 409 if error.conflict else 422, sentence, code=error.code)
+
+
 async def _on_disconnect(request: Request, error: Exception) -> Response:
     logs.client_gone(correlation_id(request), request.method, request.url.path)
     return Response(status_code=_CLIENT_CLOSED_REQUEST)
@@ -91,5 +103,6 @@ EXCEPTION_HANDLERS: Final[dict[Any, ErrorHandler]] = {
     PermanentFault: _on_permanent_fault,
     TemporaryFault: _on_temporary_fault,
     DatabaseRefusal: _on_database_refusal,
+    RowRefused: _on_row_refused,
     ClientDisconnect: _on_disconnect,
 }

@@ -19,13 +19,13 @@ import psycopg
 
 from iidq import logs, metrics
 from iidq.background import keep_running
-from iidq.database import Connection, Database, concerns_one_row, open_database
-from iidq.errors import GatewayFault, IidqError
+from iidq.database import Connection, Database, concerns_one_row, is_passing, open_database
+from iidq.errors import GatewayFault, IidqError, RowRefused, TriggerFault
 from iidq.faults import Faults
 from iidq.provenance.fetch_policy import FetchPolicy
 from iidq.queue.job import Job
 from iidq.queue.readers import find
-from iidq.queue.row_faults import each_apart
+from iidq.queue.row_faults import each_apart, refusal
 from iidq.queue.store import confirm
 from iidq.settings import Settings
 from iidq.webhooks import store
@@ -49,7 +49,6 @@ _LEASE_MARGIN_SECONDS = 30.0
 # How long the end of the process waits for receivers; what is not done by then is done by others.
 _GRACE_SECONDS = 2.0
 _SETTLE_TRIES = 5
-_REFUSED = "internal: the database refuses to change this delivery; see the worker's log"
 # How many rows that refuse every change may stand before the others.
 _LOOKED_PAST = 250
 
@@ -85,7 +84,9 @@ class Deliverer:
                 self._failed = False
             except Exception as error:
                 self._failed = True
-                pause_seconds = random.uniform(0.5, 1.5)  # noqa: S311
+                # What does not pass by itself is tried as rarely as the queue is polled.
+                longest_seconds = 1.5 if is_passing(error) else max(1.5, self._poll_seconds)
+                pause_seconds = longest_seconds * random.uniform(0.3, 1.0)  # noqa: S311
                 if isinstance(error, (IidqError, psycopg.Error)):
                     self._database.faults.stands("webhooks", error, pause_seconds)
                 else:
@@ -157,8 +158,12 @@ class Deliverer:
         return len(claimed)
 
     async def _claim_apart(self, slots: int) -> int:
-        """Claim although one row refuses it; the delivery of that one is given up."""
+        """Claim although one row refuses it; the delivery of that one is given up.
+
+        Where code of the operator's fails, the delivery waits until it is mended.
+        """
         claimed = 0
+        faulty: list[TriggerFault] = []
 
         async def claim(ids: Sequence[UUID]) -> None:
             nonlocal claimed
@@ -166,15 +171,25 @@ class Deliverer:
                 claimed += await self._claim(slots - claimed, ids)
 
         async def refuse(job_id: UUID, error: Exception) -> None:
-            logs.row_refused("webhook", job_id, error)
-            # A row that refuses even that is found again at the next look.
-            with contextlib.suppress(IidqError, psycopg.Error):
-                async with self._database.connection() as connection:
-                    await store.refuse(connection, job_id, error=_REFUSED)
+            if isinstance(error, TriggerFault):
+                self._database.faults.row_refused("webhook", job_id, error)
+                faulty.append(error)
+            else:
+                await self._refuse(job_id, error)
 
         ids = await self._database.run(lambda connection: store.due(connection, slots + _LOOKED_PAST))
         await each_apart(ids, claim, refuse)
+        if faulty and not claimed:
+            raise faulty[0]
         return claimed
+
+    async def _refuse(self, job_id: UUID, error: Exception) -> None:
+        """Give up the delivery whose row refuses to be changed."""
+        self._database.faults.row_refused("webhook", job_id, error)
+        # A row that refuses even that is found again at the next look.
+        with contextlib.suppress(IidqError, psycopg.Error):
+            async with self._database.connection() as connection:
+                await store.refuse(connection, job_id, error=refusal(error, "the delivery"))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         del self._running[task]
@@ -231,9 +246,13 @@ class Deliverer:
             except (IidqError, psycopg.Error) as error:
                 if self._stopping:
                     return
+                if isinstance(error, RowRefused):
+                    # Else the receiver would get the same event at every attempt that is left.
+                    await self._refuse(delivery.job_id, error)
+                    return
                 # If it never goes through, the attempt is repeated when its lease runs out.
                 pause_seconds = random.uniform(0.5, 1.0) * tried  # noqa: S311
-                logs.database_lost("webhook", error, pause_seconds)
+                self._database.faults.stands("webhook", error, pause_seconds, self._lease_seconds)
                 await asyncio.sleep(pause_seconds)
                 continue
             if stored:

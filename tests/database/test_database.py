@@ -8,7 +8,7 @@ import pytest
 from psycopg import errors
 
 from iidq.database import Connection, connect, is_passing, open_database, translate
-from iidq.errors import NOT_MIGRATED, DatabaseUnavailable
+from iidq.errors import NOT_MIGRATED, DatabaseUnavailable, RowRefused
 from iidq.settings import Settings, load_settings
 from tests.job_rows import QUEUED, insert, scalar
 
@@ -109,6 +109,7 @@ async def test_a_read_only_server_is_left(settings: Settings) -> None:
 
 async def test_errors_of_run_are_ours(settings: Settings, sql: psycopg.Connection[Any]) -> None:
     """Whatever Postgres says, callers of ``run`` and of ``connection`` get the same translation."""
+    sql.execute("DROP TABLE iidq_rate_count")
     async with open_database(settings, pool_size=1) as database:
 
         async def bad_row(connection: Connection) -> None:
@@ -119,11 +120,12 @@ async def test_errors_of_run_are_ours(settings: Settings, sql: psycopg.Connectio
             )
 
         async def no_table(connection: Connection) -> None:
-            await connection.execute("SELECT FROM nowhere")
+            await connection.execute("SELECT FROM public.iidq_rate_count")
 
         async def too_slow(connection: Connection) -> None:
-            await connection.execute("SET statement_timeout = 10")
-            await connection.execute("SELECT pg_sleep(10)")
+            async with connection.transaction():
+                await connection.execute("SET LOCAL statement_timeout = 10")
+                await connection.execute("SELECT pg_sleep(10)")
 
         async def too_deep(connection: Connection) -> None:
             await connection.execute("SELECT repeat('[', 20000)::jsonb")
@@ -139,8 +141,8 @@ async def test_errors_of_run_are_ours(settings: Settings, sql: psycopg.Connectio
                 async with database.connection() as connection:
                     await work(connection)
         # No repetition mends these: they must not look like an outage.
-        for fault, known in ((too_deep, errors.StatementTooComplex), (bad_row, errors.CheckViolation)):
-            with pytest.raises(known) as deep:
+        for fault in (too_deep, bad_row):
+            with pytest.raises(RowRefused) as deep:
                 await database.run(fault)
             assert not is_passing(deep.value)
 
@@ -174,14 +176,15 @@ async def test_a_pool_that_is_exhausted_is_told(settings: Settings) -> None:
         (errors.QueryCanceled(), "database.timeout"),
         (errors.ReadOnlySqlTransaction(), "database.read_only"),
         (errors.UndefinedColumn(), NOT_MIGRATED),
-        (errors.SyntaxError(), None),
-        (errors.UniqueViolation(), None),
-        (errors.StatementTooComplex(), None),
+        (errors.SyntaxError(), "database.refused"),
+        (errors.UniqueViolation(), "database.row_refused"),
+        (errors.StatementTooComplex(), "database.row_refused"),
+        (psycopg.DataError(), None),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
 )
 def test_translation(error: psycopg.Error, code: str | None) -> None:
-    """Each condition has its code; what can only be a bug of ours stays what it is."""
+    """Each condition has its code; what psycopg itself refuses stays what it is."""
     translated = translate(error)
     assert (translated.code if translated else None) == code
-    assert is_passing(translated or error) == (code not in (None, NOT_MIGRATED))
+    assert is_passing(translated or error) == (isinstance(translated, DatabaseUnavailable) and code != NOT_MIGRATED)

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from iidq.database import open_database
-from iidq.errors import DatabaseUnavailable, InvalidInput
+from iidq.errors import DatabaseUnavailable, RowRefused
 from iidq.queue import readers, store
 from iidq.queue.batching import open_enqueuer
 from iidq.queue.job import JobStatus, JobType
@@ -80,7 +80,7 @@ async def test_one_bad_row_fails_alone(settings: Settings, sql: psycopg.Connecti
         answers = await asyncio.gather(*(enqueuer.enqueue(job) for job in jobs), return_exceptions=True)
     assert answers[0] == jobs[0].id
     assert answers[2] == jobs[2].id
-    assert [isinstance(answer, InvalidInput) for answer in answers] == [False, True, False, True]
+    assert [isinstance(answer, RowRefused) for answer in answers] == [False, True, False, True]
     assert statuses(sql) == {"queued": 3}
 
 

@@ -13,7 +13,7 @@ from psycopg.sql import SQL, Identifier, Placeholder
 
 from iidq.accelerator.bull_keys import BullState, job_fields
 from iidq.database import Database, open_database
-from iidq.errors import InvalidInput
+from iidq.errors import RowRefused
 from iidq.queue import readers, row_faults, steering, store, upkeep
 from iidq.queue.batching import open_enqueuer
 from iidq.queue.browsing import JobState, browse
@@ -176,7 +176,9 @@ async def test_a_refused_row_ends_alone(database_url: str, sql: Pg, name: str) -
     rule(sql, condition)
     async with working(database_url, succeed):
         await eventually(lambda: statuses(sql) == {"completed": 2, "failed": 1})
-    assert read(sql, odd)["error"].startswith("internal: ")
+    assert read(sql, odd)["error"].startswith(
+        "database.row_refused: function operators_rule (SQLSTATE P0001) refuses the "
+    )
     charged = 1 if base is EXPIRED else 0
     assert [read(sql, job)["retryCount"] for job in (before, after)] == [charged, charged]
     assert scalar(sql, "SELECT failed = 1 AND completed = 2 AND waiting + delayed + active = 0 FROM queue_health")
@@ -218,8 +220,8 @@ async def test_a_rule_that_refuses_every_job_fails_none(database_url: str, sql: 
     insert(sql, copies=3)
     rule(sql, "NEW.status = 'processing'")
     async with open_database(load_settings(database_url=database_url), pool_size=1) as database:
-        claim = await row_faults.claim(database, worker_id="w", slots=3, lease_seconds=30)
-    assert claim.jobs == []
+        with pytest.raises(RowRefused, match="operators_rule"):
+            await row_faults.claim(database, worker_id="w", slots=3, lease_seconds=30)
     assert statuses(sql) == {"queued": 3}
 
 
@@ -234,10 +236,12 @@ async def test_renewals_and_progress_of_the_others(database_url: str, sql: Pg) -
         await ended.wait()
         return OK
 
-    async with working(database_url, run, job_lease_seconds=5):
+    async with working(database_url, run, job_lease_seconds=5) as work:
         await eventually(lambda: read(sql, good)["progress"] == 30)
         lease = read(sql, good)["leaseUntil"]
         await eventually(lambda: read(sql, good)["leaseUntil"] > lease)
+        faults = work.loop._database.faults
+        await eventually(lambda: any("function operators_rule" in fault for fault in faults.for_operators()))
         ended.set()
         await eventually(lambda: statuses(sql) == {"completed": 2})
     assert (read(sql, good)["attempt"], read(sql, odd)["progress"]) == (1, 100)
@@ -251,7 +255,7 @@ async def test_an_insert_that_is_refused_is_refused_alone(database_url: str, sql
     async with open_database(known, pool_size=2) as database, open_enqueuer(database, known) as enqueuer:
         first, odd, last = await asyncio.gather(*map(enqueuer.enqueue, jobs), return_exceptions=True)
     assert (first, last) == (jobs[0].id, jobs[2].id)
-    assert isinstance(odd, InvalidInput)
+    assert isinstance(odd, RowRefused)
     assert "not this one" not in str(odd)
 
 

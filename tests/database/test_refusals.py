@@ -2,14 +2,15 @@
 
 import asyncio
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from iidq.database import is_passing, open_database, translate
-from iidq.errors import NOT_MIGRATED, DatabaseRefusal, DatabaseUnavailable
+from iidq.database import concerns_one_row, is_passing, open_database, translate
+from iidq.errors import NOT_MIGRATED, DatabaseRefusal, DatabaseUnavailable, RowRefused, TriggerFault
 from iidq.faults import Faults
 from iidq.obstacles import find_obstacles
 from iidq.queue.loop import WorkLoop
@@ -136,7 +137,7 @@ async def test_a_crash_ends_whatever_waits_on_the_database(
     assert turns == 1
 
 
-STATES = {
+STATES: dict[str, str] = {
     # Passing: the database is away, busy or read-only for now, or has yet to be migrated.
     **dict.fromkeys(["08000", "08006", "57P01", "57P02", "57P03", "57P05", "25P03"], "database.unavailable"),
     **dict.fromkeys(["53100", "53200", "53300"], "database.exhausted"),
@@ -146,27 +147,117 @@ STATES = {
     "25006": "database.read_only",
     **dict.fromkeys(["42P01", "42703", "42883"], NOT_MIGRATED),
     # Only an operator can help.
-    **dict.fromkeys(
-        ["42501", "55000", "55006", "0A000", "28000", "28P01", "3D000", "3F000", "57P04", "58030", "XX000", "XX001"],
-        "database.refused",
-    ),
-    # The fault of one row or value, or a bug of ours: Postgres' own error.
-    **dict.fromkeys(["22003", "22008", "23502", "23505", "23514", "54001", "42601", "P0001", "P0002"], None),
+    **dict.fromkeys(["28000", "28P01", "3D000", "3F000", "57P04", "58030", "F0000", "XX000"], "database.refused"),
+    **dict.fromkeys(["42501", "42601", "42704", "42P17", "428C9", "0A000", "25001", "26000"], "database.refused"),
+    **dict.fromkeys(["55000", "55006", "XX001"], "database.refused"),
+    # The fault of one row: its values, its constraints, or a trigger that raises whatever it likes.
+    **dict.fromkeys(["21000", "22003", "22008", "22P02", "27000", "2F003", "38000", "39P01"], "database.row_refused"),
+    **dict.fromkeys(["23001", "23502", "23503", "23505", "23514", "23P01", "44000", "54000"], "database.row_refused"),
+    **dict.fromkeys(["54001", "P0001", "P0002", "AB123", "45000", "HV000", "U0001"], "database.row_refused"),
 }
+CONFLICTS = ["23505", "23P01", "23503", "23001"]
+CONNECTION_OF_A_TRIGGER = ["08000", "08006", "57P01", "57P02", "57P03", "57P05", "25P03"]
+"""In a trigger of the operator's these are of a connection of its own, such as dblink's."""
 
 
 @pytest.mark.parametrize(("state", "code"), STATES.items())
-def test_each_state_has_its_kind(state: str, code: str | None) -> None:
+def test_each_state_has_its_kind(state: str, code: str) -> None:
     """Only what passes by itself counts as unavailable, and may be tried again without a word to operators."""
-    error = psycopg.errors.lookup(state)()
+    error = raised(state)
     ours = translate(error)
-    assert (ours and ours.code) == code
+    assert ours is not None
+    assert ours.code == code
     assert isinstance(ours, DatabaseRefusal) == (code == "database.refused")
-    passing = code is not None and code != "database.refused"
+    passing = code not in ("database.refused", "database.row_refused")
     assert isinstance(ours, DatabaseUnavailable) == passing
     assert is_passing(error) == (passing and code != NOT_MIGRATED)
-    if isinstance(ours, DatabaseRefusal):
+    assert concerns_one_row(error) == (code == "database.row_refused")
+    if not passing:
         assert state in ours.message
+    if isinstance(ours, RowRefused):
+        assert ours.conflict == (state in CONFLICTS)
+
+
+RULE = "PL/pgSQL function operators_rule() line 1 at PERFORM"
+ENQUEUE = 'SQL statement "INSERT INTO x"\nPL/pgSQL function iidq_enqueue(json,integer,boolean) line 13 at SQL statement'
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        RULE,
+        "PL/pgSQL-Funktion audit.operators_rule(text,integer) Zeile 1 bei PERFORM",
+        "fonction PL/pgSQL operators_rule(), ligne 3 à PERFORM",
+        "PL/pgSQL関数operators_rule()の3行目のPERFORM",
+        f'PL/pgSQL assignment "NEW.x := f(1)"\n{RULE}',
+        f'SQL statement "SELECT f(\n  1)"\n{RULE}',
+        'SQL function "operators_rule" during startup',
+        "SQL-Funktion »operators_rule« Anweisung 1",
+        "fonction SQL « operators_rule », instruction 1",
+        'PL/Python function "operators_rule"',
+    ],
+)
+def test_the_operators_function_is_named_in_any_language(context: str) -> None:
+    """The innermost function of an error's context is found, whichever language it is of and the server speaks."""
+    ours = translate(raised("42P01", context=f"{context}\n{ENQUEUE}"))
+    assert isinstance(ours, TriggerFault)
+    assert "operators_rule in the database" in ours.message
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_each_state_has_its_kind_in_a_trigger(state: str) -> None:
+    """An error in the operator's own code may come from one row, never counts as an outage, and names the code.
+
+    What passes by itself passes there, too; a server that ends the connection does so in the middle of a trigger.
+    """
+    ours = translate(raised(state, context=f"{RULE}\n{ENQUEUE}"))
+    ended = translate(raised(state, context=RULE, severity="FATAL"))
+    assert ours is not None
+    assert ended is not None
+    assert ended.code == STATES[state]
+    if STATES[state] in ("database.refused", NOT_MIGRATED) or state in CONNECTION_OF_A_TRIGGER:
+        assert isinstance(ours, TriggerFault)
+        assert concerns_one_row(ours)
+    else:
+        assert ours.code == STATES[state]
+    if not isinstance(ours, DatabaseUnavailable):
+        assert "operators_rule" in ours.message
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_our_own_functions_are_no_triggers_of_the_operator(state: str) -> None:
+    """What iidq's procedure meets is told as what a statement of iidq's meets."""
+    for function in ("iidq_enqueue(json,integer,boolean)", "public.iidq_note_change()", "retry_job(uuid)"):
+        context = f'SQL statement "INSERT INTO public.x"\nPL/pgSQL function {function} line 20 at SQL statement'
+        ours = translate(raised(state, context=context))
+        assert ours is not None
+        assert ours.code == STATES[state]
+
+
+class Raised(psycopg.Error):
+    """An error as a server gives it."""
+
+    fields: dict[str, str]
+
+    @property
+    def diag(self) -> Any:
+        """The fields of the server's message."""
+        return SimpleNamespace(**dict.fromkeys(FIELDS), **self.fields)
+
+
+FIELDS = ["constraint_name", "table_name", "column_name", "source_function", "message_primary"]
+
+
+def raised(state: str, context: str = "", severity: str = "ERROR") -> psycopg.Error:
+    """The class of this SQLSTATE, with what else the server says."""
+    try:
+        known: type[psycopg.Error] = psycopg.errors.lookup(state)
+    except KeyError:
+        known = psycopg.DatabaseError
+    error = type("Raised", (Raised, known), {"sqlstate": state})()
+    error.fields = {"context": context, "severity_nonlocalized": severity}
+    assert isinstance(error, psycopg.Error)
+    return error
 
 
 @pytest.mark.parametrize(

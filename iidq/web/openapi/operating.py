@@ -37,6 +37,7 @@ def _steer(step: str, id_: str, summary: str, description: str, after: Json, ref
             200: reply("The job as it is now.", "Job", job=after),
             404: "JobNotFound",
             409: reply("The job is in another state.", "Error", refused=error(refusal)),
+            422: "RowRefused",
             503: "Unavailable",
         },
         (JOB_ID,),

@@ -87,6 +87,13 @@ _KEY_CONFLICT: Final[Json] = error(
     "this Idempotency-Key was used for another request; expected a new key", "idempotency.conflict"
 )
 
+_REFUSED_ROW: Final[Json] = error(
+    "A rule of the service's database refuses this request: expected other values", "database.row_refused"
+)
+_CONFLICTING_ROW: Final[Json] = error(
+    "A rule of the service's database refuses this request: it goes against another row", "database.row_refused"
+)
+
 RESPONSES: Final[dict[str, Json]] = {
     "ValidationFailed": reply(
         "Every fault of the input at once.",
@@ -128,11 +135,22 @@ RESPONSES: Final[dict[str, Json]] = {
         "Error",
         text=error("Unsupported Media Type: expected multipart/form-data or application/json"),
     ),
-    "IdempotencyConflict": reply("The `Idempotency-Key` stands for another request.", "Error", conflict=_KEY_CONFLICT),
-    "Unprocessable": reply(
-        "The `Idempotency-Key` stands for another request; or, with the database away, as for the synchronous calls.",
+    "RowConflict": reply(
+        "A unique index or foreign key of the operator's refuses the job.", "Error", row=_CONFLICTING_ROW
+    ),
+    "RowRefused": reply("A constraint or trigger of the operator's refuses the change.", "Error", row=_REFUSED_ROW),
+    "IdempotencyConflict": reply(
+        "The `Idempotency-Key` stands for another request; or a constraint or trigger of the operator's refuses a job.",
         "Error",
         conflict=_KEY_CONFLICT,
+        row=_REFUSED_ROW,
+    ),
+    "Unprocessable": reply(
+        "The `Idempotency-Key` stands for another request; or a constraint or trigger of the operator's "
+        "refuses the job; or, with the database away, as for the synchronous calls.",
+        "Error",
+        conflict=_KEY_CONFLICT,
+        row=_REFUSED_ROW,
         manifest=_NO_MANIFEST,
     ),
     "PermanentFault": reply(

@@ -64,6 +64,7 @@ def _submit(kind: str, id_: str, summary: str, accepted: Json, ended: Json, sync
             200: {**done, "links": _JOB_LINKS},
             202: {**later, "links": _JOB_LINKS},
             **BAD_BODY,
+            409: "RowConflict",
             422: "Unprocessable",
             503: "Unavailable",
         },
@@ -98,6 +99,7 @@ SUBMITTING: Final = (
         {
             200: reply("Queued; the jobs are durable.", "AcceptedBatch", queued=_ACCEPTED_BATCH),
             **BAD_BODY,
+            409: "RowConflict",
             422: "IdempotencyConflict",
             503: "Unavailable",
         },
