@@ -26,6 +26,8 @@ _NUMBER = re.compile(r"[+-]?[0-9]{1,20}(?:\.[0-9]{1,20})?")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 # CAIP-10 in the namespace eip155, or the address alone.
 _CHAIN_ACCOUNT = re.compile(r"(?:eip155:([1-9][0-9]{0,15}):)?(0x[0-9a-fA-F]{40})")
+# Without the signs that mean something else within SQL: quotes of literals and bodies, parameters.
+_SCHEMA_NAME = re.compile(r'[\w .\-"]+')
 _PRIVATE_KEY = re.compile(r"(?:0x)?[0-9a-fA-F]{64}")
 # SEC 2, section 2.4.1: a key lies between zero and the order of secp256k1's group.
 _CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
@@ -104,6 +106,11 @@ class Settings(BaseSettings):
     database_url: str | None = Field(
         None,
         description="libpq URL of Postgres; several hosts allowed. `demo` and `up` start their own without it",
+    )
+    database_schema: str = Field(
+        "public",
+        description="schema of iidq's tables, views and functions, exactly as Postgres has it; `iidq migrate` makes it "
+        "where it is missing",
     )
     rpc_url: str | None = Field(
         None,
@@ -298,6 +305,13 @@ class Settings(BaseSettings):
     def _libpq_url(cls, value: str | None) -> str | None:
         if value is not None:
             _check_database_url(value)
+        return value
+
+    @field_validator("database_schema")
+    @classmethod
+    def _schema_name(cls, value: str) -> str:
+        if not _SCHEMA_NAME.fullmatch(value) or len(value.encode()) > 63 or value.startswith("pg_"):
+            raise ValueError("a schema's name of at most 63 bytes: letters, digits, blanks, and _ - . \"")
         return value
 
     @field_validator("api_key")

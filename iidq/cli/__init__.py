@@ -84,10 +84,13 @@ def migrate() -> None:
 
     Safe to run from several hosts at once.
     """
+    from iidq import logs
     from iidq.migrate import migrate as run
     from iidq.settings import load_settings
 
-    names = run(load_settings("database_url").database_url or "")
+    found = load_settings("database_url")
+    logs.configure_logging(found.log_level, found.log_format)
+    names = run(found.database_url or "", found.database_schema)
     typer.echo("\n".join(f"applied {name}" for name in names) or "nothing to do")
 
 
