@@ -1,8 +1,8 @@
 """Delivers the ends of jobs beside the verifications of a worker process, and never in their way.
 
 It has connections and slots of its own, and a receiver that hangs holds no more than a few of these. Nothing that
-goes wrong here ends the worker. What is due stands in the table ``iidq_webhook_delivery``: this process is woken when a job
-of its own has ended, and looks for the others every second while there are jobs with a callback.
+goes wrong here ends the worker. What is due stands in the table ``iidq_webhook_delivery``: this process is woken when a
+job of its own has ended, and looks for the others every second while there are jobs with a callback.
 """
 
 import asyncio

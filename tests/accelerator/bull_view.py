@@ -65,7 +65,8 @@ def shown(client: Any) -> View:
 def due(sql: psycopg.Connection[Any]) -> View:
     """What should stand there, by the rows."""
     rows = sql.execute(
-        'SELECT id::text, status, ready, type FROM "VerificationJob" ORDER BY iidq_claim_order("runAt", type, priority), id'
+        'SELECT id::text, status, ready, type FROM "VerificationJob"'
+        ' ORDER BY iidq_claim_order("runAt", type, priority), id'
     ).fetchall()
     view = View(names={job_id: kind for job_id, status, _, kind in rows if status != "cancelled"})
     view.wait = [job_id for job_id, status, ready, _ in rows if status == "queued" and ready][::-1]

@@ -8,7 +8,7 @@ import pytest
 from psycopg import errors
 
 from iidq.database import Connection, connect, is_passing, open_database, translate
-from iidq.errors import NOT_MIGRATED, DatabaseUnavailable, InvalidInput
+from iidq.errors import NOT_MIGRATED, DatabaseUnavailable
 from iidq.settings import Settings, load_settings
 from tests.job_rows import QUEUED, insert, scalar
 
@@ -129,7 +129,6 @@ async def test_errors_of_run_are_ours(settings: Settings, sql: psycopg.Connectio
             await connection.execute("SELECT repeat('[', 20000)::jsonb")
 
         for work, kind, code in (
-            (bad_row, InvalidInput, "input.invalid"),
             (no_table, DatabaseUnavailable, "database.not_migrated"),
             (too_slow, DatabaseUnavailable, "database.timeout"),
         ):
@@ -139,10 +138,11 @@ async def test_errors_of_run_are_ours(settings: Settings, sql: psycopg.Connectio
             with pytest.raises(kind):
                 async with database.connection() as connection:
                     await work(connection)
-        # No repetition mends this one: it must not look like an outage.
-        with pytest.raises(errors.StatementTooComplex) as deep:
-            await database.run(too_deep)
-        assert not is_passing(deep.value)
+        # No repetition mends these: they must not look like an outage.
+        for fault, known in ((too_deep, errors.StatementTooComplex), (bad_row, errors.CheckViolation)):
+            with pytest.raises(known) as deep:
+                await database.run(fault)
+            assert not is_passing(deep.value)
 
 
 async def test_a_server_that_is_away_is_told_in_time() -> None:

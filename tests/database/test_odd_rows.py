@@ -121,6 +121,12 @@ def test_other_tables_hold_finite_times(sql: Pg, table: str, column: str) -> Non
     sql.execute("INSERT INTO iidq_queue_worker VALUES ('w', 'h', 1, '0', 1, 0, true, now(), now(), now())")
     sql.execute("INSERT INTO iidq_idempotency_key VALUES ('s', 'k', '', gen_random_uuid(), now())")
     sql.execute("INSERT INTO iidq_webhook_delivery (\"jobId\", url) VALUES (gen_random_uuid(), 'https://a.example')")
+    state = {"nextAt": "pending", "deliveredAt": "delivered"}.get(column, "waiting")
+    sql.execute(
+        """UPDATE iidq_webhook_delivery SET state = %(state)s, "nextAt" = CASE %(state)s WHEN 'pending' THEN now() END,
+             "deliveredAt" = CASE %(state)s WHEN 'delivered' THEN now() END""",
+        {"state": state},
+    )
     for moment in ("infinity", "-infinity", "20000-01-01Z", "0001-01-01 BC"):
         with pytest.raises(psycopg.errors.CheckViolation, match=f"{table}_time_range"):
             sql.execute(SQL("UPDATE {} SET {} = %s").format(Identifier(table), Identifier(column)), [moment])

@@ -140,7 +140,7 @@ def test_counting_is_not_lured_into_a_callers_table(database_url: str) -> None:
     with acting_as(database_url, "iidq_asker") as (connection, _):
         connection.execute("CREATE TEMP TABLE iidq_queue_count (LIKE public.iidq_queue_count)")
         connection.execute(ALL_CHANGES["insert"].encode())
-        assert scalar(connection, "SELECT count(*) FROM pg_temp.queue_count") == 0
+        assert scalar(connection, "SELECT count(*) FROM pg_temp.iidq_queue_count") == 0
         assert scalar(connection, "SELECT waiting FROM queue_health") == 2
 
 

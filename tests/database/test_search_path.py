@@ -52,6 +52,11 @@ CALLS: list[tuple[str, str, Any]] = [
     ("iidq_callback_state", "SELECT public.iidq_callback_state(%(id)s) ->> 'state'", "pending"),
     ("iidq_ended_jobs_of", "SELECT status FROM public.iidq_ended_jobs_of(%(hash)s)", "cancelled"),
     ("retry_job", "SELECT public.retry_job(%(id)s)", True),
+    (
+        "iidq_broken_rule",
+        'SELECT count(*) FROM public."VerificationJob" AS job WHERE public.iidq_broken_rule(job) IS NOT NULL',
+        0,
+    ),
     ("iidq_recount_queue", "SELECT public.iidq_recount_queue()", None),
 ]
 
@@ -117,11 +122,12 @@ def test_plain_writes(decoyed: psycopg.Connection[Any], path: str) -> None:
     sql.execute(SQL("SET search_path = {}").format(SQL(path)))
     insert = SQL(
         'INSERT INTO public."VerificationJob" (type, "contentHash", "manifestUri", "registryAddress", "runAt",'
-        " \"hasCallback\") VALUES ('verify', {}, 'ipfs://x', {}, now() + {}::interval, true) RETURNING id, ready"
+        " \"hasCallback\") VALUES ('verify', {}, 'ipfs://x', {}, now() + {}::interval, true) RETURNING id"
     )
-    [(job, soon)] = sql.execute(insert.format(Literal(CONTENT_HASH), Literal(REGISTRY_ADDRESS), "0 s")).fetchall()
-    [(late, later)] = sql.execute(insert.format(Literal(CONTENT_HASH), Literal(REGISTRY_ADDRESS), "1 h")).fetchall()
-    assert (soon, later) == (True, False)
+    [(job,)] = sql.execute(insert.format(Literal(CONTENT_HASH), Literal(REGISTRY_ADDRESS), "0 s")).fetchall()
+    [(late,)] = sql.execute(insert.format(Literal(CONTENT_HASH), Literal(REGISTRY_ADDRESS), "1 h")).fetchall()
+    ready = 'SELECT ready FROM public."VerificationJob" ORDER BY "runAt"'
+    assert sql.execute(ready).fetchall() == [(True,), (False,)]
     sql.execute("INSERT INTO public.iidq_webhook_delivery (\"jobId\", url) VALUES (%s, 'https://a.example')", [job])
     sql.execute('UPDATE public."VerificationJob" SET "runAt" = now() + interval \'1 h\' WHERE id = %s', [job])
     health = "SELECT waiting, delayed, cancelled FROM public.queue_health"

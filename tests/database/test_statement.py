@@ -10,7 +10,7 @@ from psycopg import errors
 from iidq.database import Connection
 from iidq.statement import Statement
 from tests.eventually import eventually
-from tests.job_rows import scalar
+from tests.job_rows import insert, scalar
 
 NOTE = Statement(b"SELECT set_config('test.note', %(word)s || %(number)s::int || %(word)s || '%%', false)")
 IDLE = psycopg.pq.TransactionStatus.IDLE
@@ -49,14 +49,15 @@ async def test_through_a_pooler_it_is_the_same(connection: Connection) -> None:
     assert await works(connection, 4)
 
 
-async def test_errors_are_the_drivers(connection: Connection) -> None:
+async def test_errors_are_the_drivers(connection: Connection, sql: psycopg.Connection[Any]) -> None:
     """Of the right class, with Postgres' details; the connection goes on."""
     with pytest.raises(errors.UndefinedColumn):
         await Statement(b"SELECT nothing").run(connection, {})
-    hash_form = Statement(b"SELECT %(hash)s::content_hash")
+    progress = Statement(b"""UPDATE "VerificationJob" SET progress = %(progress)s::int""")
+    insert(sql)
     with pytest.raises(errors.CheckViolation) as refused:
-        await hash_form.run(connection, {"hash": "0x"})
-    assert refused.value.diag.constraint_name == "VerificationJob_contentHash_form"
+        await progress.run(connection, {"progress": "101"})
+    assert refused.value.diag.constraint_name == "VerificationJob_progress_range"
     assert await works(connection, 5)
 
 

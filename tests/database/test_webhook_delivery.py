@@ -423,7 +423,7 @@ async def test_looks_and_claims_walk_over_no_history(connection: Any, sql: Pg) -
 async def test_jobs_without_a_callback_fire_no_trigger_of_it(connection: Any, sql: Pg) -> None:
     """Their ends and their removal cost nothing here."""
     sql.execute(
-        "CREATE OR REPLACE FUNCTION webhook_delivery_follow() RETURNS trigger LANGUAGE plpgsql "
+        "CREATE OR REPLACE FUNCTION iidq_follow_callback() RETURNS trigger LANGUAGE plpgsql "
         "AS $$BEGIN RAISE 'fired'; END$$"
     )
     insert(sql)

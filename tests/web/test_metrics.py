@@ -178,7 +178,8 @@ async def test_readiness_tells_who_listens(api: httpx.AsyncClient, database_url:
     """``/readyz`` shows the database, how many workers live, and how many of them hear of jobs at once."""
     with psycopg.connect(database_url, autocommit=True) as sql:
         sql.execute(
-            'INSERT INTO iidq_queue_worker ("workerId", host, pid, version, concurrency, running, listening, "aliveUntil")'
+            "INSERT INTO iidq_queue_worker"
+            ' ("workerId", host, pid, version, concurrency, running, listening, "aliveUntil")'
             " SELECT n::text, 'h', n, '1', 3, 0, n = 1, now() + interval '1 min' FROM generate_series(1, 2) AS n"
         )
     body = json.loads((await api.get("/readyz")).text)
