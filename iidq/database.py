@@ -81,7 +81,7 @@ _CONNECTION_LOST = (psycopg.OperationalError, psycopg.InterfaceError)
 # Classes that tell of the server, the role, the schema or the statement. Any other may come from one row: its values,
 # its constraints, or a trigger of the operator's that raises.
 _CONCERN_ALL_ROWS = frozenset({"08", "0A", "25", "28", "3D", "3F", "40", "42", "53", "55", "57", "58", "F0", "XX"})
-_NOT_MIGRATED = (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction, errors.InvalidSchemaName)
+_NOT_MIGRATED = (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction)
 # SQLSTATE, or its first two characters (PostgreSQL manual, appendix A). The connection: lost, or ended by the server.
 _LOST = ("08", "57P01", "57P02", "57P03", "57P05", "25P03", "25P04")
 _EXHAUSTED = "53"
