@@ -48,6 +48,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         Within it a lock is waited for only ``lock_wait_seconds``. A migration that is not transactional comes alone.
         Raises psycopg's errors.
         """
+        self.current = migrations[0].id
         with contextlib.ExitStack() as together:
             if is_transactional(migrations[0]):
                 together.enter_context(self.transaction())

@@ -276,7 +276,12 @@ async def test_first_run_faults(fault: str, app: tuple[str, str, psycopg.Connect
     assert "\n" not in line
     assert everything(owner) == before
     if "was not applied" not in line:
-        found = await diagnose(Settings(_env_file=None, database_url=url, database_schema=schema))
+        where: dict[str, Any] = {
+            "database_url": url,
+            "database_schema": schema,
+            "ipfs_gateways": ("http://127.0.0.1:9",),
+        }
+        found = await diagnose(Settings(_env_file=None, **where))
         [told] = [finding for finding in found if finding.check == "migrations"]
         assert (f"{told.came_back}: {told.to_do}", told.outcome) == (line, Outcome.BROKEN)
         async with await connect(load_settings(database_url=url, database_schema=schema)) as connection:
