@@ -15,10 +15,10 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection, ConnectionInfo, IsolationLevel, errors
+from psycopg import AsyncConnection, AsyncCursor, ConnectionInfo, IsolationLevel, errors
 from psycopg.errors import Diagnostic
 from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
@@ -35,7 +35,7 @@ from iidq.errors import (
 )
 from iidq.faults import Faults
 from iidq.obstacles import find_obstacles
-from iidq.queue.queries import QUERIES
+from iidq.queue.queries import DEFAULT_SCHEMA, QUERIES, in_schema
 from iidq.settings import Settings
 from iidq.stored_json import read_stored_json
 
@@ -49,6 +49,8 @@ ANSWER_SECONDS = 20.0
 # How long a write may take in all before its caller is answered, and how long before commits are doubted.
 WRITE_SECONDS = 5.0
 DOUBT_SECONDS = 2.0
+# The first with date_bin, string_to_table and column compression.
+OLDEST_POSTGRES = 14
 # A caller whose connection broke under it (a restart, a failover) is served once more on a new one.
 _TRIES = 2
 
@@ -111,6 +113,7 @@ _REFUSED_LOGINS = {
     "no pg_hba.conf entry": "28000",
     "pg_hba.conf rejects connection": "28000",
     "is not permitted to log in": "28000",
+    "session is read-only": "25006",
     "permission denied for database": "42501",
     "no such database": "3D000",
     "is not currently accepting connections": "55000",
@@ -155,7 +158,18 @@ class Connection(AsyncConnection[tuple[Any, ...]]):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.unconfirmed: list[Diagnostic] = []
+        self.schema = DEFAULT_SCHEMA
         self.add_notice_handler(partial(_note_unconfirmed, self.unconfirmed))
+
+
+class _SchemaCursor(AsyncCursor[Any]):
+    """A cursor whose statements mean the connection's schema. Connections to the default one have plain cursors."""
+
+    async def execute(self, query: Any, *arguments: Any, **options: Any) -> Self:
+        """As psycopg's."""
+        connection: Any = self.connection
+        text = in_schema(query, connection.schema) if isinstance(query, bytes) else query
+        return await super().execute(text, *arguments, **options)
 
 
 def _note_unconfirmed(unconfirmed: list[Diagnostic], notice: Diagnostic) -> None:
@@ -193,6 +207,11 @@ def translate(error: psycopg.Error) -> IidqError | None:
     state = error.sqlstate or _refused_login(error)
     if not state or state.startswith(_LOST):
         return _unreachable()
+    if state == "25006":
+        return DatabaseUnavailable(
+            "no server of DATABASE_URL takes writes: it is a standby, or default_transaction_read_only is on",
+            code="database.read_only",
+        )
     if state.startswith(_EXHAUSTED):
         return DatabaseUnavailable("the database is out of disk, memory or connections", code="database.exhausted")
     if state.startswith(_CONFLICT):
@@ -547,7 +566,7 @@ async def open_database(
         wanted = {"enable_seqscan": "off"} | _timeout_setting(statement_timeout_seconds)
         if not sorts:
             wanted["enable_sort"] = "off"
-        await settle(connection, wanted)
+        await settle(connection, settings.database_schema, wanted)
         if is_shared(connection):
             # Notifications of other clients arrive, and nothing here takes them off the backlog.
             connection.add_notify_handler(lambda _: None)
@@ -593,19 +612,27 @@ def session_statement(info: ConnectionInfo, settings: Mapping[str, str] | None =
     """Return the statement that sets what we rely on, and ``settings``; its first column is the server's process.
 
     It lasts for the session. Where the server's process is another than the one that greeted us, a pooler is between,
-    and a session is everybody's: then, as with ``local``, it lasts for the transaction. The schema public is found
-    whatever the path.
+    and a session is everybody's: then, as with ``local``, it lasts for the transaction. Our statements name their
+    schema, so the path is left to the operator's triggers. Only pg_catalog comes first, also where the path names it
+    later: no function or operator of another schema is taken for a built-in one, in this statement neither.
     """
     wanted = {**_SESSION, **(_SINCE_POSTGRES_17 if info.server_version >= 170_000 else {}), **(settings or {})}
-    lasts = "true" if local else f"pg_backend_pid() <> {info.backend_pid}"
-    path = "concat_ws(', ', nullif(current_setting('search_path'), ''), 'public')"
+    lasts = "true" if local else f"pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) {info.backend_pid}"
+    path = (
+        "CASE WHEN 'pg_catalog' OPERATOR(pg_catalog.=) ANY (pg_catalog.current_schemas(false))"
+        " THEN pg_catalog.concat('pg_catalog, ', pg_catalog.current_setting('search_path'))"
+        " ELSE pg_catalog.current_setting('search_path') END"
+    )
     values = {name: f"'{value}'" for name, value in wanted.items()} | {"search_path": path}
-    calls = (f"set_config('{name}', {value}, {lasts})" for name, value in values.items())
-    return f"VALUES (pg_backend_pid(), {', '.join(calls)})".encode()
+    calls = (f"pg_catalog.set_config('{name}', {value}, {lasts})" for name, value in values.items())
+    return f"VALUES (pg_catalog.pg_backend_pid(), {', '.join(calls)})".encode()
 
 
-async def settle(connection: Connection, settings: Mapping[str, str] | None = None) -> None:
-    """Set up a new connection, or mark it as shared where it leads through a pooler."""
+async def settle(connection: Connection, schema: str, settings: Mapping[str, str] | None = None) -> None:
+    """Set up a new connection for the objects of ``schema``, or mark it as shared where it leads through a pooler."""
+    if schema != DEFAULT_SCHEMA:
+        connection.schema = schema
+        connection.cursor_factory = _SchemaCursor
     with answered_within(connection, CONNECT_TIMEOUT_SECONDS):
         cursor = await connection.execute(session_statement(connection.info, settings), prepare=False)
         row = await cursor.fetchone()
@@ -629,8 +656,10 @@ async def our_settings(connection: Connection, settings: Mapping[str, str] | Non
         yield
 
 
-def encoding_fault(info: ConnectionInfo) -> str | None:
-    """Return why the database's encoding cannot be used, None where it is UTF8."""
+def server_fault(info: ConnectionInfo) -> str | None:
+    """Return why the server or the database's encoding cannot be used, None where they can."""
+    if info.server_version // 10000 < OLDEST_POSTGRES:
+        return f"the server is PostgreSQL {info.server_version // 10000}; expected {OLDEST_POSTGRES} or later"
     encoding = info.parameter_status("server_encoding")
     if encoding == "UTF8":
         return None
@@ -665,7 +694,7 @@ async def connect(settings: Settings) -> Connection:
     try:
         connection = await Connection.connect(settings.database_url or "", **connect_arguments())
         try:
-            await settle(connection)
+            await settle(connection, settings.database_schema)
         except BaseException:
             await connection.close()
             raise

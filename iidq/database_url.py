@@ -14,7 +14,7 @@ from ipaddress import ip_address
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote
 
-SCHEMA_FORM: Final = "the name of a schema: 1 to 63 bytes, no NUL, not beginning with pg_"
+SCHEMA_FORM: Final = "a schema's name of at most 63 bytes, not beginning with pg_: letters, digits, blanks and _ - . \""
 FORM: Final = "a URL that begins with postgresql://"
 IGNORED: Final = frozenset({
     # Prisma
@@ -30,6 +30,8 @@ IGNORED: Final = frozenset({
 })  # fmt: skip
 _TRANSLATED: Final = {"schema", "ssl", "sslaccept"}
 
+# Without the signs that mean something else within SQL: quotes of literals and bodies, parameters.
+_SCHEMA_NAME = re.compile(r'[\w .\-"]+')
 _SCHEME = re.compile(r"postgres(?:ql(?:\+\w+)?)?://")
 # As libpq takes it apart: user and password end at the first @ that no / precedes.
 _PARTS = re.compile(r"([^@/]*@)?([^/?]*)(/[^?]*)?(?:\?(.*))?")
@@ -95,8 +97,8 @@ def read_database_url(text: str) -> DatabaseUrl:
 
 
 def is_schema_name(name: str) -> bool:
-    """Return whether a schema of an operator's can have this name; Postgres cuts longer ones, and keeps ``pg_``."""
-    return 0 < len(name.encode()) <= 63 and "\0" not in name and not name.startswith("pg_")
+    """Return whether iidq's schema can have this name; Postgres cuts longer ones, and keeps ``pg_``."""
+    return bool(_SCHEMA_NAME.fullmatch(name)) and len(name.encode()) <= 63 and not name.startswith("pg_")
 
 
 def hide_options(text: str, url: str) -> str:

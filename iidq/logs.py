@@ -263,6 +263,11 @@ def migrated(names: list[str]) -> None:
     _log.info("database.migrated", migrations=names)
 
 
+def migration_waits(name: str, holders: list[str], *, seconds_left: float) -> None:
+    """A migration did not get its locks, let the others go first, and will try again."""
+    _log.warning("migration.waits", migration=name, holders=holders, seconds_left=round(seconds_left))
+
+
 # Web
 
 

@@ -7,7 +7,9 @@ from typing import Any
 
 from psycopg import AsyncConnection, sql
 
-from iidq.queue.queries import QUERIES
+from iidq.first_run import Site, first_run_fault
+from iidq.migration_files import shipped_migrations
+from iidq.queue.queries import DEFAULT_SCHEMA, QUERIES
 
 
 async def find_obstacles(connection: AsyncConnection[Any], *problems: str) -> list[str]:
@@ -16,11 +18,25 @@ async def find_obstacles(connection: AsyncConnection[Any], *problems: str) -> li
     ``problems``: these alone, of those that the query ``obstacles`` names; without any, all.
     """
     rows = await (await connection.execute(QUERIES["obstacles"])).fetchall()
-    return [_sentence(*row) for row in rows if not problems or row[0] in problems]
+    schema = getattr(connection, "schema", DEFAULT_SCHEMA)
+    found = [_sentence(schema, *row) for row in rows if not problems or row[0] in problems]
+    if any(problem == "missing" for problem, *_ in rows) and (fault := await find_migration_fault(connection)):
+        return [fault, *found]
+    return found
 
 
-def _sentence(problem: str, kind: str, name: str, detail: str, role: str) -> str:
-    quoted, of_role = sql.Identifier(name).as_string(), sql.Identifier(role).as_string()
+async def find_migration_fault(connection: AsyncConnection[Any]) -> str | None:
+    """Return why `iidq migrate` cannot make what is missing, None where it can or nothing is."""
+    [row] = await (await connection.execute(QUERIES["migration_site"])).fetchall()
+    site, applied = Site(*row), set[str]()
+    if site.shows_history:
+        applied = {name for (name,) in await (await connection.execute(QUERIES["applied_migrations"])).fetchall()}
+    return first_run_fault(site, getattr(connection, "schema", DEFAULT_SCHEMA), shipped_migrations(), applied)
+
+
+def _sentence(schema: str, problem: str, kind: str, name: str, detail: str, role: str) -> str:
+    quoted = (sql.Identifier(name) if kind == "schema" else sql.Identifier(schema, name)).as_string()
+    of_role = sql.Identifier(role).as_string()
     match problem:
         case "missing" if kind == "column":
             return f"column {name} is missing: this database was made by an unreleased version; make a new one"

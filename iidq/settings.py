@@ -89,7 +89,8 @@ class Settings(BaseSettings):
     )
     database_schema: str = Field(
         "public",
-        description="schema of iidq's tables and functions; Prisma's `?schema=` in `DATABASE_URL` says the same",
+        description="schema of iidq's tables, views and functions, exactly as Postgres has it; `iidq migrate` makes it "
+        "where it is missing. Prisma's `?schema=` in `DATABASE_URL` says the same",
     )
     rpc_url: str | None = Field(
         None,

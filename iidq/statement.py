@@ -14,6 +14,7 @@ from psycopg.pq import ExecStatus, PipelineStatus
 from psycopg.pq.abc import PGconn, PGresult
 
 from iidq.database import Connection
+from iidq.queue.queries import in_schema
 
 _PARAMETER = re.compile(rb"%\((\w+)\)s")
 _SUCCESS = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK)
@@ -34,7 +35,7 @@ class Statement:
     async def run(self, connection: Connection, values: Mapping[str, str]) -> None:
         """Execute it with these values. Raises what psycopg would raise."""
         async with connection.lock:
-            self._send(connection.pgconn, values)
+            self._send(connection, values)
             results = await connection.wait(generators.execute(connection.pgconn))
         for result in results:
             if result.status not in _SUCCESS:
@@ -52,7 +53,7 @@ class Statement:
             pgconn.enter_pipeline_mode()
             try:
                 for statement, its_values in ((self, values), (then, then_values)):
-                    statement._send(pgconn, its_values)
+                    statement._send(connection, its_values)
                     pgconn.pipeline_sync()
                 first, second = await connection.wait(_answers_until_sync(pgconn, count=2))
             finally:
@@ -62,8 +63,9 @@ class Statement:
                 raise errors.error_from_result(result, encoding=connection.info.encoding)
         return all(result.status in _SUCCESS for result in second)
 
-    def _send(self, pgconn: PGconn, values: Mapping[str, str]) -> None:
-        pgconn.send_query_params(self._numbered, [values[name].encode() for name in self._parameters])
+    def _send(self, connection: Connection, values: Mapping[str, str]) -> None:
+        statement = in_schema(self._numbered, connection.schema)
+        connection.pgconn.send_query_params(statement, [values[name].encode() for name in self._parameters])
 
 
 def _answers_until_sync(pgconn: PGconn, *, count: int) -> PQGen[list[list[PGresult]]]:

@@ -45,7 +45,7 @@ ALTER TABLE public.iidq_queue_control ENABLE ALWAYS TRIGGER iidq_taken;
 CREATE FUNCTION public.iidq_recount_queue() RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
-  PERFORM pg_advisory_xact_lock(hashtext('iidq.recount'));
+  PERFORM pg_advisory_xact_lock(hashtext('iidq.recount public'));
   -- The jobs before the counts, as everywhere.
   LOCK TABLE public."VerificationJob" IN ACCESS SHARE MODE;
   INSERT INTO public.iidq_queue_count (at, waiting, delayed, active, completed, failed, cancelled)

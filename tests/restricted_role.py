@@ -13,8 +13,9 @@ from psycopg.sql import SQL, Identifier
 class RestrictedRole:
     """Its name, a URL with its login, and its rights, which the owner of the tables changes."""
 
-    def __init__(self, database_url: str, owner: psycopg.Connection[Any]) -> None:
+    def __init__(self, database_url: str, owner: psycopg.Connection[Any], schema: str) -> None:
         self._owner = owner
+        self._schema = schema
         self.name = f"app_{secrets.token_hex(6)}"
         parts = urlsplit(database_url)
         self.url = urlunsplit(parts._replace(netloc=f"{self.name}@{parts.netloc.rpartition('@')[2]}"))
@@ -28,17 +29,20 @@ class RestrictedRole:
         self._change("REVOKE {} ON {} FROM {}", privilege, table)
 
     def _change(self, statement: Any, privilege: Any, table: str) -> None:
-        self._owner.execute(SQL(statement).format(SQL(privilege), Identifier(table), Identifier(self.name)))
+        self._owner.execute(
+            SQL(statement).format(SQL(privilege), Identifier(self._schema, table), Identifier(self.name))
+        )
 
 
 @contextmanager
-def restricted_role(database_url: str) -> Iterator[RestrictedRole]:
-    """A role that may do everything with the tables and views of this database, until the block ends."""
+def restricted_role(database_url: str, schema: str = "public") -> Iterator[RestrictedRole]:
+    """A role that may do everything with the tables and views of this schema, until the block ends."""
     with psycopg.connect(database_url, autocommit=True) as owner:
-        role = RestrictedRole(database_url, owner)
+        role = RestrictedRole(database_url, owner, schema)
         name = Identifier(role.name)
         owner.execute(SQL("CREATE ROLE {} LOGIN").format(name))
-        owner.execute(SQL("GRANT ALL ON ALL TABLES IN SCHEMA public TO {}").format(name))
+        owner.execute(SQL("GRANT USAGE ON SCHEMA {} TO {}").format(Identifier(schema), name))
+        owner.execute(SQL("GRANT ALL ON ALL TABLES IN SCHEMA {} TO {}").format(Identifier(schema), name))
         try:
             yield role
         finally:

@@ -89,8 +89,9 @@ def migrate() -> None:
     from iidq.settings import load_settings
 
     settings = load_settings("database_url")
+    logs.configure_logging(settings.log_level, settings.log_format)
     logs.database_parameters_ignored(settings.ignored_parameters)
-    names = run(settings.database_url or "")
+    names = run(settings.database_url or "", settings.database_schema)
     typer.echo("\n".join(f"applied {name}" for name in names) or "nothing to do")
 
 

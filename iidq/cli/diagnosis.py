@@ -14,12 +14,12 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from iidq.accelerator.address import parse_redis_url
-from iidq.database import Database, connect, encoding_fault, open_database
+from iidq.database import Database, connect, open_database, server_fault
 from iidq.database_url import hide_options
 from iidq.errors import IidqError
 from iidq.extras import install_command
-from iidq.migrate import shipped_migrations
-from iidq.obstacles import find_obstacles
+from iidq.migration_files import shipped_migrations
+from iidq.obstacles import find_migration_fault, find_obstacles
 from iidq.provenance.gateways import Gateway
 from iidq.provenance.http_connection import Deadlines
 from iidq.provenance.rpc import RpcEndpoint, open_http, quantity
@@ -101,9 +101,9 @@ async def _look_at_database(settings: Settings) -> list[Finding]:
     async def greet() -> Answer:
         async with await connect(settings) as connection:
             version = connection.info.server_version
-            fault = encoding_fault(connection.info)
+            fault = server_fault(connection.info)
         if fault is not None:
-            return Answer(Outcome.BROKEN, fault, "move to a database in UTF8 and run `iidq migrate` there")
+            return Answer(Outcome.BROKEN, fault, "move to another database and run `iidq migrate` there")
         shown = f"PostgreSQL {version // 10000}.{version % 10000}"
         if settings.ignored_parameters:
             shown += f"; without meaning here, in the URL: {', '.join(settings.ignored_parameters)}"
@@ -132,6 +132,9 @@ async def _look_at_database(settings: Settings) -> list[Finding]:
 
 
 async def _migrations(database: Database) -> Answer:
+    if fault := await database.run(find_migration_fault):
+        came_back, _, to_do = fault.partition(": ")
+        return Answer(Outcome.BROKEN, came_back, to_do)
     shipped = shipped_migrations()
     applied = await database.run(readers.applied_migrations)
     if missing := [name for name in shipped if name not in applied]:

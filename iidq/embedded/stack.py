@@ -81,7 +81,7 @@ async def run_stack(
             postgres.start()
         database_url = settings.database_url or postgres.url  # type: ignore[union-attr]
         report("migrations")
-        await _migrate_to_the_end(database_url)
+        await _migrate_to_the_end(database_url, settings.database_schema)
 
         manifests = await stack.enter_async_context(serve_manifests())
         registry = None
@@ -110,9 +110,9 @@ async def run_stack(
         yield running
 
 
-async def _migrate_to_the_end(database_url: str) -> None:
+async def _migrate_to_the_end(database_url: str, schema: str) -> None:
     """A thread cannot be interrupted: when we are, it ends first, and then the Postgres that it works on."""
-    migrating = asyncio.create_task(asyncio.to_thread(migrate, database_url))
+    migrating = asyncio.create_task(asyncio.to_thread(migrate, database_url, schema))
     try:
         await asyncio.shield(migrating)
     except asyncio.CancelledError:

@@ -4,7 +4,14 @@ Statements are kept as bytes, the one type besides SQL literals that psycopg tak
 """
 
 import re
+from functools import lru_cache
 from importlib.resources import files
+from typing import Final
+
+DEFAULT_SCHEMA: Final = "public"
+"""The schema that our SQL names, here and in ``migrations/``. The word means nothing else in it."""
+
+_SCHEMA = re.compile(rb"\bpublic\b")
 
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
@@ -21,6 +28,15 @@ def parse_queries(text: str) -> dict[str, bytes]:
 def _statement(body: str) -> bytes:
     lines = [line for line in body.strip().splitlines() if not line.startswith("--")]
     return "\n".join(lines).rstrip(";\n ").encode()
+
+
+@lru_cache(maxsize=1024)
+def in_schema(statement: bytes, schema: str) -> bytes:
+    """Return SQL of ours with the objects of ``schema``, whose name is one that the settings take."""
+    if schema == DEFAULT_SCHEMA:
+        return statement
+    quoted = b'"%s"' % schema.replace('"', '""').encode()
+    return _SCHEMA.sub(lambda _: quoted, statement)
 
 
 QUERIES = parse_queries(files("iidq.queue").joinpath("queries.sql").read_text(encoding="utf-8"))

@@ -224,7 +224,7 @@ WHERE job.id = ANY (%(ids)s::uuid[]) AND job.status = 'processing' AND job."work
 -- once; one lost again waits for a random while, lest a job that kills its worker takes the same neighbours along.
 -- "only": null, or the only jobs that may be changed.
 WITH turn AS MATERIALIZED (
-  SELECT pg_try_advisory_xact_lock(hashtext('iidq.upkeep')) AS mine,
+  SELECT pg_try_advisory_xact_lock(hashtext('iidq.upkeep public')) AS mine,
          set_config('iidq.writer', 'on', true), set_config('synchronous_commit', 'off', true)
 ), alive AS (
   INSERT INTO public.iidq_queue_worker ("workerId", host, pid, version, concurrency, running, listening, "aliveUntil", faults)
@@ -376,7 +376,7 @@ DELETE FROM public.iidq_queue_worker WHERE "workerId" = %(worker_id)s;
 -- name: take_retention_turn
 -- One worker at a time removes old jobs, until the transaction ends. A statement of its own: only the next one's
 -- snapshot is sure to see what the holder before has removed, and two would each remove the same excess.
-SELECT pg_try_advisory_xact_lock(hashtext('iidq.retention'));
+SELECT pg_try_advisory_xact_lock(hashtext('iidq.retention public'));
 
 -- name: purge
 -- Retention by age, oldest first along "VerificationJob_newest"; failed jobs may be kept longer than the others.
@@ -1087,11 +1087,51 @@ SELECT pg_logical_emit_message(true, 'iidq', '');
 -- name: lock_migrations
 -- One name for all hosts: whoever holds it migrates, the others ask again and then find nothing to do. A statement that
 -- waits for it would keep a snapshot open, and CREATE INDEX CONCURRENTLY waits for the end of every older snapshot.
-SELECT pg_try_advisory_lock(hashtext('iidq.migrate'));
+SELECT pg_try_advisory_lock(hashtext('iidq.migrate public'));
 
 -- name: applied_migrations
 -- What yoyo has noted down.
 SELECT migration_id FROM public._yoyo_migration;
+
+-- name: migration_site
+-- What migrations find here, for first_run.py: the role's rights, and tables of earlier comers. The catalogs alone are
+-- read, where an object is found also without a right to its schema.
+SELECT current_user::text AS role, space.oid IS NOT NULL AS has_schema,
+  has_database_privilege(current_database(), 'CREATE') AS may_create_schema,
+  space.oid IS NOT NULL AND has_schema_privilege(space.oid, 'USAGE') AS may_use,
+  space.oid IS NOT NULL AND has_schema_privilege(space.oid, 'CREATE') AS may_create,
+  jobs.oid IS NOT NULL AS has_jobs, pg_get_userbyid(coalesce(history.relowner, jobs.relowner))::text AS owner,
+  history.oid IS NOT NULL AS has_history,
+  (SELECT count(*) = 2 FROM pg_attribute
+   WHERE attrelid = history.oid AND attname IN ('migration_id', 'migration_hash')) AS has_known_history,
+  history.oid IS NOT NULL AND has_table_privilege(history.oid, 'SELECT') AS may_read_history
+FROM (SELECT to_regnamespace('public') AS oid) AS space
+LEFT JOIN pg_class AS jobs ON jobs.relnamespace = space.oid AND jobs.relname = 'VerificationJob'
+LEFT JOIN pg_class AS history ON history.relnamespace = space.oid AND history.relname = '_yoyo_migration';
+
+-- name: create_schema
+-- Where migration_site found none. With IF NOT EXISTS also a role that need not create it would have to have the right.
+CREATE SCHEMA public;
+
+-- name: limit_lock_waits
+-- Until the end of the transaction: a statement that waits for a lock keeps all later ones waiting behind it.
+SELECT set_config('lock_timeout', %(milliseconds)s, true);
+
+-- name: lock_holders
+-- Whose transactions have held a lock in our schema for so long: the process, what it calls itself, and since when.
+-- Times of other roles are not shown to a role without pg_read_all_stats. A prepared transaction has no process.
+SELECT DISTINCT ON (since, lock.pid, gid) lock.pid, gid,
+  coalesce(nullif(application_name, ''), backend_type, '') AS application,
+  to_char(since AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS since
+FROM pg_locks AS lock
+JOIN pg_class AS relation ON relation.oid = lock.relation AND relation.relnamespace = to_regnamespace('public')
+LEFT JOIN pg_stat_activity AS activity ON activity.pid = lock.pid
+LEFT JOIN pg_prepared_xacts ON lock.pid IS NULL AND lock.virtualtransaction = '-1/' || transaction
+CROSS JOIN LATERAL (SELECT coalesce(xact_start, prepared) AS since) AS began
+WHERE lock.granted AND lock.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND coalesce(since, '-infinity') < now() - make_interval(secs => %(seconds)s)
+ORDER BY since, lock.pid, gid
+LIMIT 3;
 
 -- name: accelerator_key
 -- The one row of iidq_accelerator_key by its primary key, made where there is none. gen_random_uuid() takes 122 bits from

@@ -43,6 +43,7 @@ class Availability:
     def __init__(self, settings: Settings, database: Database) -> None:
         self._database = database
         self._url = settings.database_url or ""
+        self._schema = settings.database_schema
         self._sync_fallback = settings.sync_fallback == "on"
         self._connection: Connection | None = None
         self._lost_at = 0.0
@@ -131,7 +132,7 @@ class Availability:
                     **{**connect_arguments(), "connect_timeout": CONNECT_SECONDS},
                 )
                 self._connection = connection
-                await settle(connection)
+                await settle(connection, self._schema)
         except (psycopg.Error, OSError, TimeoutError, DatabaseUnavailable) as error:
             self._database.note_dial(error if isinstance(error, psycopg.Error) else None)
             await self._hang_up()

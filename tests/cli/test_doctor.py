@@ -58,7 +58,7 @@ async def test_a_lacking_right_is_named(well: dict[str, Any]) -> None:
         [rights] = (await look(**well | {"database_url": role.url}))["rights"]
     assert rights.outcome is Outcome.BROKEN
     assert f"role {role.name} lacks INSERT, UPDATE on table iidq_queue_worker" in rights.came_back
-    assert f'GRANT INSERT, UPDATE ON "iidq_queue_worker" TO "{role.name}"' in rights.came_back
+    assert f'GRANT INSERT, UPDATE ON "public"."iidq_queue_worker" TO "{role.name}"' in rights.came_back
 
 
 async def test_counts_that_are_not_those_of_the_jobs_are_named(
@@ -147,9 +147,7 @@ async def test_half_done_and_foreign_migrations_are_told(well: dict[str, Any], s
     sql.execute("UPDATE _yoyo_migration SET migration_id = '9999_future' WHERE migration_id ~ '^0005'")
     [migrations] = (await look(**well))["migrations"]
     assert (migrations.outcome, "0005_" in migrations.came_back) == (Outcome.BROKEN, True)
-    sql.execute(
-        "INSERT INTO _yoyo_migration SELECT 'x', '0005_control', applied_at_utc FROM _yoyo_migration LIMIT 1"
-    )
+    sql.execute("INSERT INTO _yoyo_migration SELECT 'x', '0005_control', applied_at_utc FROM _yoyo_migration LIMIT 1")
     [migrations] = (await look(**well))["migrations"]
     assert (migrations.outcome, "9999_future" in migrations.came_back) == (Outcome.WARNING, True)
 

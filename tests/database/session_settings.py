@@ -80,9 +80,9 @@ async def _settings_seen(connection: Connection) -> dict[str, str]:
     return dict(await cursor.fetchall())
 
 
-async def run_core(database_url: str) -> None:
+async def run_core(database_url: str, **overrides: Any) -> None:
     """Take jobs through everything that the queue does with them; fails where a result is not what it has to be."""
-    settings = load_settings(database_url=database_url)
+    settings = load_settings(database_url=database_url, **overrides)
     async with open_database(settings, pool_size=2, statement_timeout_seconds=9) as database:
         seen = await database.run(_settings_seen)
         assert seen == {name: value for name, value in _SEEN.items() if name in seen}

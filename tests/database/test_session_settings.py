@@ -155,4 +155,4 @@ async def test_connections_of_ones_own_have_them_too(database_url: str, sql: psy
         for name in ("idle_session_timeout", "statement_timeout"):
             cursor = await connection.execute("SELECT current_setting(%s)", [name])
             assert await cursor.fetchone() == ("0",)
-        await connection.execute('SELECT FROM "VerificationJob"')
+        await connection.execute('SELECT FROM public."VerificationJob"')

@@ -127,7 +127,7 @@ async def test_one_worker_at_a_time_removes_old_jobs(settings: Settings, sql: ps
     retention = Retention(settings)
     async with open_database(settings, pool_size=1) as database:
         with sql.transaction():
-            sql.execute("SELECT pg_advisory_xact_lock(hashtext('iidq.retention'))")
+            sql.execute("SELECT pg_advisory_xact_lock(hashtext('iidq.retention public'))")
             async with asyncio.timeout(ENOUGH_SECONDS):
                 assert await retention.purge(database) > 20
         assert statuses(sql) == {"completed": 1}

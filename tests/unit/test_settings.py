@@ -46,6 +46,10 @@ def test_every_variable_is_explained() -> None:
     ("name", "value", "expected"),
     [
         ("DATABASE_URL", "mysql://db/x", "a URL that begins with postgresql://"),
+        ("DATABASE_SCHEMA", "a'b", "a schema's name of at most 63 bytes"),
+        ("DATABASE_SCHEMA", "a$$b", "a schema's name of at most 63 bytes"),
+        ("DATABASE_SCHEMA", "ä" * 32, "a schema's name of at most 63 bytes"),
+        ("DATABASE_SCHEMA", "pg_mine", "a schema's name of at most 63 bytes"),
         ("RPC_URL", "ws://node", "an http:// or https:// URL"),
         ("RPC_URL", "http://", "an http:// or https:// URL"),
         pytest.param(
