@@ -239,6 +239,7 @@ async def test_each_right_is_named_with_its_grant(role: RestrictedRole, sql: Pg)
                 [obstacle] = await database.run(find_obstacles)
                 assert f"role {role.name} lacks {privilege} on " in obstacle
                 sql.execute(obstacle.partition(": ")[2].encode())
+        sql.execute(SQL("REVOKE USAGE ON SCHEMA public FROM {}").format(Identifier(role.name)))
         for change, back, name in (
             ("REVOKE EXECUTE ON FUNCTION {} FROM PUBLIC", "GRANT EXECUTE ON FUNCTION {} TO PUBLIC", "iidq_claim_order"),
             ("REVOKE EXECUTE ON PROCEDURE {} FROM PUBLIC", "GRANT EXECUTE ON PROCEDURE {} TO PUBLIC", "iidq_enqueue"),
