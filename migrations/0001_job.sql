@@ -15,7 +15,8 @@ $$;
 
 -- Clients of the replaced system ask for its "jobId", a short text; docs/migration.md imports its jobs under this id.
 CREATE FUNCTION public.iidq_imported_id(job_id text) RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-  SELECT CASE WHEN lower(job_id) ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN job_id::uuid ELSE md5(job_id)::uuid END
+  SELECT CASE WHEN lower(job_id) ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN job_id::uuid
+    ELSE md5(job_id)::uuid END
 $$;
 COMMENT ON FUNCTION public.iidq_imported_id(text) IS
   'The id under which a job of the replaced system is kept and found, by its old "jobId".';

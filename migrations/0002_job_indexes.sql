@@ -19,11 +19,11 @@ CREATE INDEX "VerificationJob_delayed" ON public."VerificationJob" ("runAt") WHE
 -- Expired leases and the list of running jobs. On "workerId", not on "leaseUntil": renewals stay HOT.
 CREATE INDEX "VerificationJob_running" ON public."VerificationJob" (id) WHERE "workerId" IS NOT NULL;
 
--- Waiting, running, ended: each version of a job is entered in the next two indexes anew, beside the one before. In pages
--- that the first versions had filled, each later one set Postgres off to look for dead ones among scattered rows, and at
--- last split the page: 17 % of what claim and outcome cost in a table that has been used. With a third of each page the
--- drain gains 5 % in a new table, 8 % in a used one (45: 5 and 1). After vacuum a row takes 93 and 120 bytes here; by
--- those splits it was 60 and 77.
+-- Waiting, running, ended: each version of a job is entered in the next two indexes anew, beside the one before. In
+-- pages that the first versions had filled, each later one set Postgres off to look for dead ones among scattered rows,
+-- and at last split the page: 17 % of what claim and outcome cost in a table that has been used. With a third of each
+-- page the drain gains 5 % in a new table, 8 % in a used one (45: 5 and 1). After vacuum a row takes 93 and 120 bytes
+-- here; by those splits it was 60 and 77.
 ALTER INDEX public."VerificationJob_pkey" SET (fillfactor = 30);
 -- The newest jobs (HTTP list, the operators' first query) and, from the other end, retention.
 CREATE INDEX "VerificationJob_newest" ON public."VerificationJob" ("createdAt", id) WITH (fillfactor = 30);
@@ -39,8 +39,8 @@ CREATE INDEX "VerificationJob_failed_cause"
 
 -- Jobs of one content. Content hashes are random: in an index by hash alone every job that ends changes a page of its
 -- own, and after a checkpoint each such page goes whole into the log. Behind 5 million rows these were half of 28,000
--- pages for 20,000 jobs, and a quarter of the drain. Where the hashes of six hours lie together only their pages change;
--- a search looks twice per six hours of history: 0.6 ms at 5 million rows of a week.
+-- pages for 20,000 jobs, and a quarter of the drain. Where the hashes of six hours lie together only their pages
+-- change; a search looks twice per six hours of history: 0.6 ms at 5 million rows of a week.
 CREATE FUNCTION public.iidq_content_span(at timestamptz) RETURNS timestamptz LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
   SELECT date_bin('6 hours', at, '2000-01-01 00:00:00Z')
 $$;

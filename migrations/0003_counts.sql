@@ -18,8 +18,8 @@ CREATE TABLE public.iidq_queue_count (
   gave_up   bigint NOT NULL DEFAULT 0
 ) WITH (autovacuum_vacuum_threshold = 500, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 0);
 
--- A publication refuses to delete from a table whose rows nothing tells apart. Whole rows do, and only where changes are
--- published does that cost anything; a key would cost each enqueue, claim and outcome an entry of its index.
+-- A publication refuses to delete from a table whose rows nothing tells apart. Whole rows do, and only where changes
+-- are published does that cost anything; a key would cost each enqueue, claim and outcome an entry of its index.
 ALTER TABLE public.iidq_queue_count REPLICA IDENTITY FULL;
 
 COMMENT ON TABLE public.iidq_queue_count IS 'Changes of the number of jobs per state; the sum over all rows is the present number. Kept by iidq and, for other writers, by triggers.';
@@ -43,8 +43,8 @@ $$;
 
 -- Which rule a row breaks: a name, ": ", and the rule; null: none. Times are those that every client can hold, in any
 -- time zone; counters are far enough from the end of integer for every "+ 1". The length of a hash is tested apart,
--- because a pattern with {64} builds 64 states at each match (10 µs a row instead of 3). By their text the documents are
--- measured as they are sent, not as they are stored.
+-- because a pattern with {64} builds 64 states at each match (10 µs a row instead of 3). By their text the documents
+-- are measured as they are sent, not as they are stored.
 CREATE FUNCTION public.iidq_broken_rule(job public."VerificationJob") RETURNS text LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
@@ -78,10 +78,10 @@ END $$;
 
 -- iidq's own statements write what it has checked, count for themselves (one row per batch), and say so with the
 -- transaction-local setting iidq.writer; for everybody else these triggers work row by row. Their WHEN clauses, which
--- look at no row, keep them off the hot path: a trigger costs an insert 9 µs of 230 for reading its clause, fired or not,
--- so there is one; domains and constraints cost more, and other tools do not know the domains' types. After the write,
--- because a trigger before an update has each row locked and logged by itself.
--- However many rows a transaction has, Postgres sends its notifications of one wording once.
+-- look at no row, keep them off the hot path: a trigger costs an insert 9 µs of 230 for reading its clause, fired or
+-- not, so there is one; domains and constraints cost more, and other tools do not know the domains' types. After the
+-- write, because a trigger before an update has each row locked and logged by itself. However many rows a transaction
+-- has, Postgres sends its notifications of one wording once.
 CREATE FUNCTION public.iidq_note_change() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE

@@ -14,12 +14,12 @@ $$;
 
 COMMENT ON FUNCTION public.iidq_new_jobs(json) IS 'The rows that iidq_enqueue inserts.';
 
--- Many jobs in one statement. It does not commit: a COMMIT within a CALL runs under statement_timeout, which ends the wait
--- for a synchronous standby and leaves the caller with a success that no standby has. The jobs are counted after the
--- insert: one statement for both would have to keep the ids (15 µs of 310, for 16 rows).
--- ON CONFLICT looks each id up beforehand, takes a lock for each row and logs it twice: 35 µs of 260. So the first try
--- goes without; where its fate was unknown, a repeated one meets "VerificationJob_pkey", and its caller comes back with
--- ``again``. Within a transaction, which that would end, ``again`` is right at once.
+-- Many jobs in one statement. It does not commit: a COMMIT within a CALL runs under statement_timeout, which ends the
+-- wait for a synchronous standby and leaves the caller with a success that no standby has. The jobs are counted after
+-- the insert: one statement for both would have to keep the ids (15 µs of 310, for 16 rows). ON CONFLICT looks each id
+-- up beforehand, takes a lock for each row and logs it twice: 35 µs of 260. So the first try goes without; where its
+-- fate was unknown, a repeated one meets "VerificationJob_pkey", and its caller comes back with ``again``. Within a
+-- transaction, which that would end, ``again`` is right at once.
 CREATE PROCEDURE public.iidq_enqueue(
   jobs json, max_attempts integer, again boolean DEFAULT true, expected integer DEFAULT NULL)
 LANGUAGE plpgsql AS $$
@@ -40,8 +40,8 @@ BEGIN
     SELECT new.*, max_attempts FROM public.iidq_new_jobs(jobs) AS new;
   END IF;
   GET DIAGNOSTICS inserted = ROW_COUNT;
-  -- A trigger before the insert that returns null keeps a row out and says nothing: its caller would get an id of no job.
-  -- "expected" is given, as counting the document took 10 µs of 310; the second condition would take as long.
+  -- A trigger before the insert that returns null keeps a row out and says nothing: its caller would get an id of no
+  -- job. "expected" is given, as counting the document took 10 µs of 310; the second condition would take as long.
   IF inserted < expected THEN
     IF EXISTS (SELECT FROM public.iidq_new_jobs(jobs) AS new
         WHERE NOT EXISTS (SELECT FROM public."VerificationJob" AS job WHERE job.id = new.id)) THEN

@@ -21,8 +21,8 @@ COMMENT ON COLUMN public.iidq_queue_control."pauseReason" IS 'what pause_queue w
 COMMENT ON COLUMN public.iidq_queue_control."upkeepAt" IS 'when a worker last swept: expired leases, due retries, counts';
 COMMENT ON COLUMN public.iidq_queue_control."countedAt" IS 'when all jobs were last counted; null: upkeep or `iidq migrate` has to do it';
 
--- A row of another database comes with a dump of the data alone, or with a subscription. It joins the row that is there.
--- The other database's counts came as well, and triggers may have counted the same jobs: all are counted again.
+-- A row of another database comes with a dump of the data alone, or with a subscription. It joins the row that is
+-- there. The other database's counts came as well, and triggers may have counted the same jobs: all are counted again.
 -- Where the triggers were disabled for a load, the counts of the other database are right, and this trigger is silent.
 CREATE FUNCTION public.iidq_take_control() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp AS $$

@@ -29,8 +29,10 @@ FROM
        SELECT "runAt" FROM public."VerificationJob" WHERE ready AND status = 'queued'
        ORDER BY public.iidq_claim_order("runAt", type, priority), id LIMIT 1
      ))::float8 AS oldest_waiting_seconds,
-     (SELECT "runAt" FROM public."VerificationJob" WHERE status = 'queued' AND NOT ready ORDER BY "runAt" LIMIT 1) AS next_due_at,
-     (SELECT count(*) FROM public."VerificationJob" WHERE "workerId" IS NOT NULL AND "leaseUntil" < now()) AS expired_leases
+     (SELECT "runAt" FROM public."VerificationJob" WHERE status = 'queued' AND NOT ready ORDER BY "runAt" LIMIT 1)
+       AS next_due_at,
+     (SELECT count(*) FROM public."VerificationJob" WHERE "workerId" IS NOT NULL AND "leaseUntil" < now())
+       AS expired_leases
   ) AS jobs
   LEFT JOIN public.iidq_queue_control AS control ON true,
   (SELECT coalesce(sum(waiting), 0)::bigint AS waiting, coalesce(sum(delayed), 0)::bigint AS delayed,

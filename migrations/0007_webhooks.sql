@@ -1,8 +1,8 @@
 -- Webhooks: the end of a job that named a callbackUrl is an event, kept here until it is delivered or given up.
 -- depends: 0006_views
 
--- No foreign key: it would cost each update and deletion of a job a look here, and forbid TRUNCATE. Triggers, which fire
--- for jobs with a callback alone, do its work.
+-- No foreign key: it would cost each update and deletion of a job a look here, and forbid TRUNCATE. Triggers, which
+-- fire for jobs with a callback alone, do its work.
 CREATE TABLE public.iidq_webhook_delivery (
   "jobId"       uuid PRIMARY KEY,
   "eventId"     uuid        NOT NULL DEFAULT public.iidq_new_job_id(),
@@ -52,7 +52,8 @@ BEGIN
       UPDATE public.iidq_webhook_delivery
       SET state = CASE WHEN NEW."completedAt" IS NULL THEN 'waiting' ELSE 'pending' END,
           "nextAt" = CASE WHEN NEW."completedAt" IS NOT NULL THEN now() END,
-          "eventId" = public.iidq_new_job_id(), attempts = 0, "lastStatus" = NULL, "lastError" = NULL, "deliveredAt" = NULL
+          "eventId" = public.iidq_new_job_id(), attempts = 0, "lastStatus" = NULL, "lastError" = NULL,
+            "deliveredAt" = NULL
       WHERE "jobId" = NEW.id;
     WHEN 'DELETE' THEN DELETE FROM public.iidq_webhook_delivery WHERE "jobId" = OLD.id;
     WHEN 'TRUNCATE' THEN

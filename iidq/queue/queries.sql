@@ -2,7 +2,8 @@
 -- Loaded by name in queries.py; parameters are psycopg's %(name)s.
 --
 -- Statements that change a job's state also add their changes to iidq_queue_count, one row per batch, and set
--- iidq.writer for their transaction so that the triggers, which count and wake a worker for everybody else, stay silent.
+-- iidq.writer for their transaction so that the triggers, which count and wake a worker for everybody else, stay
+-- silent.
 
 -- name: enqueue
 -- Many jobs, all or none, durably; see migrations/0004_enqueue.sql. By name: a database whose procedure still
@@ -43,13 +44,12 @@ SELECT set_config('synchronous_commit', 'off', true), pg_notify('iidq_changed', 
 FROM jsonb_array_elements_text(%(payloads)s::jsonb) AS payload;
 
 -- name: claim
--- For all free slots at once, and for the next ones, in the order of "VerificationJob_line". The locked rows are updated
--- by ctid: a join on id turns into a hash join over the whole table once the batch is large against it.
--- Losing this commit in a crash only un-claims rows, so it need not be durable.
--- "reached": nothing stands before it that this claim did not see, but for rows that come in out of turn: an insert
--- gives the time at which it began, and hardly any takes 100 ms to its commit. With 5 s the next claims of a drain
--- walked over all that it had claimed, and beside a held snapshot took 12 ms instead of 4. See claim_span.py.
--- "only": null, or the only jobs that may be taken.
+-- For all free slots at once, and for the next ones, in the order of "VerificationJob_line". The locked rows are
+-- updated by ctid: a join on id turns into a hash join over the whole table once the batch is large against it. Losing
+-- this commit in a crash only un-claims rows, so it need not be durable. "reached": nothing stands before it that this
+-- claim did not see, but for rows that come in out of turn: an insert gives the time at which it began, and hardly any
+-- takes 100 ms to its commit. With 5 s the next claims of a drain walked over all that it had claimed, and beside a
+-- held snapshot took 12 ms instead of 4. See claim_span.py. "only": null, or the only jobs that may be taken.
 WITH next AS MATERIALIZED (
   SELECT ctid FROM public."VerificationJob"
   WHERE ready AND status = 'queued' AND NOT EXISTS (SELECT FROM public.iidq_queue_control WHERE "pausedAt" IS NOT NULL)
@@ -68,7 +68,8 @@ WITH next AS MATERIALIZED (
     AND (SELECT set_config('synchronous_commit', 'off', true)) IS NOT NULL
   RETURNING job.id, job.attempt, job.type, job."contentHash", job."manifestUri", job."registryAddress",
     job."rpcUrl", job."chainId", job."fileName", job."retryCount", job."maxAttempts",
-    job."traceContext", job."hasCallback", job."rpcEndpointId", public.iidq_claim_order(job."runAt", job.type, job.priority) AS place
+    job."traceContext", job."hasCallback", job."rpcEndpointId",
+    public.iidq_claim_order(job."runAt", job.type, job.priority) AS place
 ), counted AS (
   INSERT INTO public.iidq_queue_count (waiting, active) SELECT -count(*), count(*) FROM claimed HAVING count(*) > 0
 )
@@ -220,14 +221,15 @@ WHERE job.id = ANY (%(ids)s::uuid[]) AND job.status = 'processing' AND job."work
 -- whether anything waits ("VerificationJob_line") and in how many seconds time alone brings the next event.
 -- Whoever gets the advisory lock also does the upkeep, in bounded batches that skip locked rows: leases that ran out
 -- ("VerificationJob_running"), retries and future jobs that are due ("VerificationJob_delayed"), dead workers' rows,
--- expired keys ("iidq_idempotency_key_expiry"), and the folding of iidq_queue_count. A job lost for the first time runs again at
--- once; one lost again waits for a random while, lest a job that kills its worker takes the same neighbours along.
--- "only": null, or the only jobs that may be changed.
+-- expired keys ("iidq_idempotency_key_expiry"), and the folding of iidq_queue_count. A job lost for the first time runs
+-- again at once; one lost again waits for a random while, lest a job that kills its worker takes the same neighbours
+-- along. "only": null, or the only jobs that may be changed.
 WITH turn AS MATERIALIZED (
   SELECT pg_try_advisory_xact_lock(hashtext('iidq.upkeep public')) AS mine,
          set_config('iidq.writer', 'on', true), set_config('synchronous_commit', 'off', true)
 ), alive AS (
-  INSERT INTO public.iidq_queue_worker ("workerId", host, pid, version, concurrency, running, listening, "aliveUntil", faults)
+  INSERT INTO public.iidq_queue_worker ("workerId", host, pid, version, concurrency, running, listening, "aliveUntil",
+    faults)
   SELECT %(worker_id)s, %(host)s, %(pid)s, %(version)s, %(concurrency)s, %(running)s, %(listening)s,
          now() + make_interval(secs => %(alive_seconds)s), %(faults)s::text[]
   FROM turn
@@ -286,11 +288,13 @@ WITH turn AS MATERIALIZED (
   -- where the table of jobs is locked against us.
   DELETE FROM public.iidq_queue_count WHERE ctid = ANY (ARRAY (
     SELECT ctid FROM public.iidq_queue_count
-    WHERE (SELECT mine FROM turn) AND (SELECT count(*) > 200 FROM (SELECT FROM public.iidq_queue_count LIMIT 201) AS first_rows)
+    WHERE (SELECT mine FROM turn) AND (SELECT count(*) > 200 FROM (SELECT FROM public.iidq_queue_count LIMIT 201)
+      AS first_rows)
     LIMIT 20 * %(batch)s))
   RETURNING *
 ), folded AS (
-  INSERT INTO public.iidq_queue_count (at, waiting, delayed, active, completed, failed, cancelled, enqueued, succeeded, gave_up)
+  INSERT INTO public.iidq_queue_count (at, waiting, delayed, active, completed, failed, cancelled, enqueued,
+    succeeded, gave_up)
   SELECT minute, sum(waiting), sum(delayed), sum(active), sum(completed), sum(failed), sum(cancelled),
          sum(enqueued), sum(succeeded), sum(gave_up)
   FROM (
@@ -303,7 +307,8 @@ WITH turn AS MATERIALIZED (
            0, 0, count(*) FILTER (WHERE status = 'failed')
     FROM taken_back HAVING count(*) > 0
     UNION ALL
-    SELECT date_trunc('minute', now()), now(), count(*), -count(*), 0, 0, 0, 0, 0, 0, 0 FROM promoted HAVING count(*) > 0
+    SELECT date_trunc('minute', now()), now(), count(*), -count(*), 0, 0, 0, 0, 0, 0, 0
+      FROM promoted HAVING count(*) > 0
   ) AS changes
   GROUP BY minute
 )
@@ -318,8 +323,10 @@ SELECT
     (SELECT extract(epoch FROM min("leaseUntil") - now()) FROM public."VerificationJob"
       WHERE "workerId" IS NOT NULL AND "leaseUntil" >= now())
   )::float8 AS next_event_seconds,
-  %(worker_id)s <= ALL (SELECT "workerId" FROM public.iidq_queue_worker WHERE "aliveUntil" > now() AND listening) AS first_responder,
-  (SELECT mine FROM turn) AND NOT EXISTS (SELECT FROM public.iidq_queue_control WHERE "countedAt" IS NOT NULL) AS uncounted;
+  %(worker_id)s <= ALL (SELECT "workerId" FROM public.iidq_queue_worker WHERE "aliveUntil" > now() AND listening)
+    AS first_responder,
+  (SELECT mine FROM turn) AND NOT EXISTS (SELECT FROM public.iidq_queue_control WHERE "countedAt" IS NOT NULL)
+    AS uncounted;
 
 -- name: recount
 -- All jobs, where the kept counts can be another database's; see iidq_take_control.
@@ -362,7 +369,8 @@ UNION ALL
 
 -- name: say_alive
 -- As sweep says it, after a sweep that Postgres refused: the worker may still claim, and its faults are to be seen.
-INSERT INTO public.iidq_queue_worker ("workerId", host, pid, version, concurrency, running, listening, "aliveUntil", faults)
+INSERT INTO public.iidq_queue_worker ("workerId", host, pid, version, concurrency, running, listening, "aliveUntil",
+  faults)
 VALUES (%(worker_id)s, %(host)s, %(pid)s, %(version)s, %(concurrency)s, %(running)s, %(listening)s,
         now() + make_interval(secs => %(alive_seconds)s), %(faults)s::text[])
 ON CONFLICT ("workerId") DO UPDATE
@@ -467,7 +475,8 @@ WHERE known."expiresAt" < now();
 
 -- name: take_ended_keys
 -- Keys whose job has been removed begin anew, and shared requests whose job has ended. Their rows are locked: take_keys
--- locks also those that it leaves as they are. In a statement of its own, whose snapshot sees the jobs of those that take_keys waited for.
+-- locks also those that it leaves as they are. In a statement of its own, whose snapshot sees the jobs of those that
+-- take_keys waited for.
 UPDATE public.iidq_idempotency_key AS known
 SET fingerprint = asked.fingerprint, "jobId" = asked.job_id,
     "expiresAt" = now() + make_interval(secs => %(keep_seconds)s)
@@ -511,7 +520,8 @@ WHERE job.xmin::text IS DISTINCT FROM seen.value;
 -- For accelerator/bull_mirror.py: which jobs stand where, ids and versions as text that Python splits at once; bounded,
 -- and in one snapshot. In line by "VerificationJob_line", running by "VerificationJob_running", for later by
 -- "VerificationJob_delayed". Of those that ended: the newest along "VerificationJob_newest", and without "since" the
--- newest failed ones along "VerificationJob_failed". Each inner LIMIT keeps its search from walking through the history.
+-- newest failed ones along "VerificationJob_failed". Each inner LIMIT keeps its search from walking through the
+-- history.
 SELECT now() AS at,
   EXISTS (SELECT FROM public.iidq_queue_control WHERE "pausedAt" IS NOT NULL) AS paused,
   (SELECT string_agg(id::text, ',') FROM (
@@ -522,7 +532,8 @@ SELECT now() AS at,
      ORDER BY public.iidq_claim_order("runAt", type, priority), id LIMIT %(most_whole)s)
     UNION ALL
     (SELECT id, xmin FROM public."VerificationJob" WHERE ready AND status = 'queued'
-     ORDER BY public.iidq_claim_order("runAt", type, priority) DESC, id DESC LIMIT %(most_whole)s)) AS both_ends) AS line_ends,
+     ORDER BY public.iidq_claim_order("runAt", type, priority) DESC, id DESC LIMIT %(most_whole)s)) AS both_ends)
+       AS line_ends,
   (SELECT string_agg(id || ' ' || version, ',') FROM (
     SELECT id, xmin AS version FROM public."VerificationJob" WHERE "workerId" IS NOT NULL
     ORDER BY "startedAt", id LIMIT %(most)s) AS running) AS active,
@@ -549,7 +560,8 @@ SELECT now() AS at,
 WITH place AS MATERIALIZED (
 {places}
 )
-SELECT place.id, place.place, place.wanted, place.found, place.cut, job.type, job.status, job.progress, job."contentHash", job."manifestUri", job."registryAddress",
+SELECT place.id, place.place, place.wanted, place.found, place.cut, job.type, job.status, job.progress,
+  job."contentHash", job."manifestUri", job."registryAddress",
   job."rpcUrl", job."chainId", job."fileName", job.result, job.error, job.errors, job."retryCount", job.attempt,
   job."maxAttempts", job.priority, job."runAt", job."startedAt", job."completedAt", job."createdAt", job."updatedAt",
   CASE WHEN job."hasCallback" THEN public.iidq_callback_state(job.id) END AS callback
@@ -594,7 +606,8 @@ WITH near AS MATERIALIZED (
   (SELECT id, "createdAt", type FROM public."VerificationJob"
    WHERE %(status)s::text = 'queued' AND status = 'queued' AND NOT ready)
   UNION ALL
-  (SELECT id, "createdAt", type FROM public."VerificationJob" WHERE %(status)s::text = 'processing' AND "workerId" IS NOT NULL)
+  (SELECT id, "createdAt", type FROM public."VerificationJob" WHERE %(status)s::text = 'processing'
+    AND "workerId" IS NOT NULL)
   LIMIT %(reach)s
 )
 SELECT NULL::uuid AS id, NULL::timestamptz AS place, false AS wanted, 0 AS found, true AS cut
@@ -610,13 +623,14 @@ UNION ALL
 
 -- name: places_content
 -- Newest first among the jobs of one content. Those that ended come span by span ("VerificationJob_content"), up to
--- %(reach)s rows and %(spans)s spans; a span that is read in part is left to the next page. Those that wait or run come by
--- their small indexes: of their contents there is none, it would cost each insert a seventh. Only a row without a place
--- where %(reach)s or more wait and run, or came in one span.
+-- %(reach)s rows and %(spans)s spans; a span that is read in part is left to the next page. Those that wait or run come
+-- by their small indexes: of their contents there is none, it would cost each insert a seventh. Only a row without a
+-- place where %(reach)s or more wait and run, or came in one span.
 WITH RECURSIVE span AS (
   (SELECT public.iidq_content_span("createdAt") AS began, 1 AS number FROM public."VerificationJob"
    WHERE "completedAt" IS NOT NULL
-     AND public.iidq_content_span("createdAt") <= public.iidq_content_span(coalesce(%(after_time)s::timestamptz, 'infinity'))
+     AND public.iidq_content_span("createdAt") <= public.iidq_content_span(coalesce(%(after_time)s::timestamptz,
+       'infinity'))
      AND coalesce(%(status)s::text, '') NOT IN ('queued', 'processing')
    ORDER BY public.iidq_content_span("createdAt") DESC LIMIT 1)
   UNION ALL
@@ -688,7 +702,8 @@ SELECT id, public.iidq_claim_order("runAt", type, priority) AT TIME ZONE 'UTC' A
 FROM public."VerificationJob"
 WHERE ready AND status = 'queued'
   AND (%(after_place)s::timestamptz IS NULL
-    OR (public.iidq_claim_order("runAt", type, priority), id) > (%(after_place)s::timestamptz AT TIME ZONE 'UTC', %(after_id)s))
+    OR (public.iidq_claim_order("runAt", type, priority), id) > (%(after_place)s::timestamptz AT TIME ZONE 'UTC',
+      %(after_id)s))
 ORDER BY public.iidq_claim_order("runAt", type, priority), id
 LIMIT %(limit)s;
 
@@ -731,7 +746,8 @@ LIMIT %(limit)s;
 -- One page of jobs as a list shows them, without results and long texts, by "VerificationJob_pkey".
 SELECT id, type, public.iidq_queue_state(status, ready) AS state, progress, "contentHash" AS content_hash,
   "manifestUri" AS manifest_uri, "registryAddress" AS registry_address, "fileName" AS file_name,
-  left(error, 300) AS error, coalesce(result ->> 'status', result -> 'verification' ->> 'status') AS verdict, attempt, "retryCount" AS retry_count,
+  left(error, 300) AS error, coalesce(result ->> 'status', result -> 'verification' ->> 'status') AS verdict, attempt,
+    "retryCount" AS retry_count,
   "maxAttempts" AS max_attempts, "workerId" AS worker_id, "runAt" AS run_at, "createdAt" AS created_at,
   "startedAt" AS started_at, "completedAt" AS completed_at
 FROM public."VerificationJob" WHERE id = ANY (%(ids)b::uuid[]);
@@ -761,7 +777,8 @@ SELECT (SELECT moment FROM before) AS moment,
 -- A worker holds more jobs than it runs: some are claimed ahead of a free slot, some have ended and are being stored.
 SELECT now() AS at, state, pause_reason, (SELECT "pausedAt" FROM public.iidq_queue_control) AS paused_at,
   waiting, delayed, active, completed, failed, cancelled, oldest_waiting_seconds, next_due_at,
-  (SELECT extract(epoch FROM now() - min("startedAt")) FROM public."VerificationJob" WHERE "workerId" IS NOT NULL)::float8
+  (SELECT extract(epoch FROM now() - min("startedAt")) FROM public."VerificationJob"
+    WHERE "workerId" IS NOT NULL)::float8
     AS oldest_active_seconds,
   expired_leases, workers, slots, (
     SELECT coalesce(sum(least(held.jobs, worker.concurrency)), 0)::bigint
@@ -773,8 +790,8 @@ SELECT now() AS at, state, pause_reason, (SELECT "pausedAt" FROM public.iidq_que
 FROM public.queue_health;
 
 -- name: overview_workers
--- Who is at work, who fell silent lately, and whose leases are still held: iidq_queue_worker is small, the leases come by
--- "VerificationJob_running".
+-- Who is at work, who fell silent lately, and whose leases are still held: iidq_queue_worker is small, the leases come
+-- by "VerificationJob_running".
 SELECT coalesce(worker."workerId", held."workerId") AS worker_id, worker.host, worker.pid, worker.version,
   worker.concurrency, worker.listening, worker."startedAt" AS started_at,
   coalesce(worker."aliveUntil" > now(), false) AS alive,
@@ -820,7 +837,8 @@ GROUP BY minute ORDER BY minute;
 -- Failures by cause, of all that are kept: how many (up to %(most)s), how many within the hour, and the latest. Each
 -- cause is found from the one before it, by "VerificationJob_failed_cause", so the failures are not walked through.
 WITH RECURSIVE cause AS (
-  (SELECT left(split_part(error, ':', 1), 100) AS name FROM public."VerificationJob" WHERE status = 'failed' ORDER BY 1 LIMIT 1)
+  (SELECT left(split_part(error, ':', 1), 100) AS name FROM public."VerificationJob" WHERE status = 'failed'
+    ORDER BY 1 LIMIT 1)
   UNION ALL
   SELECT (
     SELECT left(split_part(error, ':', 1), 100) FROM public."VerificationJob"
@@ -848,15 +866,16 @@ CROSS JOIN LATERAL (
 ORDER BY kept.lately DESC, kept.jobs DESC, cause;
 
 -- name: look_for_deliveries
--- In how many seconds the next delivery falls due (zero or less: now), by "iidq_webhook_delivery_due"; and whether a job with
--- a callback is still to end, by "iidq_webhook_delivery_waiting".
-SELECT (SELECT extract(epoch FROM min("nextAt") - now())::float8 FROM public.iidq_webhook_delivery WHERE state = 'pending'),
+-- In how many seconds the next delivery falls due (zero or less: now), by "iidq_webhook_delivery_due"; and whether a
+-- job with a callback is still to end, by "iidq_webhook_delivery_waiting".
+SELECT (SELECT extract(epoch FROM min("nextAt") - now())::float8 FROM public.iidq_webhook_delivery
+  WHERE state = 'pending'),
   EXISTS (SELECT FROM public.iidq_webhook_delivery WHERE state = 'waiting');
 
 -- name: claim_deliveries
 -- Due deliveries, hosts with the oldest first, and of each host as many as may still run beside those that do: a host
--- that hangs cannot take all slots. By "iidq_webhook_delivery_due_by_host". Until the time in "nextAt" nobody else tries:
--- a crash of the worker only delays. "only": null, or the only jobs whose deliveries may be taken.
+-- that hangs cannot take all slots. By "iidq_webhook_delivery_due_by_host". Until the time in "nextAt" nobody else
+-- tries: a crash of the worker only delays. "only": null, or the only jobs whose deliveries may be taken.
 WITH hosts AS MATERIALIZED (
   SELECT host, %(per_host)s - coalesce((%(running)s::jsonb ->> host)::int, 0) AS room
   FROM public.iidq_webhook_delivery
@@ -885,7 +904,8 @@ RETURNING delivery."jobId", delivery."eventId", delivery.attempts, delivery.url,
 
 -- name: due_deliveries
 -- The deliveries that a claim would take, by "iidq_webhook_delivery_due".
-SELECT "jobId" FROM public.iidq_webhook_delivery WHERE state = 'pending' AND "nextAt" <= now() ORDER BY "nextAt" LIMIT %(limit)s;
+SELECT "jobId" FROM public.iidq_webhook_delivery WHERE state = 'pending' AND "nextAt" <= now()
+  ORDER BY "nextAt" LIMIT %(limit)s;
 
 -- name: refuse_delivery
 -- Give up a delivery that no claim can take, by "iidq_webhook_delivery_pkey".
@@ -923,7 +943,8 @@ FROM public.queue_health;
 SELECT waiting, delayed, active, completed, failed, cancelled, state = 'paused' AS paused,
   oldest_waiting_seconds,
   greatest(0, extract(epoch FROM now() - next_due_at))::float8 AS overdue_seconds,
-  (SELECT extract(epoch FROM now() - min("startedAt")) FROM public."VerificationJob" WHERE "workerId" IS NOT NULL)::float8
+  (SELECT extract(epoch FROM now() - min("startedAt")) FROM public."VerificationJob"
+    WHERE "workerId" IS NOT NULL)::float8
     AS oldest_active_seconds,
   expired_leases, workers, slots, listening_workers,
   extract(epoch FROM now() - upkeep_at)::float8 AS upkeep_age_seconds, faults
@@ -931,8 +952,8 @@ FROM public.queue_health;
 
 -- name: share_rates
 -- Rate limits: add what one API process admitted, and read what all of them did, for these clients. Both by
--- "iidq_rate_count_pkey"; keys in order, so that two processes cannot deadlock. The table is unlogged: nothing is awaited.
--- A count that was added to comes twice, as it was and as it is.
+-- "iidq_rate_count_pkey"; keys in order, so that two processes cannot deadlock. The table is unlogged: nothing is
+-- awaited. A count that was added to comes twice, as it was and as it is.
 WITH counted AS (
   INSERT INTO public.iidq_rate_count AS known (key, step, requests)
   SELECT key, step, requests
@@ -943,7 +964,8 @@ WITH counted AS (
 )
 SELECT key, step, requests, extract(epoch FROM clock_timestamp())::float8 AS now FROM counted
 UNION ALL
-SELECT key, step, requests, NULL FROM public.iidq_rate_count WHERE key = ANY (%(keys)b::bytea[]) AND step > %(since_step)s;
+SELECT key, step, requests, NULL FROM public.iidq_rate_count WHERE key = ANY (%(keys)b::bytea[])
+  AND step > %(since_step)s;
 
 -- name: purge_rates
 -- Counts of minutes gone by, in bounded batches, by "iidq_rate_count_step".
@@ -955,7 +977,8 @@ DELETE FROM public.iidq_rate_count WHERE ctid = ANY (ARRAY (
 SELECT job."jobId", 'public."VerificationJob_line"'::regclass,
   'public.iidq_enqueue(json, integer, boolean, integer)'::regprocedure
 FROM public."VerificationJob" AS job, public.iidq_queue_count, public.iidq_queue_control, public.queue_health,
-  public.iidq_idempotency_key, public.iidq_webhook_delivery, public.iidq_rate_count, public.iidq_ended_jobs_of('') AS ended,
+  public.iidq_idempotency_key, public.iidq_webhook_delivery, public.iidq_rate_count,
+  public.iidq_ended_jobs_of('') AS ended,
   public.iidq_new_jobs('[]') AS new LIMIT 0;
 
 -- name: obstacles
@@ -966,10 +989,13 @@ FROM public."VerificationJob" AS job, public.iidq_queue_count, public.iidq_queue
 -- where the role may not use its schema.
 WITH needed(kind, name, privileges) AS (VALUES
   ('table', 'VerificationJob', 'SELECT,INSERT,UPDATE,DELETE'), ('table', 'iidq_queue_count', 'SELECT,INSERT,DELETE'),
-  ('table', 'iidq_queue_control', 'SELECT,INSERT,UPDATE'), ('table', 'iidq_queue_worker', 'SELECT,INSERT,UPDATE,DELETE'),
+  ('table', 'iidq_queue_control', 'SELECT,INSERT,UPDATE'),
+  ('table', 'iidq_queue_worker', 'SELECT,INSERT,UPDATE,DELETE'),
   ('table', 'iidq_idempotency_key', 'SELECT,INSERT,UPDATE,DELETE'),
-  ('table', 'iidq_webhook_delivery', 'SELECT,INSERT,UPDATE,DELETE'), ('table', 'iidq_rate_count', 'SELECT,INSERT,UPDATE,DELETE'),
-  ('table', 'iidq_accelerator_key', 'SELECT,INSERT'), ('view', 'queue_health', 'SELECT'), ('view', 'queue_workers', 'SELECT'),
+  ('table', 'iidq_webhook_delivery', 'SELECT,INSERT,UPDATE,DELETE'),
+  ('table', 'iidq_rate_count', 'SELECT,INSERT,UPDATE,DELETE'),
+  ('table', 'iidq_accelerator_key', 'SELECT,INSERT'), ('view', 'queue_health', 'SELECT'),
+  ('view', 'queue_workers', 'SELECT'),
   ('procedure', 'iidq_enqueue', 'EXECUTE'), ('function', 'iidq_new_jobs', 'EXECUTE'),
   ('function', 'iidq_new_job_id', 'EXECUTE'), ('function', 'iidq_claim_order', 'EXECUTE'),
   ('function', 'iidq_queue_state', 'EXECUTE'), ('function', 'iidq_callback_state', 'EXECUTE'),
@@ -995,7 +1021,8 @@ WITH needed(kind, name, privileges) AS (VALUES
   WHERE relation IS NOT NULL
   UNION
   SELECT 'table', relname, pg_class.oid, privilege, place, pg_roles.oid, rolname, rolsuper OR rolbypassrls
-  FROM (VALUES ('iidq_note_change', 'VerificationJob', 'SELECT,UPDATE'), ('iidq_note_change', 'iidq_queue_count', 'INSERT'),
+  FROM (VALUES ('iidq_note_change', 'VerificationJob', 'SELECT,UPDATE'),
+    ('iidq_note_change', 'iidq_queue_count', 'INSERT'),
       ('iidq_follow_callback', 'iidq_webhook_delivery', 'SELECT,UPDATE,DELETE'),
       ('queue_health', 'VerificationJob', 'SELECT'), ('queue_health', 'iidq_queue_count', 'SELECT'),
       ('queue_health', 'iidq_queue_control', 'SELECT'), ('queue_workers', 'iidq_queue_worker', 'SELECT')
@@ -1134,8 +1161,8 @@ ORDER BY since, lock.pid, gid
 LIMIT 3;
 
 -- name: accelerator_key
--- The one row of iidq_accelerator_key by its primary key, made where there is none. gen_random_uuid() takes 122 bits from
--- the system's generator for secrets; three of them fill the 256 of the hash.
+-- The one row of iidq_accelerator_key by its primary key, made where there is none. gen_random_uuid() takes 122 bits
+-- from the system's generator for secrets; three of them fill the 256 of the hash.
 WITH made AS (
   INSERT INTO public.iidq_accelerator_key (key)
   VALUES (sha256(convert_to(concat(gen_random_uuid(), gen_random_uuid(), gen_random_uuid()), 'UTF8')))
