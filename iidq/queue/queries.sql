@@ -1002,14 +1002,14 @@ WITH needed(kind, name, privileges) AS (VALUES
   ('function', 'iidq_ended_jobs_of', 'EXECUTE'), ('function', 'iidq_content_span', 'EXECUTE'),
   ('view', 'queue_throughput', 'SELECT'), ('function', 'cancel_job', 'EXECUTE'),
   ('function', 'retry_job', 'EXECUTE'), ('function', 'pause_queue', 'EXECUTE'),
-  ('function', 'resume_queue', 'EXECUTE')
+  ('function', 'resume_queue', 'EXECUTE'), ('index', 'VerificationJob_line', '')
 ), found AS MATERIALIZED (
   SELECT needed.*, relation.oid AS relation, routine.oid AS routine, space.oid AS space, space.nspname
   FROM needed
   LEFT JOIN LATERAL (
     SELECT oid, relnamespace FROM pg_class
-    WHERE relname = name AND relkind IN ('r', 'p', 'v') AND relnamespace = to_regnamespace('public')
-  ) AS relation ON kind IN ('table', 'view')
+    WHERE relname = name AND relkind IN ('r', 'p', 'v', 'i') AND relnamespace = to_regnamespace('public')
+  ) AS relation ON kind IN ('table', 'view', 'index')
   LEFT JOIN LATERAL (
     SELECT oid, pronamespace FROM pg_proc WHERE proname = name AND pronamespace = to_regnamespace('public')
     LIMIT 1) AS routine ON kind IN ('function', 'procedure')
@@ -1022,7 +1022,7 @@ WITH needed(kind, name, privileges) AS (VALUES
   UNION
   SELECT 'table', relname, pg_class.oid, privilege, place, pg_roles.oid, rolname, rolsuper OR rolbypassrls
   FROM (VALUES ('iidq_note_change', 'VerificationJob', 'SELECT,UPDATE'),
-    ('iidq_note_change', 'iidq_queue_count', 'INSERT'),
+      ('iidq_note_change', 'iidq_queue_count', 'INSERT'),
       ('iidq_follow_callback', 'iidq_webhook_delivery', 'SELECT,UPDATE,DELETE'),
       ('queue_health', 'VerificationJob', 'SELECT'), ('queue_health', 'iidq_queue_count', 'SELECT'),
       ('queue_health', 'iidq_queue_control', 'SELECT'), ('queue_workers', 'iidq_queue_worker', 'SELECT')

@@ -11,7 +11,7 @@ KEY = "schlüssel-0123456789"
 async def test_without_a_scope_everyone_may_submit_and_read(serve_api: ServeApi) -> None:
     """As in the replaced system, a key in the settings alone closes neither."""
     async with serve_api(api_key=KEY) as api:
-        assert (await api.get(f"{JOBS}/none")).status_code == 404
+        assert (await api.get(f"{JOBS}/~")).status_code == 404
         assert (await api.post(f"{JOBS}/verify", json={})).status_code == 400
 
 
@@ -66,7 +66,7 @@ async def test_scope_all_asks_for_the_key_everywhere_but_health(serve_api: Serve
 async def test_the_key_comes_in_either_header(serve_api: ServeApi, headers: dict[bytes, bytes], status: int) -> None:
     """`x-api-key`, or `Authorization: Bearer`; nothing else, and nothing nearly right."""
     async with serve_api(api_key=KEY, api_key_scope="all") as api:
-        assert (await api.get(f"{JOBS}/none", headers=headers)).status_code == status
+        assert (await api.get(f"{JOBS}/~", headers=headers)).status_code == status
 
 
 async def test_a_refused_upload_is_not_read(serve_api: ServeApi) -> None:

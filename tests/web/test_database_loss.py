@@ -55,7 +55,7 @@ async def test_without_a_database_every_call_has_its_answer(lonely_api: httpx.As
     for reply in refused:
         assert reply.status_code == 503
         assert int(reply.headers["retry-after"]) > 0
-    assert (await lonely_api.get(f"{JOBS}/none")).status_code == 404
+    assert (await lonely_api.get(f"{JOBS}/~none")).status_code == 404
 
 
 async def test_an_unmigrated_database_is_no_database_until_it_is_migrated(

@@ -23,7 +23,7 @@ QUESTION = {**FIELDS, "contentHash": CONTENT_HASH}
 
 async def statuses(api: httpx.AsyncClient, count: int, **headers: str) -> list[int]:
     """Reads in a row."""
-    replies = [await api.get(f"{JOBS}/none", headers=headers) for _ in range(count)]
+    replies = [await api.get(f"{JOBS}/~none", headers=headers) for _ in range(count)]
     return [reply.status_code for reply in replies]
 
 
@@ -47,7 +47,7 @@ async def test_one_request_too_many_is_429(serve_api: ServeApi, database_url: st
 async def test_every_limited_reply_tells_what_remains(serve_api: ServeApi) -> None:
     """In the form of the present draft, and in the one that the replaced system's clients read."""
     async with serve_api(rate_limit_read_per_minute=5) as api:
-        reply = await api.get(f"{JOBS}/none")
+        reply = await api.get(f"{JOBS}/~none")
     assert reply.headers["ratelimit-policy"] == '"read";q=5;w=60'
     told = re.fullmatch(r'"read";r=4;t=([0-9]+)', reply.headers["ratelimit"])
     assert told is not None
@@ -57,7 +57,7 @@ async def test_every_limited_reply_tells_what_remains(serve_api: ServeApi) -> No
 
 async def test_without_limits_no_word_of_them(lonely_api: httpx.AsyncClient) -> None:
     """0 = off: neither headers nor refusals."""
-    reply = await lonely_api.get(f"{JOBS}/none")
+    reply = await lonely_api.get(f"{JOBS}/~none")
     assert [name for name in reply.headers if name.startswith("ratelimit")] == []
 
 
@@ -67,7 +67,7 @@ async def test_all_submissions_share_their_limit(serve_api: ServeApi, path: str)
     async with serve_api(rate_limit_submit_per_minute=1) as api:
         await api.post(f"{JOBS}/verify", json={})
         assert (await api.post(path, json={})).status_code == 429
-        assert (await api.get(f"{JOBS}/none")).status_code == 404
+        assert (await api.get(f"{JOBS}/~none")).status_code == 404
 
 
 async def test_health_and_metrics_are_never_limited(serve_api: ServeApi, database_url: str) -> None:
@@ -176,7 +176,7 @@ async def test_two_processes_keep_one_limit(database_url: str, tmp_path: Path) -
         remaining = [100]
         async with asyncio.timeout(15):
             while remaining[-1] > 5:
-                reply = await second.get(f"{JOBS}/none")
+                reply = await second.get(f"{JOBS}/~none")
                 remaining.append(int(reply.headers["ratelimit-remaining"]))
                 await asyncio.sleep(0.05)
         unknowing = len(remaining) - 2

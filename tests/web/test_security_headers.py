@@ -15,7 +15,7 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize("path", ["/livez", f"{JOBS}/none", f"{JOBS}?limit=0", "/nowhere"])
+@pytest.mark.parametrize("path", ["/livez", f"{JOBS}/~none", f"{JOBS}?limit=0", "/nowhere"])
 async def test_every_reply_carries_them(lonely_api: httpx.AsyncClient, path: str) -> None:
     """Also errors; each once."""
     reply = await lonely_api.get(path)
