@@ -41,39 +41,41 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
                      WHEN 'processing' THEN 'active' ELSE status END
 $$;
 
--- Which rule a row breaks: a name, ": ", and the rule; null: none. Times are those that every client can hold, in any
--- time zone; counters are far enough from the end of integer for every "+ 1". The length of a hash is tested apart,
--- because a pattern with {64} builds 64 states at each match (10 µs a row instead of 3). By their text the documents
--- are measured as they are sent, not as they are stored.
-CREATE FUNCTION public.iidq_broken_rule(job public."VerificationJob") RETURNS text LANGUAGE plpgsql IMMUTABLE
+-- Which rules a row breaks, each as a name, ": ", and the rule. Times are those that every client can hold, in any time
+-- zone; counters are far enough from the end of integer for every "+ 1". The length of a hash is tested apart, because
+-- a pattern with {64} builds 64 states at each match (10 µs a row instead of 3). Documents are measured by their text,
+-- as they are sent; iidq's own results take 1 MiB of it at most before jsonb puts its blanks in.
+CREATE FUNCTION public.iidq_broken_rules(job public."VerificationJob") RETURNS text[] LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
-  RETURN CASE
-    WHEN job.type NOT IN ('verify', 'proof') THEN 'VerificationJob_type_known: type is verify or proof'
-    WHEN length(job."contentHash") <> 66 OR job."contentHash" !~ '^0x[0-9a-f]*$'
-      THEN 'VerificationJob_contentHash_form: "contentHash" is 0x and 64 lower-case hex digits'
-    WHEN length(job."registryAddress") <> 42 OR job."registryAddress" !~ '^0x[0-9a-fA-F]*$'
-      THEN 'VerificationJob_address_form: "registryAddress" is 0x and 40 hex digits'
-    WHEN job."chainId" <= 0 THEN 'VerificationJob_chainId_range: "chainId" is above 0'
-    WHEN job."maxAttempts" NOT BETWEEN 1 AND 100 THEN 'VerificationJob_attempts_range: "maxAttempts" is 1 to 100'
-    WHEN job.progress NOT BETWEEN 0 AND 100 THEN 'VerificationJob_progress_range: progress is 0 to 100'
-    WHEN job."traceContext" !~ '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'
-      THEN 'VerificationJob_traceContext_form: "traceContext" is a traceparent of W3C Trace Context'
-    WHEN least(job."createdAt", job."updatedAt", job."runAt", job."startedAt", job."completedAt", job."leaseUntil")
+  RETURN array_remove(ARRAY[
+    CASE WHEN job.type NOT IN ('verify', 'proof') THEN 'VerificationJob_type_known: type is verify or proof' END,
+    CASE WHEN length(job."contentHash") <> 66 OR job."contentHash" !~ '^0x[0-9a-f]*$'
+      THEN 'VerificationJob_contentHash_form: "contentHash" is 0x and 64 lower-case hex digits' END,
+    CASE WHEN length(job."registryAddress") <> 42 OR job."registryAddress" !~ '^0x[0-9a-fA-F]*$'
+      THEN 'VerificationJob_address_form: "registryAddress" is 0x and 40 hex digits' END,
+    CASE WHEN job."chainId" <= 0 THEN 'VerificationJob_chainId_range: "chainId" is above 0' END,
+    CASE WHEN job."maxAttempts" NOT BETWEEN 1 AND 100
+      THEN 'VerificationJob_attempts_range: "maxAttempts" is 1 to 100' END,
+    CASE WHEN job.progress NOT BETWEEN 0 AND 100 THEN 'VerificationJob_progress_range: progress is 0 to 100' END,
+    CASE WHEN job."traceContext" !~ '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'
+      THEN 'VerificationJob_traceContext_form: "traceContext" is a traceparent of W3C Trace Context' END,
+    CASE WHEN least(job."createdAt", job."updatedAt", job."runAt", job."startedAt", job."completedAt", job."leaseUntil")
           < '0002-01-01 00:00:00Z'
         OR greatest(job."createdAt", job."updatedAt", job."runAt", job."startedAt", job."completedAt", job."leaseUntil")
           >= '9999-01-01 00:00:00Z'
-      THEN 'VerificationJob_time_range: times are of the years 2 to 9998'
-    WHEN job.attempt NOT BETWEEN 0 AND 1000000000 OR job."retryCount" NOT BETWEEN 0 AND 1000000000
-      THEN 'VerificationJob_counter_range: attempt and "retryCount" are 0 to a billion'
-    WHEN octet_length(job.result::text) > 1048576 THEN 'VerificationJob_result_size: result takes at most 1 MiB'
-    WHEN job.errors = '[]' THEN NULL
-    WHEN jsonb_typeof(job.errors) <> 'array' THEN 'VerificationJob_errors_form: errors is an array'
-    -- Strict: a lax path would look into arrays within the array.
-    WHEN jsonb_array_length(job.errors) > 20 OR octet_length(job.errors::text) > 2097152
-        OR jsonb_path_exists(job.errors, 'strict $[*] ? (@.type() != "object")')
-      THEN 'VerificationJob_errors_form: errors is an array of at most 20 objects, 2 MiB in all'
-  END;
+      THEN 'VerificationJob_time_range: times are of the years 2 to 9998' END,
+    CASE WHEN job.attempt NOT BETWEEN 0 AND 1000000000 OR job."retryCount" NOT BETWEEN 0 AND 1000000000
+      THEN 'VerificationJob_counter_range: attempt and "retryCount" are 0 to a billion' END,
+    CASE WHEN octet_length(job.result::text) > 2097152
+      THEN 'VerificationJob_result_size: result takes at most 2 MiB' END,
+    CASE WHEN job.errors = '[]' THEN NULL
+      WHEN jsonb_typeof(job.errors) <> 'array' THEN 'VerificationJob_errors_form: errors is an array'
+      -- Strict: a lax path would look into arrays within the array.
+      WHEN jsonb_array_length(job.errors) > 20 OR octet_length(job.errors::text) > 2097152
+          OR jsonb_path_exists(job.errors, 'strict $[*] ? (@.type() != "object")')
+        THEN 'VerificationJob_errors_form: errors is an array of at most 20 objects, 2 MiB in all' END
+  ], NULL);
 END $$;
 
 -- iidq's own statements write what it has checked, count for themselves (one row per batch), and say so with the
@@ -85,13 +87,25 @@ END $$;
 CREATE FUNCTION public.iidq_note_change() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
-  broken text := CASE TG_OP WHEN 'DELETE' THEN NULL ELSE public.iidq_broken_rule(NEW) END;
+  broken text[];
   was text := CASE TG_OP WHEN 'INSERT' THEN '' ELSE public.iidq_queue_state(OLD.status, OLD.ready) END;
   is_now text := CASE TG_OP WHEN 'DELETE' THEN '' ELSE public.iidq_queue_state(NEW.status, NEW.ready) END;
 BEGIN
-  -- A row that came in by a way round the triggers can still be changed: its end must not fail.
-  IF broken IS NOT NULL AND NOT (TG_OP = 'UPDATE' AND broken = coalesce(public.iidq_broken_rule(OLD), '')) THEN
-    RAISE check_violation USING MESSAGE = split_part(broken, ': ', 2), CONSTRAINT = split_part(broken, ': ', 1),
+  IF current_setting('iidq.writer', true) = 'on' THEN
+    -- A row of iidq's own that a default or trigger of the operator's puts off.
+    UPDATE public."VerificationJob" SET ready = false WHERE id = NEW.id;
+    INSERT INTO public.iidq_queue_count (waiting, delayed) VALUES (-1, 1);
+    RETURN NULL;
+  END IF;
+  IF TG_OP <> 'DELETE' THEN
+    broken := public.iidq_broken_rules(NEW);
+  END IF;
+  IF broken <> '{}' AND TG_OP = 'UPDATE' THEN
+    -- A row that came in by a way round the triggers can still be changed: its end must not fail.
+    broken := ARRAY (SELECT unnest(broken) EXCEPT SELECT unnest(public.iidq_broken_rules(OLD)));
+  END IF;
+  IF broken <> '{}' THEN
+    RAISE check_violation USING MESSAGE = split_part(broken[1], ': ', 2), CONSTRAINT = split_part(broken[1], ': ', 1),
       SCHEMA = TG_TABLE_SCHEMA, TABLE = TG_TABLE_NAME;
   END IF;
   IF was <> is_now THEN
@@ -118,9 +132,13 @@ COMMENT ON FUNCTION public.iidq_note_change() IS
   'For rows that plain SQL changes: checks and counts them, and wakes a worker for those that come in line.';
 
 CREATE TRIGGER iidq_inserted AFTER INSERT ON public."VerificationJob"
-  FOR EACH ROW WHEN (current_setting('iidq.writer', true) IS DISTINCT FROM 'on')
+  FOR EACH ROW WHEN (current_setting('iidq.writer', true) IS DISTINCT FROM 'on' OR NEW.ready AND NEW."runAt" > now())
   EXECUTE FUNCTION public.iidq_note_change();
-CREATE TRIGGER iidq_updated AFTER UPDATE ON public."VerificationJob"
+-- All columns that it looks at.
+CREATE TRIGGER iidq_updated AFTER UPDATE OF status, ready, type, "contentHash", "registryAddress", "chainId",
+  "maxAttempts",
+    progress, "traceContext", "createdAt", "updatedAt", "runAt", "startedAt", "completedAt", "leaseUntil", attempt,
+    "retryCount", result, errors ON public."VerificationJob"
   FOR EACH ROW WHEN (current_setting('iidq.writer', true) IS DISTINCT FROM 'on')
   EXECUTE FUNCTION public.iidq_note_change();
 CREATE TRIGGER iidq_deleted AFTER DELETE ON public."VerificationJob"
@@ -142,3 +160,7 @@ EXCEPTION WHEN object_in_use THEN
 END $$;
 CREATE TRIGGER iidq_truncated AFTER TRUNCATE ON public."VerificationJob"
   FOR EACH STATEMENT EXECUTE FUNCTION public.iidq_note_truncate();
+
+-- Postgres asks for this right where a trigger is made, not where it fires: nobody may hang these functions, which have
+-- their owner's rights, on a table of their own.
+REVOKE EXECUTE ON FUNCTION public.iidq_note_change(), public.iidq_note_truncate() FROM PUBLIC;

@@ -53,7 +53,7 @@ END
 $$;
 
 COMMENT ON PROCEDURE public.iidq_enqueue(json, integer, boolean, integer) IS
-  'How iidq inserts jobs: all or none, counted; again: jobs whose id is there stay as they are; expected: how many they are.';
+  'How iidq inserts jobs that it has checked: all or none, counted; again: jobs whose id is there stay; expected: how many.';
 
 -- Requests that name a key get the first job made under it; requests that ask to share get a job already under way.
 CREATE TABLE public.iidq_idempotency_key (

@@ -39,6 +39,8 @@ END $$;
 CREATE TRIGGER iidq_taken BEFORE INSERT ON public.iidq_queue_control
   FOR EACH ROW EXECUTE FUNCTION public.iidq_take_control();
 ALTER TABLE public.iidq_queue_control ENABLE ALWAYS TRIGGER iidq_taken;
+-- As in 0003_counts.
+REVOKE EXECUTE ON FUNCTION public.iidq_take_control() FROM PUBLIC;
 
 -- Count all jobs, and add what the counts lack. Jobs and counts are those of one moment, as one statement sees them, so
 -- that writers need not wait; two that add at the same time would add twice.

@@ -67,6 +67,9 @@ BEGIN
   RETURN NULL;
 END $$;
 
+-- As in 0003_counts.
+REVOKE EXECUTE ON FUNCTION public.iidq_follow_callback() FROM PUBLIC;
+
 CREATE TRIGGER iidq_callback_update AFTER UPDATE OF "completedAt" ON public."VerificationJob"
   FOR EACH ROW WHEN (NEW."hasCallback" AND (OLD."completedAt" IS NULL) <> (NEW."completedAt" IS NULL))
   EXECUTE FUNCTION public.iidq_follow_callback();

@@ -10,7 +10,7 @@ from uuid import UUID
 _lock = threading.Lock()
 _last_ms = 0
 _REST = (1 << 62) - 1
-_REPLACED_ID = re.compile(r"\w[\w.:-]{0,63}", re.ASCII)
+_REPLACED_ID = re.compile(r"\w[\w.:@-]{0,254}", re.ASCII)
 
 
 def new_job_id() -> UUID:

@@ -9,7 +9,7 @@ from uuid import UUID
 from iidq.errors import IidqError
 from iidq.queue.job import ClaimedJob, JobStatus
 
-# As iidq_broken_rule in migrations/0003_counts.sql has it for rows of plain SQL.
+# Of JSON without blanks; iidq_broken_rules in migrations/0003_counts.sql leaves room for those of jsonb.
 _MAX_RESULT_BYTES = 1 << 20
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 

@@ -6,8 +6,7 @@
 -- silent.
 
 -- name: enqueue
--- Many jobs, all or none, durably; see migrations/0004_enqueue.sql. By name: a database whose procedure still
--- commits by itself has no such parameters and refuses the call.
+-- Many jobs, all or none, durably; see migrations/0004_enqueue.sql.
 CALL public.iidq_enqueue(jobs => %(jobs)s::json, max_attempts => %(max_attempts)s::integer, again => %(again)s::boolean,
   expected => %(expected)s::integer);
 
@@ -107,11 +106,12 @@ WITH unknown AS MATERIALIZED (
   FOR UPDATE
 ), released AS (
   UPDATE public."VerificationJob" AS job
-  SET status = 'queued', ready = true, "leaseUntil" = NULL, "workerId" = NULL, "updatedAt" = now()
+  SET status = 'queued', ready = "runAt" <= now(), "leaseUntil" = NULL, "workerId" = NULL, "updatedAt" = now()
   WHERE job.ctid = ANY (ARRAY (SELECT ctid FROM unknown)) AND (SELECT set_config('iidq.writer', 'on', true)) IS NOT NULL
-  RETURNING job.id
+  RETURNING job.ready
 )
-INSERT INTO public.iidq_queue_count (waiting, active) SELECT count(*), -count(*) FROM released HAVING count(*) > 0;
+INSERT INTO public.iidq_queue_count (waiting, delayed, active)
+SELECT count(*) FILTER (WHERE ready), count(*) FILTER (WHERE NOT ready), -count(*) FROM released HAVING count(*) > 0;
 
 -- name: renew
 -- Leases of all running jobs of one worker, by "VerificationJob_pkey". A row that does not come back was lost.
@@ -171,7 +171,8 @@ WITH mine AS MATERIALIZED (
 ), stored AS (
   UPDATE public."VerificationJob" AS job
   SET status = mine.status,
-      ready = mine.status = 'queued' AND coalesce(mine.delay_seconds, 0) = 0,
+      ready = mine.status = 'queued'
+        AND CASE WHEN mine.delay_seconds IS NULL THEN job."runAt" <= now() ELSE mine.delay_seconds = 0 END,
       progress = CASE mine.status WHEN 'completed' THEN 100 WHEN 'queued' THEN 0 ELSE job.progress END,
       result = mine.result,
       error = CASE mine.status WHEN 'failed' THEN mine.failure END,
@@ -247,7 +248,7 @@ WITH turn AS MATERIALIZED (
       error = CASE WHEN "retryCount" + 1 >= "maxAttempts" THEN %(lost)s END,
       "completedAt" = CASE WHEN "retryCount" + 1 >= "maxAttempts" THEN now() END,
       "retryCount" = CASE WHEN "retryCount" + 1 >= "maxAttempts" THEN "retryCount" ELSE "retryCount" + 1 END,
-      ready = "retryCount" = 0 AND "maxAttempts" > 1,
+      ready = "retryCount" = 0 AND "maxAttempts" > 1 AND "runAt" <= now(),
       "runAt" = CASE WHEN "retryCount" = 0 OR "retryCount" + 1 >= "maxAttempts" THEN "runAt"
         ELSE now() + random() * make_interval(secs => least(300, 5 * 2.0 ^ "retryCount")) END,
       errors = (CASE WHEN jsonb_array_length(errors) < 20 THEN errors ELSE errors - 0 END)

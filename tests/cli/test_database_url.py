@@ -57,7 +57,7 @@ def test_a_url_of_the_replaced_system_is_used_as_it_is(
 def test_commands_of_operators_take_it_too(iidq: Callable[..., Done], database_url: str) -> None:
     """`migrate` names what it ignores, too; output that is for programs stays free of the log."""
     done = iidq("migrate", DATABASE_URL=database_url + PRISMA)
-    assert (done.returncode, done.stdout.count("pool_timeout")) == (0, 1)
+    assert (done.returncode, done.stderr.count("pool_timeout")) == (0, 1)
     assert "54321" not in done.stdout + done.stderr
     done = iidq("jobs", "list", "--json", DATABASE_URL=database_url + PRISMA)
     assert (done.returncode, done.stderr) == (0, "")

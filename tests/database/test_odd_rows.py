@@ -85,7 +85,7 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         {"errors": Sql("(SELECT jsonb_agg('{}'::jsonb) FROM generate_series(1, 21))")},
         "VerificationJob_errors_form",
     ),
-    (COMPLETED, {"result": Sql("to_jsonb(repeat('x', 1100000))")}, "VerificationJob_result_size"),
+    (COMPLETED, {"result": Sql("to_jsonb(repeat('x', 2200000))")}, "VerificationJob_result_size"),
 ]
 
 

@@ -1,5 +1,6 @@
 """The queue as operators see and steer it in SQL: views, functions, kept counts, a read-only role."""
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,18 @@ from hypothesis import strategies as st
 from psycopg.sql import SQL, Identifier
 
 from iidq.queue.identifiers import new_job_id
-from tests.job_rows import CANCELLED, COMPLETED, CONTENT_HASH, PROCESSING, QUEUED, Sql, insert, read, scalar
+from tests.job_rows import (
+    CANCELLED,
+    COMPLETED,
+    CONTENT_HASH,
+    PROCESSING,
+    QUEUED,
+    REGISTRY_ADDRESS,
+    Sql,
+    insert,
+    read,
+    scalar,
+)
 from tests.job_rows import FAILED as FAILED_NOW
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "sql.md"
@@ -341,3 +353,35 @@ def test_counts_stay_right_whatever_is_done_by_hand(sql: psycopg.Connection[Any]
         sql.execute(change.encode())
         kept, real = counted(sql)
         assert kept == real
+
+
+def test_a_time_ahead_holds_a_job_back_whoever_sets_it(sql: psycopg.Connection[Any]) -> None:
+    """Also where a trigger of the operator's sets it in iidq's own inserts, or where it is set while the job runs."""
+    sql.execute(
+        "CREATE FUNCTION at_night() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$BEGIN NEW.\"runAt\" := now() + interval '1 h'; RETURN NEW; END$$"
+    )
+    sql.execute('CREATE TRIGGER at_night BEFORE INSERT ON "VerificationJob" FOR EACH ROW EXECUTE FUNCTION at_night()')
+    job = {"id": str(new_job_id()), "type": "verify", "content_hash": CONTENT_HASH, "manifest_uri": "ipfs://x"}
+    sql.execute("CALL iidq_enqueue(%s::json, 3)", [json.dumps([job | {"registry_address": REGISTRY_ADDRESS}])])
+    assert scalar(sql, 'SELECT ready FROM "VerificationJob"') is False
+    assert sql.execute("SELECT waiting, delayed FROM queue_health").fetchone() == (0, 1)
+
+
+def test_no_function_with_the_owners_rights_is_lent(database_url: str) -> None:
+    """A role without rights cannot hang iidq's trigger functions on a table of its own."""
+    with psycopg.connect(database_url, autocommit=True) as owner:
+        names = owner.execute(
+            "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosecdef ORDER BY 1"
+        ).fetchall()
+    assert len(names) == 4
+    with acting_as(database_url, "iidq_reader") as (connection, _):
+        connection.execute('CREATE TEMP TABLE "VerificationJob" (id uuid)')
+        for (name,) in names:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege), connection.transaction():
+                connection.execute(
+                    SQL(
+                        'CREATE TRIGGER t BEFORE INSERT ON pg_temp."VerificationJob"'
+                        " FOR EACH ROW EXECUTE FUNCTION public.{}()"
+                    ).format(Identifier(name))
+                )

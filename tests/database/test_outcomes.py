@@ -7,10 +7,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from iidq.queue import steering
+from iidq.queue import steering, store
 from iidq.queue.job import ClaimedJob
 from iidq.queue.outcome import Outcome
-from tests.database.attempts import claim, claim_one, fence, finish, renew, report, sweep
+from tests.database.attempts import WORKER, claim, claim_one, fence, finish, renew, report, sweep
 from tests.eventually import eventually
 from tests.job_rows import Sql, insert, read, scalar, statuses, update
 
@@ -99,6 +99,25 @@ async def test_release_is_not_charged_and_keeps_the_place(connection: Any, sql: 
     )
     again = await claim_one(connection)
     assert (again.id, again.attempt, again.retry_count) == (first, 2, 0)
+
+
+async def test_what_goes_back_waits_for_a_time_set_meanwhile(connection: Any, sql: psycopg.Connection[Any]) -> None:
+    """A ``runAt`` that plain SQL sets while a job runs holds it back after a release, a lost claim, a lost lease."""
+    later = {"runAt": Sql("now() + interval '1 hour'")}
+    for step in ("released", "unknown", "expired"):
+        job_id = insert(sql)
+        job = await claim_one(connection)
+        assert job.id == job_id
+        update(sql, job_id, **later, **({"leaseUntil": Sql("now() - interval '1 s'")} if step == "expired" else {}))
+        if step == "released":
+            await finish(connection, Outcome.released(job))
+        elif step == "unknown":
+            await store.release_unknown(connection, worker_id=WORKER, known=[])
+        else:
+            await sweep(connection)
+        row = read(sql, job_id)
+        assert (row["status"], row["ready"]) == ("queued", False), step
+    assert sql.execute("SELECT waiting, delayed, active FROM queue_health").fetchone() == (0, 3, 0)
 
 
 async def test_errors_of_attempts_are_bounded(connection: Any, sql: psycopg.Connection[Any]) -> None:

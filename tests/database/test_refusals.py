@@ -113,7 +113,8 @@ async def test_an_error_that_nobody_foresaw_ends_the_loop(
     assert work.loop.crashed
     [crash] = [line for line in logged if line["event"] == "background.crashed"]
     assert isinstance(crash["exc_info"], ZeroDivisionError)
-    assert statuses(sql) == {"completed": 1, "queued": 1}
+    # A claim that was on its way may have taken the second job, too.
+    assert statuses(sql) in ({"completed": 1, "queued": 1}, {"completed": 2})
 
 
 @pytest.mark.parametrize("moment", range(8))

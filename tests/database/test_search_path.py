@@ -54,8 +54,8 @@ CALLS: list[tuple[str, str, Any]] = [
     ("iidq_ended_jobs_of", "SELECT status FROM public.iidq_ended_jobs_of(%(hash)s)", "cancelled"),
     ("retry_job", "SELECT public.retry_job(%(id)s)", True),
     (
-        "iidq_broken_rule",
-        'SELECT count(*) FROM public."VerificationJob" AS job WHERE public.iidq_broken_rule(job) IS NOT NULL',
+        "iidq_broken_rules",
+        "SELECT count(*) FROM public.\"VerificationJob\" AS job WHERE public.iidq_broken_rules(job) <> '{}'",
         0,
     ),
     ("iidq_recount_queue", "SELECT public.iidq_recount_queue()", None),

@@ -62,7 +62,10 @@ async def test_fifty_requests_with_one_key_make_one_job(
         answers = await ask_at_once(enqueuers, [keyed(f"k{number}") for _ in range(50)])
         assert len(set(answers)) == 1, answers
         assert statuses(sql) == {"queued": number + 1}
-    assert scalar(sql, 'SELECT count(*) FROM iidq_idempotency_key JOIN "VerificationJob" ON id = "jobId"') == 10
+    assert (
+        scalar(sql, 'SELECT count(*) FROM iidq_idempotency_key AS known JOIN "VerificationJob" ON id = known."jobId"')
+        == 10
+    )
 
 
 async def test_another_request_under_the_key_is_refused(
