@@ -10,7 +10,7 @@ works() { # whether an interpreter runs, can make a virtual environment, and is 
 }
 
 has_pip() { # whether an interpreter's pip can install into another interpreter
-	"$1" -m pip --python "$1" --version >/dev/null 2>&1
+	"$1" -m pip --python "$("$1" -c 'import sys; print(sys.executable)')" --version >/dev/null 2>&1
 }
 
 make_venv() {
