@@ -1,6 +1,8 @@
 """``iidq demo``: everything embedded in a temporary home, then four jobs sent as any HTTP client would send them."""
 
 import asyncio
+import json
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Column, Table
 
 from iidq.cli.samples import publish_sample
+from iidq.cli.terminal import own_command
 from iidq.cli.verdict import reason
 from iidq.embedded.stack import Stack, run_stack
 from iidq.logs import configure_logging
@@ -33,36 +36,34 @@ class Case:
 
 async def demo() -> int:
     """Return 0 only if every verdict is the expected one."""
-    console = Console()
+    console = Console(highlight=False, soft_wrap=True)
     configure_logging("error", "text")
     # The demo shows its own parts whatever this shell is set up for.
     settings = load_settings(host="127.0.0.1").model_copy(update={"database_url": None, "rpc_url": None})
-    with console.status("Starting Postgres …") as status:
-        async with run_stack(
-            settings, workers=1, port=0, logs_to_files=True, report=lambda step: status.update(f"Starting {step} …")
-        ) as stack:
-            status.update("Making, signing and registering sample files …")
-            cases = await _cases(stack)
-            status.stop()
-            console.print(
-                f"Running: Postgres, a development chain with registry {stack.registry}, manifests, "
-                f"the API at {stack.api_url}, one worker process.\n",
-                soft_wrap=True,
-            )
-            try:
-                jobs = await _run_all(stack, cases, console)
-            except (TimeoutError, httpx.HTTPError) as error:
-                _print_logs(console, stack)
-                console.print(f"[red]Not every job came to its end: {type(error).__name__}.[/]")
-                return 1
-            verdicts = [_verdict(job) for job in jobs]
-            _print_report(console, cases, jobs)
-            good = all(verdict == case.expected for verdict, case in zip(verdicts, cases, strict=True))
-            good = good and bool((jobs[-1]["result"] or {}).get("tx", {}).get("txHash"))
-            if not good:
-                _print_logs(console, stack)
-    console.print("[green]Every verdict is the expected one.[/]" if good else "[red]Not every verdict is right.[/]")
-    return 0 if good else 1
+    async with run_stack(
+        settings, workers=1, port=0, logs_to_files=True, report=lambda step: console.print(f"Starting {step} …")
+    ) as stack:
+        console.print("Making, signing and registering sample files …")
+        cases = await _cases(stack)
+        console.print(f"Running: the API at {stack.api_url}, one worker, a registry at {stack.registry}.")
+        console.print("Sending four jobs over HTTP …\n")
+        try:
+            jobs = await _run_all(stack, cases, console)
+        except (TimeoutError, httpx.HTTPError) as error:
+            _print_logs(console, stack)
+            console.print(f"[red]Not every job came to its end: {type(error).__name__}.[/]")
+            return 1
+        good = all(_verdict(job) == case.expected for case, job in zip(cases, jobs, strict=True))
+        good = good and bool((jobs[-1]["result"] or {}).get("tx", {}).get("txHash"))
+        if not good:
+            _print_logs(console, stack)
+    _print_table(cases, jobs)
+    if not good:
+        console.print("[red]Not every verdict is right.[/]")
+        return 1
+    console.print("[green]Every verdict is the expected one.[/] Everything that was started has been stopped.")
+    _print_next_steps(console, _write_proof(jobs[-1]["result"]), settings.port)
+    return 0
 
 
 async def _cases(stack: Stack) -> list[Case]:
@@ -88,7 +89,8 @@ async def _run_all(stack: Stack, cases: list[Case], console: Console) -> list[di
         BarColumn(),
         TextColumn("{task.fields[status]:10}"),
     )
-    with Progress(*columns, TimeElapsedColumn(), console=console) as bars:
+    # The bars go when the jobs have ended: the table takes their place.
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bars:
         async with httpx.AsyncClient(base_url=stack.api_url, trust_env=False, timeout=30) as client:
             return await asyncio.gather(*(_run(client, stack, case, bars) for case in cases))
 
@@ -118,16 +120,30 @@ def _verdict(job: dict[str, Any]) -> str:
     return verdict
 
 
-def _print_report(console: Console, cases: list[Case], jobs: list[dict[str, Any]]) -> None:
+def _print_table(cases: list[Case], jobs: list[dict[str, Any]]) -> None:
     table = Table("job", "verdict", "expected", Column("because", overflow="fold"))
     for case, job in zip(cases, jobs, strict=True):
         verdict = _verdict(job)
         colour = "green" if verdict == case.expected else "red"
         table.add_row(case.title, f"[{colour}]{verdict}[/]", case.expected, _reason(job))
-    console.print(table)
-    proof = dict(jobs[-1]["result"] or {})
-    console.print("\nThe proof:")
-    console.print_json(data=proof)
+    Console().print(table)
+
+
+def _write_proof(proof: dict[str, Any]) -> str:
+    """Write the proof into a file that stays, and return its path."""
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", prefix="iidq-proof-", suffix=".json", delete=False) as file:
+        json.dump(proof, file, indent=2)
+    return file.name
+
+
+def _print_next_steps(console: Console, proof_path: str, port: int) -> None:
+    page = f"with a page at http://127.0.0.1:{port}/" if port else "with a page whose address it prints"
+    console.print(
+        f"The proof is in {proof_path}\n\nNext:\n"
+        f"  {own_command()} check-proof {proof_path}\n      what the proof shows, without any service\n"
+        f"  {own_command()} up\n      the same parts, to stay: {page}, and commands to paste",
+        markup=False,
+    )
 
 
 def _reason(job: dict[str, Any]) -> str:

@@ -4,7 +4,10 @@ Colour goes to terminals alone and never where ``NO_COLOR`` is set (no-color.org
 Texts of strangers (errors, file names, messages that came from manifests, servers or rows) pass :func:`printable`.
 """
 
+import shlex
+import shutil
 import sys
+from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
@@ -40,6 +43,14 @@ def say(*parts: str | tuple[str, str]) -> None:
 def complain(text: str) -> None:
     """Print one line to standard error."""
     print(f"iidq: {printable(text)}", file=sys.stderr)
+
+
+def own_command() -> str:
+    """Return what to type for this very ``iidq``: its name if a shell finds it by that, else its path."""
+    if Path(sys.argv[0]).name != "iidq":
+        return f"{shlex.quote(sys.executable)} -m iidq"
+    found = shutil.which("iidq")
+    return "iidq" if found and Path(found).samefile(sys.argv[0]) else shlex.quote(sys.argv[0])
 
 
 def byte_bars() -> Progress:

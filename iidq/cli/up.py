@@ -1,11 +1,13 @@
 """``iidq up``: all in one, for a first look, for development, and for a small installation of one's own."""
 
 import asyncio
+import shlex
 from pathlib import Path
 
 from rich.console import Console
 
 from iidq.cli.samples import publish_sample
+from iidq.cli.terminal import own_command
 from iidq.embedded.stack import Stack, run_stack
 from iidq.logs import configure_logging, database_parameters_ignored
 from iidq.settings import Settings, load_settings
@@ -45,16 +47,25 @@ async def _introduce(settings: Settings, stack: Stack, console: Console) -> None
         "DATABASE_URL": "as configured" if settings.database_url else stack.database_url,
         "RPC_URL": "as configured" if settings.rpc_url else stack.rpc_url,
     }
+    variables = {"API": stack.api_url, "IIDQ_SERVER": stack.api_url}
+    if not settings.database_url:
+        variables["DATABASE_URL"] = stack.database_url
+    if not settings.rpc_url:
+        variables["RPC_URL"] = stack.rpc_url
     if stack.registry is not None:
         sample = await publish_sample(stack, "song.wav", seed=1)
         rows |= {"registry": stack.registry, "sample file": str(sample.path), "manifest": sample.manifest_uri}
+        variables |= {"REGISTRY": stack.registry, "FILE": str(sample.path), "MANIFEST": sample.manifest_uri}
+        variables |= {"IIDQ_REGISTRY": stack.registry}
         file, registry, manifest_uri = str(sample.path), stack.registry, sample.manifest_uri
     else:
         file, registry, manifest_uri = "path/to/file", "0x…", "ipfs://…"
     console.print()
     for name, value in rows.items():
         console.print(f"  {name:13} {value}", markup=False)
+    assignments = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
     console.print(
+        f"\nVariables for a second terminal, in one line to paste:\n  export {assignments}\n"
         f"\nTry:\n  curl -X POST {stack.api_url}/api/verification-jobs/verify \\\n"
         f'    -F "file=@{file}" \\\n    -F "registryAddress={registry}" \\\n    -F "manifestURI={manifest_uri}"\n'
         f"  curl {stack.api_url}/api/verification-jobs\n"
@@ -73,6 +84,6 @@ def _register_command(stack: Stack) -> str:
     if stack.registry is None:
         return ""
     return (
-        f"  iidq register path/to/file --rpc-url {stack.rpc_url} --registry {stack.registry} \\\n"
+        f"  {own_command()} register path/to/file --rpc-url {stack.rpc_url} --registry {stack.registry} \\\n"
         f"    --publish {stack.manifests.base_url} --server {stack.api_url}\n"
     )

@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -75,15 +76,18 @@ def printed(running: Running, name: str) -> str:
 
 @pytest.fixture
 def shell_variables(playground: Playground) -> dict[str, str]:
-    """What a reader of the README sets before pasting its commands."""
-    return {
-        "PATH": os.environ["PATH"],
-        "API": playground.api,
-        "REGISTRY": playground.registry,
-        "FILE": playground.file,
-        "MANIFEST": playground.manifest,
-        "DATABASE_URL": playground.database_url,
-    }
+    """What a second terminal holds once the line that `iidq up` prints is pasted into it."""
+    line = re.search(r"^  (export API=.*)$", playground.running.output, re.MULTILINE)
+    assert line is not None, playground.running.output
+    shell = subprocess.run(
+        ["sh", "-c", f"{line[1]}\nenv"],
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=10,
+    )
+    return dict(line.split("=", 1) for line in shell.stdout.splitlines())
 
 
 @dataclass(frozen=True)

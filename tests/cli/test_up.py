@@ -44,6 +44,32 @@ def test_printed_curl_works_as_printed(playground: Playground) -> None:
     assert job["result"]["status"] == "OK"
 
 
+def test_one_line_sets_the_variables(playground: Playground, shell_variables: dict[str, str]) -> None:
+    """The line for a second terminal sets every variable that the documents' commands name, and the client's own."""
+    assert (
+        shell_variables.items()
+        >= {
+            "API": playground.api,
+            "IIDQ_SERVER": playground.api,
+            "DATABASE_URL": playground.database_url,
+            "RPC_URL": playground.rpc_url,
+            "REGISTRY": playground.registry,
+            "IIDQ_REGISTRY": playground.registry,
+            "FILE": playground.file,
+            "MANIFEST": playground.manifest,
+        }.items()
+    )
+
+
+def test_the_line_shows_no_url_of_the_operator(sandbox: Sandbox, playground: Playground) -> None:
+    """The operator's own URLs, which may hold credentials, are neither shown nor put into the line."""
+    up = sandbox.start("up", "--port", "0", "--workers", "0", RPC_URL=playground.rpc_url.replace("//", "//me:hidden@"))
+    up.wait_until_says("Ctrl-C stops everything")
+    assert "hidden" not in up.output
+    line = re.search(r"^  export (API=\S+ IIDQ_SERVER=\S+ DATABASE_URL=\S+)$", up.output, re.MULTILINE)
+    assert line is not None, up.output
+
+
 def test_killed_worker_is_started_again(playground: Playground) -> None:
     """A job that no worker could take because the only one was killed is done by its successor."""
     killed = _only_worker(playground.sandbox)
