@@ -16,6 +16,7 @@ import httpx
 from eth_account import Account
 from eth_account.datastructures import SignedTransaction
 from eth_typing import ChecksumAddress, HexStr
+from pydantic_core import from_json
 from web3 import AsyncWeb3
 from web3.exceptions import ContractLogicError, OffchainLookup, Web3RPCError
 from web3.middleware import ExtraDataToPOAMiddleware
@@ -23,7 +24,6 @@ from web3.providers.async_base import AsyncJSONBaseProvider
 from web3.types import RPCEndpoint, RPCResponse, TxParams, Wei
 
 from iidq.errors import IidqError, RpcFault
-from iidq.json_depth import is_too_deep
 from iidq.provenance.rpc import RpcEndpoint, open_http
 from iidq.redaction import redact_url
 
@@ -62,9 +62,7 @@ class _OneEndpoint(AsyncJSONBaseProvider):
     async def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
         """Return the endpoint's answer; raise :class:`RpcFault`."""
         body = await self._endpoint.post(self.encode_rpc_request(method, params))
-        if is_too_deep(body):
-            raise RpcFault("the RPC endpoint's answer is nested too deeply", code="rpc.not_json")
-        response = self.decode_rpc_response(body)
+        response: RPCResponse = from_json(body, allow_inf_nan=False)
         if isinstance(error := response.get("error"), dict) and not isinstance(error.get("data"), str):
             # web3 would call every such error a revert, an exhausted quota too.
             error.pop("data", None)
