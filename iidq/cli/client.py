@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -13,9 +12,9 @@ from urllib.parse import quote, urlsplit
 from uuid import uuid4
 
 import httpx
+from pydantic_core import from_json
 
 from iidq.cli.event_stream import EventStreamReader, EventStreamTooLong
-from iidq.json_depth import is_too_deep
 from iidq.redaction import redact_url
 
 JOBS_PATH: Final = "/api/verification-jobs"
@@ -237,10 +236,8 @@ def _is_event_stream(response: httpx.Response) -> bool:
 
 
 def _object(text: str | bytes) -> Body:
-    if is_too_deep(text.encode() if isinstance(text, str) else text):
-        return {}
     try:
-        body = json.loads(text)
+        body = from_json(text, allow_inf_nan=False)
     except ValueError:
         return {}
     return body if isinstance(body, dict) else {}

@@ -1,4 +1,7 @@
-"""Server-sent events out of a stream's bytes (HTML standard, section 9.2.6). Pure."""
+"""Server-sent events out of a stream's bytes (HTML standard, section 9.2.6). Pure.
+
+httpx-sse would do the same, but bounds neither a line nor an event.
+"""
 
 import re
 from typing import Final, NamedTuple

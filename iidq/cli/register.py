@@ -13,7 +13,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
+from eth_account import Account
+from eth_typing import ChecksumAddress, HexStr
 from rich.console import Console
+from web3 import AsyncWeb3
+from web3.types import TxParams
 
 from iidq.cli.candidates import UnusableArguments, chain_account
 from iidq.cli.hashing import hash_file
@@ -22,19 +26,19 @@ from iidq.embedded.accounts import DEVELOPMENT_KEYS
 from iidq.embedded.chain import DEVELOPMENT_CHAIN_ID
 from iidq.embedded.content import make_manifest
 from iidq.embedded.manifests import dag_pb_cid, unixfs_block
-from iidq.errors import FetchRefused, IidqError, PermanentFault
-from iidq.provenance.address import checksum_address
+from iidq.embedded.registry import encode_call
+from iidq.errors import FetchRefused, IidqError, PermanentFault, RpcFault
 from iidq.provenance.fetch_policy import FetchPolicy
 from iidq.provenance.manifest import parse_manifest
-from iidq.provenance.registry import Entry, decode_entry, encode_entries_call, encode_register_call
+from iidq.provenance.registry import Entry, decode_entry, encode_entries_call
 from iidq.provenance.signature import recover_signer
 from iidq.provenance.transactions import (
-    ChainClient,
     Mined,
-    NoReply,
     NotMinedYet,
-    Transaction,
     TransactionFault,
+    ask,
+    chain_at,
+    most_expensive,
     price,
     send,
     sign,
@@ -79,12 +83,12 @@ class _Plan:
     """All that is known before the first thing is done."""
 
     chain_id: int
-    registry: str
-    creator: str
+    registry: ChecksumAddress
+    creator: ChecksumAddress
     content_hash: str
     manifest: bytes
     manifest_uri: str
-    transaction: Transaction | None
+    transaction: TxParams | None
     """None where the hash is registered already, by this creator and with this manifest."""
 
 
@@ -99,7 +103,7 @@ def register(wish: Wish, *, server: str, as_json: bool) -> int:
     except (CannotRegister, UnusableArguments, PermanentFault) as fault:
         complain(fault.message if isinstance(fault, IidqError) else str(fault))
         return _NOT_POSSIBLE
-    except (NoReply, NotMinedYet) as fault:
+    except (RpcFault, NotMinedYet) as fault:
         complain(fault.message)
         return NOT_FOUND_OUT
     except TransactionFault as fault:
@@ -125,11 +129,11 @@ class _Registering:
         self._wish = wish
         self._settings = settings
         self._quiet = as_json
-        self.sent = ""
+        self.sent = HexStr("")
 
     async def run(self, content_hash: str) -> tuple[_Plan, Mined | None]:
         """Plan, show the plan, and unless that was all that is wanted, carry it out."""
-        async with ChainClient(self._rpc_url()) as chain:
+        async with chain_at(self._rpc_url()) as chain:
             plan, key = await self._plan(chain, content_hash)
             self._show(plan)
             if self._wish.dry_run:
@@ -141,11 +145,11 @@ class _Registering:
             if plan.transaction is None:
                 return plan, None
             signed = sign(plan.transaction, key)
-            self._say(f"  {'sent':11} {signed.hash}")
-            self.sent = signed.hash
+            self.sent = HexStr(signed.hash.to_0x_hex())
+            self._say(f"  {'sent':11} {self.sent}")
             await send(chain, signed)
             with Console(stderr=True).status("waiting for a block …"):
-                mined = await wait_until_mined(chain, signed.hash, wait_seconds=self._wish.wait_seconds)
+                mined = await wait_until_mined(chain, self.sent, wait_seconds=self._wish.wait_seconds)
         self._say(f"  {'block':11} {mined.block_number}, for {_ether(mined.fee)}")
         return plan, mined
 
@@ -157,8 +161,8 @@ class _Registering:
             raise CannotRegister("no chain is named: set RPC_URL, or give --rpc-url")
         return self._settings.rpc_url
 
-    async def _plan(self, chain: ChainClient, content_hash: str) -> tuple[_Plan, str]:
-        chain_id = await chain.number("eth_chainId")
+    async def _plan(self, chain: AsyncWeb3[Any], content_hash: str) -> tuple[_Plan, str]:
+        chain_id = await ask(chain.eth.chain_id)
         if self._wish.chain_id not in (None, chain_id):
             raise CannotRegister(f"the endpoint serves chain {chain_id}, not {self._wish.chain_id} as --chain says")
         key, creator = self._account(chain_id)
@@ -173,27 +177,23 @@ class _Registering:
             raise CannotRegister(f"{content_hash} is registered already, by this account; {held}")
         transaction = None
         if not entry.registered:
-            data = encode_register_call(content_hash, manifest_uri)
+            data = encode_call(chain, "register", content_hash, manifest_uri)
             transaction = await price(chain, sender=creator, to=registry, data=data)
-            balance = await chain.number("eth_getBalance", creator, "latest")
-            if balance < transaction.most_expensive:
-                raise CannotRegister(
-                    f"{creator} holds {_ether(balance)}; expected {_ether(transaction.most_expensive)} for the gas"
-                )
+            balance, cost = await ask(chain.eth.get_balance(creator)), most_expensive(transaction)
+            if balance < cost:
+                raise CannotRegister(f"{creator} holds {_ether(balance)}; expected {_ether(cost)} for the gas")
         return _Plan(chain_id, registry, creator, content_hash, manifest, manifest_uri, transaction), key
 
-    def _account(self, chain_id: int) -> tuple[str, str]:
-        from eth_account import Account
-
+    def _account(self, chain_id: int) -> tuple[str, ChecksumAddress]:
         if self._settings.private_key is not None:
             key = self._settings.private_key.get_secret_value()
         elif chain_id == DEVELOPMENT_CHAIN_ID:
             key = DEVELOPMENT_KEYS[1]
         else:
             raise CannotRegister(f"chain {chain_id} is a real one: set PRIVATE_KEY to the creator's key")
-        return key, str(Account.from_key(key).address)
+        return key, Account.from_key(key).address
 
-    def _registry(self, chain_id: int) -> str:
+    def _registry(self, chain_id: int) -> ChecksumAddress:
         wanted_chain, registry = chain_account(self._wish.registry) if self._wish.registry else (None, "")
         default = self._settings.default_registry
         if not registry and default is not None and default.chain_id in (None, chain_id):
@@ -204,7 +204,7 @@ class _Registering:
             raise CannotRegister("no registry is named: give --registry, or set DEFAULT_REGISTRY")
         if wanted_chain not in (None, chain_id):
             raise CannotRegister(f"the endpoint serves chain {chain_id}, and the registry is on {wanted_chain}")
-        return checksum_address(registry)
+        return AsyncWeb3.to_checksum_address(registry)
 
     def _manifest(self, content_hash: str, key: str, creator: str, chain_id: int) -> bytes:
         """The manifest that was made before, so that a second try registers the same one; else a new one."""
@@ -261,8 +261,8 @@ class _Registering:
         if plan.transaction is None:
             rows["registered"] = "already, with this manifest"
         else:
-            gas = plan.transaction.gas
-            rows["costs"] = f"at most {_ether(plan.transaction.most_expensive)}, {gas:,} gas"
+            gas = plan.transaction["gas"]
+            rows["costs"] = f"at most {_ether(most_expensive(plan.transaction))}, {gas:,} gas"
         for name, value in rows.items():
             self._say(f"  {name:11} {printable(str(value))}")
 
@@ -271,14 +271,11 @@ class _Registering:
             say(line)
 
 
-async def _read_entry(chain: ChainClient, registry: str, content_hash: str) -> Entry:
-    if await chain.call("eth_getCode", registry, "latest") in (None, "0x", "0x0"):
+async def _read_entry(chain: AsyncWeb3[Any], registry: ChecksumAddress, content_hash: str) -> Entry:
+    if not await ask(chain.eth.get_code(registry)):
         raise CannotRegister(f"there is no contract at {registry}; expected a ContentRegistry")
-    answer = await chain.call("eth_call", {"to": registry, "data": encode_entries_call(content_hash)}, "latest")
-    try:
-        return decode_entry(bytes.fromhex(str(answer).removeprefix("0x")), content_hash)
-    except ValueError:
-        raise TransactionFault("eth_call: the endpoint answered with something else than hex data") from None
+    call: TxParams = {"to": registry, "data": HexStr(encode_entries_call(content_hash))}
+    return decode_entry(await ask(chain.eth.call(call)), content_hash)
 
 
 def _is_manifest_of(body: bytes, content_hash: str, creator: str) -> bool:
@@ -322,7 +319,7 @@ def _shape(plan: _Plan, mined: Mined | None, wish: Wish) -> dict[str, Any]:
         "chainId": plan.chain_id,
         "creator": plan.creator,
         "alreadyRegistered": plan.transaction is None,
-        "mostExpensiveWei": None if plan.transaction is None else str(plan.transaction.most_expensive),
+        "mostExpensiveWei": None if plan.transaction is None else str(most_expensive(plan.transaction)),
         "txHash": mined and mined.hash,
         "blockNumber": mined and mined.block_number,
         "feeWei": mined and str(mined.fee),

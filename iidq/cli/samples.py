@@ -6,7 +6,6 @@ from pathlib import Path
 
 from iidq.embedded.chain import DEVELOPMENT_CHAIN_ID
 from iidq.embedded.content import make_manifest, sample_audio
-from iidq.embedded.registry import register
 from iidq.embedded.stack import Stack
 
 
@@ -22,6 +21,8 @@ class Sample:
 
 async def publish_sample(stack: Stack, name: str, seed: int) -> Sample:
     """Make the file, sign and publish its manifest, register the hash on the development chain."""
+    from iidq.embedded.registry import register  # web3 is loaded with the first sample, not before anything is shown
+
     assert stack.registry is not None
     content = sample_audio(seed)
     path = stack.home / name

@@ -19,7 +19,6 @@ from iidq.embedded.chain import DEVELOPMENT_CHAIN_ID, DevelopmentChain
 from iidq.embedded.manifests import ManifestServer, serve_manifests
 from iidq.embedded.postgres import EmbeddedPostgres
 from iidq.embedded.processes import IidqProcess
-from iidq.embedded.registry import deploy_registry
 from iidq.errors import IidqError
 from iidq.listening import base_url, listen
 from iidq.migrate import migrate
@@ -87,6 +86,9 @@ async def run_stack(
         registry = None
         if chain is not None:
             report("development chain and registry")
+            # web3 takes a second to import; meanwhile the chain comes up.
+            from iidq.embedded.registry import deploy_registry
+
             await asyncio.to_thread(chain.wait_until_ready)
             registry = await deploy_registry(chain.url, DEVELOPMENT_KEYS[0])
         rpc_url = settings.rpc_url or chain.url  # type: ignore[union-attr]

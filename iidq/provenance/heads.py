@@ -2,6 +2,7 @@
 
 Far behind means both: more blocks and more seconds of block time than a healthy endpoint lags. Blocks alone would
 depend on the chain's pace; seconds alone would blame everybody on a chain that mines only on demand.
+web3 asks one endpoint and compares it with no other.
 """
 
 from collections.abc import Callable

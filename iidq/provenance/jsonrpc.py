@@ -4,13 +4,13 @@ An outcome is the call's result or the fault it met. Endpoints agree on little a
 here, once, by code and by words; their texts go no further, because some quote the account's key.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from pydantic_core import from_json
+
 from iidq.errors import PermanentFault, RpcFault
-from iidq.json_depth import is_too_deep
 from iidq.provenance.fetch import MAX_RETRY_AFTER_SECONDS
 
 
@@ -87,11 +87,9 @@ def decode(body: bytes, ids: Sequence[int]) -> dict[int, Outcome]:
     A call without an answer, or with two, gets an :class:`RpcFault`; so does everything if the body is no
     JSON-RPC. Raises :class:`BatchRefused` if a batch met one error for all of it.
     """
-    if is_too_deep(body):
-        raise RpcFault("the RPC endpoint's answer is nested too deeply", code="rpc.not_json")
     try:
-        # Decoded first: from bytes Python also reads UTF-16 and UTF-32, in which brackets look different.
-        answer = json.loads(body.decode())
+        # It gives up at 201 levels, whatever the interpreter's recursion limit, and takes UTF-8 alone.
+        answer = from_json(body, allow_inf_nan=False)
     except ValueError:
         raise RpcFault("the RPC endpoint's answer is not JSON", code="rpc.not_json") from None
     answers = answer if isinstance(answer, list) else [answer]

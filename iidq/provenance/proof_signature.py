@@ -5,6 +5,7 @@
 
 The JSON is the whole proof, report included, without the member ``serviceSignature`` that carries the signature
 (RFC 8785), so that it can be checked after any way of storing it.
+eth_account signs the same, which a test shows, but takes a second to import.
 """
 
 import hashlib

@@ -2,6 +2,7 @@
 
 The entry's timestamp is its block's, so the block is found by interpolation over block times, and one
 ``eth_getLogs`` over the blocks of that very second, which may be several, finds the event.
+web3 offers no such search, and trusts the endpoint's filter.
 """
 
 from collections.abc import Awaitable, Callable

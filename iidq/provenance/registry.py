@@ -1,10 +1,13 @@
-"""The ContentRegistry's words: the ``entries(bytes32)`` call in both layouts, and its event."""
+"""The ContentRegistry's words: the ``entries(bytes32)`` call in both layouts, and its event.
+
+web3 decodes by one ABI, chosen before the answer; here the answer tells which of the two layouts it has.
+"""
 
 from dataclasses import dataclass
 from typing import Final
 
 from iidq.errors import RegistryFault
-from iidq.provenance.address import ZERO_ADDRESS, address_of_bytes, keccak256
+from iidq.provenance.address import ZERO_ADDRESS, address_of_bytes
 
 ENTRIES_SELECTOR: Final = "0x267b6922"  # entries(bytes32)
 # ContentRegistered(bytes32 indexed contentHash, address indexed creator, string manifestURI, uint64 timestamp)
@@ -49,15 +52,6 @@ UNREGISTERED: Final = Entry(ZERO_ADDRESS, ZERO_HASH, "", 0)
 def encode_entries_call(content_hash: str) -> str:
     """Return the call data of ``entries(contentHash)`` in hex."""
     return ENTRIES_SELECTOR + content_hash[2:]
-
-
-def encode_register_call(content_hash: str, manifest_uri: str) -> bytes:
-    """Return the call data of ``register(contentHash, manifestURI)`` (Solidity ABI specification)."""
-    uri = manifest_uri.encode()
-    padding = bytes(-len(uri) % 32)
-    # Two words of the head: the hash, and where the text begins.
-    head = bytes.fromhex(content_hash[2:]) + (0x40).to_bytes(32)
-    return keccak256(b"register(bytes32,string)")[:4] + head + len(uri).to_bytes(32) + uri + padding
 
 
 def decode_entry(data: bytes, content_hash: str) -> Entry:

@@ -38,10 +38,18 @@ _HEADERS: Final = {"Content-Type": "application/json", "Accept": "application/js
 _NOT_ABOUT_THE_BATCH: Final = {401, 402, 404, 408, 429}
 
 
-def open_http(*, connect_seconds: float = 5, read_seconds: float = 10) -> httpx.AsyncClient:
+def open_http(
+    *,
+    connect_seconds: float = 5,
+    read_seconds: float = 10,
+    tls: bool = True,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> httpx.AsyncClient:
     """Return a client for operators' endpoints: kept-alive connections, no redirects, no proxy variables."""
     return httpx.AsyncClient(
         trust_env=False,
+        verify=tls,
+        transport=transport,
         follow_redirects=False,
         timeout=httpx.Timeout(read_seconds, connect=connect_seconds, pool=connect_seconds),
         limits=httpx.Limits(max_connections=64, max_keepalive_connections=32, keepalive_expiry=30),
@@ -126,6 +134,19 @@ class RpcEndpoint:
         finally:
             for waiting in asked:
                 waiting.askers -= 1
+
+    async def post(self, body: bytes) -> bytes:
+        """Post a JSON-RPC body as it is and return the answer's, within the bounds; raise :class:`RpcFault`.
+
+        Errors in it are the endpoint's own words, which are for the operator alone.
+        """
+        try:
+            status, headers, answer = await self._send(body, self._max_answer_bytes)
+        except _TooLong:
+            raise RpcFault("the RPC endpoint's answer is too long", code="rpc.too_long") from None
+        if status != 200:
+            self._raise_for_status(status, headers, answer, batched=False)
+        return answer
 
     async def chain_id(self) -> int:
         """Return the endpoint's chain id, asked once and then pinned."""

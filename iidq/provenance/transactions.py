@@ -1,30 +1,40 @@
-"""Transactions of one's own: priced by the node (EIP-1559), signed here, sent, and waited for.
+"""Transactions of one's own: priced by the node (EIP-1559), signed here, sent, and waited for; by web3.
 
-The key signs and goes nowhere: the endpoint gets the signed bytes. Whoever sends sees the endpoint's own words, for
-they say what to mend ("insufficient funds …"); URLs in them are redacted.
+The key signs and goes nowhere: the endpoint gets the signed bytes. Faults carry the endpoint's own words, for they
+say what to mend ("insufficient funds …"); URLs in them are redacted. web3 takes a second to import: commands that
+change a chain import this module, the service never does.
 """
 
 import asyncio
-import json
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final, TypeVar
 
 import httpx
+from eth_account import Account
+from eth_account.datastructures import SignedTransaction
+from eth_typing import ChecksumAddress, HexStr
+from pydantic_core import from_json
+from web3 import AsyncWeb3
+from web3.exceptions import ContractLogicError, OffchainLookup, Web3RPCError
+from web3.middleware import ExtraDataToPOAMiddleware
+from web3.providers.async_base import AsyncJSONBaseProvider
+from web3.types import RPCEndpoint, RPCResponse, TxParams, Wei
 
-from iidq.errors import IidqError
-from iidq.json_depth import is_too_deep
-from iidq.provenance.address import checksum_address, keccak256
+from iidq.errors import IidqError, RpcFault
+from iidq.provenance.rpc import RpcEndpoint, open_http
 from iidq.redaction import redact_url
 
 _REQUEST_TIMEOUT_SECONDS: Final = 30
-_MAX_REPLY_BYTES: Final = 8 << 20
 _MAX_WORDS: Final = 300
 _FIRST_PAUSE_SECONDS: Final = 0.01
 _LONGEST_PAUSE_SECONDS: Final = 2.0
 # Nodes that are asked twice for the same: the first answer was lost on the way, and the transaction was not.
 _SENT_BEFORE: Final = ("already known", "alreadyknown", "already imported", "known transaction", "nonce too low")
+
+Answer = TypeVar("Answer")
 
 
 class TransactionFault(IidqError):
@@ -33,82 +43,65 @@ class TransactionFault(IidqError):
     code = "transaction.failed"
 
 
-class NoReply(TransactionFault):
-    """The endpoint gave no usable answer; what was sent may have arrived all the same."""
-
-    code = "transaction.no_reply"
-
-
 class NotMinedYet(TransactionFault):
     """The transaction was sent, and no block has it so far."""
 
     code = "transaction.pending"
 
 
-class ChainClient:
-    """JSON-RPC calls to one endpoint, one at a time, with its own words where it refuses."""
+class _OneEndpoint(AsyncJSONBaseProvider):
+    """Carries web3's calls over our RPC client, so that its bounds hold here too."""
 
-    def __init__(self, url: str, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        self._url = url
-        self._http = httpx.AsyncClient(
-            timeout=_REQUEST_TIMEOUT_SECONDS,
-            # Reading the certificate authorities takes 50 ms, and plain HTTP needs none.
-            verify=not url.startswith("http://"),
-            trust_env=False,
-            transport=transport,
-        )
+    # EIP-3668: a contract that is read could have us call any address that it names.
+    global_ccip_read_enabled = False
 
-    async def __aenter__(self) -> Self:
-        return self
+    def __init__(self, endpoint: RpcEndpoint) -> None:
+        super().__init__()
+        self._endpoint = endpoint
 
-    async def __aexit__(self, *_: object) -> None:
-        await self._http.aclose()
-
-    async def call(self, method: str, *params: Any) -> Any:
-        """Return the result; raise :class:`NoReply`, or :class:`TransactionFault` with the endpoint's words."""
-        request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
-        try:
-            reply = await self._http.post(self._url, json=request)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise NoReply(f"{method}: no usable reply from the endpoint ({type(error).__name__})") from error
-        body = _json(reply.content)
-        if isinstance(body, dict) and isinstance(body.get("error"), dict):
-            words = " ".join(str(body["error"].get("message", "refused")).split())[:_MAX_WORDS]
-            raise TransactionFault(f"{method}: {redact_url(words)}")
-        if not reply.is_success or not isinstance(body, dict) or "result" not in body:
-            raise NoReply(f"{method}: no usable reply from the endpoint (HTTP {reply.status_code})")
-        return body["result"]
-
-    async def number(self, method: str, *params: Any) -> int:
-        """Return a result that is a quantity."""
-        return _number(method, await self.call(method, *params))
+    async def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
+        """Return the endpoint's answer; raise :class:`RpcFault`."""
+        body = await self._endpoint.post(self.encode_rpc_request(method, params))
+        response: RPCResponse = from_json(body, allow_inf_nan=False)
+        if isinstance(error := response.get("error"), dict) and not isinstance(error.get("data"), str):
+            # web3 would call every such error a revert, an exhausted quota too.
+            error.pop("data", None)
+        return response
 
 
-@dataclass(frozen=True, slots=True)
-class Transaction:
-    """Ready to be signed. Fees are in wei per unit of gas; ``to`` None creates a contract."""
-
-    chain_id: int
-    sender: str
-    to: str | None
-    data: bytes
-    nonce: int
-    gas: int
-    tip: int
-    max_fee: int
-
-    @property
-    def most_expensive(self) -> int:
-        """What it costs at most, in wei."""
-        return self.gas * self.max_fee
+@asynccontextmanager
+async def chain_at(url: str, *, transport: httpx.AsyncBaseTransport | None = None) -> AsyncIterator[AsyncWeb3[Any]]:
+    """Open web3 on an endpoint that the operator names; :func:`ask` awaits its calls."""
+    # Reading the certificate authorities takes 50 ms, and plain HTTP needs none.
+    tls = not url.startswith("http://")
+    async with open_http(read_seconds=_REQUEST_TIMEOUT_SECONDS, tls=tls, transport=transport) as http:
+        endpoint = RpcEndpoint(url, http, deadline_seconds=_REQUEST_TIMEOUT_SECONDS)
+        # Chains of few validators have longer blocks' extraData than web3 takes by itself (Polygon, BNB).
+        yield AsyncWeb3(_OneEndpoint(endpoint), middleware=[ExtraDataToPOAMiddleware])
 
 
-@dataclass(frozen=True, slots=True)
-class SignedTransaction:
-    """What the endpoint gets, and the hash by which the chain will know it."""
+async def ask(asked: Awaitable[Answer]) -> Answer:
+    """Await one of web3's calls; raise :class:`RpcFault` without a usable answer, :class:`TransactionFault` if refused.
 
-    raw: str
-    hash: str
+    web3's own errors are many, and show whole answers.
+    """
+    try:
+        return await asked
+    except IidqError:
+        raise
+    except OffchainLookup as error:
+        raise TransactionFault("the contract asks for a lookup off the chain (EIP-3668), which is not done") from error
+    except ContractLogicError as error:
+        raise TransactionFault(_words(error.message or "execution reverted")) from error
+    except Web3RPCError as error:
+        raise TransactionFault(_words(error.rpc_response["error"]["message"])) from error  # type: ignore[index]
+    except Exception as error:
+        # What a formatter meets in a senseless answer may end in any error, KeyError to OverflowError.
+        raise RpcFault("the RPC endpoint's answer makes no sense for the call", code="rpc.nonsense") from error
+
+
+def _words(text: str) -> str:
+    return redact_url(" ".join(text.split())[:_MAX_WORDS])
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,133 +110,100 @@ class Mined:
 
     hash: str
     block_number: int
-    block_hash: str
-    gas_used: int
+    block_hash: HexStr
     fee: int
     """What it cost in all, in wei."""
     contract: str | None
 
 
-async def price(chain: ChainClient, *, sender: str, to: str | None, data: bytes) -> Transaction:
-    """The transaction with nonce, gas and fees as the node tells them; a call that would revert raises here."""
-    message = {"from": sender, "data": "0x" + data.hex(), **({"to": to} if to else {})}
-    gas = await chain.number("eth_estimateGas", message)
-    block = await chain.call("eth_getBlockByNumber", "latest", False)
-    base_fee = block.get("baseFeePerGas") if isinstance(block, dict) else None
+async def price(chain: AsyncWeb3[Any], *, sender: ChecksumAddress, to: str | None, data: HexStr) -> TxParams:
+    """Return the transaction with nonce, gas and fees as the node sets them; a call that would revert raises here."""
+    return await ask(_price(chain, sender, to, data))
+
+
+async def _price(chain: AsyncWeb3[Any], sender: ChecksumAddress, to: str | None, data: HexStr) -> TxParams:
+    transaction: TxParams = {"from": sender, "data": data, "value": Wei(0)}
+    if to is not None:
+        transaction["to"] = to
+    gas = await chain.eth.estimate_gas(transaction)
+    base_fee = (await chain.eth.get_block("latest")).get("baseFeePerGas")
     if base_fee is None:
         raise TransactionFault("the chain has no base fee; expected one with EIP-1559")
-    tip = await _tip(chain)
-    return Transaction(
-        chain_id=await chain.number("eth_chainId"),
-        sender=sender,
-        to=to,
-        data=data,
-        nonce=await chain.number("eth_getTransactionCount", sender, "pending"),
-        # The state may change before the block: a slot that was warm or written to costs more.
-        gas=gas + gas // 5,
-        tip=tip,
-        # The base fee rises by at most an eighth per block (EIP-1559): twice as much lasts six full blocks.
-        max_fee=2 * _number("baseFeePerGas", base_fee) + tip,
-    )
-
-
-async def _tip(chain: ChainClient) -> int:
     try:
-        return await chain.number("eth_maxPriorityFeePerGas")
-    except NoReply:
-        raise
-    except TransactionFault:
+        # web3's property would warn on stderr and fall back to at least a gwei: too much on most rollups.
+        tip = int(await chain.manager.coro_request(RPCEndpoint("eth_maxPriorityFeePerGas"), []), 16)
+    except Web3RPCError:
         # Not every node knows that method; none may be needed on an idle chain.
-        price_now = await chain.number("eth_gasPrice")
-        return price_now // 10
+        tip = await chain.eth.gas_price // 10
+    transaction["chainId"] = await chain.eth.chain_id
+    transaction["nonce"] = await chain.eth.get_transaction_count(sender, "pending")
+    # The state may change before the block: a slot that was warm or written to costs more.
+    transaction["gas"] = gas + gas // 5
+    transaction["maxPriorityFeePerGas"] = Wei(tip)
+    # The base fee rises by at most an eighth per block (EIP-1559): twice as much lasts six full blocks.
+    transaction["maxFeePerGas"] = Wei(2 * base_fee + tip)
+    return transaction
 
 
-def sign(transaction: Transaction, key: str) -> SignedTransaction:
+def most_expensive(transaction: TxParams) -> int:
+    """Return what a priced transaction costs at most, in wei."""
+    return transaction["gas"] * int(transaction["maxFeePerGas"])
+
+
+def sign(transaction: TxParams, key: str) -> SignedTransaction:
     """Sign with the sender's private key (0x and 64 hex digits), bound to its chain (EIP-155 by EIP-1559)."""
-    from eth_account import Account
-
-    signed = Account.sign_transaction(
-        {
-            "type": 2,
-            "chainId": transaction.chain_id,
-            "nonce": transaction.nonce,
-            "gas": transaction.gas,
-            "maxPriorityFeePerGas": transaction.tip,
-            "maxFeePerGas": transaction.max_fee,
-            "value": 0,
-            "data": transaction.data,
-            **({"to": transaction.to} if transaction.to else {}),
-        },
-        key,
-    )
-    raw = bytes(signed.raw_transaction)
-    return SignedTransaction("0x" + raw.hex(), "0x" + keccak256(raw).hex())
+    signed: SignedTransaction = Account.sign_transaction(transaction, key)
+    return signed
 
 
-async def send(chain: ChainClient, signed: SignedTransaction) -> None:
+async def send(chain: AsyncWeb3[Any], signed: SignedTransaction) -> None:
     """Hand it to the endpoint, again if its answer is lost: the same bytes are the same transaction."""
+    raw = signed.raw_transaction
     try:
-        await chain.call("eth_sendRawTransaction", signed.raw)
-    except NoReply:
+        await ask(chain.eth.send_raw_transaction(raw))
+    except RpcFault:
         try:
-            await chain.call("eth_sendRawTransaction", signed.raw)
-        except NoReply:
-            # Perhaps it arrived; whoever waits for it will see.
+            await ask(chain.eth.send_raw_transaction(raw))
+        except RpcFault:
+            # Perhaps it arrived; the wait for its block shows that.
             return
         except TransactionFault as refusal:
             if not any(words in refusal.message.lower() for words in _SENT_BEFORE):
                 raise
 
 
-async def wait_until_mined(
-    chain: ChainClient, tx_hash: str, *, wait_seconds: float, waiting: Callable[[], None] = lambda: None
-) -> Mined:
+async def wait_until_mined(chain: AsyncWeb3[Any], tx_hash: HexStr, *, wait_seconds: float) -> Mined:
     """Return where it stands; raise :class:`TransactionFault` if it reverted, :class:`NotMinedYet` in the end.
 
-    ``waiting`` is called before each pause.
+    web3's own wait ends with the first lost answer, and asks a slow chain as often as a fast one.
     """
     deadline = time.monotonic() + wait_seconds
     pause_seconds = _FIRST_PAUSE_SECONDS
     while True:
         try:
-            receipt = await chain.call("eth_getTransactionReceipt", tx_hash)
-        except NoReply:
-            receipt = None
-        if isinstance(receipt, dict):
-            return _mined(tx_hash, receipt)
+            mined = await ask(_receipt(chain, tx_hash))
+        except RpcFault:
+            mined = None
+        if mined is not None:
+            return mined
         if time.monotonic() > deadline:
             raise NotMinedYet(f"transaction {tx_hash} was not mined in {wait_seconds:g} s; it may still be")
-        waiting()
         await asyncio.sleep(pause_seconds)
         pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
 
 
-def _mined(tx_hash: str, receipt: dict[str, Any]) -> Mined:
-    if receipt.get("status") != "0x1":
+async def _receipt(chain: AsyncWeb3[Any], tx_hash: HexStr) -> Mined | None:
+    try:
+        receipt = await chain.eth.get_transaction_receipt(tx_hash)
+    except Web3RPCError:
+        # It is unknown so far, or the endpoint is busy: neither says anything about the transaction.
+        return None
+    if receipt["status"] != 1:
         raise TransactionFault(f"transaction {tx_hash} reverted")
-    contract = receipt.get("contractAddress")
-    gas_used = _number("gasUsed", receipt.get("gasUsed"))
     return Mined(
         hash=tx_hash,
-        block_number=_number("blockNumber", receipt.get("blockNumber")),
-        block_hash=str(receipt.get("blockHash")),
-        gas_used=gas_used,
-        fee=gas_used * _number("effectiveGasPrice", receipt.get("effectiveGasPrice", "0x0")),
-        contract=checksum_address(contract) if isinstance(contract, str) else None,
+        block_number=receipt["blockNumber"],
+        block_hash=HexStr(receipt["blockHash"].to_0x_hex()),
+        fee=receipt["gasUsed"] * receipt.get("effectiveGasPrice", 0),
+        contract=receipt.get("contractAddress"),
     )
-
-
-def _json(content: bytes) -> Any:
-    if len(content) > _MAX_REPLY_BYTES or is_too_deep(content):
-        return None
-    try:
-        return json.loads(content)
-    except ValueError:
-        return None
-
-
-def _number(name: str, value: Any) -> int:
-    try:
-        return int(value, 16)
-    except (TypeError, ValueError):
-        raise NoReply(f"{name}: the endpoint answered with something else than a quantity") from None

@@ -1,4 +1,7 @@
-"""A contract wallet's word on a signature: the call and its answer as EIP-1271 has them. Pure."""
+"""A contract wallet's word on a signature: the call and its answer as EIP-1271 has them. Pure.
+
+web3's contract call would have us call any address that the wallet names (EIP-3668), at several times the CPU.
+"""
 
 from typing import Final
 

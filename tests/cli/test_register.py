@@ -120,7 +120,7 @@ def _not_possible(url: str, registry: str, file: Path) -> dict[str, tuple[tuple[
         "private manifest": ((*here, "--manifest-uri", "http://10.0.0.1/m"), key, 1, "FETCH_ALLOW_PRIVATE"),
         "wrong address": ((*chain, "--registry", "0x1"), key, 1, "expected 0x and 40 hex digits"),
         "foreign manifest": ((*here, "--manifest-file", str(file)), key, 1, "no manifest of this content"),
-        "node away": (("--rpc-url", "http://127.0.0.1:9", "--registry", registry), key, 2, "no usable reply"),
+        "node away": (("--rpc-url", "http://127.0.0.1:9", "--registry", registry), key, 2, "could not be reached"),
         "publisher away": ((*here, "--publish", "http://127.0.0.1:9"), key, 1, "did not take the manifest"),
     }
 

@@ -6,6 +6,7 @@ import struct
 from typing import Any
 
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -102,6 +103,16 @@ def test_reading_and_writing_again_changes_nothing(value: Any) -> None:
     canonical = canonical_json(value)
     assert canonical_json(json.loads(canonical)) == canonical
     assert canonical_json(json.loads(json.dumps(value, indent=2, sort_keys=True))) == canonical
+
+
+@given(values)
+def test_another_implementation_writes_the_same(value: Any) -> None:
+    """The package rfc8785 makes the same bytes of every value that it takes; it refuses integers from 2^53 on."""
+    try:
+        expected = rfc8785.dumps(value)
+    except rfc8785.IntegerDomainError:
+        return
+    assert canonical_json(value) == expected
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 10**400, "\ud800", {"\ud800": 1}, {1: 2}, {"a": object()}])

@@ -81,12 +81,13 @@ def test_what_is_let_through_can_be_parsed(document: bytes) -> None:
         return
 
 
-@pytest.mark.parametrize("reader", ["manifest", "jsonrpc"])
+@pytest.mark.parametrize("reader", ["manifest", "jsonrpc", "command line"])
 def test_a_raised_recursion_limit_does_not_end_the_process(reader: str) -> None:
     """With a recursion limit beyond the stack, as some libraries set it, deep documents are refused all the same."""
     reading = {
         "manifest": "from iidq.provenance.manifest import parse_manifest as read",
         "jsonrpc": "from iidq.provenance.jsonrpc import decode\ndef read(body): return decode(body, [1])",
+        "command line": "from iidq.cli.client import _object\ndef read(body): print(_object(body))",
     }[reader]
     code = (
         f"import sys\n{reading}\nfrom iidq.errors import IidqError\nsys.setrecursionlimit(10_000_000)\n"
@@ -95,7 +96,7 @@ def test_a_raised_recursion_limit_does_not_end_the_process(reader: str) -> None:
         "    except IidqError as fault:\n        print(fault.code)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
-    expected = {"manifest": "manifest.too_deep", "jsonrpc": "rpc.not_json"}[reader]
+    expected = {"manifest": "manifest.too_deep", "jsonrpc": "rpc.not_json", "command line": "{}"}[reader]
     assert (done.returncode, done.stdout.split()) == (0, [expected] * 3)
 
 

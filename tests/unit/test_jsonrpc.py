@@ -15,6 +15,15 @@ NOISE = st.recursive(
     lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["id", "result", "error", "message"]), inner),
 )
 
+JSON_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner),
+)
+
 
 def answer(id_: Any, **members: Any) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": id_, **members}
@@ -57,7 +66,7 @@ def test_a_partial_batch_fails_only_the_calls_it_leaves_out(answers: list[Any]) 
     assert outcomes[2].code == "rpc.nonsense"
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"{", b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize("body", [b"", b"<html>", b"{", b"\xff", b"[" * 100_000, b"NaN", "{}".encode("utf-16")])
 def test_what_is_not_json_is_a_temporary_fault(body: bytes) -> None:
     """HTML, nothing, or half an answer means the endpoint is ill, not the job."""
     with pytest.raises(RpcFault) as caught:
@@ -156,6 +165,13 @@ def test_a_limit_on_a_whole_batch_is_no_refusal_of_batching() -> None:
     with pytest.raises(RpcFault) as caught:
         decode(json.dumps(answer(None, error={"code": 429, "message": "slow down"})).encode(), [1, 2])
     assert caught.value.code == "rpc.limited"
+
+
+@given(JSON_VALUES, st.booleans())
+def test_a_result_is_read_as_python_reads_it(value: Any, ascii_only: bool) -> None:
+    """Every JSON value comes out as the standard library has it, to the last digit."""
+    body = json.dumps(answer(1, result=value), ensure_ascii=ascii_only).encode()
+    assert json.dumps(decode(body, [1])[1]) == json.dumps(json.loads(body)["result"])
 
 
 @given(NOISE, st.lists(st.integers(1, 5), min_size=1, max_size=3, unique=True))

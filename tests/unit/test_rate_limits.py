@@ -3,7 +3,9 @@
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
+import http_sf
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -182,6 +184,23 @@ def test_headers_have_the_drafts_form() -> None:
         (b"ratelimit-remaining", b"57"),
         (b"ratelimit-reset", b"12"),
     ]
+
+
+@given(st.sampled_from(["submit", "read"]), st.integers(1, 10**9), st.integers(0, 10**9), st.integers(1, 60))
+def test_a_reader_of_structured_fields_reads_the_headers(kind: str, limit: int, remaining: int, reset: int) -> None:
+    """http-sf reads them as it reads the draft's own examples: one string, and integers for its parameters."""
+    headers = dict(rate_limit_headers(kind, Verdict(True, limit, remaining, reset)))
+    assert members(headers[b"ratelimit-policy"]) == [(kind, {"q": limit, "w": WINDOW_SECONDS})]
+    assert members(headers[b"ratelimit"]) == [(kind, {"r": remaining, "t": reset})]
+    assert members(b'"default";q=100;w=10') == [("default", {"q": 100, "w": 10})]
+    assert members(b'"default";r=50;t=30') == [("default", {"r": 50, "t": 30})]
+    plain = [members(headers[b"ratelimit-" + name]) for name in (b"limit", b"remaining", b"reset")]
+    assert plain == [[(limit, {})], [(remaining, {})], [(reset, {})]]
+
+
+def members(header: bytes) -> Any:
+    """The members of a list of structured fields (RFC 9651), each with its parameters."""
+    return http_sf.parse(header, tltype="list")
 
 
 async def test_what_one_process_admitted_counts_in_another() -> None:
