@@ -16,11 +16,11 @@ import certifi
 
 from iidq.errors import FetchRefused, GatewayFault
 from iidq.provenance.fetch_policy import FetchPolicy
+from iidq.provenance.http_connection import Deadlines, HttpConnection
 from iidq.provenance.ip_addresses import IpAddress, literal_address
 from iidq.provenance.uri import WebUri
 
 Resolve = Callable[[str], Awaitable[Sequence[IpAddress]]]
-Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 _MAX_LOOKUPS = 16
 _MAX_ADDRESSES_TRIED = 4
@@ -73,25 +73,32 @@ class Dialer:
     """Connects to web URLs under one policy."""
 
     def __init__(
-        self, policy: FetchPolicy, *, connect_seconds: float, resolve: Resolve, tls: ssl.SSLContext | None = None
+        self,
+        policy: FetchPolicy,
+        *,
+        deadlines: Deadlines,
+        resolve: Resolve | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._policy = policy
-        self._connect_seconds = connect_seconds
-        self._resolve = resolve
+        self._deadlines = deadlines
+        self._resolve = resolve or SystemResolver()
         self._tls = tls
 
-    async def dial(self, uri: WebUri) -> Streams:
+    async def dial(self, uri: WebUri) -> HttpConnection:
         """Look up, check, connect, and for https verify the certificate for the name.
 
         Raises :class:`FetchRefused` when a rule forbids the address, :class:`GatewayFault` when there is no
         connection within the deadline.
         """
         try:
-            async with asyncio.timeout(self._connect_seconds):
+            async with asyncio.timeout(self._deadlines.connect_seconds):
                 addresses = self._allowed(uri, await self._addresses(uri))
                 return await self._connect(uri, addresses[:_MAX_ADDRESSES_TRIED])
         except TimeoutError:
-            raise GatewayFault(f"{uri.authority} accepted no connection within {self._connect_seconds:g} s") from None
+            raise GatewayFault(
+                f"{uri.authority} accepted no connection within {self._deadlines.connect_seconds:g} s"
+            ) from None
 
     async def _addresses(self, uri: WebUri) -> Sequence[IpAddress]:
         literal = literal_address(uri.host)
@@ -124,15 +131,21 @@ class Dialer:
             )
         return addresses
 
-    async def _connect(self, uri: WebUri, addresses: Sequence[IpAddress]) -> Streams:
+    async def _connect(self, uri: WebUri, addresses: Sequence[IpAddress]) -> HttpConnection:
+        loop = asyncio.get_running_loop()
         tls = (self._tls or _verifying_tls()) if uri.scheme == "https" else None
         for tried, address in enumerate(addresses, start=1):
             try:
                 # A dead address must leave time for the others.
-                async with asyncio.timeout(self._connect_seconds / len(addresses)):
-                    return await asyncio.open_connection(
-                        str(address), uri.port, ssl=tls, server_hostname=uri.host if tls else None
+                async with asyncio.timeout(self._deadlines.connect_seconds / len(addresses)):
+                    _, connection = await loop.create_connection(
+                        lambda: HttpConnection(uri.authority, self._deadlines),
+                        str(address),
+                        uri.port,
+                        ssl=tls,
+                        server_hostname=uri.host if tls else None,
                     )
+                    return connection
             except ssl.SSLCertVerificationError:
                 raise GatewayFault(f"the certificate of {uri.authority} could not be verified") from None
             except (OSError, TimeoutError):

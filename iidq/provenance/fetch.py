@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 
 from iidq import __version__
 from iidq.errors import FetchRefused, GatewayFault
-from iidq.provenance.dialing import Dialer, Resolve, SystemResolver
+from iidq.provenance.dialing import Dialer, Resolve
 from iidq.provenance.fetch_policy import FetchPolicy
 from iidq.provenance.http_connection import ConnectionLost, Deadlines, HttpConnection, ResponseHead
 from iidq.provenance.uri import WebUri, redirect_target
@@ -67,9 +67,7 @@ class WebFetcher:
     ) -> None:
         self._policy = policy
         self._deadlines = deadlines or Deadlines()
-        self._dialer = Dialer(
-            policy, connect_seconds=self._deadlines.connect_seconds, resolve=resolve or SystemResolver()
-        )
+        self._dialer = Dialer(policy, deadlines=self._deadlines, resolve=resolve)
         self._idle: deque[tuple[str, HttpConnection]] = deque()
         self._max_idle = max_idle_connections
 
@@ -114,12 +112,12 @@ class WebFetcher:
             ("Accept-Encoding", "identity"),
             *headers,
         )
-        connection, head = await self._request(uri, fields)
+        connection, head = await self._request(uri, fields, max_bytes)
         try:
             body, complete = b"", True
             if head.status in _DELIVERED:
                 _check_encoding(uri, head)
-                body, complete = await connection.read_body(max_bytes)
+                body, complete = await connection.read_body()
             answer = WebAnswer(uri, head.status, head.headers, body, complete, redirected)
         except BaseException:
             connection.abort()
@@ -127,31 +125,29 @@ class WebFetcher:
         await self._keep(uri, connection)
         return answer
 
-    async def _request(self, uri: WebUri, fields: tuple[tuple[str, str], ...]) -> tuple[HttpConnection, ResponseHead]:
+    async def _request(
+        self, uri: WebUri, fields: tuple[tuple[str, str], ...], max_bytes: int
+    ) -> tuple[HttpConnection, ResponseHead]:
         kept = self._kept(uri)
-        if kept is not None:
+        connection = kept or await self._dialer.dial(uri)
+        while True:
             try:
-                return kept, await self._send(kept, uri, fields)
+                return connection, await connection.request("GET", uri.target, fields, max_bytes=max_bytes)
             except ConnectionLost:
-                # The far side closed it just as we chose it; that says nothing about a new one.
-                if kept.answered:
+                # The far side closed it just as it was chosen; that says nothing about a new one.
+                if connection is not kept or connection.answered:
                     raise
-        connection = HttpConnection(await self._dialer.dial(uri), uri.authority, self._deadlines)
-        return connection, await self._send(connection, uri, fields)
-
-    async def _send(self, connection: HttpConnection, uri: WebUri, fields: tuple[tuple[str, str], ...]) -> ResponseHead:
-        try:
-            return await connection.request("GET", uri.target, fields)
-        except BaseException:
-            connection.abort()
-            raise
+            except BaseException:
+                connection.abort()
+                raise
+            connection = await self._dialer.dial(uri)
 
     def _kept(self, uri: WebUri) -> HttpConnection | None:
         oldest_of_use = time.monotonic() - _IDLE_SECONDS
         origin = _origin(uri)
         for index in range(len(self._idle) - 1, -1, -1):
             kept_origin, connection = self._idle[index]
-            if connection.idle_since < oldest_of_use or connection.is_stale():
+            if connection.idle_since < oldest_of_use or not connection.is_reusable():
                 del self._idle[index]
                 connection.abort()
             elif kept_origin == origin:
@@ -160,7 +156,7 @@ class WebFetcher:
         return None
 
     async def _keep(self, uri: WebUri, connection: HttpConnection) -> None:
-        if not (self._max_idle and connection.reuse()):
+        if not (self._max_idle and connection.is_reusable()):
             await connection.aclose()
             return
         connection.idle_since = time.monotonic()

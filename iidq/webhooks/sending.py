@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from iidq import __version__
 from iidq.errors import GatewayFault
-from iidq.provenance.dialing import Dialer, Resolve, SystemResolver
+from iidq.provenance.dialing import Dialer, Resolve
 from iidq.provenance.fetch import retry_after_seconds
 from iidq.provenance.fetch_policy import FetchPolicy
 from iidq.provenance.http_connection import Deadlines, HttpConnection
@@ -35,7 +35,7 @@ class Sender:
             idle_seconds=_ANSWER_SECONDS,
             total_seconds=timeout_seconds,
         )
-        self._dialer = Dialer(policy, connect_seconds=timeout_seconds, resolve=resolve or SystemResolver())
+        self._dialer = Dialer(policy, deadlines=self._deadlines, resolve=resolve)
 
     async def post(
         self, url: str, headers: Sequence[tuple[str, str]], body: bytes, *, longest_wish_seconds: float
@@ -56,9 +56,9 @@ class Sender:
         seconds = self._deadlines.total_seconds
         try:
             async with asyncio.timeout(seconds):
-                connection = HttpConnection(await self._dialer.dial(uri), uri.authority, self._deadlines)
+                connection = await self._dialer.dial(uri)
                 try:
-                    head = await connection.request("POST", uri.target, fields, body)
+                    head = await connection.request("POST", uri.target, fields, body, max_bytes=_MAX_ANSWER_BYTES)
                 except BaseException:
                     connection.abort()
                     raise
@@ -73,7 +73,7 @@ async def _hang_up(connection: HttpConnection) -> None:
     try:
         with contextlib.suppress(GatewayFault, TimeoutError):
             async with asyncio.timeout(_ANSWER_SECONDS):
-                await connection.read_body(_MAX_ANSWER_BYTES)
+                await connection.read_body()
     finally:
         connection.abort()
     await connection.aclose()

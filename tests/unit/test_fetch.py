@@ -438,14 +438,14 @@ async def test_tls_verifies_the_name_although_the_address_is_dialled() -> None:
     trusting = ssl.create_default_context(cafile=TLS / "manifest.test.pem")
     names = Names(["127.0.0.1"])
     async with serving_tls() as port:
-        dialer = Dialer(LOCAL, connect_seconds=20, resolve=names, tls=trusting)
-        _, writer = await dialer.dial(parse_web_uri(f"https://manifest.test:{port}/", allow_private=LOCAL))
-        assert writer.get_extra_info("ssl_object").server_hostname == "manifest.test"
-        writer.transport.abort()
+        dialer = Dialer(LOCAL, deadlines=PATIENT, resolve=names, tls=trusting)
+        connection = await dialer.dial(parse_web_uri(f"https://manifest.test:{port}/", allow_private=LOCAL))
+        assert connection.transport.get_extra_info("ssl_object").server_hostname == "manifest.test"
+        connection.abort()
         with pytest.raises(GatewayFault, match="certificate"):
             await dialer.dial(parse_web_uri(f"https://other.test:{port}/", allow_private=LOCAL))
         with pytest.raises(GatewayFault, match="certificate"):
-            await Dialer(LOCAL, connect_seconds=20, resolve=names).dial(
+            await Dialer(LOCAL, deadlines=PATIENT, resolve=names).dial(
                 parse_web_uri(f"https://manifest.test:{port}/", allow_private=LOCAL)
             )
 
