@@ -76,6 +76,8 @@ async def end_refused(
         )
     except (IidqError, psycopg.Error) as last:
         database.faults.row_refused("end", job_id, last)
+        if concerns_one_row(last):
+            database.faults.stands(f"{what} of a job", error, _REST_SECONDS, 2 * _REST_SECONDS)
         return False
 
 
