@@ -238,13 +238,15 @@ def _is_fault_of_code(error: psycopg.Error) -> bool:
 
 
 def _rule(error: psycopg.Error, function: str | None) -> str:
-    """What refuses the row, by its name. Names are the schema's; a function that raises can give others as long."""
+    """Return the name of what refuses the row, bounded: a function that raises can give others than the schema's.
+
+    Clients read it in the error of a job, so it leaves the table out; the log has Postgres' own sentence.
+    """
     known = error.diag
-    table = f" of table {known.table_name}" if known.table_name else ""
     if known.constraint_name:
-        return f"constraint {known.constraint_name}{table}"[:_WORDING_CHARACTERS]
+        return f"constraint {known.constraint_name}"[:_WORDING_CHARACTERS]
     if known.column_name:
-        return f"column {known.column_name}{table}"[:_WORDING_CHARACTERS]
+        return f"column {known.column_name}"[:_WORDING_CHARACTERS]
     if function is not None:
         return f"function {function}"
     if error.sqlstate == _DROPPED:
