@@ -386,6 +386,10 @@ DELETE FROM public.iidq_queue_worker WHERE "workerId" = %(worker_id)s;
 -- snapshot is sure to see what the holder before has removed, and two would each remove the same excess.
 SELECT pg_try_advisory_xact_lock(hashtext('iidq.retention public'));
 
+-- name: check_deferred_rules
+-- Deferred rules would refuse a row only at the commit, and with it all rows of the transaction.
+SET CONSTRAINTS ALL IMMEDIATE;
+
 -- name: purge
 -- Retention by age, oldest first along "VerificationJob_newest"; failed jobs may be kept longer than the others.
 -- A job ends after it is created, so the index on creation bounds the search. Each batch begins where the one before

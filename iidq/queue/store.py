@@ -150,6 +150,7 @@ async def first_refused(connection: Connection, jobs: Sequence[NewJob], *, max_a
         try:
             async with connection.transaction(force_rollback=True):
                 await enqueue(connection, jobs[:first], max_attempts=max_attempts)
+                await connection.execute(QUERIES["check_deferred_rules"])
         except psycopg.Error as error:
             if not concerns_one_row(error):
                 raise

@@ -120,7 +120,9 @@ class Retention:
         async def remove(ids: Sequence[UUID]) -> None:
             nonlocal removed
             async with connection.transaction():
-                removed += (await self._remove(connection, ids))[0]
+                some = await self._remove(connection, ids)
+                await connection.execute(QUERIES["check_deferred_rules"])
+            removed += some[0]
 
         async def refuse(job_id: UUID, error: Exception) -> None:
             self._faults.row_refused("retention", job_id, error)
