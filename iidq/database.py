@@ -30,11 +30,12 @@ from iidq.errors import (
     DatabaseUnavailable,
     IidqError,
     InvalidInput,
+    ObjectMissing,
     RowRefused,
     TriggerFault,
 )
 from iidq.faults import Faults
-from iidq.obstacles import find_obstacles
+from iidq.obstacles import find_obstacles, is_migrated
 from iidq.queue.queries import DEFAULT_SCHEMA, QUERIES, in_schema
 from iidq.settings import Settings
 from iidq.stored_json import read_stored_json
@@ -274,6 +275,8 @@ async def name_refusal(error: psycopg.Error, connection: Connection) -> Exceptio
         ours = DatabaseRefusal(
             f"what a constraint, trigger or policy names is missing (SQLSTATE {error.sqlstate}){_wording(error)}"
         )
+    elif isinstance(error, _NOT_MIGRATED) and problems is not None and await is_migrated(connection):
+        ours = ObjectMissing(f"an object of iidq's is missing (SQLSTATE {error.sqlstate})")
     elif isinstance(ours, RowRefused) and obstacles:
         ours = DatabaseRefusal(ours.message)
     for obstacle in obstacles:
