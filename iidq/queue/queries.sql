@@ -329,8 +329,10 @@ SELECT
     AS uncounted;
 
 -- name: recount
--- All jobs, where the kept counts can be another database's; see iidq_take_control.
-SELECT public.iidq_recount_queue();
+-- All jobs, where the kept counts can be another database's; see iidq_take_control. Unless another worker counts.
+SELECT public.iidq_recount_queue()
+WHERE NOT EXISTS (SELECT FROM public.iidq_queue_control WHERE "countedAt" IS NOT NULL)
+  AND pg_try_advisory_xact_lock(hashtext('iidq.recount public'));
 
 -- name: recount_if_due
 -- As upkeep does. A database without jobs needs no counts.

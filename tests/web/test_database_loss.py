@@ -87,7 +87,7 @@ async def test_half_of_the_migrations_are_not_enough(serve_api: ServeApi, databa
 
 
 async def test_a_dropped_function_is_no_outage(serve_api: ServeApi, database_url: str) -> None:
-    """Where all migrations were applied none makes it again: 503 without the synchronous fallback, and a true remedy."""
+    """Where all migrations were applied none makes it again: 503, no synchronous fallback, and a true remedy."""
     async with serve_api(database_url=database_url) as api:
         assert (await api.post(f"{JOBS}/verify", json=SUBMISSION)).status_code == 200
         async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
