@@ -231,11 +231,28 @@ def _operators_function(error: psycopg.Error) -> str | None:
     return None if name is None or _OURS.fullmatch(name) else name
 
 
-def _is_fault_of_code(error: psycopg.Error) -> bool:
+def fault_of_code(error: BaseException) -> TriggerFault | None:
+    """Return the fault where a function of the operator's raised what would pass by itself elsewhere.
+
+    It may raise that each time, and for one row alone. None: the error comes from elsewhere, or is another.
+    """
+    cause = error if isinstance(error, psycopg.Error) else error.__cause__
+    if not is_passing(error) or not isinstance(cause, psycopg.Error) or (cause.sqlstate or "").startswith(_EXHAUSTED):
+        return None
+    function = _operators_function(cause)
+    if function is None or _is_of_server(cause):
+        return None
+    return TriggerFault(f"function {function} in the database fails (SQLSTATE {cause.sqlstate})")
+
+
+def _is_of_server(error: psycopg.Error) -> bool:
     # A server that ends the connection ends it with FATAL, also in the middle of a function.
+    return error.diag.severity_nonlocalized in ("FATAL", "PANIC")
+
+
+def _is_fault_of_code(error: psycopg.Error) -> bool:
     state = error.sqlstate or ""
-    of_server = error.diag.severity_nonlocalized in ("FATAL", "PANIC")
-    return state[:2] in _CONCERN_ALL_ROWS and not state.startswith(_PASSING) and not of_server
+    return state[:2] in _CONCERN_ALL_ROWS and not state.startswith(_PASSING) and not _is_of_server(error)
 
 
 def _rule(error: psycopg.Error, function: str | None) -> str:

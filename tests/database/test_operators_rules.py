@@ -154,6 +154,32 @@ async def test_code_of_the_operators_that_fails_for_one_row_stops_no_claim(
     assert len([line for line in logged if line["event"] == "row.refused" and line["job_id"] == str(odd)]) == 1
 
 
+@pytest.mark.parametrize("state", ["40001", "40P01", "57014"])
+async def test_code_that_always_fails_as_if_it_would_pass_stops_no_other_outcome(
+    database_url: str, sql: Pg, state: str
+) -> None:
+    """The others of the batch are stored, the function is told by name and once, and the last is stored afterwards."""
+    odd = insert(sql, fileName="odd", priority=5)
+    insert(sql, copies=4, fileName="good")
+    apply(sql, trigger(f"RAISE 'again' USING ERRCODE = '{state}';", ODD + "NEW.status <> 'processing'", "UPDATE"))
+    async with open_database(load_settings(database_url=database_url), pool_size=1) as database:
+        claim = await row_faults.claim(database, worker_id="w", slots=5, lease_seconds=30)
+        lost: set[Any] = set()
+        writer = OutcomeWriter(database, "w", lambda _, gone: lost.update(gone))
+        with capture_logs() as logged:
+            for job in claim.jobs:
+                writer.put(Outcome.completed(job, OK))
+            await eventually(lambda: statuses(sql) == {"completed": 4, "processing": 1})
+            await eventually(lambda: len(database.faults.for_operators()) > 0)
+            [fault] = database.faults.for_operators()
+            assert f"function operators_rule in the database fails (SQLSTATE {state})" in fault
+            sql.execute("DROP FUNCTION operators_rule() CASCADE")
+            await writer.written()
+        assert lost == set()
+        assert read(sql, odd)["status"] == "completed"
+    assert len([line for line in logged if line["event"] == "database.refuses"]) == 1
+
+
 async def test_a_rule_that_refuses_every_claim_is_told(database_url: str, sql: Pg) -> None:
     """No job fails; log, queue_health and /readyz name the trigger; claims are rare, and go on once it is gone."""
     insert(sql, copies=4)
