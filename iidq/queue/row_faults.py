@@ -11,7 +11,7 @@ from uuid import UUID
 
 import psycopg
 
-from iidq.database import Database, concerns_one_row
+from iidq.database import Database, concerns_one_row, fault_of_code
 from iidq.errors import IidqError, RowRefused, TriggerFault
 from iidq.queue import store
 from iidq.queue.claim_span import WHOLE
@@ -33,6 +33,11 @@ def refusal(error: BaseException, what: str) -> str:
     return f"internal: the database refuses {what}; see the worker's log"
 
 
+def may_be_of_one_row(error: BaseException) -> bool:
+    """Return whether the rows are worth trying apart: one of them, or the operator's code for it, may be at fault."""
+    return concerns_one_row(error) or fault_of_code(error) is not None
+
+
 async def each_apart(
     items: Sequence[Item],
     work: Callable[[Sequence[Item]], Awaitable[Any]],
@@ -47,10 +52,10 @@ async def each_apart(
     try:
         await work(items)
     except Exception as error:
-        if not concerns_one_row(error):
+        if not may_be_of_one_row(error):
             raise
         if len(items) == 1:
-            await refused(items[0], error)
+            await refused(items[0], fault_of_code(error) or error)
             return
         middle = len(items) // 2
         await each_apart(items[:middle], work, refused)
@@ -96,7 +101,7 @@ async def claim(
                     connection, worker_id=worker_id, slots=slots, lease_seconds=lease_seconds, from_order=from_order
                 )
         except Exception as error:
-            if not concerns_one_row(error):
+            if not may_be_of_one_row(error):
                 raise
     return Claim(await _claim_apart(database, worker_id, slots, lease_seconds, set(resting)), None)
 

@@ -127,6 +127,8 @@ async def test_a_result_that_a_rule_refuses_fails_its_job_alone(database_url: st
 CODE = {
     "missing table": "PERFORM FROM missing_audit;",
     "lacking right": "PERFORM FROM secret_audit;",
+    "conflict": "IF to_regclass('missing_audit') IS NULL THEN RAISE 'again' USING ERRCODE = '40001'; END IF;",
+    "time-out": "IF to_regclass('missing_audit') IS NULL THEN RAISE 'again' USING ERRCODE = '57014'; END IF;",
 }
 
 
