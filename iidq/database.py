@@ -341,6 +341,11 @@ def concerns_one_row(error: BaseException) -> bool:
     return isinstance(error, RowRefused | TriggerFault | InvalidInput | ValueError | OverflowError | RecursionError)
 
 
+def may_be_of_one_row(error: BaseException) -> bool:
+    """Return whether the rows are worth trying apart: one of them, or the operator's code for it, may be at fault."""
+    return concerns_one_row(error) or fault_of_code(error) is not None
+
+
 class Database:
     """A bounded pool of autocommitting connections.
 

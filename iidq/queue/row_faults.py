@@ -11,7 +11,7 @@ from uuid import UUID
 
 import psycopg
 
-from iidq.database import Database, concerns_one_row, fault_of_code
+from iidq.database import Database, concerns_one_row, fault_of_code, may_be_of_one_row
 from iidq.errors import IidqError, RowRefused, TriggerFault
 from iidq.queue import store
 from iidq.queue.claim_span import WHOLE
@@ -31,11 +31,6 @@ def refusal(error: BaseException, what: str) -> str:
     if isinstance(error, RowRefused):
         return f"{error} refuses {what}"
     return f"internal: the database refuses {what}; see the worker's log"
-
-
-def may_be_of_one_row(error: BaseException) -> bool:
-    """Return whether the rows are worth trying apart: one of them, or the operator's code for it, may be at fault."""
-    return concerns_one_row(error) or fault_of_code(error) is not None
 
 
 async def each_apart(

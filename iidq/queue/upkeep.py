@@ -6,11 +6,11 @@ from datetime import datetime
 from uuid import UUID
 
 from iidq import logs, metrics
-from iidq.database import Connection, Database
+from iidq.database import Connection, Database, may_be_of_one_row
 from iidq.faults import Faults
 from iidq.queue import store
 from iidq.queue.queries import QUERIES
-from iidq.queue.row_faults import each_apart, end_refused, may_be_of_one_row
+from iidq.queue.row_faults import each_apart, end_refused
 from iidq.queue.store import Sweep, WorkerSigns
 from iidq.settings import Settings
 
