@@ -164,13 +164,17 @@ REFUSED = {
     "postgresql://u:{}@h/d?connexionlimit=1": "(did you mean connection_limit?)",
     "postgresql://u:{}@h/d?foo=1": "unknown: number 1",
     **{
-        f"postgresql://u:{{}}@h/d?{first}&{second}": f"parameters sslmode and {second.partition('=')[0]} do not contradict"
-        for first, second in (
-            ("sslmode=verify-full", "sslaccept=accept_invalid_certs"), ("sslmode=verify-ca", "sslaccept=accept_invalid_certs"),
-            ("sslmode=disable", "sslaccept=strict"), ("sslmode=no-verify", "sslaccept=strict"),
-            ("ssl=true", "sslaccept=accept_invalid_certs"), ("ssl=false", "sslaccept=strict"), ("sslmode=disable", "ssl=true"),
-            ("sslmode=prefer", "ssl=1"), ("sslmode=verify-full", "ssl=false"), ("sslmode=require", "ssl=verify-ca"),
-        )
+        f"postgresql://u:{{}}@h/d?{wishes}": f"parameters sslmode and {name} do not contradict"
+        for name, both in {
+            "sslaccept": (
+                "sslmode=verify-full&sslaccept=accept_invalid_certs",
+                "sslmode=verify-ca&sslaccept=accept_invalid_certs", "ssl=true&sslaccept=accept_invalid_certs",
+                "sslmode=disable&sslaccept=strict",
+                "sslaccept=strict&sslmode=no-verify", "ssl=false&sslaccept=strict",
+            ),
+            "ssl": ("sslmode=disable&ssl=true", "ssl=1&sslmode=prefer", "ssl=0&sslmode=require", "ssl=allow&sslmode=x"),
+        }.items()
+        for wishes in both
     },
     **{
         f"postgresql://u:{{}}@h/d?{name}={{}}": f"parameter {name} "
