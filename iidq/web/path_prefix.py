@@ -63,8 +63,8 @@ class PathPrefixes:
             scope["path"] = self._without(prefix, scope["path"])
         if _HEADER in headers and self._addresses.trusts_peer(scope):
             fields = b",".join([value for name, value in scope["headers"] if name == _HEADER])
-            told = _joined(fields) if len(fields) <= _LONGEST else None
-            return prefix if told is None else told
+            joined = _joined(fields) if len(fields) <= _LONGEST else None
+            return prefix if joined is None else joined
         return prefix
 
     def _without(self, prefix: str, path: str) -> str:

@@ -213,7 +213,7 @@ def test_a_boundary_is_named_in_any_spelling(content_type: str) -> None:
         form(file_part(b"x" * MAX_OVERHEAD_BYTES)).replace(b"\r\n", b"\n"),
     ],
 )
-def test_a_broken_line_is_told_what_was_expected(body: bytes) -> None:
+def test_the_reply_to_a_broken_line_says_what_was_expected(body: bytes) -> None:
     """Lines that end in LF, folded headers and blanks within a boundary are refused in words that say so."""
     for size in (len(body), 1 if len(body) < 999 else 4096, 13):
         with pytest.raises(HTTPException) as refusal:
