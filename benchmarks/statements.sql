@@ -8,7 +8,7 @@ FROM unnest(ARRAY['server_version', 'shared_buffers', 'fsync', 'synchronous_comm
 ANALYZE;
 
 -- name: vacuum
-VACUUM ANALYZE "VerificationJob";
+VACUUM ANALYZE public."VerificationJob";
 
 -- name: checkpoint
 CHECKPOINT;
@@ -17,28 +17,29 @@ CHECKPOINT;
 SET session_replication_role = replica;
 
 -- name: keeps_counts
-SELECT to_regprocedure('iidq_recount_queue()') IS NOT NULL;
+SELECT to_regprocedure('public.iidq_recount_queue()') IS NOT NULL;
 
 -- name: recount
-SELECT iidq_recount_queue();
+SELECT public.iidq_recount_queue();
 
 -- name: seed_waiting
 -- Some of the verifications that the queue will have finished, spread evenly over the last six days (younger than the
 -- default retention).
-INSERT INTO "VerificationJob" (type, "contentHash", "manifestUri", "registryAddress", "createdAt", "runAt", "updatedAt")
+INSERT INTO public."VerificationJob"
+  (type, "contentHash", "manifestUri", "registryAddress", "createdAt", "runAt", "updatedAt")
 SELECT 'verify', hash, 'ipfs://bafkrei' || substr(hash, 3, 52), '0x' || substr(hash, 10, 40), at, at, at
 FROM generate_series(%(first)s::int, %(last)s::int) AS number,
   LATERAL (SELECT '0x' || encode(sha256(number::text::bytea), 'hex') AS hash,
                   now() - interval '6 days' * (1 - number / (%(rows)s + 1.0)) AS at) AS made;
 
 -- name: seed_claimed
-UPDATE "VerificationJob"
+UPDATE public."VerificationJob"
 SET status = 'processing', ready = false, attempt = 1, "workerId" = 'seed', "leaseUntil" = now(),
     "startedAt" = "createdAt"
 WHERE status = 'queued' AND ready;
 
 -- name: seed_completed
-UPDATE "VerificationJob"
+UPDATE public."VerificationJob"
 SET status = 'completed', progress = 100, "workerId" = NULL, "leaseUntil" = NULL,
     "completedAt" = "createdAt" + interval '40 ms', "updatedAt" = "createdAt" + interval '40 ms',
     result = jsonb_build_object('status', 'OK', 'fileHash', "contentHash",
@@ -50,7 +51,7 @@ WHERE "workerId" = 'seed';
 
 -- name: seed_imported
 -- The same rows as an import brings them: inserted as finished.
-INSERT INTO "VerificationJob"
+INSERT INTO public."VerificationJob"
   (type, status, progress, ready, attempt, "contentHash", "manifestUri", "registryAddress", "createdAt", "runAt",
    "startedAt", "completedAt", "updatedAt", result)
 SELECT 'verify', 'completed', 100, false, 1, hash, 'ipfs://bafkrei' || substr(hash, 3, 52),
@@ -65,7 +66,7 @@ FROM generate_series(1, %(rows)s) AS number,
 
 -- name: seed_delayed
 -- Retries in their backoff, due long after the run.
-INSERT INTO "VerificationJob"
+INSERT INTO public."VerificationJob"
   (type, status, ready, attempt, "retryCount", "contentHash", "manifestUri", "registryAddress", "runAt")
 SELECT 'verify', 'queued', false, 1, 1, hash, 'ipfs://bafkrei' || substr(hash, 3, 52), '0x' || substr(hash, 10, 40),
   now() + interval '1 hour' + number * interval '1 ms'
@@ -74,7 +75,7 @@ FROM generate_series(1, %(rows)s) AS number,
 
 -- name: seed_proofs
 -- Proofs that stand in line behind every verify that is there.
-INSERT INTO "VerificationJob" (type, "contentHash", "manifestUri", "registryAddress")
+INSERT INTO public."VerificationJob" (type, "contentHash", "manifestUri", "registryAddress")
 SELECT 'proof', hash, 'ipfs://bafkrei' || substr(hash, 3, 52), '0x' || substr(hash, 10, 40)
 FROM generate_series(1, %(rows)s) AS number,
   LATERAL (SELECT '0x' || encode(sha256(number::text::bytea), 'hex') AS hash) AS made;
@@ -82,14 +83,15 @@ FROM generate_series(1, %(rows)s) AS number,
 -- name: verifies_left
 -- Whether a verify that is due has not ended, by "VerificationJob_line" and "VerificationJob_running".
 SELECT coalesce((
-    SELECT type FROM "VerificationJob" WHERE ready AND status = 'queued' ORDER BY iidq_claim_order("runAt", type, priority), id LIMIT 1
+    SELECT type FROM public."VerificationJob" WHERE ready AND status = 'queued'
+    ORDER BY public.iidq_claim_order("runAt", type, priority), id LIMIT 1
   ) = 'verify', false)
-  OR EXISTS (SELECT FROM "VerificationJob" WHERE "workerId" IS NOT NULL AND type = 'verify');
+  OR EXISTS (SELECT FROM public."VerificationJob" WHERE "workerId" IS NOT NULL AND type = 'verify');
 
 -- name: ended
 -- How many verifies have ended, and how.
 SELECT count(*) FILTER (WHERE status = 'completed' AND result IS NOT NULL), count(*) FILTER (WHERE status = 'failed')
-FROM "VerificationJob" WHERE type = 'verify' AND "completedAt" > %(since)s;
+FROM public."VerificationJob" WHERE type = 'verify' AND "completedAt" > %(since)s;
 
 -- name: clock
 SELECT clock_timestamp();
@@ -102,29 +104,30 @@ SELECT count(*) FROM pg_class;
 SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = %(database)s;
 
 -- name: status_of
-SELECT status FROM "VerificationJob" WHERE id = %(id)s;
+SELECT status FROM public."VerificationJob" WHERE id = %(id)s;
 
 -- name: row_at
 -- The row that ends page number `skip` / `page size` of the newest jobs.
-SELECT "createdAt", id FROM "VerificationJob" ORDER BY "createdAt" DESC, id DESC LIMIT 1 OFFSET %(skip)s;
+SELECT "createdAt", id FROM public."VerificationJob" ORDER BY "createdAt" DESC, id DESC LIMIT 1 OFFSET %(skip)s;
 
 -- name: fill_floor
-INSERT INTO floor_job (payload) SELECT '{"n": 1}' FROM generate_series(1, %(rows)s);
+INSERT INTO public.floor_job (payload) SELECT '{"n": 1}' FROM generate_series(1, %(rows)s);
 
 -- name: vacuum_floor
-VACUUM ANALYZE floor_job;
+VACUUM ANALYZE public.floor_job;
 
 -- name: held_by
 -- What one worker holds, by "VerificationJob_running", with the outcomes that are to be stored for it.
 SELECT array_agg(id) AS ids,
   '[' || string_agg(format('{"id": "%%s", "attempt": %%s, "status": "completed", "result": %%s}', id, attempt, %(result)s::text), ',') || ']'
     AS outcomes
-FROM "VerificationJob" WHERE "workerId" IS NOT NULL AND "workerId" = %(worker_id)s;
+FROM public."VerificationJob" WHERE "workerId" IS NOT NULL AND "workerId" = %(worker_id)s;
 
 -- name: ended_ok
-SELECT count(*) FROM "VerificationJob"
+SELECT count(*) FROM public."VerificationJob"
 WHERE "completedAt" > %(since)s AND status = 'completed' AND result ->> 'status' = 'OK';
 
 -- name: ended_and_attempts
 -- All jobs, those that were completed, and the attempts of all.
-SELECT count(*), count(*) FILTER (WHERE status = 'completed'), coalesce(sum(attempt), 0)::bigint FROM "VerificationJob";
+SELECT count(*), count(*) FILTER (WHERE status = 'completed'), coalesce(sum(attempt), 0)::bigint
+FROM public."VerificationJob";

@@ -30,11 +30,12 @@ from iidq.errors import (
     DatabaseUnavailable,
     IidqError,
     InvalidInput,
+    ObjectMissing,
     RowRefused,
     TriggerFault,
 )
 from iidq.faults import Faults
-from iidq.obstacles import find_obstacles
+from iidq.obstacles import find_obstacles, is_migrated
 from iidq.queue.queries import DEFAULT_SCHEMA, QUERIES, in_schema
 from iidq.settings import Settings
 from iidq.stored_json import read_stored_json
@@ -230,21 +231,40 @@ def _operators_function(error: psycopg.Error) -> str | None:
     return None if name is None or _OURS.fullmatch(name) else name
 
 
-def _is_fault_of_code(error: psycopg.Error) -> bool:
+def fault_of_code(error: BaseException) -> TriggerFault | None:
+    """Return the fault where a function of the operator's raised what would pass by itself elsewhere.
+
+    It may raise that each time, and for one row alone. None: the error comes from elsewhere, or is another.
+    """
+    cause = error if isinstance(error, psycopg.Error) else error.__cause__
+    if not is_passing(error) or not isinstance(cause, psycopg.Error) or (cause.sqlstate or "").startswith(_EXHAUSTED):
+        return None
+    function = _operators_function(cause)
+    if function is None or _is_of_server(cause):
+        return None
+    return TriggerFault(f"function {function} in the database fails (SQLSTATE {cause.sqlstate})")
+
+
+def _is_of_server(error: psycopg.Error) -> bool:
     # A server that ends the connection ends it with FATAL, also in the middle of a function.
+    return error.diag.severity_nonlocalized in ("FATAL", "PANIC")
+
+
+def _is_fault_of_code(error: psycopg.Error) -> bool:
     state = error.sqlstate or ""
-    of_server = error.diag.severity_nonlocalized in ("FATAL", "PANIC")
-    return state[:2] in _CONCERN_ALL_ROWS and not state.startswith(_PASSING) and not of_server
+    return state[:2] in _CONCERN_ALL_ROWS and not state.startswith(_PASSING) and not _is_of_server(error)
 
 
 def _rule(error: psycopg.Error, function: str | None) -> str:
-    """What refuses the row, by its name. Names are the schema's; a function that raises can give others as long."""
+    """Return the name of what refuses the row, bounded: a function that raises can give others than the schema's.
+
+    Clients read it in the error of a job, so it leaves the table out; the log has Postgres' own sentence.
+    """
     known = error.diag
-    table = f" of table {known.table_name}" if known.table_name else ""
     if known.constraint_name:
-        return f"constraint {known.constraint_name}{table}"[:_WORDING_CHARACTERS]
+        return f"constraint {known.constraint_name}"[:_WORDING_CHARACTERS]
     if known.column_name:
-        return f"column {known.column_name}{table}"[:_WORDING_CHARACTERS]
+        return f"column {known.column_name}"[:_WORDING_CHARACTERS]
     if function is not None:
         return f"function {function}"
     if error.sqlstate == _DROPPED:
@@ -272,6 +292,8 @@ async def name_refusal(error: psycopg.Error, connection: Connection) -> Exceptio
         ours = DatabaseRefusal(
             f"what a constraint, trigger or policy names is missing (SQLSTATE {error.sqlstate}){_wording(error)}"
         )
+    elif isinstance(error, _NOT_MIGRATED) and problems is not None and await is_migrated(connection):
+        ours = ObjectMissing(f"an object of iidq's is missing (SQLSTATE {error.sqlstate})")
     elif isinstance(ours, RowRefused) and obstacles:
         ours = DatabaseRefusal(ours.message)
     for obstacle in obstacles:
@@ -317,6 +339,11 @@ def concerns_one_row(error: BaseException) -> bool:
         return isinstance(error, psycopg.DataError) if ours is None else concerns_one_row(ours)
     # Python's own refusals are those of values that it cannot hold.
     return isinstance(error, RowRefused | TriggerFault | InvalidInput | ValueError | OverflowError | RecursionError)
+
+
+def may_be_of_one_row(error: BaseException) -> bool:
+    """Return whether the rows are worth trying apart: one of them, or the operator's code for it, may be at fault."""
+    return concerns_one_row(error) or fault_of_code(error) is not None
 
 
 class Database:

@@ -1,8 +1,7 @@
 """``DATABASE_URL``: what libpq gets of it, whichever driver's parameters it carries.
 
-Prisma, node-postgres and SQLAlchemy have parameters that libpq refuses. Those with a meaning for libpq are translated,
-the others of :data:`IGNORED` are left out. A name that no driver has is a fault: it may be a misspelt ``sslmode``, or
-the rest of a password.
+Other drivers have parameters that libpq refuses. Those with a meaning for libpq are translated, those of
+:data:`IGNORED` are left out. An unknown name is a fault: it may be a misspelt ``sslmode``, or the rest of a password.
 
 A fault names the part that is wrong and never quotes the URL; libpq's own words would.
 """
@@ -10,6 +9,7 @@ A fault names the part that is wrong and never quotes the URL; libpq's own words
 import os
 import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote
@@ -24,7 +24,14 @@ IGNORED: Final = frozenset({
     "uselibpqcompat", "max", "min", "idleTimeoutMillis", "connectionTimeoutMillis", "maxUses", "maxLifetimeSeconds",
     "allowExitOnIdle", "statement_timeout", "query_timeout", "lock_timeout", "idle_in_transaction_session_timeout",
     "keepAlive", "keepAliveInitialDelayMillis", "binary", "encoding",
+    # pgx and its pool, sqlx
+    "pool_max_conns", "pool_min_conns", "pool_max_conn_lifetime", "pool_max_conn_idle_time", "pool_health_check_period",
+    "default_query_exec_mode", "statement_cache_capacity", "description_cache_capacity", "statement-cache-capacity",
+    # postgres.js, Rails
+    "idle_timeout", "max_lifetime", "fetch_types", "pool", "prepared_statements", "reaping_frequency",
+    "checkout_timeout",
     # SQLAlchemy with asyncpg, Django, Supabase
+    "pool_size", "max_overflow",
     "prepared_statement_cache_size", "prepared_statement_name_func", "async_fallback", "command_timeout",
     "conn_max_age", "conn_health_checks", "supa", "workaround",
 })  # fmt: skip
@@ -36,8 +43,9 @@ _SCHEME = re.compile(r"postgres(?:ql(?:\+\w+)?)?://")
 # As libpq takes it apart: user and password end at the first @ that no / precedes.
 _PARTS = re.compile(r"([^@/]*@)?([^/?]*)(/[^?]*)?(?:\?(.*))?")
 _RESERVED = "a reserved character (% / ? # @ : and blanks) of its user, password or database must be percent-encoded"
-# node-postgres and asyncpg.
-_SSL_MODES = {"true": "require", "1": "require", "false": "disable", "0": "disable"}
+# node-postgres and asyncpg verify chain and host.
+_SSL_MODES = {"true": "verify-full", "1": "verify-full", "false": "disable", "0": "disable"}
+_MODES_WITH_TLS = ("require", "no-verify", "verify-ca", "verify-full")
 # libpq verifies with sslmode=require, too, where it finds a root certificate, such as ~/.postgresql/root.crt.
 _NO_ROOT_CERTIFICATE = "/dev/null/none"
 _SYSTEM_ROOT_CERTIFICATES = "system"
@@ -45,9 +53,12 @@ _FILES = ("passfile", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslcrldir")
 _INTEGERS = (
     "connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout",
 )  # fmt: skip
+_NOT_GIVEN_IF_EMPTY = _TRANSLATED.union(_INTEGERS)
 _INTEGER = re.compile(r"[+-]?[0-9]{1,9}")
 # An address that is none. With user and password libpq looks neither for the account's name nor into the passfile.
 _NOWHERE = {"host": "", "hostaddr": "none", "port": "1", "user": "x", "password": "x", "dbname": "x"}
+# Defaults that libpq's list of options leaves out, and for which it takes no empty text.
+_DEFAULTS = {"sslcertmode": "allow", "min_protocol_version": "3.0", "max_protocol_version": "latest"}
 _EXPECTED = {
     "sslmode": "disable, allow, prefer, require, no-verify, verify-ca or verify-full",
     "channel_binding": "disable, prefer or require",
@@ -123,27 +134,38 @@ def _read_parameters(query: str) -> dict[str, str]:
             continue
         if not equals:
             raise ValueError(f"{FORM}; a parameter after the ? has no =: number {number}")
-        if unquote(name) not in known:
-            raise ValueError(f"{FORM}; a parameter after the ? is unknown: number {number}")
-        parameters[unquote(name)] = unquote(value)
+        name = unquote(name)
+        if name not in known:
+            close = get_close_matches(name.lower(), sorted(known), 1, 0.8)
+            advice = f" (did you mean {close[0]}?)" if close else ""
+            raise ValueError(f"{FORM}; a parameter after the ? is unknown: number {number}{advice}")
+        if value or name not in _NOT_GIVEN_IF_EMPTY:
+            parameters[name] = unquote(value)
     return parameters
 
 
 def _translate_tls(parameters: dict[str, str]) -> None:
-    if ssl := parameters.pop("ssl", None):
-        parameters.setdefault("sslmode", _SSL_MODES.get(ssl, ssl))
-    accept = parameters.pop("sslaccept", None)
+    ssl, accept = parameters.pop("ssl", None), parameters.pop("sslaccept", None)
+    if ssl is not None:
+        wanted = _SSL_MODES.get(ssl, ssl)
+        mode = parameters.setdefault("sslmode", wanted)
+        if mode != wanted and not (ssl in ("true", "1") and mode in _MODES_WITH_TLS):
+            raise _contradiction("ssl")
+        if mode == wanted == "verify-full":
+            parameters.setdefault("sslrootcert", _SYSTEM_ROOT_CERTIFICATES)
     if accept not in (None, "strict", "accept_invalid_certs"):
         raise _wrong_value("sslaccept", "strict or accept_invalid_certs")
     if (accept or "sslidentity" in parameters) and "sslcert" in parameters and "sslkey" not in parameters:
         # Prisma's name for the certificate that the server's is signed with.
         parameters.setdefault("sslrootcert", parameters.pop("sslcert"))
     mode = parameters.get("sslmode", "")
+    if mode.startswith("verify") if accept == "accept_invalid_certs" else accept and mode in ("disable", "no-verify"):
+        raise _contradiction("sslaccept")
     if mode == "no-verify" or accept == "accept_invalid_certs":
-        if mode == "no-verify" or mode.startswith("verify"):
+        if mode == "no-verify":
             parameters["sslmode"] = "require"
         parameters["sslrootcert"] = _NO_ROOT_CERTIFICATE
-    elif accept == "strict" and mode != "disable":
+    elif accept == "strict":
         parameters["sslmode"] = "verify-full"
         parameters.setdefault("sslrootcert", _SYSTEM_ROOT_CERTIFICATES)
 
@@ -183,14 +205,30 @@ def _check_values(parameters: Mapping[str, str]) -> None:
         if not elsewhere and not os.access(str(value), os.R_OK):
             raise _wrong_value(name, "the path of a file that can be read")
     values = {name: value for name, value in parameters.items() if name not in _NOWHERE}
-    if _libpq_words(values) == (words := _libpq_words({})):
+    variables = _variables()
+    # libpq takes the rest from its variables: the URL's own values are right if they are so without these.
+    tried = {name: default for name, default in variables.values() if name not in _NOWHERE}
+    words = _libpq_words(tried)
+    if _libpq_words(values) == words:
         return
-    tried = {}
-    # What others may go with depends on the mode.
+    # The mode comes first: the other values may or may not go with it.
     for name in sorted(values, key=lambda name: name != "sslmode"):
         tried[name] = values[name]
         if _libpq_words(tried) != words:
             raise _wrong_value(name, _EXPECTED.get(name, "as libpq's documentation has it"))
+    raise ValueError(f"{FORM} and goes with the environment: libpq refuses it with {', '.join(sorted(variables))}")
+
+
+def _variables() -> dict[str, tuple[str, str]]:
+    """Return libpq's variables that are set, each with its parameter and the value that this has without it."""
+    from psycopg.pq import Conninfo
+
+    names = {option.envvar.decode(): option for option in Conninfo.get_defaults() if option.envvar}
+    return {
+        variable: (name := option.keyword.decode(), (option.compiled or b"").decode() or _DEFAULTS.get(name, ""))
+        for variable, option in names.items()
+        if variable in os.environ and variable != "PGSERVICE"
+    }
 
 
 def _libpq_words(parameters: Mapping[str, str]) -> str:
@@ -207,3 +245,7 @@ def _libpq_words(parameters: Mapping[str, str]) -> str:
 
 def _wrong_value(name: str, expected: str) -> ValueError:
     return ValueError(f"{FORM} whose parameter {name} is {expected}")
+
+
+def _contradiction(name: str) -> ValueError:
+    return ValueError(f"{FORM} whose parameters sslmode and {name} do not contradict each other")

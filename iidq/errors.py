@@ -90,6 +90,10 @@ class TriggerFault(DatabaseRefusal):
     """
 
 
+class ObjectMissing(DatabaseRefusal):
+    """An object of iidq's is missing although all migrations were applied: they do not make it again."""
+
+
 class RowRefused(IidqError):
     """A constraint, trigger or policy of the database refuses one row; trying again cannot help.
 

@@ -196,10 +196,12 @@ def submission_refused(job_id: Any, error: BaseException) -> None:
 
 
 def _with_wording(error: BaseException) -> str:
-    """Postgres' own sentence as well, without its details: these show the row."""
+    """Return Postgres' own sentence as well, without its details: these show the row."""
     diagnostic = getattr(error.__cause__ or error, "diag", None)
     wording = None if diagnostic is None else diagnostic.message_primary
-    return str(error).strip() if not wording or wording in str(error) else f"{error}: {wording}"
+    # The text of an error of psycopg's has the details, too.
+    said = wording if wording and hasattr(error, "diag") else str(error).strip()
+    return said if not wording or wording in said else f"{said}: {wording}"
 
 
 def database_back(what: str) -> None:

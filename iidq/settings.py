@@ -28,7 +28,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, Settin
 from iidq.accelerator.address import parse_redis_url
 from iidq.database_url import SCHEMA_FORM, is_schema_name, read_database_url
 from iidq.errors import SettingsFault
-from iidq.web.path_prefix import parse_prefix
+from iidq.web.path_prefix import OWN_PATHS, parse_prefix
 from iidq.webhooks.signing import signing_keys
 
 _RPC_URLS = re.compile(r"RPC_URLS_([1-9][0-9]*)")
@@ -389,7 +389,10 @@ class Settings(BaseSettings):
     @field_validator("root_path")
     @classmethod
     def _path_prefix(cls, value: str) -> str:
-        return parse_prefix(value)
+        prefix = parse_prefix(value)
+        if prefix in OWN_PATHS:
+            raise ValueError("a path that is none of the service's own, such as /iidq")
+        return prefix
 
     @field_validator("cors_origins")
     @classmethod

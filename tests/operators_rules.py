@@ -47,6 +47,8 @@ FAULTS = {
     "missing table": trigger("PERFORM FROM missing_audit;"),
     "missing function": trigger("PERFORM missing_audit();"),
     "missing column": trigger("NEW.missing_audit := 1;"),
+    "conflict": trigger("RAISE 'again' USING ERRCODE = '40001';"),
+    "time-out": trigger("RAISE 'again' USING ERRCODE = '57014';"),
     "lost connection of its own": trigger("RAISE 'no audit' USING ERRCODE = '08006';"),
     "state of an object": trigger("PERFORM nextval('s'), currval('t');") + "CREATE SEQUENCE s; CREATE SEQUENCE t;",
 }

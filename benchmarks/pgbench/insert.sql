@@ -1,1 +1,1 @@
-INSERT INTO floor_job (payload) VALUES ('{"n": 1}') RETURNING id;
+INSERT INTO public.floor_job (payload) VALUES ('{"n": 1}') RETURNING id;

@@ -1,9 +1,9 @@
 -- The least table that can be a queue: pgbench's floor, on which iidq's figures stand.
-CREATE TABLE floor_job (
+CREATE TABLE public.floor_job (
   id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   state   smallint    NOT NULL DEFAULT 0,
   asked   timestamptz NOT NULL DEFAULT now(),
   changed timestamptz NOT NULL DEFAULT now(),
   payload jsonb       NOT NULL
 );
-CREATE INDEX floor_job_waiting ON floor_job (id) WHERE state = 0;
+CREATE INDEX floor_job_waiting ON public.floor_job (id) WHERE state = 0;

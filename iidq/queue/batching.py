@@ -18,8 +18,16 @@ import psycopg
 
 from iidq import logs
 from iidq.background import start_background
-from iidq.database import WRITE_SECONDS, Connection, Database, concerns_one_row, is_shared
-from iidq.errors import FieldFault, IdempotencyConflict, IidqError, InvalidInput, RowRefused
+from iidq.database import (
+    WRITE_SECONDS,
+    Connection,
+    Database,
+    concerns_one_row,
+    fault_of_code,
+    is_shared,
+    may_be_of_one_row,
+)
+from iidq.errors import DatabaseUnavailable, FieldFault, IdempotencyConflict, IidqError, InvalidInput, RowRefused
 from iidq.held_connection import HeldConnection
 from iidq.queue import store
 from iidq.queue.job import IdempotencyKey, NewJob
@@ -57,7 +65,7 @@ class GroupCommit(Generic[Item, Answer]):
         self,
         write: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]],
         *,
-        blames_one_item: Callable[[BaseException], bool] = concerns_one_row,
+        blames_one_item: Callable[[BaseException], bool] = may_be_of_one_row,
         largest_batch: int = _LARGEST_BATCH,
         on_idle: Callable[[], Awaitable[None]] = _holds_nothing,
     ) -> None:
@@ -185,6 +193,8 @@ class Enqueuer:
                 job_id = await lane.submit(job)
             else:
                 job_id = await self._keyed_commits.submit(job)
+        except DatabaseUnavailable as error:
+            raise fault_of_code(error) or error from error.__cause__
         except (RowRefused, psycopg.Error) as error:
             raise _refusal(error, job.id) from error
         if job_id is None:
@@ -204,6 +214,8 @@ class Enqueuer:
 
         try:
             stands_for = await self._database.write(insert)
+        except DatabaseUnavailable as error:
+            raise fault_of_code(error) or error from error.__cause__
         except (RowRefused, psycopg.Error) as error:
             raise await self._refusal_of_batch(error, batch_id, jobs) from error
         if stands_for is None:

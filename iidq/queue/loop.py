@@ -17,7 +17,7 @@ import psycopg
 
 from iidq import __version__, logs, metrics
 from iidq.background import end_tasks, keep_running
-from iidq.database import Database, is_passing, open_database
+from iidq.database import Database, answered_within, connect, is_passing, open_database, our_settings
 from iidq.errors import DatabaseRefusal, IidqError
 from iidq.faults import Faults
 from iidq.obstacles import find_obstacles
@@ -39,6 +39,8 @@ _LARGEST_CLAIM = 250
 # Beside three missed polls: how long the sweep of a live worker may take on a crowded machine.
 _ALIVE_MARGIN_SECONDS = 5.0
 
+# How long a count of all jobs may take: some 100 million of them.
+_COUNT_SECONDS = 3600.0
 # How often a worker asks the catalogs for policies that hide rows from it.
 _POLLS_BETWEEN_LOOKS = 20
 
@@ -68,6 +70,7 @@ class WorkLoop:
         self._worker_id = worker_id
         self._retention = upkeep.Retention(settings)
         self._wake = asyncio.Event()
+        self._uncounted = asyncio.Event()
         self._work_may_wait = True
         self._next_sweep = self._next_claim = 0.0
         self._stopping = False
@@ -131,6 +134,7 @@ class WorkLoop:
                 keep_running(self._changes.run, "changes"),
                 keep_running(attempts.report_progress, "progress"),
                 keep_running(self._purge, "retention"),
+                keep_running(self._recount, "recount"),
                 keep_running(self._look_for_policies, "policies"),
                 keep_running(self._hear_relay, "relay"),
             ]
@@ -251,6 +255,8 @@ class WorkLoop:
         self._next_sweep = now + pause_seconds
         seen = await upkeep.sweep(self._database, self._signs())
         self._call.first_responder = seen.first_responder
+        if seen.uncounted:
+            self._uncounted.set()
         if seen.next_event_seconds is not None:
             self._sweep_in(seen.next_event_seconds)
         if max(seen.promoted, len(seen.expired)) >= upkeep.SWEEP_BATCH:
@@ -344,6 +350,22 @@ class WorkLoop:
                 self._database.faults.stands("retention", error, pause_seconds)
             else:
                 self._database.faults.over("retention")
+
+    async def _recount(self) -> None:
+        """Count all jobs when a sweep has found that to be due, apart from the sweeps and their deadline."""
+        while True:
+            await self._uncounted.wait()
+            try:
+                async with await connect(self._settings) as connection:
+                    with answered_within(connection, _COUNT_SECONDS):
+                        async with our_settings(connection):
+                            await store.recount(connection)
+            except (IidqError, psycopg.Error) as error:
+                self._database.faults.stands("recount", error, self._settings.poll_interval_seconds)
+            else:
+                self._database.faults.over("recount")
+            # A sweep that ran meanwhile found the same.
+            self._uncounted.clear()
 
     async def _look_for_policies(self) -> None:
         """Tell operators of row-level security that may hide jobs: no statement fails because of it."""

@@ -11,7 +11,7 @@ import psycopg
 
 from iidq import logs, metrics
 from iidq.background import keep_running
-from iidq.database import Connection, Database, concerns_one_row, is_passing
+from iidq.database import Connection, Database, concerns_one_row, fault_of_code, is_passing
 from iidq.errors import DatabaseRefusal, DatabaseUnavailable, IidqError, RowRefused
 from iidq.queue import store
 from iidq.queue.job import JobStatus
@@ -27,6 +27,9 @@ _FIRST_RETRY_SECONDS = 0.05
 _LONGEST_RETRY_SECONDS = 2.0
 # How often a row that somebody else holds locked is tried again.
 _LOCKED_RETRY_SECONDS = 1.0
+# How often a batch is tried that a function of the operator's fails with what passes by itself elsewhere.
+_TRIES_OF_CODE = 3
+_FAULT_LASTS_SECONDS = 60.0
 
 Settle = Callable[[Sequence[Outcome], set[Fence]], None]
 
@@ -142,9 +145,11 @@ class OutcomeWriter:
     async def _store(self, outcomes: Sequence[Outcome]) -> set[Fence]:
         """Return the lost ones.
 
-        Raises DatabaseUnavailable only for a locked row; on any other loss of the database it tries again.
+        Raises DatabaseUnavailable only for what one row may bring about: a lock, or a function of the operator's that
+        fails. On any other loss of the database it tries again.
         """
         delay_seconds, faults, tried = _FIRST_RETRY_SECONDS, self._database.faults, False
+        tries_of_code = _TRIES_OF_CODE if len(outcomes) > 1 else 1
 
         async def write(connection: Connection) -> set[Fence]:
             nonlocal tried
@@ -164,7 +169,13 @@ class OutcomeWriter:
                     faults.stands("outcomes", error, _LOCKED_RETRY_SECONDS)
                 if not passes or getattr(error, "code", None) == "database.locked":
                     raise
-                faults.stands("outcomes", error, delay_seconds)
+                if (fault := fault_of_code(error)) is None:
+                    faults.stands("outcomes", error, delay_seconds)
+                else:
+                    tries_of_code -= 1
+                    if tries_of_code <= 0:
+                        faults.stands("outcomes of some jobs", fault, _LOCKED_RETRY_SECONDS, _FAULT_LASTS_SECONDS)
+                        raise
                 await asyncio.sleep(delay_seconds * random.uniform(0.5, 1.0))  # noqa: S311
                 delay_seconds = min(_LONGEST_RETRY_SECONDS, delay_seconds * 2)
             else:

@@ -330,8 +330,10 @@ SELECT
     AS uncounted;
 
 -- name: recount
--- All jobs, where the kept counts can be another database's; see iidq_take_control.
-SELECT public.iidq_recount_queue();
+-- All jobs, where the kept counts can be another database's; see iidq_take_control. Unless another worker counts.
+SELECT public.iidq_recount_queue()
+WHERE NOT EXISTS (SELECT FROM public.iidq_queue_control WHERE "countedAt" IS NOT NULL)
+  AND pg_try_advisory_xact_lock(hashtext('iidq.recount public'));
 
 -- name: recount_if_due
 -- As upkeep does. A database without jobs needs no counts.
@@ -386,6 +388,10 @@ DELETE FROM public.iidq_queue_worker WHERE "workerId" = %(worker_id)s;
 -- One worker at a time removes old jobs, until the transaction ends. A statement of its own: only the next one's
 -- snapshot is sure to see what the holder before has removed, and two would each remove the same excess.
 SELECT pg_try_advisory_xact_lock(hashtext('iidq.retention public'));
+
+-- name: check_deferred_rules
+-- Deferred rules would refuse a row only at the commit, and with it all rows of the transaction.
+SET CONSTRAINTS ALL IMMEDIATE;
 
 -- name: purge
 -- Retention by age, oldest first along "VerificationJob_newest"; failed jobs may be kept longer than the others.

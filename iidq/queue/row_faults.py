@@ -11,7 +11,7 @@ from uuid import UUID
 
 import psycopg
 
-from iidq.database import Database, concerns_one_row
+from iidq.database import Database, concerns_one_row, fault_of_code, may_be_of_one_row
 from iidq.errors import IidqError, RowRefused, TriggerFault
 from iidq.queue import store
 from iidq.queue.claim_span import WHOLE
@@ -47,10 +47,10 @@ async def each_apart(
     try:
         await work(items)
     except Exception as error:
-        if not concerns_one_row(error):
+        if not may_be_of_one_row(error):
             raise
         if len(items) == 1:
-            await refused(items[0], error)
+            await refused(items[0], fault_of_code(error) or error)
             return
         middle = len(items) // 2
         await each_apart(items[:middle], work, refused)
@@ -76,6 +76,8 @@ async def end_refused(
         )
     except (IidqError, psycopg.Error) as last:
         database.faults.row_refused("end", job_id, last)
+        if concerns_one_row(last):
+            database.faults.stands(f"{what} of a job", error, _REST_SECONDS, 2 * _REST_SECONDS)
         return False
 
 
@@ -94,7 +96,7 @@ async def claim(
                     connection, worker_id=worker_id, slots=slots, lease_seconds=lease_seconds, from_order=from_order
                 )
         except Exception as error:
-            if not concerns_one_row(error):
+            if not may_be_of_one_row(error):
                 raise
     return Claim(await _claim_apart(database, worker_id, slots, lease_seconds, set(resting)), None)
 

@@ -150,6 +150,7 @@ async def first_refused(connection: Connection, jobs: Sequence[NewJob], *, max_a
         try:
             async with connection.transaction(force_rollback=True):
                 await enqueue(connection, jobs[:first], max_attempts=max_attempts)
+                await connection.execute(QUERIES["check_deferred_rules"])
         except psycopg.Error as error:
             if not concerns_one_row(error):
                 raise
@@ -314,7 +315,8 @@ class Sweep:
     """What a sweep did, and what it saw.
 
     ``expired`` holds (id, attempt, status) of each job taken back. The ``first_responder`` answers announcements
-    while the other listening workers stay asleep.
+    while the other listening workers stay asleep. ``uncounted``: the kept counts can be another database's, and a
+    :func:`recount` is due.
     """
 
     expired: list[tuple[str, int, str]]
@@ -322,6 +324,7 @@ class Sweep:
     waiting: bool
     next_event_seconds: float | None
     first_responder: bool
+    uncounted: bool
 
 
 async def overdue(connection: Connection, *, batch: int) -> list[UUID]:
@@ -340,10 +343,13 @@ async def sweep(connection: Connection, signs: WorkerSigns, *, batch: int, only:
     row = await cursor.fetchone()
     assert row is not None
     expired, promoted, waiting, next_event_seconds, first_responder, uncounted = row
-    if uncounted:
-        await connection.execute(QUERIES["recount"])
     taken_back = [(job["id"], job["attempt"], job["status"]) for job in expired]
-    return Sweep(taken_back, promoted, waiting, next_event_seconds, first_responder)
+    return Sweep(taken_back, promoted, waiting, next_event_seconds, first_responder, uncounted)
+
+
+async def recount(connection: Connection) -> None:
+    """Count all jobs, unless another worker does: with many, longer than any other statement takes."""
+    await connection.execute(QUERIES["recount"])
 
 
 async def say_alive(connection: Connection, signs: WorkerSigns) -> None:

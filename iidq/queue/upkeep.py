@@ -6,7 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from iidq import logs, metrics
-from iidq.database import Connection, Database, concerns_one_row
+from iidq.database import Connection, Database, may_be_of_one_row
 from iidq.faults import Faults
 from iidq.queue import store
 from iidq.queue.queries import QUERIES
@@ -31,7 +31,7 @@ async def sweep(database: Database, signs: WorkerSigns) -> Sweep:
     try:
         return await _sweep(database, signs)
     except Exception as error:
-        if not concerns_one_row(error):
+        if not may_be_of_one_row(error):
             raise
 
     async def refuse(job_id: UUID, error: Exception) -> None:
@@ -70,7 +70,7 @@ class Retention:
         try:
             removed, last_time = await database.run(self._remove_batch)
         except Exception as error:
-            if not concerns_one_row(error):
+            if not may_be_of_one_row(error):
                 raise
             removed, last_time = await database.run(self._remove_apart)
             if last_time is not None and (removed or last_time > self._from_time):
@@ -120,7 +120,9 @@ class Retention:
         async def remove(ids: Sequence[UUID]) -> None:
             nonlocal removed
             async with connection.transaction():
-                removed += (await self._remove(connection, ids))[0]
+                some = await self._remove(connection, ids)
+                await connection.execute(QUERIES["check_deferred_rules"])
+            removed += some[0]
 
         async def refuse(job_id: UUID, error: Exception) -> None:
             self._faults.row_refused("retention", job_id, error)

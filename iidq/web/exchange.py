@@ -106,8 +106,8 @@ class Exchanges:
         exchange.path_prefix = self._prefixes.take(scope, headers)
         path = scope["path"]
         if path.endswith("/") and path != "/":
-            # Before anything looks at the path: who may ask, how often, and which endpoint it is. Served as it is, for
-            # a redirect to another spelling would make clients send their upload twice.
+            # Before access rules, limits and routes look at the path. A redirect to the other spelling would make
+            # clients send their upload twice.
             scope["path"] = path[:-1]
 
         async def send_reply(message: Message) -> None:

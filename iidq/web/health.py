@@ -8,7 +8,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from iidq import __version__
-from iidq.errors import DatabaseBusy, DatabaseRefusal, DatabaseUnavailable
+from iidq.errors import DatabaseBusy, DatabaseRefusal, DatabaseUnavailable, ObjectMissing
 from iidq.queue import readers
 from iidq.queue.depth import QueueDepth
 from iidq.web import shapes
@@ -80,8 +80,8 @@ async def _database_state(request: Request) -> shapes.DatabaseState:
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             await service_of(request).overviews.run(readers.probe)
-    except DatabaseRefusal:
-        return "refused"
+    except DatabaseRefusal as error:
+        return "not migrated" if isinstance(error, ObjectMissing) else "refused"
     except DatabaseBusy:
         # Too many ask at the same time. Whether Postgres is there is known from the circuit.
         return "ok"

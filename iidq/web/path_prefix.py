@@ -17,6 +17,16 @@ from iidq.web.client_address import ClientAddresses
 EXPECTED: Final = (
     "a path such as /iidq: at most 200 letters, digits and . _ ~ : @ + - between single slashes, without . and .. alone"
 )
+OWN_PATHS: Final = frozenset({
+    "/livez", "/readyz", "/metrics",
+    *(f"/api/{rest}" for rest in ("verify", "proof", "health", "docs", "docs.json", "docs/style.css")),
+    "/api/verification-jobs",
+    *(f"/api/verification-jobs/{step}" for step in ("verify", "proof", "batch", "stats", "pause", "resume")),
+    *("/admin/queues", "/admin/queues/jobs", "/admin/queues/data/failures/retry"),
+    *(f"/admin/queues/data/{rest}" for rest in ("session", "sign-in", "sign-out", "snapshot")),
+    *(f"/admin/queues/data/{rest}" for rest in ("jobs", "pause", "resume")),
+})  # fmt: skip
+"""The routes that hold no id: under a prefix of the same name, requests for one would become requests for the root."""
 
 _HEADER: Final = b"x-forwarded-prefix"
 _LONGEST: Final = 200
@@ -53,8 +63,8 @@ class PathPrefixes:
             scope["path"] = self._without(prefix, scope["path"])
         if _HEADER in headers and self._addresses.trusts_peer(scope):
             fields = b",".join([value for name, value in scope["headers"] if name == _HEADER])
-            told = _joined(fields) if len(fields) <= _LONGEST else None
-            return prefix if told is None else told
+            joined = _joined(fields) if len(fields) <= _LONGEST else None
+            return prefix if joined is None else joined
         return prefix
 
     def _without(self, prefix: str, path: str) -> str:

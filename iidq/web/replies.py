@@ -86,8 +86,8 @@ async def _on_row_refused(request: Request, error: Exception) -> Response:
         raise error
     # The rule's name is for operators: the log has it.
     which = "this request" if error.item is None else f"jobs[{error.item}]"
-    reason = "it goes against another row" if error.conflict else "expected other values"
-    sentence = f"A rule of the service's database refuses {which}: {reason}"
+    reason = "another row" if error.conflict else "a rule"
+    sentence = f"The service's database refuses {which} because of {reason}; ask the service's operator"
     return error_reply(request, 409 if error.conflict else 422, sentence, code=error.code)
 
 

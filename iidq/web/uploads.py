@@ -8,6 +8,7 @@ faults, and only as far as :data:`MAX_OVERHEAD_BYTES`: nobody waits for a gigaby
 """
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -37,6 +38,9 @@ _BROKEN: Final = (
     "a boundary or a part's header is broken: expected lines that end in CR LF, and headers of one line each with at "
     f"most {MAX_PART_HEADER_BYTES} bytes"
 )
+# The delimiter's blanks, where the rest of its line follows them; and what can become that with the next bytes.
+_DELIMITER_END = re.compile(rb"[ \t]*(?=\r\n)|(?=--)")
+_DELIMITER_END_BEGUN = re.compile(rb"[ \t]*\r?|-")
 
 # It warns about every malformed body with bytes of it; the client is told, and the log stays the operator's.
 logging.getLogger("python_multipart").setLevel(logging.ERROR)
@@ -115,6 +119,7 @@ class FormReader:
         # blanks may follow each delimiter. The parser takes these of the later delimiters alone, and a preamble only
         # where it arrives in one piece with the delimiter.
         self._preamble: bytes | None = b"\r\n"
+        self._skipped_boundary = False
         self._parser = MultipartParser(
             boundary,
             {
@@ -143,29 +148,33 @@ class FormReader:
         except FormParserError as error:
             raise malformed(_BROKEN) from error
         if self._received_bytes - self._file_bytes > MAX_OVERHEAD_BYTES:
+            if self._skipped_boundary:
+                raise malformed(_BROKEN)
             raise too_large(f"the form without its file may have {MAX_OVERHEAD_BYTES} bytes")
 
     def _behind_preamble(self, chunk: bytes) -> bytes:
         """Return the first delimiter without its blanks and the bytes behind it; none while these have not come."""
         assert self._preamble is not None
-        before, delimiter, line = (self._preamble + chunk).partition(self._delimiter)
-        if not delimiter:
-            self._preamble = before[-len(self._delimiter) :]
-            return b""
-        behind = line.lstrip(b" \t")
-        if not behind:
-            # One blank stands for all, so that nothing grows.
-            self._preamble = delimiter + line[:1]
-            return b""
-        if len(behind) < len(line) and not behind.startswith(b"\r"):
-            raise malformed(_BROKEN)
-        self._preamble = None
-        return delimiter[2:] + behind
+        received, end = self._preamble + chunk, 0
+        while (start := received.find(self._delimiter, end)) >= 0:
+            end = start + len(self._delimiter)
+            if whole := _DELIMITER_END.match(received, end):
+                self._preamble = None
+                self._skipped_boundary = False
+                return self._delimiter[2:] + received[whole.end() :]
+            if _DELIMITER_END_BEGUN.fullmatch(received, end):
+                # The first blank is kept for all, so that the buffer does not grow.
+                self._preamble = self._delimiter + received[end : end + 1] + received[end + 1 :].lstrip(b" \t")
+                return b""
+            # A line of the preamble that begins like the delimiter.
+            self._skipped_boundary = True
+        self._preamble = received[end:][-len(self._delimiter) :]
+        return b""
 
     def finish(self) -> Form:
         """The form, once the whole body was fed."""
         if not self._ended:
-            raise malformed("it ends before its closing boundary")
+            raise malformed(_BROKEN if self._skipped_boundary else "it ends before its closing boundary")
         upload = None
         if (part := self._uploaded) is not None:
             upload = Upload(self._digest.content_hash(), part.size_bytes, part.file_name or None)

@@ -49,7 +49,7 @@ class ReadyJson(Response):
 
 
 def poll_url(job_id: object, prefix: str) -> str:
-    """Where a job's state can be read; ``prefix`` is the exchange's."""
+    """Return the URL of a job's state; ``prefix`` is the exchange's."""
     return f"{prefix}{JOBS_PATH}/{job_id}"
 
 

@@ -419,7 +419,7 @@ async def test_a_lost_reply_makes_no_second_job(service: Service, open_page: Ope
 
 async def test_links_that_lead_nowhere(service: Service, open_page: OpenPage, picture: Picture) -> None:
     """An unknown id, and what is no id at all."""
-    for job_id in ("01a20ab7-d307-702e-8fe6-dfee29bc1bf7", "nonsense"):
+    for job_id in ("01a20ab7-d307-702e-8fe6-dfee29bc1bf7", "~nonsense"):
         page = await open_page(f"{service.url}/jobs/{job_id}", refusals=True)
         await title(page).to_contain_text("There is no such verification")
         await expect(page.locator("#job-words")).to_contain_text("Ask whoever sent you the link")

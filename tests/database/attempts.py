@@ -50,7 +50,10 @@ async def sweep(connection: Connection, *, batch: int = 1000, worker_id: str = W
         listening=listening,
         alive_seconds=60.0,
     )
-    return await store.sweep(connection, signs, batch=batch)
+    seen = await store.sweep(connection, signs, batch=batch)
+    if seen.uncounted:
+        await store.recount(connection)
+    return seen
 
 
 def fence(job: ClaimedJob) -> Fence:

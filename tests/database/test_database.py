@@ -8,7 +8,7 @@ import pytest
 from psycopg import errors
 
 from iidq.database import Connection, connect, is_passing, open_database, translate
-from iidq.errors import NOT_MIGRATED, DatabaseUnavailable, RowRefused
+from iidq.errors import NOT_MIGRATED, DatabaseUnavailable, ObjectMissing, RowRefused
 from iidq.settings import Settings, load_settings
 from tests.job_rows import QUEUED, insert, scalar
 
@@ -131,7 +131,7 @@ async def test_errors_of_run_are_ours(settings: Settings, sql: psycopg.Connectio
             await connection.execute("SELECT repeat('[', 20000)::jsonb")
 
         for work, kind, code in (
-            (no_table, DatabaseUnavailable, "database.not_migrated"),
+            (no_table, ObjectMissing, "database.refused"),
             (too_slow, DatabaseUnavailable, "database.timeout"),
         ):
             with pytest.raises(kind) as caught:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -67,7 +68,7 @@ RESULT_RULES = {
     "constraint": (
         """ALTER TABLE "VerificationJob" ADD CONSTRAINT no_odd_result
            CHECK ("fileName" <> 'odd' OR status <> 'completed')""",
-        "constraint no_odd_result of table VerificationJob (SQLSTATE 23514)",
+        "constraint no_odd_result (SQLSTATE 23514)",
     ),
     "unique index": (
         """INSERT INTO "VerificationJob" (type, status, ready, "contentHash", "manifestUri", "registryAddress",
@@ -75,14 +76,14 @@ RESULT_RULES = {
              '0x' || repeat('ab', 20), 'odd', '{}', now();
            CREATE UNIQUE INDEX no_odd_result ON "VerificationJob" ("fileName")
            WHERE "fileName" = 'odd' AND status = 'completed'""",
-        "constraint no_odd_result of table VerificationJob (SQLSTATE 23505)",
+        "constraint no_odd_result (SQLSTATE 23505)",
     ),
     "late foreign key": (
         """CREATE TABLE verdicts (status text PRIMARY KEY);
            ALTER TABLE "VerificationJob" ADD odd_result text GENERATED ALWAYS AS
              (CASE WHEN "fileName" = 'odd' THEN result ->> 'status' END) STORED,
              ADD CONSTRAINT no_odd_result FOREIGN KEY (odd_result) REFERENCES verdicts DEFERRABLE INITIALLY DEFERRED""",
-        "constraint no_odd_result of table VerificationJob (SQLSTATE 23503)",
+        "constraint no_odd_result (SQLSTATE 23503)",
     ),
     "trigger": (
         trigger("RAISE 'secret %', NEW.id USING ERRCODE = 'AB123';", ODD + "NEW.status = 'completed'", "UPDATE"),
@@ -126,6 +127,8 @@ async def test_a_result_that_a_rule_refuses_fails_its_job_alone(database_url: st
 CODE = {
     "missing table": "PERFORM FROM missing_audit;",
     "lacking right": "PERFORM FROM secret_audit;",
+    "conflict": "IF to_regclass('missing_audit') IS NULL THEN RAISE 'again' USING ERRCODE = '40001'; END IF;",
+    "time-out": "IF to_regclass('missing_audit') IS NULL THEN RAISE 'again' USING ERRCODE = '57014'; END IF;",
 }
 
 
@@ -151,6 +154,32 @@ async def test_code_of_the_operators_that_fails_for_one_row_stops_no_claim(
     row = read(sql, odd)
     assert (row["attempt"], row["retryCount"], row["errors"]) == (1, 0, [])
     assert len([line for line in logged if line["event"] == "row.refused" and line["job_id"] == str(odd)]) == 1
+
+
+@pytest.mark.parametrize("state", ["40001", "40P01", "57014"])
+async def test_code_that_always_fails_as_if_it_would_pass_stops_no_other_outcome(
+    database_url: str, sql: Pg, state: str
+) -> None:
+    """The others of the batch are stored, the function is told by name and once, and the last is stored afterwards."""
+    odd = insert(sql, fileName="odd", priority=5)
+    insert(sql, copies=4, fileName="good")
+    apply(sql, trigger(f"RAISE 'again' USING ERRCODE = '{state}';", ODD + "NEW.status <> 'processing'", "UPDATE"))
+    async with open_database(load_settings(database_url=database_url), pool_size=1) as database:
+        claim = await row_faults.claim(database, worker_id="w", slots=5, lease_seconds=30)
+        lost: set[Any] = set()
+        writer = OutcomeWriter(database, "w", lambda _, gone: lost.update(gone))
+        with capture_logs() as logged:
+            for job in claim.jobs:
+                writer.put(Outcome.completed(job, OK))
+            await eventually(lambda: statuses(sql) == {"completed": 4, "processing": 1})
+            await eventually(lambda: len(database.faults.for_operators()) > 0)
+            [fault] = database.faults.for_operators()
+            assert f"function operators_rule in the database fails (SQLSTATE {state})" in fault
+            sql.execute("DROP FUNCTION operators_rule() CASCADE")
+            await writer.written()
+        assert lost == set()
+        assert read(sql, odd)["status"] == "completed"
+    assert len([line for line in logged if line["event"] == "database.refuses"]) == 1
 
 
 async def test_a_rule_that_refuses_every_claim_is_told(database_url: str, sql: Pg) -> None:
@@ -180,11 +209,16 @@ async def test_a_row_that_refuses_even_its_end_is_told_once_and_left_out(databas
                 assert [job.id for job in claim.jobs] == [good]
                 await upkeep.sweep(database, SIGNS)
         assert database.faults.resting("claim", 60) == [odd]
+        fault = "database.row_refused: function operators_rule (SQLSTATE P0001)"
+        assert database.faults.for_operators() == [fault]
+        await upkeep.sweep(database, replace(SIGNS, faults=database.faults.for_operators()))
+        assert is_shown(sql, fault)
     lines = [(line["what"], line["job_id"]) for line in logged if line["event"] == "row.refused"]
     assert lines == [("claim", str(odd)), ("end", str(odd))]
 
 
-async def test_retention_removes_all_but_what_a_foreign_key_holds(database_url: str, sql: Pg) -> None:
+@pytest.mark.parametrize("when", ["ON DELETE RESTRICT", "DEFERRABLE INITIALLY DEFERRED"])
+async def test_retention_removes_all_but_what_a_foreign_key_holds(database_url: str, sql: Pg, when: str) -> None:
     """Round by round the others go, by age and by count; what is held is told once, and goes once it is let go."""
     old: dict[str, Any] = {
         "createdAt": Sql("now() - interval '2 days'"),
@@ -194,7 +228,7 @@ async def test_retention_removes_all_but_what_a_foreign_key_holds(database_url: 
     held = insert(sql, COMPLETED, **old)
     insert(sql, COMPLETED, copies=3, **old)
     insert(sql, COMPLETED, copies=4)
-    sql.execute('CREATE TABLE invoices (job uuid REFERENCES "VerificationJob" ON DELETE RESTRICT)')
+    sql.execute(f'CREATE TABLE invoices (job uuid REFERENCES "VerificationJob" {when})'.encode())
     sql.execute("INSERT INTO invoices VALUES (%s)", [held])
     known = load_settings(database_url=database_url, retention_completed_days=1, retention_completed_count=3)
     async with open_database(known, pool_size=1) as database:
@@ -207,10 +241,47 @@ async def test_retention_removes_all_but_what_a_foreign_key_holds(database_url: 
         lines = [line for line in logged if line["event"] == "row.refused"]
         assert [(line["what"], line["job_id"]) for line in lines] == [("retention", str(held))]
         assert "invoices" in lines[0]["error"]
+        assert "Key (" not in lines[0]["error"], "what Postgres tells of the row is in no log"
         sql.execute("DELETE FROM invoices")
     async with open_database(known, pool_size=1) as database:
         await Retention(known).purge(database)
     assert scalar(sql, "SELECT completed FROM queue_health") == 3
+
+
+LATE_RULE = """CREATE TABLE {name}s (name text PRIMARY KEY);
+    ALTER TABLE "VerificationJob" ADD {name} text GENERATED ALWAYS AS (CASE WHEN {condition} THEN 'odd' END) STORED,
+      ADD CONSTRAINT no_odd_{name} FOREIGN KEY ({name}) REFERENCES {name}s DEFERRABLE INITIALLY DEFERRED"""
+"""A rule that refuses odd jobs in this condition, and only at the commit."""
+
+
+def late_rule(name: str, condition: str) -> str:
+    """The statements that make it."""
+    return LATE_RULE.format(name=name, condition=f"\"fileName\" = 'odd' AND {condition}")
+
+
+async def test_a_rule_that_refuses_at_the_commit_refuses_one_row(database_url: str, sql: Pg) -> None:
+    """Of a submission, a batch (whose item is named), a claim, and a retry that is due; the others go through."""
+    apply(sql, late_rule("start", "status = 'queued' AND ready"))
+    known = load_settings(database_url=database_url)
+    jobs = [new_job(file_name=name) for name in ("a", "odd", "b")]
+    async with open_database(known, pool_size=2) as database:
+        async with open_enqueuer(database, known) as enqueuer:
+            first, odd, last = await asyncio.gather(*map(enqueuer.enqueue, jobs), return_exceptions=True)
+            assert (first, last) == (jobs[0].id, jobs[2].id)
+            assert isinstance(odd, RowRefused)
+            with pytest.raises(RowRefused) as refused:
+                await enqueuer.enqueue_batch(jobs[0].id, [new_job(file_name=name) for name in ("a", "odd", "b")], None)
+            assert refused.value.item == 1
+        due = insert(sql, ready=False, fileName="odd", runAt=Sql("now() - interval '1 second'"))
+        await upkeep.sweep(database, SIGNS)
+        refusal = "database.row_refused: constraint no_odd_start (SQLSTATE 23503) refuses the sweep"
+        assert read(sql, due)["error"] == refusal
+        sql.execute('ALTER TABLE "VerificationJob" DROP start')
+        apply(sql, late_rule("claim", "status = 'processing'"))
+        claimed = insert(sql, fileName="odd", priority=5)
+        claim = await row_faults.claim(database, worker_id="w", slots=5, lease_seconds=30)
+        assert {job.id for job in claim.jobs} == {jobs[0].id, jobs[2].id}
+        assert read(sql, claimed)["status"] == "failed"
 
 
 # Rights and policies

@@ -264,6 +264,8 @@ for (const refused of [
   () => prisma.verificationJob.create({ data: { ...data, jobId: "1" } }),
   () => prisma.verificationJob.findUnique({ where: { id: "no-uuid" } }),
   () => prisma.verificationJob.create({ data: { ...data, contentHash: null } }),
+  () => prisma.verificationJob.create({ data: { ...data, manifestUri: null } }),
+  () => prisma.verificationJob.create({ data: { ...data, registryAddress: null } }),
   () => prisma.verificationJob.update({ where: { id: job.id }, data: { status: "processing" } }),
 ]) await refused().then(() => console.log("accepted"), (e: any) => console.log(e.message, JSON.stringify(e.meta)))
 """
@@ -280,7 +282,7 @@ def test_prisma_model_of_the_replaced_system(sql: psycopg.Connection[Any], prism
     assert "accepted" not in shown
     section = PAGES["migration.md"].partition("| Postgres says |")[2].partition("\n\n")[0]
     reasons = re.findall(r"^\| `(.+?)` \|", section, re.MULTILINE)
-    assert len(reasons) == 4
+    assert len(reasons) == 6
     for reason in reasons:
         assert reason in shown
 

@@ -5,17 +5,23 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
+import pytest
+from structlog.testing import capture_logs
 
+from iidq import database as databases
 from iidq.database import open_database
 from iidq.queue import readers, steering, store
 from iidq.queue.batching import KEY_LIFETIME_SECONDS, open_enqueuer
-from iidq.queue.job import IdempotencyKey
+from iidq.queue.execution import Progress
+from iidq.queue.job import ClaimedJob, IdempotencyKey
 from iidq.queue.outcome import Outcome
 from iidq.queue.queries import QUERIES
 from iidq.queue.upkeep import Retention
 from iidq.settings import Settings, load_settings
 from tests.database.attempts import claim, finish, sweep
 from tests.database.test_operator_sql import counted
+from tests.database.working import working
+from tests.eventually import eventually
 from tests.job_rows import COMPLETED, PROCESSING, QUEUED, Sql, insert, new_job, scalar, statuses
 
 LONG_AGO = Sql("now() - interval '60 days'")
@@ -150,3 +156,32 @@ async def test_workers_that_clean_at_once_keep_what_is_to_be_kept(
         assert statuses(sql) == {"completed": 60}
         await Retention(settings).purge(database)
     assert statuses(sql) == {"completed": 60}
+
+
+async def test_a_long_count_keeps_no_sweep(
+    database_url: str, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counts of another database are mended beside the sweeps, however long that takes, and nothing fails meanwhile."""
+
+    async def succeed(_job: ClaimedJob, _progress: Progress) -> dict[str, Any]:
+        return {"status": "OK"}
+
+    monkeypatch.setattr(databases, "ANSWER_SECONDS", 0.5)
+    sql.execute("""
+        ALTER FUNCTION iidq_recount_queue() RENAME TO count_at_last;
+        CREATE TABLE gate ();
+        CREATE FUNCTION iidq_recount_queue() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+          LOCK TABLE gate IN ACCESS SHARE MODE; PERFORM count_at_last(); END $$""")
+    sql.execute('DELETE FROM iidq_queue_count; UPDATE iidq_queue_control SET "countedAt" = NULL')
+    with capture_logs() as logged, psycopg.connect(database_url) as other:
+        other.execute("LOCK TABLE gate IN ACCESS EXCLUSIVE MODE")
+        async with working(database_url, succeed, poll_interval_seconds=0.1):
+            waits = """SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()
+                AND wait_event_type = 'Lock' AND now() - query_start > interval '1 second')"""
+            await eventually(lambda: scalar(sql, waits))
+            insert(sql)
+            await eventually(lambda: statuses(sql) == {"completed": 1})
+            other.rollback()
+            await eventually(lambda: scalar(sql, 'SELECT "countedAt" IS NOT NULL FROM iidq_queue_control'))
+    assert scalar(sql, "SELECT completed FROM queue_health") == 1
+    assert [line for line in logged if line["event"] in ("database.lost", "database.refuses")] == []

@@ -33,14 +33,20 @@ def empty_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ("pgbouncer=true&statement_cache_size=0&connect_timeout=0", {"connect_timeout": "0"}),
         ("sslmode=no-verify", NO_ROOT),
         ("ssl=no-verify&sslrootcert=/of/somebody", NO_ROOT),
-        ("ssl=true", {"sslmode": "require"}),
+        ("ssl=true", {"sslmode": "verify-full", "sslrootcert": "system"}),
+        ("ssl=1&sslrootcert={file}", {"sslmode": "verify-full", "sslrootcert": "{file}"}),
+        ("sslmode=require&ssl=true", {"sslmode": "require"}),
+        ("ssl=true&sslmode=no-verify", NO_ROOT),
         ("ssl=0", {"sslmode": "disable"}),
+        ("ssl=0&sslmode=disable", {"sslmode": "disable"}),
+        ("pool_max_conns=9&default_query_exec_mode=exec&statement-cache-capacity=0&max_overflow=1&fetch_types=0", {}),
+        ("schema=&ssl=&sslaccept=&connect_timeout=&keepalives_idle=&pool=", {}),
         ("ssl=verify-ca", {"sslmode": "verify-ca"}),
         ("sslmode=require&uselibpqcompat=true", {"sslmode": "require"}),
         ("sslaccept=accept_invalid_certs", {"sslrootcert": "/dev/null/none"}),
-        ("sslmode=verify-full&sslaccept=accept_invalid_certs", NO_ROOT),
+        ("sslmode=disable&sslaccept=accept_invalid_certs", {"sslmode": "disable", "sslrootcert": "/dev/null/none"}),
         ("sslmode=prefer&sslaccept=strict", {"sslmode": "verify-full", "sslrootcert": "system"}),
-        ("sslmode=disable&sslaccept=strict", {"sslmode": "disable"}),
+        ("sslmode=verify-full&sslaccept=strict", {"sslmode": "verify-full", "sslrootcert": "system"}),
         ("sslaccept=strict&sslcert={file}", {"sslmode": "verify-full", "sslrootcert": "{file}"}),
         ("sslidentity=x.p12&sslpassword=y&sslcert={file}", {"sslpassword": "y", "sslrootcert": "{file}"}),
         ("sslcert={file}&sslkey={file}", {"sslcert": "{file}", "sslkey": "{file}"}),
@@ -153,7 +159,23 @@ REFUSED = {
     "postgresql://h/d?{}=1": "a parameter after the ? is unknown: number 1",
     "postgresql://h/d?sslmode=require&{}": "a parameter after the ? has no =: number 2",
     "postgresql://u:1/?{}=x@h/d": "unknown",
-    "postgresql://u:{}@h/d?sslmod=require": "unknown",
+    "postgresql://u:{}@h/d?sslmod=require": "unknown: number 1 (did you mean sslmode?)",
+    "postgresql://u:{}@h/d?pgbouncer=true&Connect-Timeout={}": "unknown: number 2 (did you mean connect_timeout?)",
+    "postgresql://u:{}@h/d?connexionlimit=1": "(did you mean connection_limit?)",
+    "postgresql://u:{}@h/d?foo=1": "unknown: number 1",
+    **{
+        f"postgresql://u:{{}}@h/d?{wishes}": f"parameters sslmode and {name} do not contradict"
+        for name, both in {
+            "sslaccept": (
+                "sslmode=verify-full&sslaccept=accept_invalid_certs",
+                "sslmode=verify-ca&sslaccept=accept_invalid_certs", "ssl=true&sslaccept=accept_invalid_certs",
+                "sslmode=disable&sslaccept=strict",
+                "sslaccept=strict&sslmode=no-verify", "ssl=false&sslaccept=strict",
+            ),
+            "ssl": ("sslmode=disable&ssl=true", "ssl=1&sslmode=prefer", "ssl=0&sslmode=require", "ssl=allow&sslmode=x"),
+        }.items()
+        for wishes in both
+    },
     **{
         f"postgresql://u:{{}}@h/d?{name}={{}}": f"parameter {name} "
         for name in (
@@ -190,6 +212,35 @@ def test_the_service_of_a_file_is_found(tmp_path: Path, monkeypatch: pytest.Monk
     file.write_text("[queue]\nhostaddr=192.0.2.1\nport=9\nsslmode=require\n")
     monkeypatch.setenv("PGSERVICEFILE", str(file))
     assert read_database_url("postgresql:///?service=queue").libpq == "postgresql:///?service=queue"
+
+
+@pytest.mark.parametrize(
+    ("variables", "query"),
+    [
+        ({"PGSSLNEGOTIATION": "direct"}, "sslmode=require"),
+        ({"PGSSLNEGOTIATION": "nonsense"}, "sslnegotiation=postgres"),
+        ({"PGSSLROOTCERT": "system"}, "sslmode=verify-full"),
+        ({"PGSSLMODE": "nonsense"}, "ssl=true"),
+        ({"PGSSLCERTMODE": "nonsense", "PGTARGETSESSIONATTRS": "x"}, "sslcertmode=allow&target_session_attrs=any"),
+    ],
+)
+def test_the_urls_values_take_the_place_of_libpqs_variables(
+    variables: dict[str, str], query: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A URL that libpq takes under its variables is no fault, although libpq would refuse the variables alone."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert read_database_url(f"postgresql://h/d?{query}").libpq.startswith("postgresql://h/d?")
+
+
+@pytest.mark.parametrize("name", ["PGSSLMODE", "PGSSLCERTMODE", "PGREQUIREAUTH", "PGTARGETSESSIONATTRS"])
+def test_a_fault_of_the_environment_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that libpq refuses is not blamed on the URL, nor a value of the URL on the variable."""
+    monkeypatch.setenv(name, "hunter2")
+    with pytest.raises(ValueError, match=f"goes with the environment: libpq refuses it with {name}$"):
+        read_database_url("postgresql://h/d?application_name=x&connect_timeout=9")
+    with pytest.raises(ValueError, match="whose parameter channel_binding is"):
+        read_database_url("postgresql://h/d?application_name=x&channel_binding=hunter")
 
 
 _CANARY = "c4n&ry/S3cr=t%7Bword"

@@ -20,6 +20,7 @@ from iidq.web.openapi.document import OPERATIONS, openapi_document
 from iidq.web.openapi.schemas import REPLIES
 from iidq.web.pages import PAGE_ROUTE
 from iidq.web.submission import REQUIRED, SCHEMAS, TEXT_PATTERNS, SubmissionRules
+from iidq.web.wire import JOBS_PATH
 from tests.openapi_schemas import DocumentSchemas
 
 SETTINGS = Settings(_env_file=None, database_url="postgresql://x/y", rpc_url="http://rpc.invalid/", api_key="sesame")
@@ -56,6 +57,17 @@ def test_each_route_is_described_and_nothing_else() -> None:
             continue
         served |= {(unnamed(route.path), method.lower()) for method in route.methods - {"HEAD"}}
     assert {(unnamed(path), method) for path, method, _ in operations()} == served
+
+
+def test_changes_of_rows_may_be_refused_by_an_operators_rule() -> None:
+    """Every POST under the jobs' path lists 409 and 422 with an example of ``database.row_refused``."""
+    for path, method, operation in operations():
+        if method != "post" or not path.startswith(JOBS_PATH):
+            continue
+        for status in ("409", "422"):
+            [content] = resolved(operation["responses"][status])["content"].values()
+            codes = [example["value"].get("code") for example in content["examples"].values()]
+            assert "database.row_refused" in codes, f"{path} {status}"
 
 
 def test_each_rule_is_described_and_nothing_else() -> None:

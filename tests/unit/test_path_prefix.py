@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from starlette.routing import Route
 
 from iidq.errors import SettingsFault
-from iidq.settings import load_settings
-from iidq.web.path_prefix import PathPrefixes, parse_prefix
+from iidq.settings import Settings, load_settings
+from iidq.web.app import create_app
+from iidq.web.path_prefix import OWN_PATHS, PathPrefixes, parse_prefix
 
 OWN = ("/", "/api/docs", "/jobs/{job_id}", "/livez")
 HARMLESS = re.compile(r"(/[A-Za-z0-9._~:@+-]+)*")
@@ -105,6 +107,18 @@ def take(
 def test_root_path_is_taken_off_where_it_is(path: str, root_path: str, served: str) -> None:
     """Proxies that keep the prefix and proxies that strip it lead to the same path."""
     assert take(path, root_path=root_path) == (served, root_path)
+
+
+def test_a_root_path_that_hides_an_endpoint_stops_the_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """``ROOT_PATH`` may be none of the service's paths, each of which is known here; one below or above is served."""
+    monkeypatch.chdir(tmp_path)
+    settings = Settings(_env_file=None, database_url="postgresql://x/y", root_path="/api")
+    paths = {route.path for route in create_app(settings).routes if isinstance(route, Route)}
+    assert {path for path in paths if "{" not in path} == OWN_PATHS | {"/"}
+    for path in OWN_PATHS:
+        with pytest.raises(SettingsFault, match=r"ROOT_PATH=.* expected a path that is none of the service's own"):
+            load_settings(root_path=f"{path}/")
+        assert load_settings(root_path=f"{path}/x/y").root_path == f"{path}/x/y"
 
 
 def test_the_servers_own_root_path_counts() -> None:

@@ -86,6 +86,20 @@ async def test_half_of_the_migrations_are_not_enough(serve_api: ServeApi, databa
         assert int(reply.headers["retry-after"]) > 0
 
 
+async def test_a_dropped_function_is_no_outage(serve_api: ServeApi, database_url: str) -> None:
+    """Where all migrations were applied none makes it again: 503, no synchronous fallback, and a true remedy."""
+    async with serve_api(database_url=database_url) as api:
+        assert (await api.post(f"{JOBS}/verify", json=SUBMISSION)).status_code == 200
+        async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+            await connection.execute("DROP PROCEDURE iidq_enqueue")
+        assert await asyncio.to_thread(migrate, database_url) == []
+        reply = await api.post(f"{JOBS}/verify", json=SUBMISSION)
+        assert (reply.status_code, reply.json()["code"]) == (503, "database.refused")
+        faults = (await api.get("/readyz")).json()["faults"]
+        assert any("iidq_enqueue is missing: restore it from a dump" in fault for fault in faults)
+        assert not any("run `iidq migrate`" in fault for fault in faults)
+
+
 async def test_a_slow_read_ends_cleanly(
     serve_api: ServeApi, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

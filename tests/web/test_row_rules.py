@@ -132,5 +132,8 @@ async def test_steering_that_a_rule_refuses(asking: httpx.AsyncClient, sql: psyc
     )
     refused = await asking.post(f"{JOBS}/{job_id}/cancel")
     assert (refused.status_code, refused.json()["code"]) == (422, "database.row_refused")
+    assert refused.json()["error"] == (
+        "The service's database refuses this request because of a rule; ask the service's operator"
+    )
     assert "secret" not in refused.text
     assert (await asking.get(f"{JOBS}/{job_id}")).json()["status"] == "queued"

@@ -6,7 +6,7 @@ from iidq import __version__
 from iidq.web.control import MAX_REASON_LENGTH
 from iidq.web.openapi.examples import CANCELLED, QUEUED, error, named
 from iidq.web.openapi.operation import JOB_ID, Operation
-from iidq.web.openapi.responses import JSON, Json, reply, text_reply
+from iidq.web.openapi.responses import CONFLICTING_ROW, JSON, Json, reply, text_reply
 from iidq.web.wire import JOBS_PATH
 
 _READY: Final[Json] = {
@@ -16,7 +16,9 @@ _READY: Final[Json] = {
     "redis": {"state": "up", "since": "2026-11-24T00:50:26.013Z"},
     "queue": {"workers": 2, "listeningWorkers": 2, "paused": False},
 }
-_FAULT: Final = 'role iidq lacks DELETE on table iidq_queue_count: GRANT DELETE ON "iidq_queue_count" TO "iidq"'
+_FAULT: Final = (
+    'role iidq lacks DELETE on table iidq_queue_count: GRANT DELETE ON "public"."iidq_queue_count" TO "iidq"'
+)
 _PAUSE: Final[Json] = {
     "type": "object",
     "properties": {
@@ -36,7 +38,12 @@ def _steer(step: str, id_: str, summary: str, description: str, after: Json, ref
         {
             200: reply("The job as it is now.", "Job", job=after),
             404: "JobNotFound",
-            409: reply("The job is in another state.", "Error", refused=error(refusal)),
+            409: reply(
+                "The job is in another state; or a unique index or foreign key of the operator's refuses the change.",
+                "Error",
+                refused=error(refusal),
+                row=CONFLICTING_ROW,
+            ),
             422: "RowRefused",
             503: "Unavailable",
         },
@@ -73,7 +80,9 @@ OPERATING: Final = (
             200: reply("Paused.", "QueueControl", paused={"paused": True, "reason": "maintenance"}),
             400: "BadRequest",
             408: "RequestTimeout",
+            409: "RowConflict",
             413: "TooLarge",
+            422: "RowRefused",
             503: "Unavailable",
         },
         body={"content": {JSON: {"schema": _PAUSE, "examples": named(why={"reason": "maintenance"})}}},
@@ -86,7 +95,12 @@ OPERATING: Final = (
         "Steer",
         "Resume the queue",
         "Claims go on.",
-        {200: reply("Resumed.", "QueueControl", resumed={"paused": False, "reason": None}), 503: "Unavailable"},
+        {
+            200: reply("Resumed.", "QueueControl", resumed={"paused": False, "reason": None}),
+            409: "RowConflict",
+            422: "RowRefused",
+            503: "Unavailable",
+        },
         needs_key=True,
     ),
     Operation(

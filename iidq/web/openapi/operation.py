@@ -65,7 +65,7 @@ JOB_ID: Final[Json] = {
     "name": "jobId",
     "in": "path",
     "required": True,
-    "description": "The job's id. Anything that is none is 404.",
+    "description": "The job's id, or the jobId that the replaced system gave to an imported job. Anything else is 404.",
     "schema": {"type": "string", "minLength": 1},
     "example": COMPLETED["id"],
 }

@@ -88,10 +88,11 @@ _KEY_CONFLICT: Final[Json] = error(
 )
 
 _REFUSED_ROW: Final[Json] = error(
-    "A rule of the service's database refuses this request: expected other values", "database.row_refused"
+    "The service's database refuses this request because of a rule; ask the service's operator", "database.row_refused"
 )
-_CONFLICTING_ROW: Final[Json] = error(
-    "A rule of the service's database refuses this request: it goes against another row", "database.row_refused"
+CONFLICTING_ROW: Final[Json] = error(
+    "The service's database refuses this request because of another row; ask the service's operator",
+    "database.row_refused",
 )
 
 RESPONSES: Final[dict[str, Json]] = {
@@ -136,7 +137,7 @@ RESPONSES: Final[dict[str, Json]] = {
         text=error("Unsupported Media Type: expected multipart/form-data or application/json"),
     ),
     "RowConflict": reply(
-        "A unique index or foreign key of the operator's refuses the job.", "Error", row=_CONFLICTING_ROW
+        "A unique index or foreign key of the operator's refuses the change.", "Error", row=CONFLICTING_ROW
     ),
     "RowRefused": reply("A constraint or trigger of the operator's refuses the change.", "Error", row=_REFUSED_ROW),
     "IdempotencyConflict": reply(
