@@ -6,7 +6,8 @@
     ├── InvalidInput              a caller's fields are wrong; HTTP 400, one entry per fault
     ├── RowRefused                database.row_refused  a constraint or trigger refuses one row; HTTP 409 or 422
     ├── DatabaseRefusal           database.*      Postgres is there and refuses: a right, the login, a setting; HTTP 503
-    │   └── TriggerFault          database.*      code that an operator added to the database fails; HTTP 503
+    │   ├── TriggerFault          database.*      code that an operator added to the database fails; HTTP 503
+    │   └── ObjectMissing         database.*      an object of iidq's is gone from a migrated database; HTTP 503
     ├── PermanentFault            trying again cannot help; the job fails at once
     │   ├── ManifestFault         manifest.*      missing, malformed, too large
     │   ├── SignatureFault        signature.*     malformed, or not recoverable

@@ -20,6 +20,9 @@ from tests.redis_session import VARIABLE, redis_for_all
 
 pytest_plugins = ["tests.chain_fixtures", "tests.chromium"]
 
+ON_ONE_POSTGRES = pytest.mark.parametrize("postgres_kind", ["embedded"])
+"""For tests whose promise no version of Postgres changes."""
+
 # A property is right or wrong; how long an example takes on a busy machine is no part of it.
 settings.register_profile("iidq", deadline=None, max_examples=int(os.environ.get("IIDQ_EXAMPLES", "30")))
 settings.load_profile("iidq")

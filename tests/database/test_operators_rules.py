@@ -22,6 +22,7 @@ from iidq.queue.outcome_writer import OutcomeWriter
 from iidq.queue.store import WorkerSigns
 from iidq.queue.upkeep import Retention
 from iidq.settings import load_settings
+from tests.conftest import ON_ONE_POSTGRES
 from tests.database.working import working
 from tests.eventually import eventually
 from tests.job_rows import COMPLETED, Sql, insert, new_job, read, scalar, statuses
@@ -97,6 +98,7 @@ RESULT_RULES = {
 
 
 @pytest.mark.parametrize("kind", RESULT_RULES)
+@ON_ONE_POSTGRES
 async def test_a_result_that_a_rule_refuses_fails_its_job_alone(database_url: str, sql: Pg, kind: str) -> None:
     """Its error names the rule and nothing of the row; the others of its batch end at their first attempt."""
     rule, name = RESULT_RULES[kind]
@@ -133,6 +135,7 @@ CODE = {
 
 
 @pytest.mark.parametrize("fault", CODE)
+@ON_ONE_POSTGRES
 async def test_code_of_the_operators_that_fails_for_one_row_stops_no_claim(
     role: RestrictedRole, sql: Pg, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +160,7 @@ async def test_code_of_the_operators_that_fails_for_one_row_stops_no_claim(
 
 
 @pytest.mark.parametrize("state", ["40001", "40P01", "57014"])
+@ON_ONE_POSTGRES
 async def test_code_that_always_fails_as_if_it_would_pass_stops_no_other_outcome(
     database_url: str, sql: Pg, state: str
 ) -> None:
@@ -182,6 +186,7 @@ async def test_code_that_always_fails_as_if_it_would_pass_stops_no_other_outcome
     assert len([line for line in logged if line["event"] == "database.refuses"]) == 1
 
 
+@ON_ONE_POSTGRES
 async def test_a_rule_that_refuses_every_claim_is_told(database_url: str, sql: Pg) -> None:
     """No job fails; log, queue_health and /readyz name the trigger; claims are rare, and go on once it is gone."""
     insert(sql, copies=4)
@@ -197,6 +202,7 @@ async def test_a_rule_that_refuses_every_claim_is_told(database_url: str, sql: P
     assert scalar(sql, 'SELECT max(attempt) = 1 AND max("retryCount") = 0 FROM "VerificationJob"')
 
 
+@ON_ONE_POSTGRES
 async def test_a_row_that_refuses_even_its_end_is_told_once_and_left_out(database_url: str, sql: Pg) -> None:
     """Claims do without it, and each of them is one look at the line instead of a search for the row."""
     odd = insert(sql, fileName="odd", priority=5)
@@ -218,6 +224,7 @@ async def test_a_row_that_refuses_even_its_end_is_told_once_and_left_out(databas
 
 
 @pytest.mark.parametrize("when", ["ON DELETE RESTRICT", "DEFERRABLE INITIALLY DEFERRED"])
+@ON_ONE_POSTGRES
 async def test_retention_removes_all_but_what_a_foreign_key_holds(database_url: str, sql: Pg, when: str) -> None:
     """Round by round the others go, by age and by count; what is held is told once, and goes once it is let go."""
     old: dict[str, Any] = {
@@ -259,6 +266,7 @@ def late_rule(name: str, condition: str) -> str:
     return LATE_RULE.format(name=name, condition=f"\"fileName\" = 'odd' AND {condition}")
 
 
+@ON_ONE_POSTGRES
 async def test_a_rule_that_refuses_at_the_commit_refuses_one_row(database_url: str, sql: Pg) -> None:
     """Of a submission, a batch (whose item is named), a claim, and a retry that is due; the others go through."""
     apply(sql, late_rule("start", "status = 'queued' AND ready"))
@@ -376,6 +384,7 @@ async def test_forced_security_concerns_the_owner_and_its_functions(role: Restri
         sql.execute(SQL("DROP ROLE {}").format(Identifier(owner)))
 
 
+@ON_ONE_POSTGRES
 async def test_jobs_behind_row_level_security_are_told_by_the_worker(role: RestrictedRole, sql: Pg) -> None:
     """A worker that sees no row says so in the log and in queue_workers, and works once a policy lets it."""
     insert(sql)
@@ -394,6 +403,7 @@ async def test_jobs_behind_row_level_security_are_told_by_the_worker(role: Restr
     assert len([line for line in logged if line["event"] == "database.refuses"]) == 1
 
 
+@ON_ONE_POSTGRES
 async def test_a_policy_that_refuses_a_row_refuses_that_one(role: RestrictedRole, sql: Pg) -> None:
     """Its SQLSTATE is that of a lacking right, and yet it is that submission's alone."""
     sql.execute('ALTER TABLE "VerificationJob" ENABLE ROW LEVEL SECURITY')

@@ -25,7 +25,7 @@ from iidq.database import Connection, connect
 from iidq.embedded.postgres import EmbeddedPostgres, free_port
 from iidq.migrate import migrate
 from iidq.settings import load_settings
-from tests.conftest import postgres_binaries
+from tests.conftest import ON_ONE_POSTGRES, postgres_binaries
 from tests.database.attempts import claim_one, sweep
 from tests.document_pages import PAGES, blocks
 from tests.job_rows import CONTENT_HASH, FAILED, REGISTRY_ADDRESS, Sql, insert, read, scalar, update
@@ -36,8 +36,6 @@ PRISMA, DRIZZLE_CONFIG, DRIZZLE = blocks("sql.md", "ts")
 (SQLC,) = blocks("sql.md", "postgresql")
 (JDBC,) = blocks("sql.md", "java")
 (PRISMA_MODEL,) = blocks("migration.md", "prisma")
-# The types are the same on each version of Postgres: once is enough for what takes long.
-ONCE = pytest.mark.parametrize("postgres_kind", ["embedded"])
 WHY = "fetch.unavailable: no gateway"
 
 
@@ -96,7 +94,7 @@ async def test_sqlalchemy(connection: Connection, sql: psycopg.Connection[Any], 
     await asks_and_steers(connection, sql, lambda: run(sys.executable, "-W", "error", "-c", SQLALCHEMY))
 
 
-@ONCE
+@ON_ONE_POSTGRES
 async def test_sqlacodegen(
     connection: Connection, sql: psycopg.Connection[Any], run: Callable[..., str], database_url: str, tmp_path: Path
 ) -> None:
@@ -127,7 +125,7 @@ async def test_django(connection: Connection, sql: psycopg.Connection[Any], run:
     await asks_and_steers(connection, sql, lambda: run(sys.executable, "-W", "error", "-c", DJANGO_SETTINGS + DJANGO))
 
 
-@ONCE
+@ON_ONE_POSTGRES
 def test_django_inspectdb(sql: psycopg.Connection[Any], run: Callable[..., str]) -> None:
     """Its model of the table guesses no type, and reads."""
     inspect = "from django.core.management import call_command\ncall_command('inspectdb', 'VerificationJob')"
@@ -223,7 +221,7 @@ async def test_prisma(connection: Connection, sql: psycopg.Connection[Any], pris
     assert f"{created.astimezone(UTC):%Y-%m-%dT%H:%M}" in shown
 
 
-@ONCE
+@ON_ONE_POSTGRES
 @pytest.mark.usefixtures("elsewhere")
 async def test_prisma_db_pull(
     connection: Connection,
@@ -271,7 +269,7 @@ for (const refused of [
 """
 
 
-@ONCE
+@ON_ONE_POSTGRES
 def test_prisma_model_of_the_replaced_system(sql: psycopg.Connection[Any], prisma: Callable[[str, str], str]) -> None:
     """The unchanged model reads by both ids; what the migration guide calls refused is, for the reason it names."""
     assert REPLACED_MODEL.count("dbgenerated") == 0
@@ -353,7 +351,7 @@ def server_with_a_port(postgres_kind: str) -> Iterator[EmbeddedPostgres]:
             server.close()
 
 
-@ONCE
+@ON_ONE_POSTGRES
 async def test_jdbc(server_with_a_port: EmbeddedPostgres, run: Callable[..., str], tmp_path: Path) -> None:
     """The driver's metadata names types that JDBC has, and the snippet runs."""
     (tmp_path / "Jobs.java").write_text(JAVA % JDBC)
