@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
-from iidq.errors import IidqError
+from iidq.errors import PermanentFault
 from iidq.queue.job import ClaimedJob, JobStatus
 
 # Of JSON without blanks; iidq_broken_rules in migrations/0003_counts.sql leaves room for those of jsonb.
@@ -20,7 +20,7 @@ _STRICT = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 OutcomeKind = Literal["completed", "failed", "retried", "released"]
 
 
-class ResultTooLarge(IidqError):
+class ResultTooLarge(PermanentFault):
     """A result does not fit into a row."""
 
     code = "result.too_large"

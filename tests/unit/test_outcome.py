@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iidq.queue.job import ClaimedJob, JobStatus, JobType
-from iidq.queue.outcome import Outcome, encode_result, storable_text
+from iidq.queue.outcome import Outcome, ResultTooLarge, encode_result, storable_text
 
 # Text as JSON from the internet may hold it: NUL and halves of surrogate pairs included.
 any_text = st.text(st.characters())
@@ -121,3 +121,12 @@ def test_document_of_an_outcome_is_json(result: dict[str, Any], failure: str, de
         "delay_seconds": delay_seconds,
     }
     assert json.loads(Outcome.released(claimed).as_json()) == fence | {"status": "queued"}
+
+
+def test_a_result_that_no_row_takes_fails_its_job() -> None:
+    """The bound is measured before the statement that many outcomes share, and trying again cannot help."""
+    room = (1 << 20) - len('{"x":""}')
+    assert len(encode_result({"x": "a" * room})) == 1 << 20
+    with pytest.raises(ResultTooLarge, match="1048577 bytes; expected at most 1048576") as refused:
+        Outcome.completed(job(), {"x": "a" * (room + 1)})
+    assert not refused.value.temporary
