@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from iidq.embedded.accounts import DEVELOPMENT_KEYS
 from iidq.embedded.content import make_manifest
+from iidq.embedded.development_chain.accounts import DEVELOPMENT_KEYS
 from iidq.embedded.manifests import dag_pb_cid, unixfs_block
 
 CHAIN_ID = 31_337

@@ -16,10 +16,10 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Identifier
 
+from iidq.database.migrate import migrate
+from iidq.database.queries import parse_queries
 from iidq.embedded.postgres import EmbeddedPostgres, free_port, wheel_binaries
-from iidq.logs import configure_logging
-from iidq.migrate import migrate
-from iidq.queue.queries import parse_queries
+from iidq.observability.logs import configure_logging
 
 OPTIONS = {
     "shared_buffers": "512MB",

@@ -2,21 +2,22 @@
 
 The map, in the order in which it is best read:
 
-1. ``queue/job.py``: what a job is, the states it passes through, which transitions are legal.
+1. ``queue/job.py``: a job, its states, the legal transitions.
 2. ``queue/queries.sql`` and ``migrations/``: the table that is the queue, and every statement on it.
-3. ``queue/loop.py`` → ``queue/execution.py``: one worker: claim, run, store. ``queue/leases.py`` keeps its leases,
-   ``queue/listener.py`` wakes it, ``queue/upkeep.py`` does what time alone brings about.
+3. ``queue/processing/loop.py`` → ``queue/processing/execution.py``: one worker: claim, run, store.
+   ``queue/notify/`` wakes it, ``queue/upkeep.py`` handles expired leases, due retries and old jobs.
 4. ``provenance/verify.py``: the verification, step by step; ``provenance/verdict.py`` weighs the evidence.
-5. ``web/app.py``: the routes; ``web/uploads.py`` hashes a file while it streams in; ``web/submission.py`` makes a job
-   of it; ``queue/watching.py`` tells those who wait for it. ``web/pages/``: what a browser gets.
-6. ``webhooks/deliverer.py``: a job's end, told to whoever asked for it.
-7. ``worker.py``: where queue, provenance and webhooks meet. ``cli/`` and ``embedded/``: the commands, and what they
-   start.
-8. ``accelerator/accelerator.py``: what Redis makes faster, and what goes on without it.
+   ``provenance/ethereum/`` and ``provenance/ipfs/`` fetch it, through ``guarded_http/``.
+5. ``web/app.py``: the routes; ``web/request/uploads.py`` hashes a file while it streams in;
+   ``web/request/submission.py`` makes a job of it. ``web/pages/``: the pages for browsers.
+6. ``webhooks/deliverer.py``: the report of a job's end to the URL that its submitter named.
+7. ``worker.py``: where queue, provenance and webhooks meet. ``cli/`` and ``embedded/``: the commands and the
+   processes that they start.
+8. ``redis/accelerator.py``: work that Redis makes faster, and its replacement without Redis.
 
 ``queue`` knows jobs but not content, ``provenance`` knows content but not jobs, ``web`` speaks HTTP. ``errors.py`` has
-every error, ``settings.py`` every variable, ``logs.py`` every event, ``metrics.py`` every metric, ``database.py`` every
-connection; ``held_connection.py`` and ``statement.py`` are its short way for many small statements.
+every error, ``settings.py`` every variable, ``observability/`` every log event and metric, ``database/`` every
+connection.
 """
 
 __version__ = "0.1.0"

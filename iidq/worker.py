@@ -14,23 +14,23 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from iidq import logs
-from iidq.accelerator.accelerator import open_accelerator
-from iidq.accelerator.bull_mirror import open_bull_mirror
-from iidq.background import END_SECONDS, end_within
+from iidq.bullmq.bull_mirror import open_bull_mirror
+from iidq.concurrency.background import END_SECONDS, end_within
+from iidq.database.faults import Faults
 from iidq.errors import SettingsFault
-from iidq.faults import Faults
 from iidq.garbage import spare_lasting_objects
+from iidq.observability import logs
+from iidq.observability.traces import open_traces
+from iidq.observability.worker_metrics import serve_metrics
 from iidq.provenance.verifier import Verifier, open_verifier
 from iidq.provenance.verify import Subject
-from iidq.queue.execution import Handler, Progress
 from iidq.queue.job import ClaimedJob
-from iidq.queue.loop import open_work_loop
+from iidq.queue.processing.execution import Handler, Progress
+from iidq.queue.processing.loop import open_work_loop
+from iidq.redis.accelerator import open_accelerator
 from iidq.settings import Settings, load_settings
-from iidq.traces import open_traces
-from iidq.web.wire import job_shape
+from iidq.web.reply.wire import job_shape
 from iidq.webhooks.deliverer import open_deliverer
-from iidq.worker_metrics import serve_metrics
 
 
 def new_worker_id() -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from iidq.embedded.chain import DevelopmentChain
+from iidq.embedded.development_chain.chain_process import DevelopmentChain
 from iidq.embedded.lifetime import die_with_parent
 
 RpcCall = Callable[..., Any]

@@ -14,8 +14,8 @@ from hypothesis import settings
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Identifier
 
+from iidq.database.migrate import migrate
 from iidq.embedded.postgres import EmbeddedPostgres, wheel_binaries
-from iidq.migrate import migrate
 from tests.redis_session import VARIABLE, redis_for_all
 
 pytest_plugins = ["tests.chain_fixtures", "tests.chromium"]

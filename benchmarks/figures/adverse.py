@@ -12,7 +12,7 @@ from benchmarks.bench import Bench
 from benchmarks.figures.drain import drain, fill
 from benchmarks.history import imported, lived_through
 from benchmarks.server import STATEMENTS, seed, settle
-from iidq.database import open_database
+from iidq.database.pool import open_database
 from iidq.queue.upkeep import Retention
 from iidq.settings import load_settings
 

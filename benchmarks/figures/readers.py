@@ -9,7 +9,7 @@ from benchmarks.history import lived_through
 from benchmarks.record import quantile
 from benchmarks.server import STATEMENTS, execute
 from benchmarks.service import Serving, api
-from iidq.queue.paging import Cursor
+from iidq.queue.read.paging import Cursor
 
 _PAGE = 50
 _DEEP_PAGE = 10_000

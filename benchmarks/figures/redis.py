@@ -21,16 +21,16 @@ import psycopg
 from benchmarks.bench import Bench
 from benchmarks.record import quantile
 from benchmarks.redis_server import RedisServer
-from iidq.accelerator.accelerator import open_accelerator
 from iidq.embedded.endpoint import serve_locally
-from iidq.logs import configure_logging
-from iidq.queue.execution import Progress
+from iidq.observability.logs import configure_logging
 from iidq.queue.job import ClaimedJob
-from iidq.queue.loop import open_work_loop
+from iidq.queue.processing.execution import Progress
+from iidq.queue.processing.loop import open_work_loop
+from iidq.redis.accelerator import open_accelerator
 from iidq.settings import Settings
 from iidq.web.app import create_app
-from iidq.web.http_protocol import bounded_http
-from iidq.web.wire import JOBS_PATH
+from iidq.web.reply.wire import JOBS_PATH
+from iidq.web.server.http_protocol import bounded_http
 
 STEPS = tuple(range(10, 100, 10))
 _STEP_SECONDS = 0.2

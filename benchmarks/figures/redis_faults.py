@@ -19,7 +19,7 @@ from benchmarks.redis_server import RedisServer
 from benchmarks.samples import REGISTRY, Sample, read_samples
 from benchmarks.server import STATEMENTS, execute
 from benchmarks.service import ServiceFailed, api, program
-from iidq.web.wire import JOBS_PATH
+from iidq.web.reply.wire import JOBS_PATH
 
 WORKERS = 4
 PER_SECOND = 200

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from benchmarks.processes.lines import Lines, run
 from benchmarks.samples import REGISTRY, read_samples
-from iidq.database import open_database
+from iidq.database.pool import open_database
 from iidq.garbage import spare_lasting_objects
-from iidq.logs import configure_logging
-from iidq.queue import announcements
+from iidq.observability.logs import configure_logging
 from iidq.queue.batching import Enqueuer, open_enqueuer
 from iidq.queue.job import JobType, NewJob
+from iidq.queue.notify import announcements
 from iidq.settings import load_settings
 
 _ADDRESS = "0x" + "5a" * 20

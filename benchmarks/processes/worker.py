@@ -9,11 +9,11 @@ from typing import Any
 
 from benchmarks.processes.lines import Lines, run
 from iidq.garbage import spare_lasting_objects
-from iidq.logs import configure_logging
+from iidq.observability.logs import configure_logging
 from iidq.provenance.verifier import open_verifier
-from iidq.queue.execution import Handler, Progress
 from iidq.queue.job import ClaimedJob
-from iidq.queue.loop import open_work_loop
+from iidq.queue.processing.execution import Handler, Progress
+from iidq.queue.processing.loop import open_work_loop
 from iidq.settings import load_settings
 from iidq.worker import new_worker_id, verification
 

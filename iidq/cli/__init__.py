@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from iidq.cli import asking, operating
+from iidq.cli.operators import queue_commands
+from iidq.cli.verification import verify_command
 from iidq.errors import IidqError
 
 app = typer.Typer(
@@ -30,8 +31,8 @@ def demo() -> None:
 
     A genuine file, a warned one, a tampered one, and a proof; everything is started for it and stopped after it.
     """
-    from iidq.cli.demo import demo as run
     from iidq.cli.interruptible import run_interruptible
+    from iidq.cli.running.demo import demo as run
 
     raise typer.Exit(run_interruptible(run()))
 
@@ -47,7 +48,7 @@ def up(
     An embedded Postgres unless DATABASE_URL is set, a development chain unless RPC_URL is, the API and workers.
     """
     from iidq.cli.interruptible import run_interruptible
-    from iidq.cli.up import up as run
+    from iidq.cli.running.up import up as run
 
     # Being stopped is how it ends, not a failure of it.
     raise typer.Exit(run_interruptible(run(workers=workers, port=port, data_path=data), interrupted_code=0))
@@ -63,7 +64,7 @@ def serve(
     In WEB_CONCURRENCY processes. SIGTERM: requests end, then the processes. SIGHUP: several processes are replaced one
     by one, while they serve.
     """
-    from iidq.cli.serve import serve as run
+    from iidq.cli.running.serve import serve as run
 
     raise typer.Exit(run(fd, ready_fd))
 
@@ -84,8 +85,8 @@ def migrate() -> None:
 
     Safe to run from several hosts at once.
     """
-    from iidq import logs
-    from iidq.migrate import migrate as run
+    from iidq.database.migrate import migrate as run
+    from iidq.observability import logs
     from iidq.settings import load_settings
 
     settings = load_settings("database_url")
@@ -106,8 +107,8 @@ def settings() -> None:
     typer.echo(settings_table())
 
 
-app.add_typer(asking.app)
-app.add_typer(operating.app)
+app.add_typer(verify_command.app)
+app.add_typer(queue_commands.app)
 
 
 def main() -> None:

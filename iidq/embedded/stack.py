@@ -14,14 +14,14 @@ from pathlib import Path
 
 import httpx
 
-from iidq.embedded.accounts import DEVELOPMENT_KEYS
-from iidq.embedded.chain import DEVELOPMENT_CHAIN_ID, DevelopmentChain
+from iidq.database.migrate import migrate
+from iidq.embedded.development_chain.accounts import DEVELOPMENT_KEYS
+from iidq.embedded.development_chain.chain_process import DEVELOPMENT_CHAIN_ID, DevelopmentChain
 from iidq.embedded.manifests import ManifestServer, serve_manifests
 from iidq.embedded.postgres import EmbeddedPostgres
 from iidq.embedded.processes import IidqProcess
 from iidq.errors import IidqError
 from iidq.listening import base_url, listen
-from iidq.migrate import migrate
 from iidq.settings import Settings
 
 _READY_TIMEOUT_SECONDS = 60.0
@@ -87,7 +87,7 @@ async def run_stack(
         if chain is not None:
             report("development chain and registry")
             # web3 takes a second to import; meanwhile the chain comes up.
-            from iidq.embedded.registry import deploy_registry
+            from iidq.embedded.demo_registry import deploy_registry
 
             await asyncio.to_thread(chain.wait_until_ready)
             registry = await deploy_registry(chain.url, DEVELOPMENT_KEYS[0])

@@ -6,7 +6,7 @@ The page computes the same from a result in ``iidq/web/pages/verdict.js``; a tes
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
-from iidq.provenance.address import ZERO_ADDRESS
+from iidq.provenance.ethereum.address import ZERO_ADDRESS
 
 Conclusion = Literal[
     "genuine",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from iidq.errors import ManifestFault
-from iidq.provenance.strict_json import StrictJsonFault, parse_strictly
+from iidq.strict_json import StrictJsonFault, parse_strictly
 
 MAX_SIGNATURE_BYTES = 16_384
 MAX_DID_CHARACTERS = 2_048

@@ -4,19 +4,19 @@ import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from iidq import metrics
+from iidq.concurrency.bounded_cache import BoundedCache
+from iidq.concurrency.single_flight import SingleFlight
 from iidq.errors import GatewayFault, IidqError, ManifestFault
-from iidq.provenance.bounded_cache import BoundedCache
-from iidq.provenance.cid import Cid
-from iidq.provenance.fetch import WebAnswer, WebFetcher, retry_after_seconds
-from iidq.provenance.fetch_policy import FetchPolicy
-from iidq.provenance.freshness import fresh_seconds
-from iidq.provenance.gateways import Gateway, IpfsGateways
+from iidq.guarded_http.fetch import WebAnswer, WebFetcher, retry_after_seconds
+from iidq.guarded_http.fetch_policy import FetchPolicy
+from iidq.guarded_http.freshness import fresh_seconds
+from iidq.guarded_http.uri import IpfsUri, WebUri, parse_manifest_uri
+from iidq.observability import metrics
+from iidq.observability.redaction import redact_url
+from iidq.provenance.ipfs.cid import Cid
+from iidq.provenance.ipfs.gateways import Gateway, IpfsGateways
+from iidq.provenance.ipfs.unixfs import names_plain_file
 from iidq.provenance.report import FetchedManifest, SharedManifests, SourceTried
-from iidq.provenance.single_flight import SingleFlight
-from iidq.provenance.unixfs import names_plain_file
-from iidq.provenance.uri import IpfsUri, WebUri, parse_manifest_uri
-from iidq.redaction import redact_url
 from iidq.settings import Settings
 
 _CACHE_BYTES = 32 << 20

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from iidq.provenance.conclusion import Conclusion, conclude
+from iidq.provenance.ethereum.registration import Registration
+from iidq.provenance.ethereum.registry import Entry
 from iidq.provenance.manifest import Manifest
-from iidq.provenance.registration import Registration
-from iidq.provenance.registry import Entry
 
 Status = Literal["OK", "WARN", "FAIL"]
 CheckOutcome = Literal["passed", "failed", "notChecked"]

@@ -5,8 +5,8 @@ from collections.abc import Callable, Coroutine, Hashable
 from time import monotonic
 from typing import Any, Final, Protocol
 
-from iidq.provenance.bounded_cache import BoundedCache
-from iidq.provenance.single_flight import SingleFlight
+from iidq.concurrency.bounded_cache import BoundedCache
+from iidq.concurrency.single_flight import SingleFlight
 
 _MAX_BYTES: Final = 16 << 20
 # What a kept verdict takes besides its JSON: key and bookkeeping, roughly.

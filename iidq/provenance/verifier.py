@@ -4,15 +4,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from iidq import metrics
-from iidq.provenance.chain import Chain
-from iidq.provenance.chains import Chains
+from iidq.observability import metrics
+from iidq.provenance.ethereum.chain import Chain
+from iidq.provenance.ethereum.chains import Chains
+from iidq.provenance.ethereum.rpc import open_http
+from iidq.provenance.ethereum.rpc_permission import check_rpc_url
+from iidq.provenance.ethereum.signature import require_native_curve
 from iidq.provenance.manifest_source import open_manifest_source
-from iidq.provenance.proof_signature import ServiceKey
+from iidq.provenance.proof.proof_signature import ServiceKey
 from iidq.provenance.report import ManifestPort, SharedManifests
-from iidq.provenance.rpc import open_http
-from iidq.provenance.rpc_permission import check_rpc_url
-from iidq.provenance.signature import require_native_curve
 from iidq.provenance.verdict_cache import SharedVerdicts, VerdictCache
 from iidq.provenance.verify import RESULT_BUILT, Progress, Subject, prove, verify
 from iidq.settings import Settings

@@ -7,16 +7,16 @@ from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 from iidq.errors import GatewayFault, SignatureFault, TemporaryFault
-from iidq.provenance.address import checksum_address
-from iidq.provenance.chain import OnchainEntry, WalletAnswer
+from iidq.observability.steps import step
 from iidq.provenance.conclusion import HEADLINES
-from iidq.provenance.decoding import decode_beside
+from iidq.provenance.ethereum.address import checksum_address
+from iidq.provenance.ethereum.chain import OnchainEntry, WalletAnswer
+from iidq.provenance.ethereum.decoding import decode_beside
+from iidq.provenance.ethereum.registration import Registration
+from iidq.provenance.ethereum.signature import personal_digest, recover_signer
 from iidq.provenance.manifest import Manifest, parse_manifest
-from iidq.provenance.registration import Registration
 from iidq.provenance.report import ManifestPort, SourceTried
-from iidq.provenance.signature import personal_digest, recover_signer
 from iidq.provenance.verdict import ContractWallet, Evidence, Verdict, judge
-from iidq.steps import step
 
 Progress = Callable[[int], None]
 
@@ -49,7 +49,7 @@ class Subject:
 
 
 class ChainPort(Protocol):
-    """Where a verification reads the registry; :class:`iidq.provenance.chain.Chain` is the real one."""
+    """Where a verification reads the registry; :class:`iidq.provenance.ethereum.chain.Chain` is the real one."""
 
     async def read_entry(self, registry_address: str, content_hash: str) -> OnchainEntry:
         """Return the entry at a pinned block; raise RegistryFault or RpcFault."""

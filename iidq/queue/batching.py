@@ -16,9 +16,9 @@ from uuid import UUID
 
 import psycopg
 
-from iidq import logs
-from iidq.background import start_background
-from iidq.database import (
+from iidq.concurrency.background import start_background
+from iidq.database.held_connection import HeldConnection
+from iidq.database.pool import (
     WRITE_SECONDS,
     Connection,
     Database,
@@ -28,11 +28,11 @@ from iidq.database import (
     may_be_of_one_row,
 )
 from iidq.errors import DatabaseUnavailable, FieldFault, IdempotencyConflict, IidqError, InvalidInput, RowRefused
-from iidq.held_connection import HeldConnection
+from iidq.observability import logs
 from iidq.queue import store
 from iidq.queue.job import IdempotencyKey, NewJob
-from iidq.queue.listener import Announcer
-from iidq.queue.relay import NO_RELAY, Relay
+from iidq.queue.notify.hint_bus import NO_RELAY, Relay
+from iidq.queue.notify.listener import Announcer
 from iidq.settings import Settings
 
 Item = TypeVar("Item")

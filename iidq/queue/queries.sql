@@ -524,7 +524,7 @@ LEFT JOIN public."VerificationJob" AS job ON job.id = seen.key::uuid
 WHERE job.xmin::text IS DISTINCT FROM seen.value;
 
 -- name: outline
--- For accelerator/bull_mirror.py: which jobs stand where, ids and versions as text that Python splits at once; bounded,
+-- For bullmq/bull_mirror.py: which jobs stand where, ids and versions as text that Python splits at once; bounded,
 -- and in one snapshot. In line by "VerificationJob_line", running by "VerificationJob_running", for later by
 -- "VerificationJob_delayed". Of those that ended: the newest along "VerificationJob_newest", and without "since" the
 -- newest failed ones along "VerificationJob_failed". Each inner LIMIT keeps its search from walking through the
@@ -1121,7 +1121,7 @@ SELECT pg_logical_emit_message(true, 'iidq', '');
 -- name: lock_migrations
 -- One name for all hosts: whoever holds it migrates, the others ask again and then find nothing to do. A statement that
 -- waits for it would keep a snapshot open, and CREATE INDEX CONCURRENTLY waits for the end of every older snapshot.
-SELECT pg_try_advisory_lock(hashtext('iidq.migrate public'));
+SELECT pg_try_advisory_lock(hashtext('iidq.database.migrate public'));
 
 -- name: applied_migrations
 -- What yoyo has noted down.

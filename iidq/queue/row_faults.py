@@ -11,11 +11,11 @@ from uuid import UUID
 
 import psycopg
 
-from iidq.database import Database, concerns_one_row, fault_of_code, may_be_of_one_row
+from iidq.database.pool import Database, concerns_one_row, fault_of_code, may_be_of_one_row
 from iidq.errors import IidqError, RowRefused, TriggerFault
 from iidq.queue import store
-from iidq.queue.claim_span import WHOLE
 from iidq.queue.job import ClaimedJob
+from iidq.queue.processing.claim_span import WHOLE
 from iidq.queue.store import Claim
 
 Item = TypeVar("Item")

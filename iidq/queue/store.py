@@ -1,7 +1,7 @@
-"""One function per transition of a job that the queue itself makes; those that people make are in ``steering.py``.
+"""One function per transition of a job that the queue itself makes; those that people make are in ``control.py``.
 
 Every write is one statement from ``queries.sql``. Functions take a connection and do not retry:
-:meth:`iidq.database.Database.run` does, and all of them bear repetition: inserts by id, outcomes by attempt.
+:meth:`iidq.database.pool.Database.run` does, and all of them bear repetition: inserts by id, outcomes by attempt.
 """
 
 import asyncio
@@ -16,13 +16,13 @@ from psycopg import errors
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
-from iidq.database import Connection, concerns_one_row, is_shared, not_confirmed
-from iidq.queue.announcements import TO_FIRST
-from iidq.queue.claim_span import WHOLE
+from iidq.database.pool import Connection, concerns_one_row, is_shared, not_confirmed
+from iidq.database.queries import QUERIES
+from iidq.database.statement import Statement
 from iidq.queue.job import ClaimedJob, IdempotencyKey, JobType, NewJob
+from iidq.queue.notify.announcements import TO_FIRST
 from iidq.queue.outcome import Outcome
-from iidq.queue.queries import QUERIES
-from iidq.statement import Statement
+from iidq.queue.processing.claim_span import WHOLE
 
 # One attempt of one job: what a write must present to be let through.
 Fence = tuple[UUID, int]

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from iidq import logs, metrics
-from iidq.database import Connection, Database, may_be_of_one_row
-from iidq.faults import Faults
+from iidq.database.faults import Faults
+from iidq.database.pool import Connection, Database, may_be_of_one_row
+from iidq.database.queries import QUERIES
+from iidq.observability import logs, metrics
 from iidq.queue import store
-from iidq.queue.queries import QUERIES
 from iidq.queue.row_faults import each_apart, end_refused
 from iidq.queue.store import Sweep, WorkerSigns
 from iidq.settings import Settings

@@ -8,34 +8,36 @@ from typing import Final
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
-from iidq import logs
-from iidq.accelerator.accelerator import open_accelerator
-from iidq.accelerator.bull_mirror import open_bull_mirror
-from iidq.accelerator.rate_counts import shared_counts
-from iidq.database import open_database
-from iidq.logs import configure_logging
+from iidq.bullmq.bull_mirror import open_bull_mirror
+from iidq.database.pool import open_database
+from iidq.observability import logs
+from iidq.observability.logs import configure_logging
+from iidq.observability.traces import open_traces
 from iidq.queue.batching import open_enqueuer
-from iidq.queue.watching import open_watch_hub
+from iidq.queue.notify.watching import open_watch_hub
+from iidq.redis.accelerator import open_accelerator
+from iidq.redis.rate_counts import shared_counts
 from iidq.settings import Settings, load_settings
-from iidq.traces import open_traces
-from iidq.web import batch, control, docs, events, health, jobs, legacy, metrics, operations, pages
-from iidq.web.admission import Admission
-from iidq.web.allocation import keep_freed_memory
+from iidq.web import pages
 from iidq.web.availability import watched
-from iidq.web.exchange import Exchanges
-from iidq.web.fast_lane import FastLane
-from iidq.web.hashing import hashing_threads
+from iidq.web.direct_routes import FastLane
+from iidq.web.guard.admission import Admission
+from iidq.web.guard.rate_sharing import PostgresCounts, sharing
 from iidq.web.job_reads import JobReads
-from iidq.web.path_prefix import PathPrefixes
+from iidq.web.operations import operations_routes
 from iidq.web.queue_state import QueueState
-from iidq.web.rate_sharing import PostgresCounts, sharing
 from iidq.web.reads import Reads
-from iidq.web.replies import EXCEPTION_HANDLERS
+from iidq.web.reply.replies import EXCEPTION_HANDLERS
+from iidq.web.reply.wire import JOBS_PATH
+from iidq.web.request.hashing import hashing_threads
+from iidq.web.request.path_prefix import PathPrefixes
+from iidq.web.request.submission import SubmissionRules
+from iidq.web.request_context import Exchanges
+from iidq.web.routes import batch, docs, events, health, jobs, legacy, queue_control, scrape
+from iidq.web.server.allocation import keep_freed_memory
+from iidq.web.server.lingering_close import UnreadBodies
 from iidq.web.service import Service
-from iidq.web.submission import SubmissionRules
 from iidq.web.synchronous import SynchronousVerification
-from iidq.web.unread_bodies import UnreadBodies
-from iidq.web.wire import JOBS_PATH
 
 POOL_SIZE: Final = 8
 """Connections of one API process: two each for lists and for overviews (``reads.py``), the rest for what is cheap."""
@@ -65,16 +67,16 @@ def create_app(settings: Settings) -> Starlette:
                 raise
 
     routes = [
-        *control.ROUTES,
+        *queue_control.ROUTES,
         *batch.ROUTES,
         *events.ROUTES,
         *jobs.ROUTES,
         *legacy.ROUTES,
         *health.ROUTES,
-        *metrics.ROUTES,
+        *scrape.ROUTES,
         *docs.routes(settings),
         *pages.routes(settings),
-        *operations.routes(settings),
+        *operations_routes.routes(settings),
     ]
     prefixes = PathPrefixes(settings.root_path, settings.trusted_proxies, [route.path for route in routes])
     layers = [

@@ -17,11 +17,12 @@ from typing import Final
 
 import psycopg
 
-from iidq import logs
-from iidq.background import end_tasks, keep_running
-from iidq.database import Connection, Database, answered_within, connect_arguments, settle
+from iidq.concurrency.background import end_tasks, keep_running
+from iidq.database.pool import Connection, Database, answered_within, connect_arguments, settle
 from iidq.errors import DatabaseUnavailable
-from iidq.queue import readers, store
+from iidq.observability import logs
+from iidq.queue import store
+from iidq.queue.read import readers
 from iidq.settings import Settings
 
 PROBE_INTERVAL_SECONDS: Final = 0.4

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
-from iidq.accelerator.ended_jobs import EndedJobs
-from iidq.database import Connection, Database
-from iidq.provenance.bounded_cache import BoundedCache
-from iidq.queue import readers
+from iidq.concurrency.bounded_cache import BoundedCache
+from iidq.database.pool import Connection, Database
 from iidq.queue.batching import GroupCommit
-from iidq.web.job_body import JobBody
+from iidq.queue.read import readers
+from iidq.redis.ended_jobs import EndedJobs
+from iidq.web.reply.job_body import JobBody
 
 MAX_KEPT_BYTES: Final = 16 << 20
 """Of bodies, in one process."""

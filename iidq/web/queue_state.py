@@ -7,11 +7,11 @@ from typing import Final, Generic, TypeVar
 
 import psycopg
 
-from iidq.database import Connection
+from iidq.concurrency.single_flight import SingleFlight
+from iidq.database.obstacles import find_obstacles
+from iidq.database.pool import Connection
 from iidq.errors import IidqError
-from iidq.obstacles import find_obstacles
-from iidq.provenance.single_flight import SingleFlight
-from iidq.queue.depth import read_depth
+from iidq.queue.read.depth import read_depth
 from iidq.web.reads import Reads
 
 T = TypeVar("T")

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from iidq.database import Connection, Database
+from iidq.database.pool import Connection, Database
 from iidq.errors import DatabaseBusy
 
 T = TypeVar("T")

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from starlette.applications import Starlette
 from starlette.requests import Request
 
-from iidq.accelerator.accelerator import Accelerator
-from iidq.database import Database
+from iidq.database.pool import Database
 from iidq.queue.batching import Enqueuer
-from iidq.queue.watching import WatchHub
+from iidq.queue.notify.watching import WatchHub
+from iidq.redis.accelerator import Accelerator
 from iidq.settings import Settings
 from iidq.web.job_reads import JobReads
 from iidq.web.queue_state import QueueState
 from iidq.web.reads import Reads
-from iidq.web.submission import SubmissionRules
+from iidq.web.request.submission import SubmissionRules
 from iidq.web.synchronous import SynchronousVerification
 
 

@@ -6,12 +6,12 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Final, Self
 
-from iidq import metrics
-from iidq.accelerator.accelerator import Accelerator
 from iidq.errors import AttemptTimedOut, TemporaryFault
+from iidq.observability import metrics
 from iidq.queue.job import JobType
+from iidq.redis.accelerator import Accelerator
 from iidq.settings import Settings
-from iidq.web.submission import Submission
+from iidq.web.request.submission import Submission
 
 MAX_AT_ONCE: Final = 32
 """Runs at a time in one process; more are asked to come back."""

@@ -12,10 +12,10 @@ from starlette.types import Receive
 
 from iidq.errors import TooManyWatchers
 from iidq.queue.job import FINAL, Job, JobType
-from iidq.web.exchange import exchange_of
-from iidq.web.prefer import NO_PREFERENCES, Preferences, parse_prefer
+from iidq.web.reply.wire import JsonReply, ReadyJson, accepted_body, accepted_shape, job_shape, poll_url
+from iidq.web.request.prefer import NO_PREFERENCES, Preferences, parse_prefer
+from iidq.web.request_context import exchange_of
 from iidq.web.service import service_of
-from iidq.web.wire import JsonReply, ReadyJson, accepted_body, accepted_shape, job_shape, poll_url
 
 
 def read_preferences(request: Request) -> Preferences:

@@ -17,18 +17,18 @@ from uuid import UUID
 
 import psycopg
 
-from iidq import logs, metrics
-from iidq.background import keep_running
-from iidq.database import Connection, Database, concerns_one_row, is_passing, open_database
+from iidq.concurrency.background import keep_running
+from iidq.database.faults import Faults
+from iidq.database.pool import Connection, Database, concerns_one_row, is_passing, open_database
 from iidq.errors import GatewayFault, IidqError, RowRefused, TriggerFault
-from iidq.faults import Faults
-from iidq.provenance.fetch_policy import FetchPolicy
+from iidq.guarded_http.fetch_policy import FetchPolicy
+from iidq.observability import logs, metrics
 from iidq.queue.job import Job
-from iidq.queue.readers import find
+from iidq.queue.read.readers import find
 from iidq.queue.row_faults import each_apart, refusal
 from iidq.queue.store import confirm
 from iidq.settings import Settings
-from iidq.webhooks import store
+from iidq.webhooks import delivery_store
 from iidq.webhooks.delivery import Delivery, DeliveryState, Settlement
 from iidq.webhooks.event import event_body, event_headers
 from iidq.webhooks.judgement import judge_answer, judge_failure
@@ -114,7 +114,7 @@ class Deliverer:
             # Who cannot be told waits until the lease of these deliveries runs out.
             with contextlib.suppress(IidqError, psycopg.Error):
                 async with self._database.connection() as connection:
-                    await store.release(connection, list(broken_off.values()))
+                    await delivery_store.release(connection, list(broken_off.values()))
 
     async def _turn(self) -> float:
         """Start what is due and there is room for; return the seconds until the next look."""
@@ -122,7 +122,7 @@ class Deliverer:
         if slots <= 0:
             self._backlog = True
             return self._poll_seconds
-        outlook = await self._database.run(store.look)
+        outlook = await self._database.run(delivery_store.look)
         longest = _LOOK_SECONDS if outlook.waiting else self._poll_seconds
         # Jittered, so that workers that started together do not look together.
         pause_seconds = longest * random.uniform(0.75, 1.25)  # noqa: S311
@@ -143,7 +143,7 @@ class Deliverer:
             if self._failed:
                 # While commits stall, each claim that is given up would hold one more process of the server.
                 await confirm(connection)
-            claimed = await store.claim(
+            claimed = await delivery_store.claim(
                 connection,
                 slots=slots,
                 per_host=SLOTS_PER_HOST,
@@ -177,7 +177,7 @@ class Deliverer:
             else:
                 await self._refuse(job_id, error)
 
-        ids = await self._database.run(lambda connection: store.due(connection, slots + _LOOKED_PAST))
+        ids = await self._database.run(lambda connection: delivery_store.due(connection, slots + _LOOKED_PAST))
         await each_apart(ids, claim, refuse)
         if faulty and not claimed:
             raise faulty[0]
@@ -189,7 +189,7 @@ class Deliverer:
         # A row that refuses even that is found again at the next look.
         with contextlib.suppress(IidqError, psycopg.Error):
             async with self._database.connection() as connection:
-                await store.refuse(connection, job_id, error=refusal(error, "the delivery"))
+                await delivery_store.refuse(connection, job_id, error=refusal(error, "the delivery"))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         del self._running[task]
@@ -238,7 +238,7 @@ class Deliverer:
             if again:
                 # As with outcomes: an earlier try may still wait for a standby.
                 await confirm(connection)
-            return await store.settle(connection, delivery, settlement)
+            return await delivery_store.settle(connection, delivery, settlement)
 
         for tried in range(1, _SETTLE_TRIES + 1):
             try:

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from iidq import __version__
 from iidq.errors import GatewayFault
-from iidq.provenance.dialing import Dialer, Resolve
-from iidq.provenance.fetch import retry_after_seconds
-from iidq.provenance.fetch_policy import FetchPolicy
-from iidq.provenance.http_connection import Deadlines, HttpConnection
-from iidq.provenance.uri import parse_web_uri
+from iidq.guarded_http.dialing import Dialer, Resolve
+from iidq.guarded_http.fetch import retry_after_seconds
+from iidq.guarded_http.fetch_policy import FetchPolicy
+from iidq.guarded_http.http_connection import Deadlines, HttpConnection
+from iidq.guarded_http.uri import parse_web_uri
 
 _MAX_ANSWER_BYTES = 64 << 10
 _ANSWER_SECONDS = 2.0

@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 from iidq.embedded.endpoint import serve_locally
 from iidq.settings import Settings
 from iidq.web.app import create_app
-from iidq.web.http_protocol import bounded_http
+from iidq.web.server.http_protocol import bounded_http
 from tests.browser.conftest import OpenPage, Service
 from tests.eventually import eventually
 from tests.job_rows import CANCELLED, COMPLETED, FAILED, PROCESSING, Sql, insert, read, statuses

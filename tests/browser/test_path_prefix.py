@@ -11,11 +11,11 @@ from playwright.async_api import Browser, Page, expect
 from iidq.embedded.endpoint import serve_locally
 from iidq.settings import ChainAccount, Settings
 from iidq.web.app import create_app
-from iidq.web.http_protocol import bounded_http
+from iidq.web.server.http_protocol import bounded_http
 from tests.browser.conftest import OpenPage, Service
 from tests.job_rows import COMPLETED, insert
 from tests.nginx import free_port, needs_nginx, running_nginx
-from tests.web.test_path_prefix import KEY, PREFIX, snippets
+from tests.web.guard.test_path_prefix import KEY, PREFIX, snippets
 
 pytestmark = needs_nginx
 

@@ -14,11 +14,11 @@ import psycopg
 import pytest
 from playwright.async_api import Page, Response, Route, expect
 
-from iidq.cli.verdict import registered_manifest
-from iidq.embedded.accounts import DEVELOPMENT_KEYS
+from iidq.cli.verification.verdict_words import registered_manifest
 from iidq.embedded.content import make_manifest
+from iidq.embedded.demo_registry import revoke
+from iidq.embedded.development_chain.accounts import DEVELOPMENT_KEYS
 from iidq.embedded.endpoint import serve_locally
-from iidq.embedded.registry import revoke
 from iidq.settings import ChainAccount, Settings
 from iidq.web.app import create_app
 from iidq.web.pages import PAGE_POLICY
@@ -27,7 +27,7 @@ from tests.browser.conftest import OpenPage, Service
 from tests.browser.memory import browser_bytes
 from tests.eventually import eventually
 from tests.job_rows import COMPLETED, FAILED, insert
-from tests.unit.test_conclusion import CASES, OTHER_URI, URI, results
+from tests.unit.provenance.test_conclusion import CASES, OTHER_URI, URI, results
 from tests.web.serving import NO_DATABASE, NO_LIMITS
 
 expect.set_options(timeout=20_000)

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from iidq.embedded.accounts import DEVELOPMENT_KEYS
-from iidq.embedded.registry import deploy_registry, register
+from iidq.embedded.demo_registry import deploy_registry, register
+from iidq.embedded.development_chain.accounts import DEVELOPMENT_KEYS
 
 RpcCall = Callable[..., Any]
 ACCOUNT = "0xf39fd6e51aad88f6f4ce6ab8827279cfffb92266"

@@ -7,11 +7,11 @@ from typing import Any, get_args
 import pytest
 from eth_account import Account
 
-from iidq.embedded.accounts import DEVELOPMENT_KEYS
 from iidq.embedded.contracts import Layout
-from iidq.embedded.registry import deploy_registry, register, revoke, update_manifest
+from iidq.embedded.demo_registry import deploy_registry, register, revoke, update_manifest
+from iidq.embedded.development_chain.accounts import DEVELOPMENT_KEYS
 from iidq.errors import RpcFault
-from iidq.provenance.transactions import TransactionFault
+from iidq.provenance.ethereum.transactions import TransactionFault
 
 RpcCall = Callable[..., Any]
 ENTRIES = "0x267b6922"

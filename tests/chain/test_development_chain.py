@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from iidq.embedded.chain import ChainNotStarted, DevelopmentChain
+from iidq.embedded.development_chain.chain_process import ChainNotStarted, DevelopmentChain
 
 ACCOUNT = "0xf39fd6e51aad88f6f4ce6ab8827279cfffb92266"
 OTHER = "0x70997970c51812dc3a010c7d01b50e0d17dc79c8"
@@ -103,7 +103,9 @@ def test_a_stopped_chain_starts_anew() -> None:
 def test_a_signal_ends_it_silently(how: signal.Signals) -> None:
     """It has printed its URL and nothing else, and leaves with code 0."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "iidq.embedded.chain", "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-m", "iidq.embedded.development_chain.chain_process", "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     assert process.stdout is not None
     url = process.stdout.readline().decode().strip()
@@ -119,7 +121,7 @@ def test_it_dies_with_its_parent() -> None:
     """A parent killed with -9 leaves no chain behind."""
     script = (
         "import sys, signal\n"
-        "from iidq.embedded.chain import DevelopmentChain\n"
+        "from iidq.embedded.development_chain.chain_process import DevelopmentChain\n"
         "chain = DevelopmentChain(); chain.start()\n"
         "print(chain.pid, flush=True)\n"
         "signal.pause()\n"

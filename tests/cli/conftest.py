@@ -12,8 +12,8 @@ import httpx
 import pytest
 import structlog
 
-from iidq import logs
 from iidq.cli import main
+from iidq.observability import logs
 from iidq.settings import Settings
 from tests.cli.sandbox import Running, Sandbox, wait_until
 

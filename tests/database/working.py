@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from iidq.queue.execution import Handler
-from iidq.queue.loop import WorkLoop, open_work_loop
+from iidq.queue.processing.execution import Handler
+from iidq.queue.processing.loop import WorkLoop, open_work_loop
 from iidq.settings import load_settings
 
 _numbers = itertools.count()

@@ -12,9 +12,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from iidq.database.migrate import migrate
 from iidq.embedded.lifetime import die_with_parent
 from iidq.embedded.postgres import EmbeddedPostgres
-from iidq.migrate import migrate
 
 _LEDGER = """
 CREATE TABLE execution (job_id uuid, attempt int, pid int);

@@ -6,8 +6,9 @@ import os
 import sys
 import threading
 
-from iidq import background, worker
-from iidq.queue.loop import WorkLoop
+from iidq import worker
+from iidq.concurrency import background
+from iidq.queue.processing.loop import WorkLoop
 
 
 async def fail(*_: object) -> None:

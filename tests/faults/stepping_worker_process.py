@@ -6,8 +6,8 @@ import sys
 from typing import Any
 
 from iidq import worker
-from iidq.queue.execution import Handler, Progress
 from iidq.queue.job import ClaimedJob
+from iidq.queue.processing.execution import Handler, Progress
 from tests.faults.worker_process import write_down
 
 _STEP_SECONDS = 0.01

@@ -5,13 +5,13 @@ from typing import Any
 
 import psycopg
 
-from iidq.provenance.cid import DAG_PB
+from iidq.provenance.ipfs.cid import DAG_PB
 from tests.eventually import eventually
 from tests.faults.conftest import StartWorker
 from tests.job_rows import QUEUED, insert, read, scalar
-from tests.unit.ipfs_blocks import car, cid_v0, countless_fields
-from tests.unit.scripted_server import serving
-from tests.unit.test_gateways import by_format
+from tests.unit.guarded_http.scripted_server import serving
+from tests.unit.ipfs.ipfs_blocks import car, cid_v0, countless_fields
+from tests.unit.ipfs.test_gateways import by_format
 
 
 async def test_a_block_of_a_million_fields_does_not_keep_a_worker(

@@ -9,7 +9,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from iidq.database import open_database
+from iidq.database.pool import open_database
 from iidq.errors import IdempotencyConflict
 from iidq.queue.batching import Enqueuer, open_enqueuer
 from iidq.queue.job import SHARED, IdempotencyKey, NewJob

@@ -13,9 +13,9 @@ from tests.faults.conftest import StartWorker
 from tests.job_rows import scalar, statuses
 from tests.redis_server import RedisServer
 from tests.web.conftest import serve_api  # noqa: F401 — a fixture
+from tests.web.request.test_idempotency import QUESTION
+from tests.web.routes.test_events import watching
 from tests.web.serving import JOBS, ServeApi
-from tests.web.test_events import watching
-from tests.web.test_idempotency import QUESTION
 
 STEPPING = "tests.faults.stepping_worker_process"
 _JOBS_PER_DISTURBANCE = 8

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from iidq.settings import load_settings
-from iidq.web.wire import job_shape
+from iidq.web.reply.wire import job_shape
 from iidq.webhooks.deliverer import open_deliverer
 from tests.eventually import eventually
 from tests.faults.conftest import StartWorker

@@ -13,10 +13,10 @@ import traceback
 from typing import Any
 
 from iidq.embedded.lifetime import die_with_parent
-from iidq.logs import configure_logging
-from iidq.queue.execution import Progress
+from iidq.observability.logs import configure_logging
 from iidq.queue.job import ClaimedJob
-from iidq.queue.loop import open_work_loop
+from iidq.queue.processing.execution import Progress
+from iidq.queue.processing.loop import open_work_loop
 from iidq.settings import load_settings
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import psycopg
 
 from iidq import worker
-from iidq.queue.execution import Handler, Progress
 from iidq.queue.job import ClaimedJob
+from iidq.queue.processing.execution import Handler, Progress
 
 
 def handler_for(_verifier: object) -> Handler:

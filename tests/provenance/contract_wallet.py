@@ -7,7 +7,7 @@ from eth_abi.abi import encode
 from eth_account import Account
 from eth_utils.crypto import keccak
 
-from iidq.embedded.registry import deploy, execute
+from iidq.embedded.demo_registry import deploy, execute
 
 FOLDER = Path(__file__).parent / "contracts"
 ARTIFACT = json.loads((FOLDER / "ContractWallet.json").read_text())

@@ -7,8 +7,8 @@ from typing import Any
 
 import httpx
 
-from iidq.provenance.registry import CONTENT_REGISTERED_TOPIC, ENTRIES_SELECTOR
-from iidq.provenance.rpc import RpcEndpoint
+from iidq.provenance.ethereum.registry import CONTENT_REGISTERED_TOPIC, ENTRIES_SELECTOR
+from iidq.provenance.ethereum.rpc import RpcEndpoint
 
 REGISTRY = "0x" + "5e" * 20
 CREATOR = "0xA11B0dC0ef5E51b47368a9AF802d97201C0c6F52"

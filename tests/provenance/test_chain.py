@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from iidq.errors import RegistryFault, RpcFault
-from iidq.provenance.chain import Chain
-from iidq.provenance.registry import UNREGISTERED, Entry
+from iidq.provenance.ethereum.chain import Chain
+from iidq.provenance.ethereum.registry import UNREGISTERED, Entry
 from tests.provenance.rpc_world import (
     CHAIN_ID,
     CONTENT_HASH,

@@ -12,10 +12,10 @@ import pytest
 from eth_account import Account
 from eth_account.messages import encode_defunct
 
-from iidq.embedded.accounts import DEVELOPMENT_KEYS
 from iidq.embedded.contracts.build import EVM_VERSION, SOLC_VERSION
+from iidq.embedded.demo_registry import deploy_registry, register
+from iidq.embedded.development_chain.accounts import DEVELOPMENT_KEYS
 from iidq.embedded.manifests import ManifestServer, serve_manifests
-from iidq.embedded.registry import deploy_registry, register
 from iidq.errors import SignatureFault
 from iidq.provenance.verifier import Verifier, open_verifier
 from iidq.provenance.verify import Subject

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iidq.embedded.accounts import DEVELOPMENT_KEYS
-from iidq.embedded.registry import deploy
+from iidq.embedded.demo_registry import deploy
+from iidq.embedded.development_chain.accounts import DEVELOPMENT_KEYS
 from iidq.errors import IidqError, RegistryFault, RpcFault
-from iidq.provenance import rpc as rpc_module
-from iidq.provenance.chain import Chain, OnchainEntry, PinnedBlock
-from iidq.provenance.jsonrpc import AnswerTooLong, BatchRefused, decode
-from iidq.provenance.registry import Entry
-from iidq.provenance.rpc import MAX_CONTRACT_ANSWER_BYTES, RpcEndpoint, open_http
+from iidq.provenance.ethereum import rpc as rpc_module
+from iidq.provenance.ethereum.chain import Chain, OnchainEntry, PinnedBlock
+from iidq.provenance.ethereum.jsonrpc import AnswerTooLong, BatchRefused, decode
+from iidq.provenance.ethereum.registry import Entry
+from iidq.provenance.ethereum.rpc import MAX_CONTRACT_ANSWER_BYTES, RpcEndpoint, open_http
 from tests.provenance.rpc_world import (
     CHAIN_ID,
     CONTENT_HASH,

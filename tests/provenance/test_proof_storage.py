@@ -7,8 +7,8 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from iidq.provenance.proof_check import check_proof
-from iidq.provenance.proof_signature import ServiceKey
+from iidq.provenance.proof.proof_check import check_proof
+from iidq.provenance.proof.proof_signature import ServiceKey
 
 PROOF = json.loads((Path(__file__).parents[1] / "vectors" / "base-sepolia" / "proof.json").read_bytes())
 KEY = ServiceKey.from_hex("ab" * 32)

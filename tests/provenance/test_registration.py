@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iidq.errors import RpcFault
-from iidq.provenance.jsonrpc import CallRefused
-from iidq.provenance.registration import (
+from iidq.provenance.ethereum.jsonrpc import CallRefused
+from iidq.provenance.ethereum.registration import (
     Block,
     NotFound,
     blocks_of_second,
@@ -18,7 +18,7 @@ from iidq.provenance.registration import (
     pick_registration,
     read_block,
 )
-from iidq.provenance.registry import CONTENT_REGISTERED_TOPIC, Entry
+from iidq.provenance.ethereum.registry import CONTENT_REGISTERED_TOPIC, Entry
 
 HASH = "0x" + "ab" * 32
 REGISTRY = "0x" + "5e" * 20

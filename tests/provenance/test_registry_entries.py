@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iidq.errors import RegistryFault
-from iidq.provenance.address import ZERO_ADDRESS, checksum_address
-from iidq.provenance.registry import UNREGISTERED, ZERO_HASH, Entry, decode_entry, encode_entries_call
+from iidq.provenance.ethereum.address import ZERO_ADDRESS, checksum_address
+from iidq.provenance.ethereum.registry import UNREGISTERED, ZERO_HASH, Entry, decode_entry, encode_entries_call
 from tests.provenance.rpc_world import new_layout, old_layout, packed, word
 
 HASH = "0x" + "ab" * 32

@@ -11,8 +11,8 @@ import pytest
 
 from iidq.errors import GatewayFault, IidqError, ManifestFault, RegistryFault, RpcFault, SignatureFault
 from iidq.provenance import verify as steps
-from iidq.provenance.address import checksum_address
-from iidq.provenance.chain import Chain
+from iidq.provenance.ethereum.address import checksum_address
+from iidq.provenance.ethereum.chain import Chain
 from iidq.provenance.report import FetchedManifest, SourceTried
 from iidq.provenance.verify import Subject
 from tests.provenance.report_schema import valid

@@ -9,16 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iidq.errors import GatewayFault, RpcFault
-from iidq.provenance.chain import OnchainEntry
-from iidq.provenance.fetch import MAX_RETRY_AFTER_SECONDS, retry_after_seconds
-from iidq.provenance.gateways import Gateway, IpfsGateways
+from iidq.guarded_http.fetch import MAX_RETRY_AFTER_SECONDS, retry_after_seconds
+from iidq.provenance.ethereum.chain import OnchainEntry
+from iidq.provenance.ipfs.gateways import Gateway, IpfsGateways
 from iidq.provenance.report import FetchedManifest
 from iidq.provenance.verify import Subject, verify
 from iidq.queue.backoff import RetryPolicy
 from tests.provenance.rpc_world import CONTENT_HASH, REGISTRY, Handler, Server, error
 from tests.provenance.test_chain import chain_of, refuses, registered_world
-from tests.unit.scripted_server import always, response, serving
-from tests.unit.test_gateways import ABSENT, LIMIT, URI, WRONG, ipfs
+from tests.unit.guarded_http.scripted_server import always, response, serving
+from tests.unit.ipfs.test_gateways import ABSENT, LIMIT, URI, WRONG, ipfs
 
 
 class Source(NamedTuple):

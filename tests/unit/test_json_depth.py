@@ -86,8 +86,8 @@ def test_a_raised_recursion_limit_does_not_end_the_process(reader: str) -> None:
     """With a recursion limit beyond the stack, as some libraries set it, deep documents are refused all the same."""
     reading = {
         "manifest": "from iidq.provenance.manifest import parse_manifest as read",
-        "jsonrpc": "from iidq.provenance.jsonrpc import decode\ndef read(body): return decode(body, [1])",
-        "command line": "from iidq.cli.client import _object\ndef read(body): print(_object(body))",
+        "jsonrpc": "from iidq.provenance.ethereum.jsonrpc import decode\ndef read(body): return decode(body, [1])",
+        "command line": "from iidq.cli.api_client import _object\ndef read(body): print(_object(body))",
     }[reader]
     code = (
         f"import sys\n{reading}\nfrom iidq.errors import IidqError\nsys.setrecursionlimit(10_000_000)\n"
@@ -103,7 +103,7 @@ def test_a_raised_recursion_limit_does_not_end_the_process(reader: str) -> None:
 def test_other_encodings_of_json_hide_no_depth() -> None:
     """UTF-16, in which a quotation mark can be half a letter, is refused before anybody parses it."""
     code = (
-        "import sys\nfrom iidq.provenance.jsonrpc import decode\nfrom iidq.errors import RpcFault\n"
+        "import sys\nfrom iidq.provenance.ethereum.jsonrpc import decode\nfrom iidq.errors import RpcFault\n"
         "sys.setrecursionlimit(10_000_000)\n"
         "body = ('[\"\\u2200\"' + ',' + '[' * 100_000).encode('utf-16-le')\n"
         "try:\n    decode(body, [1])\nexcept RpcFault as fault:\n    print(fault.code)\n"

@@ -8,8 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from iidq.errors import SettingsFault
-from iidq.provenance.fetch_policy import FetchPolicy
-from iidq.provenance.ipfs import GatewayAddress
+from iidq.guarded_http.fetch_policy import FetchPolicy
+from iidq.provenance.ipfs.gateway import GatewayAddress
 from iidq.settings import Settings, load_settings
 
 

@@ -10,7 +10,7 @@ import pytest
 from iidq.embedded.endpoint import serve_locally
 from iidq.settings import Settings
 from iidq.web.app import create_app
-from iidq.web.http_protocol import bounded_http
+from iidq.web.server.http_protocol import bounded_http
 from tests.web.serving import NO_DATABASE, NO_LIMITS, ServeApi
 
 

@@ -12,10 +12,10 @@ from uuid import UUID
 import schemathesis
 from hypothesis import strategies as st
 
-from iidq.provenance.cid import parse_cid
-from iidq.queue.paging import Cursor
-from iidq.web.submission import MAX_CHAIN_ID
-from iidq.web.uploads import file_name_fault
+from iidq.provenance.ipfs.cid import parse_cid
+from iidq.queue.read.paging import Cursor
+from iidq.web.request.submission import MAX_CHAIN_ID
+from iidq.web.request.uploads import file_name_fault
 
 MANIFEST = os.environ["TEST_MANIFEST_URI"]
 """A manifest that is there."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from iidq.cli.samples import publish_sample
+from iidq.cli.running.samples import publish_sample
 from iidq.embedded.stack import run_stack
 from iidq.settings import Settings
 

@@ -1,15 +1,15 @@
 """The whole OpenAPI 3.1 document, under the settings of the process that serves it.
 
-What validates is what is described: fields and limits come from the rules of :mod:`iidq.web.submission` and
-:mod:`iidq.web.listing`, replies from :mod:`iidq.web.shapes`, results from ``report.schema.json``.
+What validates is what is described: fields and limits come from the rules of :mod:`iidq.web.request.submission` and
+:mod:`iidq.web.request.listing`, replies from :mod:`iidq.web.reply.shapes`, results from ``report.schema.json``.
 """
 
 from typing import Any, Final
 
 from iidq import __version__
 from iidq.settings import Settings
-from iidq.web.access import OPEN_PATHS
-from iidq.web.admission import SUBMISSIONS, UNLIMITED_PATHS
+from iidq.web.guard.access import OPEN_PATHS
+from iidq.web.guard.admission import SUBMISSIONS, UNLIMITED_PATHS
 from iidq.web.openapi.operating import OPERATING
 from iidq.web.openapi.operation import Operation
 from iidq.web.openapi.reading import READING

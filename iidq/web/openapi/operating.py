@@ -3,11 +3,11 @@
 from typing import Final
 
 from iidq import __version__
-from iidq.web.control import MAX_REASON_LENGTH
 from iidq.web.openapi.examples import CANCELLED, QUEUED, error, named
 from iidq.web.openapi.operation import JOB_ID, Operation
 from iidq.web.openapi.responses import CONFLICTING_ROW, JSON, Json, reply, text_reply
-from iidq.web.wire import JOBS_PATH
+from iidq.web.reply.wire import JOBS_PATH
+from iidq.web.routes.queue_control import MAX_REASON_LENGTH
 
 _READY: Final[Json] = {
     "status": "ready",

@@ -3,11 +3,11 @@
 import json
 from typing import Final
 
-from iidq.web.listing import PARAMETERS
 from iidq.web.openapi.examples import COMPLETED, FAILED, PROCESSING, PROVEN, QUEUED, REAL
 from iidq.web.openapi.operation import JOB_ID, PREFER, Operation, header_parameter, query_parameter
 from iidq.web.openapi.responses import Json, header, reply, text_reply
-from iidq.web.wire import JOBS_PATH
+from iidq.web.reply.wire import JOBS_PATH
+from iidq.web.request.listing import PARAMETERS
 
 _IF_NONE_MATCH = header_parameter(
     "If-None-Match", "The `ETag` of the reply that the client has.", {"type": "string"}, '"5d41402abc4b2a76b9719d91"'

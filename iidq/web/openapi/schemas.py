@@ -8,9 +8,9 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from iidq.queue.job import JobType
-from iidq.web import shapes
-from iidq.web.batch import MAX_BATCH_JOBS
-from iidq.web.submission import REQUIRED, SCHEMAS, TEXT_PATTERNS
+from iidq.web.reply import shapes
+from iidq.web.request.submission import REQUIRED, SCHEMAS, TEXT_PATTERNS
+from iidq.web.routes.batch import MAX_BATCH_JOBS
 
 COMPONENTS: Final = "#/components/schemas/"
 

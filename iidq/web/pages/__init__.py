@@ -21,8 +21,8 @@ from starlette.routing import Route
 from iidq import __version__
 from iidq.queue.identifiers import find_job_id
 from iidq.settings import Settings
-from iidq.web.entity_tags import entity_tag, has_seen
-from iidq.web.exchange import exchange_of
+from iidq.web.reply.entity_tags import entity_tag, has_seen
+from iidq.web.request_context import exchange_of
 
 ASSETS_PATH: Final = "/assets/"
 PAGE_ROUTE: Final = "page:"

@@ -1,0 +1,287 @@
+"""Keeps BullMQ's keys for people and tools that know the replaced system by them: what Postgres has, shown in Redis.
+
+One process at a time does it, the one that holds the lease in Redis. Several times a second it reads an outline of the
+queue (``bull_outline.py``), compares it with what it has shown (``bull_plan.py``), and writes the difference, in one
+transaction where it is small. It waits longer where a look takes long, so that it keeps one connection busy for about a
+twentieth of the time, however long the line is.
+
+One way only. What others write into these keys is read for no purpose but to repair it, every half minute; whoever
+takes the lease (after a restart, a flush, a failover) begins with what is there and repairs that.
+"""
+
+import asyncio
+import contextlib
+import random
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, Final
+
+import psycopg
+from psycopg.rows import tuple_row
+
+from iidq import __version__
+from iidq.bullmq.bull_keys import COUNTER, LISTS, META, OURS, SORTED_SETS, BullState
+from iidq.bullmq.bull_lists import Command
+from iidq.bullmq.bull_outline import Outline, outline_parameters, parse_outline
+from iidq.bullmq.bull_plan import MOST_ENDED, Plan, Shown, Survey, ownership, plan, survey
+from iidq.concurrency.background import keep_running
+from iidq.database.faults import Faults
+from iidq.database.pool import Connection, Database, open_database
+from iidq.database.queries import QUERIES
+from iidq.errors import IidqError, RedisUnavailable
+from iidq.observability import logs
+from iidq.queue.job import Job
+from iidq.queue.read import readers
+from iidq.redis.redis_connection import Redis
+from iidq.redis.redis_url import Kind, parse_redis_url
+from iidq.settings import Settings
+
+LEASE_KEY: Final = "iidq:1:bull-keys"
+LEASE_SECONDS: Final = 10.0
+CHECK_SECONDS: Final = 30.0
+"""How long a change by somebody else stands in the keys, at most."""
+_BUSY_SECONDS: Final = 0.25
+_IDLE_SECONDS: Final = 1.0
+_LONGEST_PAUSE_SECONDS: Final = LEASE_SECONDS / 2
+# So many times as long as a look took is the pause after it; a shorter one while there is more to be caught up with.
+_REST: Final = 19
+_REST_BEHIND: Final = 4
+_FOREIGN_SECONDS: Final = 30.0
+_HASHES_PER_CHECK: Final = 500
+_WORDS_PER_PIPELINE: Final = 2_000
+_IDS_PER_READ: Final = 2_000
+_ROWS_PER_READ: Final = 250
+_GRACE_SECONDS: Final = 1.0
+
+_TYPES: Final = {**dict.fromkeys(LISTS, b"list"), **dict.fromkeys(SORTED_SETS, b"zset")}
+
+
+class BullMirror:
+    """Keeps the keys while it holds the lease, until :meth:`stop`."""
+
+    def __init__(self, settings: Settings, redis: Redis, database: Database) -> None:
+        self._redis = redis
+        self._database = database
+        self._backoff_ms = settings.retry_backoff_ms
+        # The keys of a Cluster are on several nodes: no transaction spans them.
+        self._atomic = parse_redis_url(settings.redis_url or "").kind is not Kind.CLUSTER
+        self._token = uuid.uuid4().hex
+        self._stopping = asyncio.Event()
+        self._shown: Shown | None = None
+        self._since: datetime | None = None
+        self._next_check = self._held_at = 0.0
+        # The last look did, and what it had written by then nobody knows.
+        self._failed = False
+        self._told_foreign = False
+
+    async def run(self) -> None:
+        """Keep the keys, or wait for one's turn, until stopped."""
+        clock = asyncio.get_running_loop().time
+        while not self._stopping.is_set():
+            began = clock()
+            try:
+                pause_seconds = await self._turn(began)
+            except Exception as error:
+                self._failed = True
+                pause_seconds = random.uniform(0.5, 1.5)  # noqa: S311
+                if isinstance(error, RedisUnavailable):
+                    # The circuit says it once, for all who use Redis; a Redis that is full says so for a while.
+                    pause_seconds *= 3 if self._redis.available else 1
+                elif isinstance(error, (IidqError, psycopg.Error)):
+                    self._database.faults.stands("BullMQ keys", error, pause_seconds)
+                else:
+                    pause_seconds *= 5
+                    logs.background_crashed("BullMQ keys", error, pause_seconds)
+            else:
+                self._database.faults.over("BullMQ keys")
+                rest = _REST if pause_seconds else _REST_BEHIND
+                pause_seconds = min(_LONGEST_PAUSE_SECONDS, max(pause_seconds, rest * (clock() - began)))
+            await self._rest(pause_seconds)
+
+    async def stop(self, run: asyncio.Task[None]) -> None:
+        """End ``run`` and leave the lease to another process."""
+        self._stopping.set()
+        await asyncio.wait([run], timeout=_GRACE_SECONDS)
+        run.cancel()
+        await asyncio.wait([run], timeout=_GRACE_SECONDS)
+        if self._shown is not None:
+            # Who cannot say goodbye is missed when the lease runs out.
+            with contextlib.suppress(RedisUnavailable):
+                if await self._ask(("GET", LEASE_KEY)) == [self._token.encode()]:
+                    await self._ask(("DEL", LEASE_KEY))
+
+    async def _rest(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+
+    async def _turn(self, now: float) -> float:
+        """One look, or one try to get the lease; the seconds to wait before the next."""
+        if not await self._hold():
+            self._shown = None
+            return _IDLE_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311
+        if self._shown is None:
+            if await self._is_foreign():
+                if not self._told_foreign:
+                    logs.bull_keys_foreign()
+                self._told_foreign = True
+                return _FOREIGN_SECONDS
+            self._shown, self._failed, self._told_foreign = Shown(), True, False
+            logs.bull_keys_kept()
+        if self._failed or now >= self._next_check:
+            if not self._failed:
+                self._shown.doubt_hashes(_HASHES_PER_CHECK)
+            self._shown, self._since = await self._check(self._shown), None
+            self._next_check = now + CHECK_SECONDS
+        pause_seconds = await self._look(self._shown)
+        self._failed = False
+        return pause_seconds
+
+    async def _look(self, shown: Shown) -> float:
+        surveyed, rows = await self._database.run(lambda connection: self._read(connection, shown))
+        if asyncio.get_running_loop().time() > self._held_at + LEASE_SECONDS / 2 and not await self._hold():
+            # Reading took long, and another process has the keys by now.
+            self._shown = None
+            return _IDLE_SECONDS
+        planned = await asyncio.to_thread(plan, shown, surveyed, rows, backoff_ms=self._backoff_ms)
+        await self._write([*planned.hashes, *((command,) for command in planned.moves)])
+        self._shown, self._since = planned.shown, surveyed.outline.at
+        if surveyed.more:
+            return 0.0
+        return _BUSY_SECONDS if _is_busy(planned, surveyed.outline) else _IDLE_SECONDS
+
+    async def _read(self, connection: Connection, shown: Shown) -> tuple[Survey, dict[str, tuple[str, Job] | None]]:
+        async with connection.cursor(row_factory=tuple_row) as cursor:
+            parameters = outline_parameters(self._since, most_failed=MOST_ENDED)
+            # A plan for any bounds would read the whole history.
+            await cursor.execute(QUERIES["outline"], parameters, prepare=False)
+            row = await cursor.fetchone()
+        assert row is not None
+        surveyed = await asyncio.to_thread(lambda: survey(shown, parse_outline(row)))
+        rows: dict[str, tuple[str, Job] | None] = {}
+        for start in range(0, len(surveyed.to_read), _ROWS_PER_READ):
+            some = dict.fromkeys(surveyed.to_read[start : start + _ROWS_PER_READ], "")
+            for job_id, version, job in await readers.find_changed(connection, some):
+                rows[job_id] = (version, job) if version is not None and job is not None else None
+        return surveyed, rows
+
+    async def _check(self, shown: Shown) -> Shown:
+        """What the keys really hold; of the hashes only what was known."""
+        await self._write([(command,) for command in ownership(__version__)])
+        held = await self._read_shown()
+        held.versions, held.unresolved = shown.versions, shown.unresolved
+        return held
+
+    # Redis
+
+    async def _hold(self) -> bool:
+        """Take or prolong the lease; False while another process has it."""
+        seconds = int(LEASE_SECONDS)
+        taken, holder = await self._ask(
+            ("SET", LEASE_KEY, self._token, "EX", seconds, "NX"), ("GET", LEASE_KEY), atomic=False
+        )
+        if holder != self._token.encode():
+            return False
+        if taken and self._shown is not None:
+            # It had run out, or Redis was flushed: what the keys hold is unknown.
+            self._shown = None
+            return False
+        await self._ask(("EXPIRE", LEASE_KEY, seconds))
+        self._held_at = asyncio.get_running_loop().time()
+        return True
+
+    async def _is_foreign(self) -> bool:
+        """Whether these are the keys of a real BullMQ queue, which we must not touch."""
+        ours, counter, *kinds = await self._ask(
+            ("HEXISTS", META, OURS), ("EXISTS", COUNTER), *(("TYPE", state.key) for state in BullState)
+        )
+        return not ours and (bool(counter) or any(kind != b"none" for kind in kinds))
+
+    async def _read_shown(self) -> Shown:
+        kinds = await self._ask(*(("TYPE", state.key) for state in BullState))
+        wrong = [
+            state.key for state, kind in zip(BullState, kinds, strict=True) if kind not in (b"none", _TYPES[state])
+        ]
+        for key in wrong:
+            await self._ask(("DEL", key))
+        (paused,) = await self._ask(("HEXISTS", META, "paused"))
+        return Shown(
+            wait=await self._read_list(BullState.WAIT),
+            active=await self._read_list(BullState.ACTIVE),
+            delayed=await self._read_set(BullState.DELAYED),
+            completed=await self._read_set(BullState.COMPLETED),
+            failed=await self._read_set(BullState.FAILED),
+            paused=bool(paused),
+        )
+
+    async def _read_list(self, state: BullState) -> list[str]:
+        return [_text(item) async for some in self._pieces("LRANGE", state) for item in some]
+
+    async def _read_set(self, state: BullState) -> dict[str, int]:
+        held: dict[str, int] = {}
+        # RESP 2: members and scores in turn.
+        async for some in self._pieces("ZRANGE", state, "WITHSCORES"):
+            held.update((_text(job_id), int(float(score))) for job_id, score in zip(some[::2], some[1::2], strict=True))
+        return held
+
+    async def _pieces(self, command: str, state: BullState, *words: str) -> AsyncIterator[list[bytes]]:
+        start = 0
+        while True:
+            (some,) = await self._ask((command, state.key, start, start + _IDS_PER_READ - 1, *words))
+            if not some:
+                return
+            yield some
+            start += _IDS_PER_READ
+
+    async def _write(self, units: Sequence[Sequence[Command]]) -> None:
+        """Send the commands in order, as few pipelines as may be; a small difference is one transaction."""
+        pipeline: list[Command] = []
+        words = 0
+        for unit in units:
+            length = sum(map(len, unit))
+            if pipeline and words + length > _WORDS_PER_PIPELINE:
+                await self._ask(*pipeline)
+                pipeline, words = [], 0
+            pipeline += unit
+            words += length
+        if pipeline:
+            await self._ask(*pipeline)
+
+    async def _ask(self, *commands: Command, atomic: bool | None = None) -> list[Any]:
+        transaction = self._atomic if atomic is None else atomic
+
+        async def send(client: Any) -> list[Any]:
+            async with client.pipeline(transaction=transaction and len(commands) > 1) as pipe:
+                for command in commands:
+                    pipe.execute_command(*command)
+                return list(await pipe.execute())
+
+        return await self._redis.run(send)
+
+
+def _text(answer: bytes) -> str:
+    # What somebody else wrote there may be anything.
+    return answer.decode(errors="replace")
+
+
+def _is_busy(planned: Plan, outline: Outline) -> bool:
+    return bool(planned.hashes or planned.moves or outline.active)
+
+
+@asynccontextmanager
+async def open_bull_mirror(
+    settings: Settings, redis: Redis | None, faults: Faults | None = None
+) -> AsyncIterator[None]:
+    """A :class:`BullMirror` at work beside the rest of the process, where ``REDIS_BULL_KEYS`` asks for it."""
+    if redis is None or settings.redis_bull_keys == "off":
+        yield
+        return
+    async with open_database(settings, pool_size=1, faults=faults) as database:
+        mirror = BullMirror(settings, redis, database)
+        running = keep_running(mirror.run, "BullMQ keys")
+        try:
+            yield
+        finally:
+            await mirror.stop(running)

@@ -1,0 +1,1 @@
+"""Commands for operators: jobs, stats, watch, doctor."""

@@ -1,0 +1,156 @@
+"""``iidq demo``: everything embedded in a temporary home, then four jobs sent as any HTTP client would send them."""
+
+import asyncio
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
+
+from iidq.cli.running.samples import publish_sample
+from iidq.cli.terminal import own_command
+from iidq.cli.verification.verdict_words import reason
+from iidq.embedded.stack import Stack, run_stack
+from iidq.observability.logs import configure_logging
+from iidq.settings import load_settings
+
+_JOB_TIMEOUT_SECONDS = 60.0
+_POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One job of the demo and the verdict that it must come to."""
+
+    title: str
+    kind: str
+    path: Path
+    manifest_uri: str
+    expected: str
+
+
+async def demo() -> int:
+    """Return 0 only if every verdict is the expected one."""
+    console = Console(highlight=False, soft_wrap=True)
+    configure_logging("error", "text")
+    # The demo shows its own parts whatever this shell is set up for.
+    settings = load_settings(host="127.0.0.1").model_copy(update={"database_url": None, "rpc_url": None})
+    async with run_stack(
+        settings, workers=1, port=0, logs_to_files=True, report=lambda step: console.print(f"Starting {step} …")
+    ) as stack:
+        console.print("Making, signing and registering sample files …")
+        cases = await _cases(stack)
+        console.print(f"Running: the API at {stack.api_url}, one worker, a registry at {stack.registry}.")
+        console.print("Sending four jobs over HTTP …\n")
+        try:
+            jobs = await _run_all(stack, cases, console)
+        except (TimeoutError, httpx.HTTPError) as error:
+            _print_logs(console, stack)
+            console.print(f"[red]Not every job came to its end: {type(error).__name__}.[/]")
+            return 1
+        good = all(_verdict(job) == case.expected for case, job in zip(cases, jobs, strict=True))
+        good = good and bool((jobs[-1]["result"] or {}).get("tx", {}).get("txHash"))
+        if not good:
+            _print_logs(console, stack)
+    _print_table(cases, jobs)
+    if not good:
+        console.print("[red]Not every verdict is right.[/]")
+        return 1
+    console.print("[green]Every verdict is the expected one.[/] Everything that was started has been stopped.")
+    _print_next_steps(console, _write_proof(jobs[-1]["result"]), settings.port)
+    return 0
+
+
+async def _cases(stack: Stack) -> list[Case]:
+    genuine = await publish_sample(stack, "song.wav", seed=1)
+    moved = await publish_sample(stack, "moved.wav", seed=2)
+    elsewhere = stack.manifests.publish("moved.json", moved.manifest)
+    tampered = stack.home / "tampered.wav"
+    content = bytearray(genuine.path.read_bytes())
+    content[len(content) // 2] ^= 1
+    tampered.write_bytes(content)
+    return [
+        Case("genuine file", "verify", genuine.path, genuine.manifest_uri, "OK"),
+        Case("manifest URI differs on chain", "verify", moved.path, elsewhere, "WARN"),
+        Case("one bit of the file changed", "verify", tampered, genuine.manifest_uri, "FAIL"),
+        Case("proof of the genuine file", "proof", genuine.path, genuine.manifest_uri, "OK"),
+    ]
+
+
+async def _run_all(stack: Stack, cases: list[Case], console: Console) -> list[dict[str, Any]]:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description:32}"),
+        BarColumn(),
+        TextColumn("{task.fields[status]:10}"),
+    )
+    # The bars go when the jobs have ended: the table takes their place.
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bars:
+        async with httpx.AsyncClient(base_url=stack.api_url, trust_env=False, timeout=30) as client:
+            return await asyncio.gather(*(_run(client, stack, case, bars) for case in cases))
+
+
+async def _run(client: httpx.AsyncClient, stack: Stack, case: Case, bars: Progress) -> dict[str, Any]:
+    bar = bars.add_task(case.title, total=100, status="sending")
+    with case.path.open("rb") as file:
+        reply = await client.post(
+            f"/api/verification-jobs/{case.kind}",
+            files={"file": (case.path.name, file, "audio/wav")},
+            data={"registryAddress": stack.registry, "manifestURI": case.manifest_uri},
+        )
+    reply.raise_for_status()
+    poll_url = reply.json()["pollUrl"]
+    async with asyncio.timeout(_JOB_TIMEOUT_SECONDS):
+        while True:
+            job: dict[str, Any] = (await client.get(poll_url)).raise_for_status().json()
+            bars.update(bar, completed=job["progress"], status=job["status"])
+            if job["status"] in ("completed", "failed", "cancelled"):
+                return job
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+def _verdict(job: dict[str, Any]) -> str:
+    result = job["result"] or {}
+    verdict: str = result.get("status") or result.get("verification", {}).get("status") or job["status"]
+    return verdict
+
+
+def _print_table(cases: list[Case], jobs: list[dict[str, Any]]) -> None:
+    table = Table("job", "verdict", "expected", Column("because", overflow="fold"))
+    for case, job in zip(cases, jobs, strict=True):
+        verdict = _verdict(job)
+        colour = "green" if verdict == case.expected else "red"
+        table.add_row(case.title, f"[{colour}]{verdict}[/]", case.expected, _reason(job))
+    Console().print(table)
+
+
+def _write_proof(proof: dict[str, Any]) -> str:
+    """Write the proof into a file that stays, and return its path."""
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", prefix="iidq-proof-", suffix=".json", delete=False) as file:
+        json.dump(proof, file, indent=2)
+    return file.name
+
+
+def _print_next_steps(console: Console, proof_path: str, port: int) -> None:
+    page = f"with a page at http://127.0.0.1:{port}/" if port else "with a page whose address it prints"
+    console.print(
+        f"The proof is in {proof_path}\n\nNext:\n"
+        f"  {own_command()} check-proof {proof_path}\n      what the proof shows, without any service\n"
+        f"  {own_command()} up\n      the same parts, to stay: {page}, and commands to paste",
+        markup=False,
+    )
+
+
+def _reason(job: dict[str, Any]) -> str:
+    return reason(job) or "hash, signer and registry entry agree"
+
+
+def _print_logs(console: Console, stack: Stack) -> None:
+    for path in sorted(stack.home.glob("*.log")):
+        console.print(f"\n[bold]{path.name}[/]")
+        console.print("\n".join(path.read_text(errors="replace").splitlines()[-20:]), markup=False)

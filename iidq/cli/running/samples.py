@@ -1,0 +1,36 @@
+"""Real sample content for the demo and the playground: a sound file, its signed manifest, its registration."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from iidq.embedded.content import make_manifest, sample_audio
+from iidq.embedded.development_chain.chain_process import DEVELOPMENT_CHAIN_ID
+from iidq.embedded.stack import Stack
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A registered file on disk and the manifest URI that its creator registered."""
+
+    path: Path
+    content_hash: str
+    manifest_uri: str
+    manifest: bytes
+
+
+async def publish_sample(stack: Stack, name: str, seed: int) -> Sample:
+    """Make the file, sign and publish its manifest, register the hash on the development chain."""
+    from iidq.embedded.demo_registry import (
+        register,  # web3 is loaded with the first sample, not before anything is shown
+    )
+
+    assert stack.registry is not None
+    content = sample_audio(seed)
+    path = stack.home / name
+    path.write_bytes(content)
+    content_hash = "0x" + hashlib.sha256(content).hexdigest()
+    manifest = make_manifest(content_hash, stack.creator_key, f"https://example.org/{name}", DEVELOPMENT_CHAIN_ID)
+    manifest_uri = stack.manifests.publish_ipfs(manifest)
+    await register(stack.rpc_url, stack.registry, stack.creator_key, content_hash, manifest_uri)
+    return Sample(path, content_hash, manifest_uri, manifest)

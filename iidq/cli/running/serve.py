@@ -1,0 +1,40 @@
+"""``iidq serve``: the API alone, in one process or in several on one port."""
+
+import asyncio
+import os
+import socket
+
+from iidq.listening import base_url, listen
+from iidq.observability.logs import configure_logging
+from iidq.settings import Settings, load_settings
+
+
+def serve(fd: int | None = None, ready_fd: int | None = None) -> int:
+    """Serve until SIGTERM; returns the exit code: 0 after all requests ended in order, else 1.
+
+    ``fd`` is a listening socket that whoever started us has bound; one byte goes to ``ready_fd`` once we serve.
+    """
+    settings = load_settings("database_url", "rpc_url")
+    listener = socket.socket(fileno=fd) if fd is not None else _listen(settings)
+    if settings.web_concurrency > 1:
+        from iidq.cli.running.api_processes import ApiProcesses
+        from iidq.observability.metrics_folder import counted_together
+
+        configure_logging(settings.log_level, settings.log_format)
+        with counted_together():
+            return asyncio.run(ApiProcesses(listener, settings).run())
+    from iidq.web.server.api_server import serve_on
+
+    return serve_on(listener, settings, lambda: _tell(ready_fd))
+
+
+def _tell(ready_fd: int | None) -> None:
+    if ready_fd is not None:
+        os.write(ready_fd, b"1")
+        os.close(ready_fd)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    listener = listen(settings.host, settings.port)
+    print(f"iidq listens on {base_url(listener)}", flush=True)
+    return listener

@@ -1,0 +1,1 @@
+"""Commands about one file or proof: verify, register, check-proof."""

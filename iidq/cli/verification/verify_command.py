@@ -1,0 +1,172 @@
+"""The commands about content: verify it, check its proof, register it. Each imports what it needs when it runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from iidq.cli.service_options import DEFAULT_SERVER, ApiKey
+
+app = typer.Typer(rich_markup_mode=None)
+
+Server = Annotated[str, typer.Option(envvar="IIDQ_SERVER", help="the service")]
+
+
+@app.command(
+    epilog="""Examples:
+
+\b
+  iidq verify song.wav --manifest ipfs://Qm… --registry 0x…
+  iidq verify song.wav --manifest ipfs://Qm… --registry 0x… --proof -o proof.json
+  iidq verify *.jpg --manifest 'https://example.org/{stem}.manifest.json' --registry 0x…
+  iidq verify --recursive photos --manifest 'https://example.org/m/{hash}' --registry 0x… --json
+  iidq verify --manifests list.csv --registry eip155:8453:0x…
+
+Exit code 0: OK. 1: FAIL. 3: WARN. 2: it could not be found out. Of several files the worst, in the order 1, 2, 3, 0."""
+)
+def verify(
+    files: Annotated[
+        list[str] | None, typer.Argument(metavar="FILE...", help="the files in question; patterns in quotes, too")
+    ] = None,
+    manifest: Annotated[
+        str | None,
+        typer.Option(
+            help="the manifest's URI: ipfs://CID, http:// or https://; for several files with {name}, {stem} (the "
+            "name without its ending), {path} (below the folder given) or {hash} in it"
+        ),
+    ] = None,
+    manifests: Annotated[
+        Path | None, typer.Option(metavar="LIST.csv", help="instead: lines of file,manifest, relative to the list")
+    ] = None,
+    registry: Annotated[
+        str | None,
+        typer.Option(envvar="IIDQ_REGISTRY", help="the ContentRegistry's address, or eip155:<chainId>:0x…"),
+    ] = None,
+    chain: Annotated[int | None, typer.Option(min=1, help="the registry's chain id, if not the service's own")] = None,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="folders with all files below, but hidden ones")
+    ] = False,
+    proof: Annotated[bool, typer.Option("--proof", help="ask for a portable proof as well")] = False,
+    upload: Annotated[bool, typer.Option("--upload", help="send the file instead of its hash")] = False,
+    server: Server = DEFAULT_SERVER,
+    api_key: ApiKey = None,
+    timeout: Annotated[float, typer.Option(min=1, help="seconds to wait for each verdict")] = 300.0,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="write the result or proof here; of several files into this folder"),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print the job as JSON; of several files an array with file, verdict, job")
+    ] = False,
+) -> None:
+    """Ask whether files are what their creator registered.
+
+    A file is hashed here, and only its hash is sent. One file gets its verdict with every check and its reason.
+    Several files, patterns, folders and lists go as batches of 1,000, which need the service's key where it has one,
+    and get a table.
+    """
+    from iidq.cli.verification.input_files import ManifestList, ManifestTemplate, UnusableArguments, chain_account
+    from iidq.cli.verification.verify_one import verify as run
+    from iidq.cli.verification.verify_options import Question, Service
+
+    if (manifest is None) == (manifests is None):
+        raise typer.BadParameter("expected one of them", param_hint="--manifest or --manifests")
+    if registry is None:
+        raise typer.BadParameter("is missing", param_hint="--registry")
+    if not files and manifests is None:
+        raise typer.BadParameter("is missing", param_hint="FILE")
+    try:
+        named_chain, address = chain_account(registry)
+        source = ManifestTemplate(manifest) if manifest is not None else ManifestList(manifests or Path())
+    except UnusableArguments as fault:
+        raise typer.BadParameter(str(fault)) from None
+    except OSError as error:
+        raise typer.BadParameter(f"{manifests}: {error.strerror}", param_hint="--manifests") from None
+    question = Question(source, address, chain or named_chain, proof, upload)
+    service = Service(server, api_key, timeout)
+    raise typer.Exit(run(files or [], question, service, recursive=recursive, output=output, as_json=as_json))
+
+
+@app.command("check-proof", epilog="Example: iidq check-proof proof.json")
+def check_proof(
+    file: Annotated[Path, typer.Argument(help="the proof, or the job that carries it, as JSON")],
+    as_json: Annotated[bool, typer.Option("--json", help="print the findings as JSON")] = False,
+) -> None:
+    """Check a proof offline.
+
+    As far as its evidence reaches; what it cannot tell is listed. Exit code 0: nothing contradicts it. 1: something
+    does, or its verdict is FAIL. 2: it is no proof.
+    """
+    from iidq.cli.verification.check_proof import check_proof_file
+
+    raise typer.Exit(check_proof_file(file, as_json=as_json))
+
+
+@app.command(
+    epilog="""Examples:
+
+\b
+  iidq register song.wav --rpc-url http://127.0.0.1:33133 --publish http://127.0.0.1:41234
+  PRIVATE_KEY=0x… RPC_URL=https://… iidq register song.wav --registry 0x… --dry-run
+  PRIVATE_KEY=0x… RPC_URL=https://… iidq register song.wav --registry 0x… --manifest-uri https://example.org/song.json
+
+The first is for the chain of `iidq up`, which prints it with its own addresses. PRIVATE_KEY and RPC_URL may stand in
+.env; on a command line other users of the machine could read them. Exit code 0: registered. 1: not possible. 2: not
+known, or not mined yet."""
+)
+def register(
+    file: Annotated[Path, typer.Argument(help="the file to register")],
+    registry: Annotated[
+        str | None,
+        typer.Option(
+            envvar="IIDQ_REGISTRY",
+            help="the ContentRegistry's address, or eip155:<chainId>:0x…; else DEFAULT_REGISTRY, or that of `iidq up`",
+        ),
+    ] = None,
+    rpc_url: Annotated[str | None, typer.Option(help="the chain's JSON-RPC endpoint; else RPC_URL")] = None,
+    chain: Annotated[
+        int | None, typer.Option(min=1, help="the chain that it must be; without --rpc-url, that of RPC_URLS_<chain>")
+    ] = None,
+    manifest_uri: Annotated[
+        str | None,
+        typer.Option(help="where you will put the manifest; else ipfs:// and the CID that it has on IPFS"),
+    ] = None,
+    manifest_file: Annotated[
+        Path | None,
+        typer.Option(help="write the manifest here, or take it if it is there; else FILE.manifest.json"),
+    ] = None,
+    content_uri: Annotated[str | None, typer.Option(help="where the content lies, noted in the manifest")] = None,
+    publish: Annotated[
+        str | None, typer.Option(metavar="URL", help="hand the manifest to the manifest server of `iidq up`")
+    ] = None,
+    wait: Annotated[float, typer.Option(min=1, help="seconds to wait for the block")] = 180.0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="show what it would be and cost; write and send nothing")
+    ] = False,
+    server: Server = DEFAULT_SERVER,
+    as_json: Annotated[bool, typer.Option("--json", help="print what was done as JSON")] = False,
+) -> None:
+    """Register a file's hash for its creator.
+
+    Makes the manifest and signs it (EIP-191), sends the transaction (EIP-1559, with the node's fees) and waits for its
+    block; then prints what is left to do and how to verify it. PRIVATE_KEY signs, here and unseen; the development
+    chain (31337) does without. Registering again what is registered changes nothing.
+    """
+    from iidq.cli.verification.register import Wish
+    from iidq.cli.verification.register import register as run
+
+    if publish is not None and manifest_uri is not None:
+        raise typer.BadParameter("expected one of them", param_hint="--publish or --manifest-uri")
+    wish = Wish(
+        path=file,
+        registry=registry,
+        rpc_url=rpc_url,
+        chain_id=chain,
+        manifest_uri=manifest_uri,
+        manifest_path=manifest_file or file.with_name(f"{file.name}.manifest.json"),
+        content_uri=content_uri,
+        publish_url=publish,
+        wait_seconds=wait,
+        dry_run=dry_run,
+    )
+    raise typer.Exit(run(wish, server=server, as_json=as_json))

@@ -1,0 +1,1 @@
+"""Connections to Postgres, its error codes, and the migrations."""

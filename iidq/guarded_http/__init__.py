@@ -1,0 +1,1 @@
+"""HTTP requests to URLs that callers name: every address is checked before a connection is made."""

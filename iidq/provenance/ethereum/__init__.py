@@ -1,0 +1,1 @@
+"""Addresses, signatures, JSON-RPC and the content registry."""

@@ -1,0 +1,183 @@
+"""The transaction that registered a content hash, found without scanning the chain.
+
+The entry's timestamp is its block's, so the block is found by interpolation over block times, and one
+``eth_getLogs`` over the blocks of that very second, which may be several, finds the event.
+web3 offers no such search, and trusts the endpoint's filter.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from iidq.errors import RpcFault
+from iidq.provenance.ethereum.jsonrpc import CallRefused
+from iidq.provenance.ethereum.registry import CONTENT_REGISTERED_TOPIC, Entry
+from iidq.provenance.ethereum.rpc import hex_bytes, quantity
+from iidq.provenance.report import SourceTried
+
+MAX_PROBES: Final = 200
+# Interpolated probes before the blocks left must have halved.
+_PATIENCE: Final = 3
+MAX_LOG_CALLS: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A block's header as far as it matters here; ``timestamp`` in Unix seconds."""
+
+    number: int
+    hash: str
+    timestamp: int
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """The registration's transaction, or None and the ``reason`` why it was not found; every endpoint tried for it."""
+
+    tx_hash: str | None
+    reason: str
+    sources: tuple[SourceTried, ...] = ()
+
+
+class NotFound(Exception):
+    """The search ended without the transaction, for the reason in the message; becomes a Registration."""
+
+
+ReadBlock = Callable[[int], Awaitable[Block]]
+ReadLogs = Callable[[int, int], Awaitable[list[Any]]]
+
+
+def read_block(value: Any) -> Block:
+    """Read an endpoint's block; raise :class:`RpcFault` if it knows none, or for anything else."""
+    if value is None:
+        raise RpcFault("the RPC endpoint does not know the block", code="rpc.block_unknown")
+    if not isinstance(value, dict) or len(hex_bytes(value.get("hash"))) != 32:
+        raise RpcFault("the RPC endpoint answered with something else than a block", code="rpc.nonsense")
+    return Block(quantity(value.get("number")), value["hash"].lower(), quantity(value.get("timestamp")))
+
+
+async def blocks_of_second(timestamp: int, low: int, high: Block, block_at: ReadBlock) -> tuple[int, int]:
+    """Return the first and the last block from ``low`` to ``high`` whose time is ``timestamp``.
+
+    Block times never decrease, so both ends are searched for by interpolation at the chain's local pace, and by
+    halving where that does not get on. Raises :class:`NotFound` if no block has that time.
+    """
+    probed = {high.number: high}
+
+    async def probe(number: int) -> Block:
+        if number not in probed:
+            if len(probed) > MAX_PROBES:
+                raise NotFound(f"its block was not among {MAX_PROBES} that were read")
+            probed[number] = await block_at(number)
+        return probed[number]
+
+    if low > high.number:
+        raise NotFound(f"the search begins at block {low}, after the block that was read")
+    lowest = await probe(low)
+    if not lowest.timestamp <= timestamp <= high.timestamp:
+        raise NotFound("its time is outside the blocks that were searched")
+    first = low if lowest.timestamp == timestamp else await _first_at_least(timestamp, lowest, high, probe)
+    if (await probe(first)).timestamp != timestamp:
+        raise NotFound("no block has its time")
+    if high.timestamp == timestamp:
+        return first, high.number
+    return first, await _last_of_run(first, timestamp, high.number, probe)
+
+
+async def _first_at_least(timestamp: int, below: Block, reached: Block, probe: ReadBlock) -> int:
+    """Narrow down to the first block with at least this time; ``below`` is earlier, ``reached`` is not."""
+    earlier, latest = below, reached  # the two latest probes, whose distance is the chain's local pace
+    left_at_checkpoint, probes = reached.number - below.number, 0
+    while (left := reached.number - below.number) > 1:
+        elapsed, blocks = latest.timestamp - earlier.timestamp, latest.number - earlier.number
+        if (probes == _PATIENCE and left > left_at_checkpoint // 2) or elapsed * blocks <= 0:
+            guess = below.number + left // 2
+        else:
+            guess = latest.number - (latest.timestamp - timestamp) * blocks // elapsed
+        if probes == _PATIENCE:
+            left_at_checkpoint, probes = left, 0
+        probes += 1
+        block = await probe(min(max(guess, below.number + 1), reached.number - 1))
+        earlier, latest = latest, block
+        if block.timestamp >= timestamp:
+            reached = block
+        else:
+            below = block
+    return reached.number
+
+
+async def _last_of_run(first: int, timestamp: int, high: int, probe: ReadBlock) -> int:
+    """Gallop, then halve, to the last block with the first one's time; the block at ``high`` is later."""
+    inside, step = first, 1
+    outside = high
+    while inside + step < outside:
+        block = await probe(inside + step)
+        if block.timestamp != timestamp:
+            outside = block.number
+            break
+        inside, step = block.number, step * 2
+    while outside - inside > 1:
+        middle = (inside + outside) // 2
+        if (await probe(middle)).timestamp == timestamp:
+            inside = middle
+        else:
+            outside = middle
+    return inside
+
+
+async def logs_between(first: int, last: int, read_logs: ReadLogs) -> list[Any]:
+    """Return the logs of a range of blocks in order, in pieces where the endpoint limits ranges.
+
+    A refused range is cut to what the endpoint suggests, or halved. Raises :class:`NotFound` when it refuses even
+    one block, or the very range that it suggested.
+    """
+    logs: list[Any] = []
+    piece = last - first + 1
+    for _ in range(MAX_LOG_CALLS):
+        if first > last:
+            return logs
+        end = min(first + piece - 1, last)
+        try:
+            logs += await read_logs(first, end)
+        except CallRefused as fault:
+            piece = _smaller_piece(first, end, fault.block_range)
+        else:
+            first = end + 1
+    if first > last:
+        return logs
+    raise NotFound(f"its second has more blocks than {MAX_LOG_CALLS} reads of logs could cover")
+
+
+def _smaller_piece(first: int, end: int, suggested: tuple[int, int] | None) -> int:
+    size = end - first + 1
+    if size == 1:
+        raise NotFound("the RPC endpoint refuses to search even one block's logs")
+    if suggested is None:
+        return size // 2
+    suggested_size = suggested[1] - suggested[0] + 1
+    if suggested_size >= size:
+        raise NotFound("the RPC endpoint refuses the very range of blocks that it suggests")
+    return suggested_size
+
+
+def pick_registration(logs: list[Any], registry_address: str, content_hash: str, entry: Entry) -> str:
+    """Return the transaction of the event that made this entry, the latest if there are several.
+
+    The filter is checked again here, so that an endpoint which ignores it cannot put another transaction into a
+    proof. Raises :class:`NotFound` if no log fits.
+    """
+    creator_topic = "0x" + entry.creator[2:].lower().rjust(64, "0")
+    expected_topics = [CONTENT_REGISTERED_TOPIC, content_hash, creator_topic]
+    for log in reversed(logs):
+        if not isinstance(log, dict) or log.get("removed") is True:
+            continue
+        topics, address, tx_hash = log.get("topics"), log.get("address"), log.get("transactionHash")
+        if not isinstance(topics, list) or not isinstance(address, str) or not isinstance(tx_hash, str):
+            continue
+        if (
+            [str(topic).lower() for topic in topics] == expected_topics
+            and address.lower() == registry_address.lower()
+            and len(hex_bytes(tx_hash)) == 32
+        ):
+            return tx_hash.lower()
+    raise NotFound("no registration event of this creator stands in the blocks of its second")

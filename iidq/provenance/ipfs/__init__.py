@@ -1,0 +1,1 @@
+"""Content ids, blocks and gateways."""

@@ -1,0 +1,1 @@
+"""The portable proof: its canonical form, its signature, its check."""

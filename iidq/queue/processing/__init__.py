@@ -1,0 +1,1 @@
+"""One worker: claim jobs, run attempts under a lease, store outcomes."""

@@ -1,0 +1,1 @@
+"""Reads of jobs and of the queue's health."""

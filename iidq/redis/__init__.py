@@ -1,0 +1,1 @@
+"""Redis as an optional accelerator: signed cache entries, hints, rate counts."""

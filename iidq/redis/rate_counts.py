@@ -1,0 +1,101 @@
+"""Rate limits' counts in Redis, and in Postgres while Redis is away.
+
+The two do not know of each other's counts: in the minute after Redis went or came, several API processes together may
+admit more than the limit, each of them alone never.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from iidq.errors import RedisUnavailable
+from iidq.redis.accelerator import Accelerator
+from iidq.redis.key import SharedKey
+from iidq.redis.redis_connection import Redis
+from iidq.settings import Settings
+from iidq.web.guard.rate_limits import STEPS, WINDOW_SECONDS
+from iidq.web.guard.rate_sharing import KeyedCount, SharedCounts
+
+# A pipeline of these takes some milliseconds, of the 50 that a command has.
+_KEYS_PER_COMMAND: Final = 200
+_KEPT_SECONDS: Final = 2 * WINDOW_SECONDS
+# Other hosts' clocks may be ahead; a step of next year would never leave the window.
+_MOST_STEPS: Final = 2 * STEPS
+_MOST_DIGITS: Final = 18
+
+
+class RedisCounts:
+    """:class:`SharedCounts`: a hash per client, step → requests, which ends by itself."""
+
+    def __init__(self, redis: Redis, key: SharedKey) -> None:
+        self._redis = redis
+        self._key = key
+
+    async def add(self, additions: Sequence[KeyedCount], *, since_step: int) -> tuple[list[KeyedCount], float | None]:
+        """One pipeline for each 200; raises :class:`RedisUnavailable`. The clock is not Redis' to tell."""
+        found: list[KeyedCount] = []
+        for first in range(0, len(additions), _KEYS_PER_COMMAND):
+            found += await self._add(additions[first : first + _KEYS_PER_COMMAND], since_step)
+        return found, None
+
+    async def purge(self, *, before_step: int) -> None:
+        """Counts end by themselves."""
+
+    async def _add(self, additions: Sequence[KeyedCount], since_step: int) -> list[KeyedCount]:
+        seal = self._key.seal
+        if seal is None:
+            raise RedisUnavailable("the key is not known yet")
+        prefix = f"iidq:1:{seal.namespace}:rate:"
+        keys = list(dict.fromkeys(addition.key for addition in additions))
+
+        async def count(client: Any) -> list[Any]:
+            async with client.pipeline(transaction=False) as pipeline:
+                for key, step, requests in additions:
+                    pipeline.hincrby(prefix + key.hex(), str(step), requests)
+                for key in keys:
+                    pipeline.expire(prefix + key.hex(), _KEPT_SECONDS)
+                for key in keys:
+                    pipeline.hgetall(prefix + key.hex())
+                replies: list[Any] = await pipeline.execute()
+            return replies[-len(keys) :]
+
+        return [
+            KeyedCount(key, step, requests)
+            for key, by_step in zip(keys, await self._redis.run(count), strict=True)
+            for step, requests in _numbers(by_step).items()
+            if since_step <= step <= since_step + _MOST_STEPS
+        ]
+
+
+def _numbers(by_step: Mapping[bytes | str, bytes | str]) -> dict[int, int]:
+    """The counts alone: others may write into the hash, too."""
+    return {int(step): int(requests) for step, requests in by_step.items() if _is_number(step) and _is_number(requests)}
+
+
+def _is_number(text: bytes | str) -> bool:
+    return len(text) <= _MOST_DIGITS and text.isascii() and text.isdigit()
+
+
+class PreferRedis:
+    """Redis' counts while it is there, else Postgres'."""
+
+    def __init__(self, redis: RedisCounts, postgres: SharedCounts) -> None:
+        self._redis = redis
+        self._postgres = postgres
+
+    async def add(self, additions: Sequence[KeyedCount], *, since_step: int) -> tuple[list[KeyedCount], float | None]:
+        """Add where it can be done; raises what Postgres' raise."""
+        try:
+            return await self._redis.add(additions, since_step=since_step)
+        except RedisUnavailable:
+            return await self._postgres.add(additions, since_step=since_step)
+
+    async def purge(self, *, before_step: int) -> None:
+        """Postgres' need it."""
+        await self._postgres.purge(before_step=before_step)
+
+
+def shared_counts(settings: Settings, accelerator: Accelerator, postgres: SharedCounts) -> SharedCounts:
+    """Where API processes share their counts under these settings."""
+    if accelerator.redis is None or accelerator.key is None or "limits" not in settings.redis_use:
+        return postgres
+    return PreferRedis(RedisCounts(accelerator.redis, accelerator.key), postgres)

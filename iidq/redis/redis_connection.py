@@ -1,0 +1,224 @@
+"""The way to Redis, which may vanish at any moment: short time-outs, and one circuit for the whole process.
+
+           a command fails or takes too long                no answer to the probe
+    up ───────────────────────────────────────▶ suspected ─────────────────────────▶ open
+    ▲                                               │ PING answered                    │ PING answered, every
+    └───────────────────────────────────────────────┴──────────────────────────────────┘ half second
+
+While it is suspected or open nobody waits: :class:`RedisUnavailable` at once. One slow answer (this process' own
+event loop was busy, a connection was cut) costs the callers of that moment their time-out and no more; a Redis that is
+gone is noticed within a few time-outs.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final, TypeVar
+
+from iidq.concurrency.background import end_tasks, keep_running
+from iidq.errors import RedisUnavailable, SettingsFault
+from iidq.extras import install_command
+from iidq.observability import logs, metrics
+from iidq.redis.redis_url import Kind, parse_redis_url
+from iidq.settings import Settings
+
+T = TypeVar("T")
+
+PROBE_SECONDS: Final = 0.5
+_PROBE_ANSWER_SECONDS: Final = 1.0
+_CALM_PROBE_SECONDS: Final = 5.0
+_AT_ONCE: Final = 64
+_CLOSE_SECONDS: Final = 1.0
+_PROBE_KEY: Final = "iidq:1:probe"
+_PROBE_KEY_MS: Final = 60_000
+# The word with which Redis begins its error; redis-py has classes for some and takes the word away.
+_AWAY_WORDS: Final = ("LOADING", "READONLY", "NOAUTH", "WRONGPASS", "MASTERDOWN", "CLUSTERDOWN")
+_AWAY_ERRORS: Final = ("ReadOnlyError", "MasterDownError", "ClusterDownError")
+_FIRST_ANSWER_SECONDS: Final = 0.25
+
+
+class State(StrEnum):
+    """How it stands with Redis, as ``/readyz`` tells it."""
+
+    UP = "up"
+    OPEN = "open"
+    OFF = "off"
+
+
+class Redis:
+    """Commands for Redis, each bounded in time; safe to share within one event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        # An optional package, and 0.1 s of imports for those who have no Redis.
+        try:
+            from redis.exceptions import RedisError, ResponseError
+
+            from iidq.redis.redis_client import RedisClients
+        except ImportError:
+            raise SettingsFault(f"REDIS_URL needs the package redis: {install_command('redis')}") from None
+        self.faults: tuple[type[Exception], ...] = (RedisError, OSError, TimeoutError)
+        """What redis-py raises where a client is used beside :meth:`run`."""
+        self._redis_error = RedisError
+        self._response_error = ResponseError
+        address = parse_redis_url(settings.redis_url or "")
+        self.is_cluster = address.kind is Kind.CLUSTER
+        """Whether commands on several keys must be split."""
+        self._timeout_seconds = settings.redis_timeout_ms / 1000
+        probe_seconds = max(_PROBE_ANSWER_SECONDS, 2 * self._timeout_seconds)
+        self._probe_seconds = probe_seconds
+        self.clients = RedisClients(address, connect_seconds=probe_seconds, answer_seconds=probe_seconds)
+        self._answers = False
+        self._state = State.OPEN
+        self._since = datetime.now(UTC)
+        self._told = False
+        self._told_of_refusal = False
+        self._running = 0
+        self._suspected = asyncio.Event()
+        self._suspected.set()
+        self._came_back = asyncio.Event()
+        self._fault: BaseException | None = None
+
+    @property
+    def available(self) -> bool:
+        """Whether a command would be sent at all."""
+        return self._answers
+
+    @property
+    def state(self) -> State:
+        """Up or open; a suspicion of some milliseconds is no change."""
+        return self._state
+
+    @property
+    def since(self) -> datetime:
+        """Since when ``state`` is what it is, by this host's clock."""
+        return self._since
+
+    async def run(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        """Do ``work`` with redis-py's client, within ``REDIS_TIMEOUT_MS``; raises :class:`RedisUnavailable`.
+
+        ``work`` may have been done although this raises. It should send one command or one pipeline.
+        """
+        if not self._answers or self._running >= _AT_ONCE:
+            metrics.redis_command("refused")
+            raise RedisUnavailable("Redis is away" if not self._answers else "too many commands wait for Redis")
+        self._running += 1
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                answer = await work(self.clients.commands)
+        except TimeoutError as error:
+            self._suspect(error)
+            raise RedisUnavailable("Redis took too long") from None
+        except (self._redis_error, OSError) as error:
+            if isinstance(error, self._response_error) and not _means_away(error):
+                self._refused(error)
+            else:
+                self._suspect(error)
+            raise RedisUnavailable("Redis did not do it") from error
+        finally:
+            self._running -= 1
+        metrics.redis_command("answered")
+        return answer
+
+    async def until_available(self) -> None:
+        """Wait until commands can be sent."""
+        while not self._answers:
+            self._came_back.clear()
+            await self._came_back.wait()
+
+    async def watch(self) -> None:
+        """Probe until cancelled: at once when there is a suspicion, each half second while the circuit is open."""
+        while True:
+            self._suspected.clear()
+            answered = await self._probe()
+            if answered and not self._suspected.is_set():
+                self._set_up()
+            elif not answered:
+                self._set_open()
+            pause = _CALM_PROBE_SECONDS if self._answers else PROBE_SECONDS * random.uniform(0.7, 1.0)  # noqa: S311
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    if self._state is State.UP:
+                        await self._suspected.wait()
+                    else:
+                        await asyncio.sleep(pause)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self.clients.aclose()
+
+    async def _probe(self) -> bool:
+        seconds = self._timeout_seconds if self._state is State.UP else self._probe_seconds
+        try:
+            if not self._answers:
+                await self.clients.drop_connections()
+            # A new connection may take its time; what counts is how soon an open one answers.
+            for limit in (self._probe_seconds if self._state is not State.UP else 2 * seconds, self._timeout_seconds):
+                async with asyncio.timeout(limit):
+                    # A write: a replica answers PING, too.
+                    await self.clients.commands.set(_PROBE_KEY, b"", px=_PROBE_KEY_MS)
+        except (self._redis_error, OSError, TimeoutError) as error:
+            self._fault = error
+            return isinstance(error, self._response_error) and not _means_away(error)
+        return True
+
+    def _suspect(self, error: BaseException) -> None:
+        metrics.redis_command("failed")
+        self._answers = False
+        self._fault = error
+        self._suspected.set()
+
+    def _refused(self, error: BaseException) -> None:
+        """A command that this Redis does not do, although it is well: above all a write while its memory is full."""
+        metrics.redis_command("failed")
+        if not self._told_of_refusal:
+            self._told_of_refusal = True
+            logs.redis_refuses(error)
+
+    def _set_up(self) -> None:
+        self._answers = True
+        self._came_back.set()
+        if self._state is not State.UP:
+            before = self._since
+            self._state, self._since = State.UP, datetime.now(UTC)
+            self._told, self._told_of_refusal = True, False
+            logs.redis_up((self._since - before).total_seconds())
+            metrics.redis_changed("up", self._since.timestamp())
+
+    def _set_open(self) -> None:
+        self._answers = False
+        if self._state is State.UP:
+            self._state, self._since = State.OPEN, datetime.now(UTC)
+        elif self._told:
+            return
+        self._told = True
+        logs.redis_lost(self._fault)
+        metrics.redis_changed("open", self._since.timestamp())
+
+
+def _means_away(error: BaseException) -> bool:
+    """Whether the whole server is of no use: loading, a replica, locked, or without its master or slots."""
+    return type(error).__name__ in _AWAY_ERRORS or str(error).startswith(_AWAY_WORDS)
+
+
+@asynccontextmanager
+async def open_redis(settings: Settings) -> AsyncIterator[Redis | None]:
+    """A watched :class:`Redis`; None without ``REDIS_URL``. The start waits a moment for it, and goes on without."""
+    if settings.redis_url is None:
+        yield None
+        return
+    redis = Redis(settings)
+    watching = keep_running(redis.watch, "redis")
+    try:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FIRST_ANSWER_SECONDS):
+                await redis.until_available()
+        yield redis
+    finally:
+        await end_tasks([watching])
+        await redis.aclose()

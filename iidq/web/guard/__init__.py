@@ -1,0 +1,1 @@
+"""Admission of requests: client address, keys, rate limits, CORS."""

@@ -1,0 +1,1 @@
+"""Writing replies: JSON shapes, errors, entity tags."""

@@ -1,0 +1,159 @@
+"""The JSON that leaves: camelCase, times in ISO 8601 with milliseconds and ``Z``, null for what is unset. Pure."""
+
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal, cast
+from uuid import UUID
+
+from starlette.responses import Response
+
+from iidq.observability.redaction import redact_endpoint, redact_url
+from iidq.queue.job import Job, JobType, QueueCounts
+from iidq.web.reply import shapes
+
+JOBS_PATH = "/api/verification-jobs"
+
+_QUEUED_MESSAGES = {
+    JobType.VERIFY: "Verification job queued successfully",
+    JobType.PROOF: "Proof generation job queued successfully",
+}
+
+
+class JsonReply(Response):
+    """A reply in compact JSON."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """The JSON's bytes; text stands as it is, in UTF-8. A final newline keeps a terminal's prompt off the reply."""
+        return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+
+
+class ReadyJson(Response):
+    """A reply whose JSON is there already, as :class:`JsonReply` renders it; skips what Starlette works out each time.
+
+    ``headers`` come after Content-Length and Content-Type; names in lower case.
+    """
+
+    def __init__(self, body: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        self.status_code = 200
+        self.background = None
+        self.body = body
+        self.raw_headers = [
+            (b"content-length", b"%d" % len(body)),
+            (b"content-type", b"application/json"),
+            *headers,
+        ]
+
+
+def poll_url(job_id: object, prefix: str) -> str:
+    """Return the URL of a job's state; ``prefix`` is the exchange's."""
+    return f"{prefix}{JOBS_PATH}/{job_id}"
+
+
+def accepted_shape(job_id: UUID, job_type: JobType, prefix: str) -> shapes.Accepted:
+    """The reply to a submission whose row is durable."""
+    return {
+        "mode": "async",
+        "jobId": str(job_id),
+        "status": "queued",
+        "message": _QUEUED_MESSAGES[job_type],
+        "pollUrl": poll_url(job_id, prefix),
+    }
+
+
+def accepted_body(job_id: UUID, job_type: JobType, prefix: str) -> bytes:
+    """:func:`accepted_shape` as JSON."""
+    body = _ACCEPTED[job_type].replace(_NIL_TEXT, str(job_id).encode())
+    return body.replace(b'"/', b'"%b/' % prefix.encode()) if prefix else body
+
+
+_NIL = UUID(int=0)
+_NIL_TEXT = str(_NIL).encode()
+_ACCEPTED = {job_type: bytes(JsonReply(accepted_shape(_NIL, job_type, "")).body) for job_type in JobType}
+
+
+def processed_shape(result: dict[str, Any]) -> shapes.SyncResult:
+    """The reply to a submission that was processed at once, because the queue was not available."""
+    return {"mode": "sync", "result": result}
+
+
+def batch_shape(job_ids: Sequence[UUID], prefix: str) -> shapes.AcceptedBatch:
+    """The reply to a batch whose rows are durable; ids and URLs in the order of its jobs."""
+    return {
+        "mode": "async",
+        "status": "queued",
+        "message": f"{len(job_ids)} {'job' if len(job_ids) == 1 else 'jobs'} queued successfully",
+        "jobIds": [str(job_id) for job_id in job_ids],
+        "pollUrls": [poll_url(job_id, prefix) for job_id in job_ids],
+    }
+
+
+def job_shape(job: Job) -> shapes.Job:
+    """One job. Rows can come from SQL with any ``rpcUrl`` and error text, so both are redacted here again."""
+    job_id = str(job.id)
+    return {
+        "id": job_id,
+        "jobId": job_id,
+        "type": job.type,
+        "contentHash": job.content_hash,
+        "manifestUri": job.manifest_uri,
+        "registryAddress": job.registry_address,
+        "rpcUrl": redact_endpoint(job.rpc_url) if job.rpc_url else job.rpc_url,
+        "status": job.status,
+        "result": job.result,
+        "error": redact_url(job.error) if job.error else job.error,
+        "retryCount": job.retry_count,
+        "progress": job.progress,
+        "startedAt": _time(job.started_at) if job.started_at else None,
+        "completedAt": _time(job.completed_at) if job.completed_at else None,
+        "createdAt": _time(job.created_at),
+        "updatedAt": _time(job.updated_at),
+        "chainId": job.chain_id,
+        "fileName": job.file_name,
+        "attempt": job.attempt,
+        "maxAttempts": job.max_attempts,
+        "runAt": _time(job.run_at),
+        "errors": [_attempt_fault(told) for told in job.errors],
+        "callback": cast("shapes.Callback | None", job.callback),
+    }
+
+
+def stats_shape(counts: QueueCounts | None) -> shapes.Stats:
+    """The queue's counts; without a database (None) unavailable, and zeros."""
+    return {
+        "available": counts is not None,
+        "waiting": counts.waiting if counts else 0,
+        "active": counts.active if counts else 0,
+        "completed": counts.completed if counts else 0,
+        "failed": counts.failed if counts else 0,
+        "delayed": counts.delayed if counts else 0,
+        "cancelled": counts.cancelled if counts else 0,
+        "workers": counts.workers if counts else 0,
+        "oldestWaitingSeconds": counts.oldest_waiting_seconds if counts else None,
+        "state": counts.state if counts else None,
+        "pauseReason": counts.pause_reason if counts else None,
+    }
+
+
+def redis_shape(state: str, since: datetime | None) -> shapes.RedisSigns:
+    """How it stands with the accelerator, and since when."""
+    return {"state": cast("Literal['up', 'open', 'off']", state), "since": _time(since) if since else None}
+
+
+def _attempt_fault(told: Mapping[str, Any]) -> shapes.AttemptFault:
+    attempt, at, error = told.get("attempt"), None, told.get("error")
+    # The database writes a time with microseconds and an offset; plain SQL may have written anything.
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        at = _time(datetime.fromisoformat(told.get("at", "")))
+    return {
+        "attempt": attempt if isinstance(attempt, int) and attempt >= 0 else 0,
+        "at": at,
+        "error": redact_url(error) if isinstance(error, str) else "",
+    }
+
+
+def _time(moment: datetime) -> str:
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"

@@ -1,0 +1,1 @@
+"""Reading requests: bodies, uploads, parameters and the rules for each field."""

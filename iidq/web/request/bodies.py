@@ -1,0 +1,146 @@
+"""From a request's body to a checked submission: which form it has, how long it may take, how much is read."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from time import perf_counter
+from typing import Any, Final
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+
+from iidq.json_depth import is_too_deep
+from iidq.observability import metrics
+from iidq.web.request.hashing import BackgroundDigest
+from iidq.web.request.parameters import HeaderValue, parse_header
+from iidq.web.request.submission import Submission, SubmissionRules
+from iidq.web.request.uploads import MAX_OVERHEAD_BYTES, FormReader, malformed, too_large
+from iidq.web.request_context import exchange_of
+from iidq.web.server.single_piece import WholeMessages
+from iidq.web.service import service_of
+
+MIN_BYTES_PER_SECOND: Final = 1024
+"""Over a whole body, after ``REQUEST_IDLE_SECONDS``: who sends a byte now and then only wants to keep us busy."""
+MAX_JSON_BYTES: Final = 64 * 1024
+_PLAIN_JSON: Final = "application/json"
+
+
+async def read_submission(request: Request, rules: SubmissionRules, *, max_upload_bytes: int) -> Submission:
+    """The request's fields, from ``multipart/form-data`` (hashing the file) or ``application/json``.
+
+    Raises :class:`HTTPException` 400, 408, 413 or 415 for the body, :class:`InvalidInput` for its fields and
+    :class:`ClientDisconnect` where the client went away.
+    """
+    content_type = _content_type(request)
+    if content_type.value == "multipart/form-data":
+        digest = BackgroundDigest(service_of(request).hashing)
+        reader = FormReader(content_type, rules.checks, max_upload_bytes=max_upload_bytes, digest=digest)
+        if _declared_bytes(request) > max_upload_bytes + MAX_OVERHEAD_BYTES:
+            raise too_large(f"the file may have {max_upload_bytes} bytes")
+        started = perf_counter()
+        async for chunk in _chunks(request):
+            reader.feed(chunk)
+            await digest.room()
+        await digest.done()
+        form = reader.finish()
+        if form.upload is not None:
+            metrics.upload_hashed(form.upload.size_bytes, perf_counter() - started)
+        return rules.read(form.fields, form.upload, form.faults)
+    return rules.read(_json_object(await _json_body(request)))
+
+
+async def read_optional_json(request: Request) -> dict[str, object]:
+    """The members of a JSON object, none for an empty body; raises :class:`HTTPException` 400, 408 or 413."""
+    body = await _json_body(request)
+    return _json_object(body) if body else {}
+
+
+async def read_json(request: Request, *, max_bytes: int) -> dict[str, object]:
+    """The members of a JSON object that may be large; raises :class:`HTTPException` 400, 408, 413 or 415."""
+    if _content_type(request).value != "application/json":
+        raise HTTPException(415, "Unsupported Media Type: expected application/json")
+    return await asyncio.to_thread(_json_object, await _json_body(request, max_bytes))
+
+
+async def _json_body(request: Request, max_bytes: int = MAX_JSON_BYTES) -> bytes:
+    if _declared_bytes(request) > max_bytes:
+        raise too_large(f"a JSON body may have {max_bytes} bytes")
+    whole: WholeMessages | None = request.scope.get("whole")
+    if whole is not None and (at_once := whole.body()) is not None:
+        exchange_of(request).body_read = True
+        if len(at_once) > max_bytes:
+            raise too_large(f"a JSON body may have {max_bytes} bytes")
+        return at_once
+    body = bytearray()
+    async for chunk in _chunks(request):
+        body += chunk
+        if len(body) > max_bytes:
+            raise too_large(f"a JSON body may have {max_bytes} bytes")
+    return bytes(body)
+
+
+def _json_object(body: bytes) -> dict[str, object]:
+    if is_too_deep(body):
+        raise malformed("the JSON is nested too deeply; expected an object of plain values")
+    try:
+        value = _JSON.decode(body.decode())
+    except ValueError as error:
+        raise malformed("expected a JSON object in UTF-8, with each name once") from error
+    if not isinstance(value, dict):
+        raise malformed("expected a JSON object")
+    return {name: given for name, given in value.items() if given is not None}
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError("a name stands twice")
+    return value
+
+
+_JSON: Final = json.JSONDecoder(object_pairs_hook=_unique)
+
+
+async def _chunks(request: Request) -> AsyncIterator[bytes]:
+    idle_seconds = service_of(request).settings.request_idle_seconds
+    clock = asyncio.get_running_loop().time
+    slowest, received_bytes = clock() + idle_seconds, 0
+    while True:
+        now = clock()
+        try:
+            async with asyncio.timeout_at(min(now + idle_seconds, slowest + received_bytes / MIN_BYTES_PER_SECOND)):
+                message = await request.receive()
+        except TimeoutError:
+            raise HTTPException(
+                408,
+                f"Request Timeout: no byte of the body came for {idle_seconds:g} s, "
+                f"or fewer than {MIN_BYTES_PER_SECOND} bytes a second",
+            ) from None
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        if body := message.get("body"):
+            received_bytes += len(body)
+            yield body
+        if not message.get("more_body", False):
+            exchange_of(request).body_read = True
+            return
+
+
+def _content_type(request: Request) -> HeaderValue:
+    headers = exchange_of(request).headers
+    if headers.get(b"content-type") == _PLAIN_JSON.encode() and b"content-encoding" not in headers:
+        return HeaderValue(_PLAIN_JSON, {})
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise HTTPException(415, "Unsupported Media Type: send the body without a Content-Encoding")
+    try:
+        content_type = parse_header(request.headers.get("content-type", ""))
+    except ValueError as error:
+        raise malformed("the Content-Type cannot be read") from error
+    if content_type.value not in ("multipart/form-data", "application/json"):
+        raise HTTPException(415, "Unsupported Media Type: expected multipart/form-data or application/json")
+    return content_type
+
+
+def _declared_bytes(request: Request) -> int:
+    declared = exchange_of(request).headers.get(b"content-length", b"")
+    return int(declared) if declared.isdigit() and len(declared) < 20 else 0

@@ -1,0 +1,301 @@
+"""A multipart form, hashed as it streams: the file's bytes reach SHA-256 and nothing else, memory or disk.
+
+:class:`FormReader` is the push parser, free of I/O: bytes go in, fields and a digest come out. Whatever its caller
+feeds, it keeps no more than the small fields. Every bound is checked at the byte that breaks it.
+
+A field that is already known to be wrong decides the reply, so the rest of the body is read only for the other
+faults, and only as far as :data:`MAX_OVERHEAD_BYTES`: nobody waits for a gigabyte to learn of a typing error.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser
+from starlette.exceptions import HTTPException
+
+from iidq.errors import FieldFault, InvalidInput
+from iidq.provenance.digest import ContentDigest
+from iidq.web.request.parameters import HeaderValue, parse_disposition
+
+MAX_FIELD_BYTES: Final = 8 * 1024
+MAX_PARTS: Final = 64
+MAX_PART_HEADERS: Final = 8
+MAX_PART_HEADER_BYTES: Final = 8 * 1024
+MAX_OVERHEAD_BYTES: Final = 1 << 20
+"""All of a form that is not the file: fields, headers, boundaries, unknown parts."""
+MAX_FILE_NAME_LENGTH: Final = 255
+MAX_BOUNDARY_LENGTH: Final = 70
+"""RFC 2046, section 5.1.1."""
+
+FieldChecks = Mapping[str, Callable[[str], object]]
+"""By the name of each field that is read: raises :class:`ValueError` with what was expected of its value."""
+
+_BROKEN: Final = (
+    "a boundary or a part's header is broken: expected lines that end in CR LF, and headers of one line each with at "
+    f"most {MAX_PART_HEADER_BYTES} bytes"
+)
+# The delimiter's blanks, where the rest of its line follows them; and what can become that with the next bytes.
+_DELIMITER_END = re.compile(rb"[ \t]*(?=\r\n)|(?=--)")
+_DELIMITER_END_BEGUN = re.compile(rb"[ \t]*\r?|-")
+
+# It warns about every malformed body with bytes of it; the client is told, and the log stays the operator's.
+logging.getLogger("python_multipart").setLevel(logging.ERROR)
+
+
+class Digest(Protocol):
+    """What the file's bytes are fed to: :class:`ContentDigest`, or one that hashes elsewhere."""
+
+    def update(self, piece: memoryview, /) -> None:
+        """Take the next bytes, which will not change."""
+
+    def content_hash(self) -> str:
+        """``0x`` and 64 hex digits for all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What is left of an uploaded file: its SHA-256 (``0x`` and 64 hex digits), its size and the name it came with."""
+
+    content_hash: str
+    size_bytes: int
+    file_name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A whole form. ``faults`` are the ones found while reading; the fields they name are in neither of the others."""
+
+    fields: dict[str, str]
+    upload: Upload | None
+    faults: tuple[FieldFault, ...]
+
+
+@dataclass(slots=True)
+class _Part:
+    name: str
+    file_name: str | None
+    is_upload: bool = False
+    size_bytes: int = 0
+    text: bytearray = field(default_factory=bytearray)
+
+
+class FormReader:
+    """Push parser of one ``multipart/form-data`` body (RFC 7578); ``checks`` see each field as it ends.
+
+    Fields without a check are ignored. ``digest`` hashes the file; all it took must be hashed before ``finish``.
+
+    ``feed`` and ``finish`` raise :class:`HTTPException` 400 for a malformed body, 413 past a limit of size, and
+    :class:`InvalidInput` once waiting for further faults would cost too much.
+    """
+
+    def __init__(
+        self, content_type: HeaderValue, checks: FieldChecks, *, max_upload_bytes: int, digest: Digest | None = None
+    ) -> None:
+        boundary = content_type.parameters.get("boundary", "")
+        if not 0 < len(boundary) <= MAX_BOUNDARY_LENGTH or not boundary.isascii():
+            raise malformed(f"the Content-Type needs a boundary of 1 to {MAX_BOUNDARY_LENGTH} ASCII characters")
+        self._checks = checks
+        self._max_upload_bytes = max_upload_bytes
+        self._digest: Digest = digest or ContentDigest()
+        self._fields: dict[str, str] = {}
+        self._seen: set[str] = set()
+        self._uploaded: _Part | None = None
+        self._faults: list[FieldFault] = []
+        self._parts = 0
+        self._part: _Part | None = None
+        self._header_name = bytearray()
+        self._header_value = bytearray()
+        self._disposition: bytes | None = None
+        self._received_bytes = 0
+        self._file_bytes = 0
+        self._bytes_since_fault = 0
+        self._ended = False
+        self._delimiter = b"\r\n--" + boundary.encode()
+        # RFC 2046, section 5.1.1: the first delimiter may lack its line break, a preamble before it is ignored, and
+        # blanks may follow each delimiter. The parser takes these of the later delimiters alone, and a preamble only
+        # where it arrives in one piece with the delimiter.
+        self._preamble: bytes | None = b"\r\n"
+        self._skipped_boundary = False
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._on_part_begin,
+                "on_header_field": self._on_header_field,
+                "on_header_value": self._on_header_value,
+                "on_header_end": self._on_header_end,
+                "on_headers_finished": self._on_headers_finished,
+                "on_part_data": self._on_part_data,
+                "on_part_end": self._on_part_end,
+                "on_end": self._on_end,
+            },
+            max_header_count=MAX_PART_HEADERS,
+            max_header_size=MAX_PART_HEADER_BYTES,
+        )
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes of the body."""
+        if self._faults:
+            self._bytes_since_fault += len(chunk)
+            if self._bytes_since_fault > MAX_OVERHEAD_BYTES:
+                raise InvalidInput(self._faults)
+        self._received_bytes += len(chunk)
+        try:
+            self._parser.write(chunk if self._preamble is None else self._behind_preamble(chunk))
+        except FormParserError as error:
+            raise malformed(_BROKEN) from error
+        if self._received_bytes - self._file_bytes > MAX_OVERHEAD_BYTES:
+            if self._skipped_boundary:
+                raise malformed(_BROKEN)
+            raise too_large(f"the form without its file may have {MAX_OVERHEAD_BYTES} bytes")
+
+    def _behind_preamble(self, chunk: bytes) -> bytes:
+        """Return the first delimiter without its blanks and the bytes behind it; none while these have not come."""
+        assert self._preamble is not None
+        received, end = self._preamble + chunk, 0
+        while (start := received.find(self._delimiter, end)) >= 0:
+            end = start + len(self._delimiter)
+            if whole := _DELIMITER_END.match(received, end):
+                self._preamble = None
+                self._skipped_boundary = False
+                return self._delimiter[2:] + received[whole.end() :]
+            if _DELIMITER_END_BEGUN.fullmatch(received, end):
+                # The first blank is kept for all, so that the buffer does not grow.
+                self._preamble = self._delimiter + received[end : end + 1] + received[end + 1 :].lstrip(b" \t")
+                return b""
+            # A line of the preamble that begins like the delimiter.
+            self._skipped_boundary = True
+        self._preamble = received[end:][-len(self._delimiter) :]
+        return b""
+
+    def finish(self) -> Form:
+        """The form, once the whole body was fed."""
+        if not self._ended:
+            raise malformed(_BROKEN if self._skipped_boundary else "it ends before its closing boundary")
+        upload = None
+        if (part := self._uploaded) is not None:
+            upload = Upload(self._digest.content_hash(), part.size_bytes, part.file_name or None)
+        return Form(self._fields, upload, tuple(self._faults))
+
+    def _on_part_begin(self) -> None:
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise malformed(f"at most {MAX_PARTS} parts are read")
+        self._disposition = None
+        self._part = None
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header_name += data[start:end]
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header_value += data[start:end]
+
+    def _on_header_end(self) -> None:
+        name, value = bytes(self._header_name).lower(), bytes(self._header_value)
+        self._header_name.clear()
+        self._header_value.clear()
+        if name == b"content-disposition":
+            if self._disposition is not None:
+                raise malformed("a part has two Content-Disposition headers")
+            self._disposition = value
+        elif name == b"content-transfer-encoding" and value.strip().lower() not in (b"binary", b"8bit", b"7bit"):
+            raise malformed("parts must be sent as they are, without a Content-Transfer-Encoding")
+
+    def _on_headers_finished(self) -> None:
+        if self._disposition is None:
+            raise malformed("a part has no Content-Disposition")
+        try:
+            name, file_name = parse_disposition(self._disposition)
+        except ValueError as error:
+            raise malformed("a part's Content-Disposition is not form-data with a name, in UTF-8") from error
+        self._part = _Part(name, file_name)
+        if name == "file":
+            self._begin_file(self._part)
+
+    def _begin_file(self, part: _Part) -> None:
+        if part.file_name is None:
+            self._faults.append(FieldFault("file", "must be sent as a file, with a file name (curl: -F file=@PATH)"))
+        elif "file" in self._seen:
+            self._faults.append(FieldFault("file", "is given more than once"))
+        elif fault := file_name_fault(part.file_name):
+            self._faults.append(FieldFault("file", fault))
+        else:
+            part.is_upload = True
+        self._seen.add("file")
+
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        part = self._part
+        if part is None:
+            return
+        part.size_bytes += end - start
+        if part.is_upload:
+            self._file_bytes += end - start
+            if part.size_bytes > self._max_upload_bytes:
+                raise too_large(f"the file may have {self._max_upload_bytes} bytes")
+            if not self._faults:
+                self._digest.update(memoryview(data)[start:end])
+        elif part.size_bytes <= MAX_FIELD_BYTES:
+            part.text += data[start:end]
+
+    def _on_part_end(self) -> None:
+        part, self._part = self._part, None
+        if part is None:
+            return
+        if part.is_upload:
+            # A browser sends an empty name and no bytes where nothing was chosen.
+            if part.file_name or part.size_bytes:
+                self._uploaded = part
+        elif part.name in self._checks:
+            self._end_field(part)
+
+    def _end_field(self, part: _Part) -> None:
+        if (wrong := self._wrong_field(part)) is not None:
+            self._faults.append(FieldFault(part.name, wrong))
+        else:
+            self._fields[part.name] = part.text.decode()
+        self._seen.add(part.name)
+
+    def _wrong_field(self, part: _Part) -> str | None:
+        if part.name in self._seen:
+            return "is given more than once"
+        if part.file_name is not None:
+            return "must be a plain field, not a file"
+        if part.size_bytes > MAX_FIELD_BYTES:
+            return f"may have {MAX_FIELD_BYTES} bytes"
+        try:
+            self._checks[part.name](part.text.decode())
+        except UnicodeDecodeError:
+            return "must be UTF-8 text"
+        except ValueError as error:
+            return str(error)
+        return None
+
+    def _on_end(self) -> None:
+        self._ended = True
+
+
+def file_name_fault(name: str) -> str | None:
+    """What is wrong with the name of a file, or None."""
+    if (
+        ".." in name
+        or "/" in name
+        or "\\" in name
+        or any(ord(character) < 32 or character == "\x7f" for character in name)
+    ):
+        return 'has a name that must not contain "..", "/", "\\" or control characters'
+    if len(name) > MAX_FILE_NAME_LENGTH:
+        return f"has a name that may have {MAX_FILE_NAME_LENGTH} characters"
+    return None
+
+
+def malformed(what: str) -> HTTPException:
+    """400: the body is not what its Content-Type says."""
+    return HTTPException(400, f"Malformed request body: {what}")
+
+
+def too_large(limit: str) -> HTTPException:
+    """413, naming the limit."""
+    return HTTPException(413, f"Payload Too Large: {limit}")

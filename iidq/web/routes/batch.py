@@ -1,0 +1,98 @@
+"""POST /batch: many jobs by hash in one request, all queued or none."""
+
+import asyncio
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from iidq.errors import FieldFault, InvalidInput
+from iidq.queue.identifiers import derived_job_ids, new_job_id
+from iidq.queue.job import JobType
+from iidq.web.guard.access import with_key
+from iidq.web.reply.wire import JOBS_PATH, JsonReply, batch_shape
+from iidq.web.request.bodies import read_json
+from iidq.web.request.idempotency import batch_key, read_idempotency_key
+from iidq.web.request.submission import Submission, SubmissionRules
+from iidq.web.request_context import exchange_of
+from iidq.web.service import service_of
+
+MAX_BATCH_JOBS: Final = 1000
+MAX_BATCH_BYTES: Final = 4 << 20
+"""Ten times what a thousand usual jobs take."""
+
+
+async def submit_batch(request: Request) -> Response:
+    """POST /batch. Without a database 503: a thousand verifications are not made while the client waits."""
+    service = service_of(request)
+    key_text = read_idempotency_key(request)
+    document = await read_json(request, max_bytes=MAX_BATCH_BYTES)
+    # A thousand manifest URIs take some 50 ms to check; other requests go on meanwhile.
+    asked = await asyncio.to_thread(check_batch, document, service.rules)
+    key = None if key_text is None else batch_key(request, key_text, _fingerprint(asked))
+    batch_id = new_job_id()
+    jobs = [
+        replace(submission.as_job(job_type), id=job_id)
+        for (job_type, submission), job_id in zip(asked, derived_job_ids(batch_id, len(asked)), strict=True)
+    ]
+    stands_for = await service.enqueuer.enqueue_batch(batch_id, jobs, key)
+    return JsonReply(batch_shape(derived_job_ids(stands_for, len(jobs)), exchange_of(request).path_prefix))
+
+
+def check_batch(document: Mapping[str, object], rules: SubmissionRules) -> list[tuple[JobType, Submission]]:
+    """The jobs asked for, in order; raises :class:`InvalidInput`, whose faults are named like ``jobs[3].chainId``."""
+    jobs = document.get("jobs")
+    if not isinstance(jobs, list) or not jobs:
+        raise InvalidInput([FieldFault("jobs", f"is required; expected an array of 1 to {MAX_BATCH_JOBS} objects")])
+    if len(jobs) > MAX_BATCH_JOBS:
+        raise InvalidInput([FieldFault("jobs", f"has {len(jobs)} entries; expected at most {MAX_BATCH_JOBS}")])
+    asked: list[tuple[JobType, Submission]] = []
+    faults: list[FieldFault] = []
+    for index, fields in enumerate(jobs):
+        try:
+            asked.append(_check_job(fields, rules))
+        except InvalidInput as invalid:
+            faults += [_within(index, fault) for fault in invalid.faults]
+    if faults:
+        raise InvalidInput(faults)
+    return asked
+
+
+def _check_job(fields: object, rules: SubmissionRules) -> tuple[JobType, Submission]:
+    if not isinstance(fields, dict):
+        raise InvalidInput([FieldFault("", "expected an object")])
+    given = {name: value for name, value in fields.items() if value is not None}
+    faults = []
+    if given.get("type") not in list(JobType):
+        faults.append(FieldFault("type", f"expected {' or '.join(JobType)}"))
+    if _asks_to_share(given.get("share")):
+        faults.append(FieldFault("share", "is not possible within a batch; expected false, or no share at all"))
+    try:
+        submission = rules.read(given)
+    except InvalidInput as invalid:
+        raise InvalidInput([*faults, *invalid.faults]) from None
+    if faults:
+        raise InvalidInput(faults)
+    return JobType(given["type"]), submission
+
+
+def _asks_to_share(share: object) -> bool:
+    return share is True or (isinstance(share, str) and share.lower() == "true")
+
+
+def _within(index: int, fault: FieldFault) -> FieldFault:
+    if fault.field == "file":
+        # A batch has no files.
+        return FieldFault(f"jobs[{index}].contentHash", "is required; expected 0x followed by 64 hex digits")
+    return FieldFault(f"jobs[{index}]" + (f".{fault.field}" if fault.field else ""), fault.message)
+
+
+def _fingerprint(asked: Sequence[tuple[JobType, Submission]]) -> bytes:
+    return hashlib.sha256(b"".join(submission.fingerprint(job_type) for job_type, submission in asked)).digest()
+
+
+ROUTES = [Route(f"{JOBS_PATH}/batch", with_key(submit_batch), methods=["POST"])]

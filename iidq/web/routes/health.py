@@ -1,0 +1,97 @@
+"""Probes: alive (restart me if not), ready (send me requests), and health for people."""
+
+import asyncio
+from typing import Any, Final, Literal
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from iidq import __version__
+from iidq.errors import DatabaseBusy, DatabaseRefusal, DatabaseUnavailable, ObjectMissing
+from iidq.queue.read import readers
+from iidq.queue.read.depth import QueueDepth
+from iidq.web.reply import shapes
+from iidq.web.reply.replies import RETRY_AFTER_SECONDS
+from iidq.web.reply.wire import JsonReply, redis_shape
+from iidq.web.service import Service, service_of
+
+PROBE_SECONDS: Final = 5.0
+
+
+async def livez(request: Request) -> Response:
+    """GET /livez: the process answers; says nothing about what it depends on."""
+    return JsonReply({"status": "ok"})
+
+
+async def readyz(request: Request) -> Response:
+    """GET /readyz: 200 once Postgres is reachable and migrated, else 503; 503 too as soon as the process is to stop.
+
+    ``circuit`` is open while requests are refused, or processed at once, without asking Postgres. ``faults`` names what
+    Postgres refuses to this process or to workers: ``degraded``, and still 200 as long as Postgres answers at all.
+
+    Beside it, for people: live workers, how many of them hear of new jobs at once (the others poll), and whether the
+    queue is paused. The API is ready without any: jobs wait. It is ready without Redis, too.
+    """
+    service = service_of(request)
+    database = await _database_state(request)
+    state: dict[str, Any] = {
+        "database": database,
+        "circuit": "open" if service.database.refuses_writes else "closed",
+        "redis": redis_shape(service.accelerator.state, service.accelerator.since),
+    }
+    depth = await service.queue_state.read() if database == "ok" else None
+    faults = await _faults(service, depth)
+    if faults:
+        state["faults"] = faults
+    if service.stopping.is_set():
+        return _not_ready({"status": "stopping", **state})
+    if database == "ok" or (database == "refused" and not service.database.away):
+        return JsonReply({"status": "degraded" if faults else "ready", **state, "queue": _queue_signs(depth)})
+    return _not_ready({"status": "unavailable", **state})
+
+
+async def _faults(service: Service, depth: QueueDepth | None) -> list[str]:
+    """What only an operator can mend: of this process, of its role, and of the workers."""
+    obstacles = [] if service.database.away else await service.queue_state.obstacles()
+    named = [*(obstacles or []), *service.database.faults.for_operators(), *(depth.faults if depth else [])]
+    return list(dict.fromkeys(named))
+
+
+def _not_ready(state: dict[str, Any]) -> Response:
+    return JsonReply(state, 503, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+
+
+async def health(request: Request) -> Response:
+    """GET /api/health: always 200 while the process serves; ``degraded`` without a database."""
+    database = await _database_state(request)
+    status: Literal["ok", "degraded"] = "ok" if database == "ok" else "degraded"
+    body: shapes.Health = {"status": status, "database": database, "version": __version__}
+    return JsonReply(body)
+
+
+def _queue_signs(depth: QueueDepth | None) -> shapes.QueueSigns | None:
+    if depth is None:
+        return None
+    return {"workers": depth.workers, "listeningWorkers": depth.listening_workers, "paused": depth.paused}
+
+
+async def _database_state(request: Request) -> shapes.DatabaseState:
+    try:
+        async with asyncio.timeout(PROBE_SECONDS):
+            await service_of(request).overviews.run(readers.probe)
+    except DatabaseRefusal as error:
+        return "not migrated" if isinstance(error, ObjectMissing) else "refused"
+    except DatabaseBusy:
+        # Too many ask at the same time. Whether Postgres is there is known from the circuit.
+        return "ok"
+    except (DatabaseUnavailable, TimeoutError) as error:
+        return "not migrated" if getattr(error, "code", None) == "database.not_migrated" else "unavailable"
+    return "ok"
+
+
+ROUTES = [
+    Route("/livez", livez, methods=["GET"]),
+    Route("/readyz", readyz, methods=["GET"]),
+    Route("/api/health", health, methods=["GET"]),
+]

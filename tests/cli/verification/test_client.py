@@ -1,0 +1,209 @@
+"""How ``iidq verify`` bears a service that is busy, away for a moment, or no iidq at all."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from iidq.cli import api_client as client_module
+from iidq.cli.api_client import JobClient, NotFoundOut
+
+JOB = {"jobId": "j", "status": "completed", "progress": 100, "result": {"status": "OK"}}
+FIELDS: dict[str, Any] = {"json": {"contentHash": "0x"}}
+
+
+class Script:
+    """A service without events that gives these answers, one after the other; an exception is a broken connection."""
+
+    def __init__(self, *answers: httpx.Response | Exception) -> None:
+        self._answers: Iterator[httpx.Response | Exception] = iter(answers)
+        self.requests: list[httpx.Request] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/events"):
+            return httpx.Response(404)
+        self.requests.append(request)
+        answer = next(self._answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def client(script: Callable[[httpx.Request], httpx.Response], timeout_seconds: float = 20, **options: Any) -> JobClient:
+    arguments = {"server": "http://service", "api_key": None, **options}
+    return JobClient(**arguments, timeout_seconds=timeout_seconds, transport=httpx.MockTransport(script))
+
+
+def busy(status: int, retry_after: str = "0") -> httpx.Response:
+    return httpx.Response(status, json={"error": "later"}, headers={"Retry-After": retry_after})
+
+
+async def test_a_busy_service_is_asked_again_under_the_same_key() -> None:
+    """429 and 503 are waited out; the submission that is sent again cannot make a second job."""
+    script = Script(busy(429), busy(503), httpx.Response(200, json=JOB))
+    async with client(script) as service:
+        assert await service.send("verify", lambda: FIELDS) == JOB
+    keys = {request.headers["idempotency-key"] for request in script.requests}
+    assert (len(script.requests), len(keys)) == (3, 1)
+
+
+@pytest.mark.parametrize("retry_after", ["3600", "Fri, 31 Dec 2100 23:59:59 GMT"])
+async def test_patience_ends_with_the_deadline(retry_after: str) -> None:
+    """A service that asks for an hour is not waited for when nobody has an hour."""
+    async with client(Script(busy(503, retry_after))) as service:
+        with pytest.raises(NotFoundOut, match=r"gave up after 20 s: later"):
+            await service.send("verify", lambda: FIELDS)
+
+
+@pytest.mark.parametrize("retry_after", ["0", "-1", "soon", "Thu, 01 Jan 1970 00:00:00 GMT"])
+async def test_a_strange_retry_after_is_no_fault(retry_after: str) -> None:
+    """Past dates and nonsense are answered with a short wait of our own."""
+    script = Script(busy(503, retry_after), httpx.Response(200, json=JOB))
+    async with client(script) as service:
+        assert await service.send("verify", lambda: FIELDS) == JOB
+
+
+async def test_a_connection_that_breaks_while_following_is_made_anew() -> None:
+    """A restart of the service in the middle costs time, not the verdict."""
+    queued = httpx.Response(200, json={**JOB, "status": "queued", "progress": 0})
+    script = Script(queued, httpx.ReadError("gone"), queued, httpx.Response(200, json=JOB))
+    seen: list[str] = []
+    async with client(script) as service:
+        assert await service.follow("j", lambda job: seen.append(job["status"])) == JOB
+    assert seen == ["queued", "queued", "completed"]
+
+
+async def test_a_service_that_was_never_there_is_told_at_once() -> None:
+    """Before the first answer nobody waits for a server that may be named wrongly."""
+    async with client(Script(httpx.ConnectError("refused"))) as service:
+        with pytest.raises(NotFoundOut, match=r"http://service cannot be reached \(refused\)"):
+            await service.send("verify", lambda: FIELDS)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (httpx.Response(401, json={"error": "Unauthorized"}), "IIDQ_API_KEY"),
+        (httpx.Response(404, json={"error": "Job not found"}), r"Job not found \(HTTP 404\)"),
+        (
+            httpx.Response(400, json={"error": "x", "errors": [{"field": "a", "message": "b"}, 7]}),
+            r"a: b \(HTTP 400\)",
+        ),
+        (httpx.Response(200, text="<html>"), "HTTP 200, and not as iidq does"),
+        (httpx.Response(200, json=[]), "HTTP 200, and not as iidq does"),
+        (httpx.Response(200, content=b"[" * 100_000), "not as iidq does"),
+        (httpx.Response(302, headers={"Location": "/login"}), "HTTP 302, and not as iidq does"),
+        (httpx.Response(500, json={"error": {"x": 1}}), "HTTP 500"),
+    ],
+)
+async def test_any_other_answer_is_told(answer: httpx.Response, said: str) -> None:
+    """Refusals in the service's words, strangers by their status; nothing is taken for a verdict."""
+    async with client(Script(answer)) as service:
+        with pytest.raises(NotFoundOut, match=said):
+            await service.send("verify", lambda: FIELDS)
+
+
+async def test_the_key_goes_along() -> None:
+    """A given key is sent with every request, and none without one."""
+    script = Script(httpx.Response(200, json=JOB), httpx.Response(200, json=JOB))
+    async with client(script, api_key="schlüssel") as service:
+        await service.send("verify", lambda: FIELDS)
+    async with client(script) as service:
+        await service.send("verify", lambda: FIELDS)
+    sent = [dict(request.headers.raw).get(b"x-api-key") for request in script.requests]
+    assert sent == ["schlüssel".encode(), None]
+    assert json.loads(script.requests[0].content) == FIELDS["json"]
+
+
+def stream(*events: bytes) -> httpx.Response:
+    """A stream of these events, which then breaks off."""
+    return httpx.Response(
+        200, headers={"Content-Type": "text/event-stream"}, content=b"retry: 2000\n\n" + b"".join(events)
+    )
+
+
+def event(**state: Any) -> bytes:
+    return b"id: 1\nevent: progress\ndata: " + json.dumps({**JOB, **state}).encode() + b"\n\n"
+
+
+class Streaming:
+    """A service whose events come in these streams, one after the other; polling it is a fault."""
+
+    def __init__(self, *streams: httpx.Response | Exception) -> None:
+        self._streams = iter(streams)
+        self.polled = 0
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        if not request.url.path.endswith("/events"):
+            self.polled += 1
+            return httpx.Response(200, json=JOB)
+        answer = next(self._streams)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+async def test_a_job_is_followed_by_its_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each state is seen, and nothing is polled; a stream that breaks off in the middle is opened anew."""
+    monkeypatch.setattr(client_module, "_RECONNECT_SECONDS", 0.0)
+    script = Streaming(
+        stream(event(status="processing", progress=10), event(status="processing", progress=50)),
+        stream(event(status="processing", progress=90), event()),
+    )
+    seen: list[int] = []
+    async with client(script) as service:
+        assert await service.follow("j", lambda job: seen.append(job["progress"])) == JOB
+    assert (seen, script.polled) == ([10, 50, 90, 100], 0)
+
+
+class _Silent(httpx.AsyncByteStream):
+    """What a proxy gives that holds events back: the headers, and nothing more."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        await asyncio.Event().wait()
+        yield b""
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(503),
+        httpx.Response(200, text="<html>"),
+        httpx.ConnectError("reset"),
+        stream(),
+        stream(b"data: " + b"[" * 100_000 + b"\n\n"),
+        stream(b"data: 7\n\n"),
+        httpx.Response(200, headers={"Content-Type": "text/event-stream"}, stream=_Silent()),
+    ],
+    ids=["refused", "page", "reset", "empty", "deep", "no job", "held back"],
+)
+async def test_where_events_do_not_come_through_the_job_is_polled(
+    monkeypatch: pytest.MonkeyPatch, answer: httpx.Response | Exception
+) -> None:
+    """Whatever a proxy or an older service makes of the stream, the verdict comes."""
+    monkeypatch.setattr(client_module, "_FIRST_EVENT_SECONDS", 0.1)
+    script = Streaming(answer)
+    async with client(script) as service:
+        assert await service.follow("j", lambda _: None) == JOB
+    assert script.polled == 1
+
+
+async def test_a_batch_is_one_request() -> None:
+    """Its ids come back in order; a reply with another number of them is no batch's."""
+    script = Script(httpx.Response(200, json={"jobIds": ["a", "b"]}), httpx.Response(200, json={"jobIds": ["a"]}))
+    async with client(script) as service:
+        assert await service.send_batch([{}, {}]) == ["a", "b"]
+        with pytest.raises(NotFoundOut, match="not as iidq does"):
+            await service.send_batch([{}, {}])
+    assert json.loads(script.requests[0].content) == {"jobs": [{}, {}]}
+
+
+async def test_a_wrong_key_is_told_from_a_missing_one() -> None:
+    """401 says which it is, and where a key is put."""
+    for api_key, said in ((None, "asks for a key"), ("wrong", "does not take this key")):
+        async with client(Script(httpx.Response(401, json={})), api_key=api_key) as service:
+            with pytest.raises(NotFoundOut, match=f"{said}.*IIDQ_API_KEY"):
+                await service.get("/stats")

@@ -1,0 +1,311 @@
+"""Postgres refuses what a worker needs: nothing hangs, the rest goes on, and operators see what to mend."""
+
+import asyncio
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import psycopg
+import pytest
+from structlog.testing import capture_logs
+
+from iidq.database.faults import Faults
+from iidq.database.obstacles import find_obstacles
+from iidq.database.pool import concerns_one_row, is_passing, open_database, translate
+from iidq.errors import NOT_MIGRATED, DatabaseRefusal, DatabaseUnavailable, RowRefused, TriggerFault
+from iidq.queue.processing.loop import WorkLoop
+from iidq.settings import load_settings
+from tests.database.processing.test_work_loop import Executions
+from tests.database.working import working
+from tests.eventually import eventually
+from tests.job_rows import insert, scalar, statuses
+from tests.restricted_role import RestrictedRole, restricted_role
+
+RIGHTS = [
+    # What only the sweep needs: claims go on without.
+    ("UPDATE", "iidq_queue_worker", True),
+    ("INSERT", "iidq_queue_worker", True),
+    ("DELETE", "iidq_queue_worker", True),
+    ("DELETE", "iidq_queue_count", True),
+    ("UPDATE", "iidq_queue_control", True),
+    ("DELETE", "iidq_idempotency_key", True),
+    # What only retention needs.
+    ("DELETE", "VerificationJob", True),
+    # What claims and outcomes need.
+    ("UPDATE", "VerificationJob", False),
+    ("INSERT", "iidq_queue_count", False),
+    ("SELECT", "iidq_queue_control", False),
+]
+
+
+@pytest.fixture
+def postgres_kind() -> str:
+    """Nothing here hangs on the version; test_publication.py reads the catalogs of each."""
+    return "embedded"
+
+
+@pytest.fixture
+def role(database_url: str) -> Iterator[RestrictedRole]:
+    """The worker's role."""
+    with restricted_role(database_url) as role:
+        yield role
+
+
+@pytest.mark.parametrize(("privilege", "table", "works"), RIGHTS)
+async def test_a_lacking_right_is_named_and_nothing_hangs(
+    role: RestrictedRole, sql: psycopg.Connection[Any], privilege: str, table: str, works: bool
+) -> None:
+    """The worker goes on with what it may do, logs the right once, shows it, and works as soon as it is granted."""
+    role.revoke(privilege, table)
+    lacks = f"role {role.name} lacks {privilege} on table {table}: "
+    insert(sql)
+    with capture_logs() as logged:
+        async with working(role.url, Executions(), poll_interval_seconds=0.1) as work:
+            faults = work.loop._database.faults
+            await eventually(lambda: any(fault.startswith(lacks) for fault in faults.for_operators()))
+            if works:
+                await eventually(lambda: statuses(sql) == {"completed": 1})
+            if table != "iidq_queue_worker" or privilege == "DELETE":
+                shown = "SELECT EXISTS (SELECT FROM queue_health, unnest(faults) AS fault WHERE starts_with(fault, %s))"
+                await eventually(lambda: scalar(sql, shown, lacks))
+            refused = [line["what"] for line in logged if line["event"] == "database.refuses"]
+            assert len(refused) == len(set(refused)) > 0
+            role.grant(privilege, table)
+            await eventually(lambda: statuses(sql) == {"completed": 1})
+            await eventually(lambda: faults.for_operators() == [])
+            await work.stop()
+    assert [line["event"] for line in logged if line["event"] == "background.crashed"] == []
+
+
+async def test_an_outcome_waits_for_its_right(role: RestrictedRole, sql: psycopg.Connection[Any]) -> None:
+    """A result that may not be stored is kept and stored later, and is nobody's failure; a drain ends without it."""
+    insert(sql)
+    handler = Executions(waits=True)
+    async with working(role.url, handler, poll_interval_seconds=0.1, drain_timeout_seconds=0.1) as work:
+        await eventually(lambda: handler.running == 1)
+        role.revoke("INSERT", "iidq_queue_count")
+        handler.go_on.set()
+        await eventually(lambda: any("iidq_queue_count" in fault for fault in _faults(work)))
+        role.grant("INSERT", "iidq_queue_count")
+        await eventually(lambda: statuses(sql) == {"completed": 1})
+        assert scalar(sql, 'SELECT attempt FROM "VerificationJob"') == 1
+
+
+def _faults(work: Any) -> list[str]:
+    faults: Faults = work.loop._database.faults
+    return faults.for_operators()
+
+
+async def test_an_error_that_nobody_foresaw_ends_the_loop(
+    database_url: str, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is logged when it happens, running jobs end within the drain's deadline, and the loop is known as crashed."""
+    insert(sql)
+    handler = Executions(waits=True)
+    with capture_logs() as logged:
+        async with working(database_url, handler, drain_timeout_seconds=3600) as work:
+            await eventually(lambda: handler.running == 1)
+            monkeypatch.setattr(work.loop, "_wanted", lambda: 1 / 0)
+            insert(sql)
+            await eventually(lambda: any(line["event"] == "background.crashed" for line in logged))
+            handler.go_on.set()
+            assert await work.stop() == 0
+    assert work.loop.crashed
+    [crash] = [line for line in logged if line["event"] == "background.crashed"]
+    assert isinstance(crash["exc_info"], ZeroDivisionError)
+    # A claim that was on its way may have taken the second job, too.
+    assert statuses(sql) in ({"completed": 1, "queued": 1}, {"completed": 2})
+
+
+@pytest.mark.parametrize("moment", range(8))
+async def test_a_crash_ends_whatever_waits_on_the_database(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    """At any moment of the start, with the listener in the middle of its handshake, nothing outlives the loop."""
+    turn, turns = WorkLoop._turn, 0
+
+    async def crash(loop: WorkLoop) -> None:
+        nonlocal turns
+        turns += 1
+        await turn(loop)
+        await asyncio.sleep(moment / 2000)
+        raise LookupError
+
+    monkeypatch.setattr(WorkLoop, "_turn", crash)
+    async with working(database_url, Executions(), poll_interval_seconds=0.1) as work:
+        await eventually(lambda: work.loop.crashed)
+        assert await work.stop() == 0
+    assert turns == 1
+
+
+STATES: dict[str, str] = {
+    # Passing: the database is away, busy or read-only for now, or has yet to be migrated.
+    **dict.fromkeys(["08000", "08006", "57P01", "57P02", "57P03", "57P05", "25P03"], "database.unavailable"),
+    **dict.fromkeys(["53100", "53200", "53300"], "database.exhausted"),
+    **dict.fromkeys(["40001", "40P01"], "database.conflict"),
+    "57014": "database.timeout",
+    "55P03": "database.locked",
+    "25006": "database.read_only",
+    **dict.fromkeys(["42P01", "42703", "42883"], NOT_MIGRATED),
+    # Only an operator can help.
+    **dict.fromkeys(["28000", "28P01", "3D000", "3F000", "57P04", "58030", "F0000", "XX000"], "database.refused"),
+    **dict.fromkeys(["42501", "42601", "42704", "42P17", "428C9", "0A000", "25001", "26000"], "database.refused"),
+    **dict.fromkeys(["55000", "55006", "XX001"], "database.refused"),
+    # The fault of one row: its values, its constraints, or a trigger that raises whatever it likes.
+    **dict.fromkeys(["21000", "22003", "22008", "22P02", "27000", "2F003", "38000", "39P01"], "database.row_refused"),
+    **dict.fromkeys(["23001", "23502", "23503", "23505", "23514", "23P01", "44000", "54000"], "database.row_refused"),
+    **dict.fromkeys(["54001", "P0001", "P0002", "AB123", "45000", "HV000", "U0001"], "database.row_refused"),
+}
+CONFLICTS = ["23505", "23P01", "23503", "23001"]
+CONNECTION_OF_A_TRIGGER = ["08000", "08006", "57P01", "57P02", "57P03", "57P05", "25P03"]
+"""In a trigger of the operator's these are of a connection of its own, such as dblink's."""
+
+
+@pytest.mark.parametrize(("state", "code"), STATES.items())
+def test_each_state_has_its_kind(state: str, code: str) -> None:
+    """Only what passes by itself counts as unavailable, and may be tried again without a word to operators."""
+    error = raised(state)
+    ours = translate(error)
+    assert ours is not None
+    assert ours.code == code
+    assert isinstance(ours, DatabaseRefusal) == (code == "database.refused")
+    passing = code not in ("database.refused", "database.row_refused")
+    assert isinstance(ours, DatabaseUnavailable) == passing
+    assert is_passing(error) == (passing and code != NOT_MIGRATED)
+    assert concerns_one_row(error) == (code == "database.row_refused")
+    if not passing:
+        assert state in ours.message
+    if isinstance(ours, RowRefused):
+        assert ours.conflict == (state in CONFLICTS)
+
+
+RULE = "PL/pgSQL function operators_rule() line 1 at PERFORM"
+ENQUEUE = 'SQL statement "INSERT INTO x"\nPL/pgSQL function iidq_enqueue(json,integer,boolean) line 13 at SQL statement'
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        RULE,
+        "PL/pgSQL-Funktion audit.operators_rule(text,integer) Zeile 1 bei PERFORM",
+        "fonction PL/pgSQL operators_rule(), ligne 3 à PERFORM",
+        "PL/pgSQL関数operators_rule()の3行目のPERFORM",
+        f'PL/pgSQL assignment "NEW.x := f(1)"\n{RULE}',
+        f'SQL statement "SELECT f(\n  1)"\n{RULE}',
+        'SQL function "operators_rule" during startup',
+        "SQL-Funktion »operators_rule« Anweisung 1",
+        "fonction SQL « operators_rule », instruction 1",
+        'PL/Python function "operators_rule"',
+    ],
+)
+def test_the_operators_function_is_named_in_any_language(context: str) -> None:
+    """The innermost function of an error's context is found, whichever language it is of and the server speaks."""
+    ours = translate(raised("42P01", context=f"{context}\n{ENQUEUE}"))
+    assert isinstance(ours, TriggerFault)
+    assert "operators_rule in the database" in ours.message
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_each_state_has_its_kind_in_a_trigger(state: str) -> None:
+    """An error in the operator's own code may come from one row, never counts as an outage, and names the code.
+
+    What passes by itself passes there, too; a server that ends the connection does so in the middle of a trigger.
+    """
+    ours = translate(raised(state, context=f"{RULE}\n{ENQUEUE}"))
+    ended = translate(raised(state, context=RULE, severity="FATAL"))
+    assert ours is not None
+    assert ended is not None
+    assert ended.code == STATES[state]
+    if STATES[state] in ("database.refused", NOT_MIGRATED) or state in CONNECTION_OF_A_TRIGGER:
+        assert isinstance(ours, TriggerFault)
+        assert concerns_one_row(ours)
+    else:
+        assert ours.code == STATES[state]
+    if not isinstance(ours, DatabaseUnavailable):
+        assert "operators_rule" in ours.message
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_our_own_functions_are_no_triggers_of_the_operator(state: str) -> None:
+    """What iidq's procedure meets is told as what a statement of iidq's meets."""
+    for function in ("iidq_enqueue(json,integer,boolean)", "public.iidq_note_change()", "retry_job(uuid)"):
+        context = f'SQL statement "INSERT INTO public.x"\nPL/pgSQL function {function} line 20 at SQL statement'
+        ours = translate(raised(state, context=context))
+        assert ours is not None
+        assert ours.code == STATES[state]
+
+
+class Raised(psycopg.Error):
+    """An error as a server gives it."""
+
+    fields: dict[str, str]
+
+    @property
+    def diag(self) -> Any:
+        """The fields of the server's message."""
+        return SimpleNamespace(**dict.fromkeys(FIELDS), **self.fields)
+
+
+FIELDS = ["constraint_name", "table_name", "column_name", "source_function", "message_primary"]
+
+
+def raised(state: str, context: str = "", severity: str = "ERROR") -> psycopg.Error:
+    """The class of this SQLSTATE, with what else the server says."""
+    try:
+        known: type[psycopg.Error] = psycopg.errors.lookup(state)
+    except KeyError:
+        known = psycopg.DatabaseError
+    error = type("Raised", (Raised, known), {"sqlstate": state})()
+    error.fields = {"context": context, "severity_nonlocalized": severity}
+    assert isinstance(error, psycopg.Error)
+    return error
+
+
+@pytest.mark.parametrize(
+    ("change", "state"),
+    [
+        (lambda url, name: url.replace(f"/{name}?", "/no_such_database?"), "3D000"),
+        (lambda url, name: url.replace("://", "://no_such_role:x@").replace("@iidq@", "@"), "28000"),
+    ],
+    ids=["database", "role"],
+)
+async def test_a_refused_login_is_no_outage(
+    sql: psycopg.Connection[Any], database_url: str, change: Any, state: str
+) -> None:
+    """A pool that cannot connect says why, where Postgres is there and refuses."""
+    url = change(database_url, sql.info.dbname)
+    async with open_database(load_settings(database_url=url), pool_size=1) as database:
+        with pytest.raises(DatabaseRefusal, match=state):
+            await database.run(find_obstacles)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'connection failed: connection to server at "127.0.0.1", port 5432 failed: Connection refused',
+        "connection failed: FATAL:  the database system is starting up",
+        "connection failed: FATAL:  sorry, too many clients already",
+        "connection timeout expired",
+        "failed to resolve host 'db': Name or service not known",
+        "connection failed: session is read-only",
+    ],
+)
+def test_an_outage_is_no_refusal(text: str) -> None:
+    """What a new connection may get over in a moment stays temporary."""
+    assert isinstance(translate(psycopg.OperationalError(text)), DatabaseUnavailable)
+
+
+async def test_nothing_is_in_the_way_of_a_migrated_database(role: RestrictedRole) -> None:
+    """The owner lacks nothing, and neither does a role that was granted all tables."""
+    async with open_database(load_settings(database_url=role.url), pool_size=1) as database:
+        assert await database.run(find_obstacles) == []
+
+
+async def test_a_loop_whose_claims_fail_rests(database_url: str) -> None:
+    """Between two tries of a claim that fails the loop sleeps, although the rest of a line is due to be looked at."""
+    async with working(database_url, Executions()) as work:
+        await eventually(lambda: work.loop.listener.listening)
+        now = asyncio.get_running_loop().time()
+        work.loop._span.look_at = now
+        work.loop._next_claim = work.loop._next_sweep = now + 60
+        assert work.loop._next_event() == now + 60

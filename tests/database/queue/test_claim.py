@@ -1,0 +1,193 @@
+"""Claiming: first in line first, and never the same job twice."""
+
+import asyncio
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from iidq.database.pool import open_database
+from iidq.database.queries import QUERIES
+from iidq.queue import store
+from iidq.queue.job import JobType
+from iidq.queue.processing.claim_span import WHOLE
+from iidq.settings import Settings
+from tests.database.attempts import LEASE_SECONDS, WORKER, claim, claim_one, sweep
+from tests.job_rows import COMPLETED, PROCESSING, Sql, insert, new_job, read, scalar, update
+
+
+async def test_a_claim_counts_the_attempt_and_leases_the_row(connection: Any, sql: psycopg.Connection[Any]) -> None:
+    """A claimed job is processing, belongs to the worker until its lease runs out, and the attempt is counted."""
+    asked = new_job(JobType.PROOF, rpc_url="https://x.example", chain_id=5, file_name="a.png")
+    await store.enqueue(connection, [asked], max_attempts=4)
+    job = await claim_one(connection)
+    assert (job.id, job.attempt, job.type, job.retry_count, job.max_attempts) == (asked.id, 1, JobType.PROOF, 0, 4)
+    assert (job.content_hash, job.manifest_uri, job.registry_address) == (
+        asked.content_hash,
+        asked.manifest_uri,
+        asked.registry_address,
+    )
+    assert (job.rpc_url, job.chain_id, job.file_name) == ("https://x.example", 5, "a.png")
+    row = read(sql, asked.id)
+    assert (row["status"], row["attempt"], row["workerId"], row["ready"]) == ("processing", 1, WORKER, False)
+    assert row["leaseUntil"] - row["startedAt"] == timedelta(seconds=LEASE_SECONDS)
+    assert row["startedAt"] == row["updatedAt"]
+
+
+async def test_no_more_than_the_free_slots(connection: Any, sql: psycopg.Connection[Any]) -> None:
+    """One claim takes as many as there are free slots, and the rest stays in line."""
+    insert(sql, copies=5)
+    assert len(await claim(connection, 3)) == 3
+    assert len(await claim(connection, 3)) == 2
+    assert await claim(connection, 3) == []
+
+
+@pytest.mark.parametrize("first_commits", [True, False], ids=["first commits", "first rolls back"])
+async def test_two_claims_at_once_share_no_job(
+    connection: Any, rival: Any, sql: psycopg.Connection[Any], first_commits: bool
+) -> None:
+    """While one worker's claim is open another passes over its rows without waiting, however the first ends."""
+    insert(sql, copies=6)
+    await connection.set_autocommit(False)
+    mine = await claim(connection, 4, "a")
+    async with asyncio.timeout(5):
+        others = await claim(rival, 4, "b")
+    await (connection.commit() if first_commits else connection.rollback())
+    assert len(mine) == 4
+    assert len(others) == 2
+    assert not {job.id for job in mine} & {job.id for job in others}
+    if not first_commits:
+        again = await claim(rival, 10, "b")
+        assert {job.id for job in again} == {job.id for job in mine}
+
+
+async def test_racing_workers_claim_every_job_once(connection: Any, rival: Any, sql: psycopg.Connection[Any]) -> None:
+    """Two workers that claim as fast as they can take each job exactly once."""
+    insert(sql, copies=300)
+
+    async def take_all(of: Any, worker_id: str) -> list[Any]:
+        taken: list[Any] = []
+        while jobs := await claim(of, 7, worker_id):
+            taken += [job.id for job in jobs]
+        return taken
+
+    first, second = await asyncio.gather(take_all(connection, "a"), take_all(rival, "b"))
+    taken = first + second + await take_all(connection, "a")
+    assert len(taken) == len(set(taken)) == 300
+    assert scalar(sql, 'SELECT max(attempt) FROM "VerificationJob"') == 1
+
+
+@pytest.mark.parametrize("slots", [1, 10], ids=["one by one", "in one claim"])
+async def test_line_is_by_time_with_proofs_and_priority(
+    connection: Any, sql: psycopg.Connection[Any], slots: int
+) -> None:
+    """Older first; a proof stands as if 30 s younger, a step of priority as if 30 s older: nobody starves."""
+    ages = {
+        "old verify": ("verify", 10, 0),
+        "proof 31 s older than that": ("proof", 41, 0),
+        "proof 29 s older than that": ("proof", 39, 0),
+        "new verify": ("verify", 1, 0),
+        "new but urgent": ("verify", 0, 1),
+        "old but patient": ("verify", 35, -1),
+    }
+    moment = scalar(sql, "SELECT now()")
+    names = {
+        insert(sql, type=kind, priority=priority, runAt=moment - timedelta(seconds=age)): name
+        for name, (kind, age, priority) in ages.items()
+    }
+    order: list[str] = []
+    while len(order) < len(ages):
+        order += [names[job.id] for job in await claim(connection, slots)]
+    assert order == [
+        "new but urgent",
+        "proof 31 s older than that",
+        "old verify",
+        "proof 29 s older than that",
+        "old but patient",
+        "new verify",
+    ]
+
+
+async def test_future_rows_wait_for_their_time(connection: Any, sql: psycopg.Connection[Any]) -> None:
+    """A job for later is not claimed before its time, and is put in line when it has come."""
+    later = insert(sql, runAt=Sql("now() + interval '1 hour'"))
+    assert await claim(connection) == []
+    seen = await sweep(connection)
+    assert (seen.promoted, seen.waiting) == (0, False)
+    assert seen.next_event_seconds == pytest.approx(3600, abs=60)
+
+    update(sql, later, runAt=Sql("now()"))
+    assert await claim(connection) == []
+    assert (await sweep(connection)).promoted == 1
+    assert (await claim_one(connection)).id == later
+
+
+async def test_a_job_moved_into_the_future_leaves_the_line(connection: Any, sql: psycopg.Connection[Any]) -> None:
+    """Somebody who sets runAt in psql postpones the job."""
+    job_id = insert(sql)
+    update(sql, job_id, runAt=Sql("now() + interval '1 hour'"))
+    assert read(sql, job_id)["ready"] is False
+    assert await claim(connection) == []
+
+
+@pytest.mark.parametrize("statistics", ["none", "fresh", "from when it was empty"])
+async def test_the_claim_walks_its_index_without_sorting(
+    settings: Settings, sql: psycopg.Connection[Any], statistics: str
+) -> None:
+    """Among many rows the plan is the index in its order, whatever the planner believes of the table.
+
+    What was taken is sorted, and nothing else.
+    """
+    sql.execute('ALTER TABLE "VerificationJob" SET (autovacuum_enabled = off)')
+    insert(sql, COMPLETED, copies=3000)
+    if statistics == "from when it was empty":
+        sql.execute('ANALYZE "VerificationJob"')
+    insert(sql, copies=6000)
+    insert(sql, copies=1000, runAt=Sql("now() + interval '1 hour'"))
+    insert(sql, PROCESSING, copies=1000)
+    if statistics == "fresh":
+        sql.execute('ANALYZE "VerificationJob"')
+    async with open_database(settings, pool_size=1, sorts=False) as database, database.connection() as connection:
+        for mode in (b"force_custom_plan", b"force_generic_plan"):
+            await connection.execute(b"SET plan_cache_mode = " + mode)
+            for slots in (1, 50, 1000):
+                values = {
+                    "worker_id": WORKER,
+                    "slots": slots,
+                    "lease_seconds": LEASE_SECONDS,
+                    "from_order": WHOLE,
+                    "only": None,
+                }
+                cursor = await connection.execute(b"EXPLAIN (FORMAT JSON) " + QUERIES["claim"], values, prepare=True)
+                nodes = list(plan_nodes((await cursor.fetchall())[0][0][0]["Plan"]))
+                scans = [
+                    node
+                    for node in nodes
+                    if node.get("Relation Name") == "VerificationJob" and "Scan" in node["Node Type"]
+                ]
+                assert {node["Node Type"] for node in scans} == {"Index Scan", "Tid Scan"}
+                assert [node["Index Name"] for node in scans if "Index Name" in node] == ["VerificationJob_line"]
+                sorts = [node["Sort Key"] for node in nodes if "Sort" in node["Node Type"]]
+                assert sorts == [["claimed.place", "claimed.id"]]
+
+
+async def test_no_claim_is_compiled_first(settings: Settings, sql: psycopg.Connection[Any]) -> None:
+    """Compiling takes 200 times as long as the claim: not where a server can, and the price of a plan would have it."""
+    insert(sql, copies=10)
+    async with open_database(settings, pool_size=1, sorts=False) as database, database.connection() as connection:
+        values = {"worker_id": WORKER, "slots": 3, "lease_seconds": LEASE_SECONDS, "from_order": WHOLE, "only": None}
+        cursor = await connection.execute(b"EXPLAIN (FORMAT JSON) " + QUERIES["claim"], values)
+        [[[explained]]] = await cursor.fetchall()
+        assert "JIT" not in explained
+        # Not every server that this runs on can compile.
+        cursor = await connection.execute(b"SHOW jit")
+        assert await cursor.fetchone() == ("off",)
+
+
+def plan_nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A plan's node and all below it."""
+    yield node
+    for child in node.get("Plans", []):
+        yield from plan_nodes(child)

@@ -1,0 +1,126 @@
+"""Asking for jobs: durable, idempotent, and one bad row fails alone."""
+
+import asyncio
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from iidq.database.pool import open_database
+from iidq.errors import DatabaseUnavailable, RowRefused
+from iidq.queue import store
+from iidq.queue.batching import open_enqueuer
+from iidq.queue.job import JobStatus, JobType
+from iidq.queue.read import readers
+from iidq.settings import Settings, load_settings
+from tests.job_rows import new_job, read, scalar, statuses
+
+
+async def test_every_field_round_trips(connection: Any) -> None:
+    """What a caller asked for is what a reader sees, Unicode and large chain ids included."""
+    asked = new_job(
+        JobType.PROOF,
+        rpc_url="https://rpc.example/v1",
+        chain_id=2**53 + 1,
+        file_name="Überraschung 🎁.png",
+        manifest_uri="https://example.org/ü",
+    )
+    await store.enqueue(connection, [asked], max_attempts=5)
+    job = await readers.find(connection, asked.id)
+    assert job is not None
+    for name in ("id", "type", "content_hash", "manifest_uri", "registry_address", "rpc_url", "chain_id", "file_name"):
+        assert getattr(job, name) == getattr(asked, name)
+    assert (job.status, job.max_attempts, job.attempt, job.retry_count) == (JobStatus.QUEUED, 5, 0, 0)
+
+
+async def test_fields_that_are_unset_stay_null_in_any_mixture(connection: Any) -> None:
+    """A batch may mix jobs with and without optional fields."""
+    mixed = [new_job(), new_job(chain_id=1), new_job(rpc_url="https://x.example"), new_job(file_name="a")]
+    await store.enqueue(connection, mixed, max_attempts=3)
+    found = [await readers.find(connection, asked.id) for asked in mixed]
+    assert [(job.chain_id, job.rpc_url, job.file_name) for job in found if job] == [
+        (None, None, None),
+        (1, None, None),
+        (None, "https://x.example", None),
+        (None, None, "a"),
+    ]
+
+
+async def test_a_repeated_insert_changes_nothing(connection: Any, sql: psycopg.Connection[Any]) -> None:
+    """When a commit's fate is unknown the insert is repeated: the job that is there stays as it is."""
+    first, second = new_job(), new_job()
+    await store.enqueue(connection, [first], max_attempts=3)
+    sql.execute('UPDATE "VerificationJob" SET priority = 7')
+    await store.enqueue(connection, [first, second, second], max_attempts=9)
+    assert scalar(sql, 'SELECT count(*) FROM "VerificationJob"') == 2
+    row = read(sql, first.id)
+    assert (row["priority"], row["maxAttempts"]) == (7, 3)
+    assert scalar(sql, "SELECT sum(enqueued) FROM iidq_queue_count") == 2
+
+
+async def test_a_repeated_insert_within_a_transaction_changes_nothing(
+    connection: Any, sql: psycopg.Connection[Any]
+) -> None:
+    """There a refused row would end the whole transaction: those that are there are passed over at once."""
+    first, second = new_job(), new_job()
+    await store.enqueue(connection, [first], max_attempts=3)
+    async with connection.transaction():
+        await store.enqueue(connection, [first, second], max_attempts=9)
+    assert statuses(sql) == {"queued": 2}
+    assert read(sql, first.id)["maxAttempts"] == 3
+    assert scalar(sql, "SELECT sum(enqueued) FROM iidq_queue_count") == 2
+
+
+async def test_one_bad_row_fails_alone(settings: Settings, sql: psycopg.Connection[Any]) -> None:
+    """In a shared batch a row that a constraint of the operator's refuses fails alone; the others are in."""
+    sql.execute("""ALTER TABLE "VerificationJob" ADD CHECK ("manifestUri" <> 'ipfs://odd')""")
+    jobs = [new_job(), new_job(manifest_uri="ipfs://odd"), new_job(), new_job(manifest_uri="ipfs://odd")]
+    async with open_database(settings, pool_size=2) as database, open_enqueuer(database, settings) as enqueuer:
+        await enqueuer.enqueue(new_job())
+        answers = await asyncio.gather(*(enqueuer.enqueue(job) for job in jobs), return_exceptions=True)
+    assert answers[0] == jobs[0].id
+    assert answers[2] == jobs[2].id
+    assert [isinstance(answer, RowRefused) for answer in answers] == [False, True, False, True]
+    assert statuses(sql) == {"queued": 3}
+
+
+async def test_many_callers_share_few_statements(settings: Settings, sql: psycopg.Connection[Any]) -> None:
+    """A thousand callers at once all get their ids, each row is there once, and the statements are few."""
+    async with open_database(settings, pool_size=2) as database, open_enqueuer(database, settings) as enqueuer:
+        before = scalar(sql, "SELECT txid_current()")
+        ids = await asyncio.gather(*(enqueuer.enqueue(new_job()) for _ in range(1000)))
+        spent = scalar(sql, "SELECT txid_current()") - before
+    assert len(set(ids)) == 1000
+    assert statuses(sql) == {"queued": 1000}
+    # Other test processes' transactions count here too.
+    assert spent < 500
+
+
+async def test_an_answer_means_committed(settings: Settings, sql: psycopg.Connection[Any]) -> None:
+    """When a caller has its answer, another connection sees the row."""
+    async with open_database(settings, pool_size=2) as database, open_enqueuer(database, settings) as enqueuer:
+
+        async def enqueue_and_look() -> UUID:
+            job_id = await enqueuer.enqueue(new_job())
+            return UUID(str(read(sql, job_id)["id"]))
+
+        assert len(await asyncio.gather(*(enqueue_and_look() for _ in range(20)))) == 20
+
+
+async def test_enqueue_commits_durably(connection: Any) -> None:
+    """The insert leaves the session's durable commit as it was: what is acknowledged survives a crash."""
+    await store.enqueue(connection, [new_job()], max_attempts=3)
+    async with connection.transaction():
+        await store.enqueue(connection, [new_job()], max_attempts=3)
+        assert (await (await connection.execute("SHOW synchronous_commit")).fetchone())[0] == "on"
+
+
+async def test_a_database_without_migrations_is_told(empty_database_url: str) -> None:
+    """The caller hears that the database is not migrated, nothing of SQL."""
+    settings = load_settings(database_url=empty_database_url)
+    async with open_database(settings, pool_size=2) as database, open_enqueuer(database, settings) as enqueuer:
+        with pytest.raises(DatabaseUnavailable, match="iidq migrate") as caught:
+            await enqueuer.enqueue(new_job())
+    assert caught.value.code == "database.not_migrated"
+    assert "VerificationJob" not in str(caught.value)

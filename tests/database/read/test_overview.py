@@ -1,0 +1,82 @@
+"""What the operations page says of slots: never more in use than there are, whatever workers hold."""
+
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from iidq.database.queries import QUERIES
+from iidq.queue.job import ClaimedJob
+from iidq.queue.processing import claim_ahead
+from iidq.queue.processing.execution import Progress
+from iidq.queue.read.overview import MOST_WORKERS, read_now
+from tests.database.working import working
+from tests.eventually import eventually
+from tests.job_rows import PROCESSING, insert, scalar, statuses
+
+SLOTS = 3
+
+WORKERS = st.lists(
+    st.fixed_dictionaries(
+        {"concurrency": st.integers(1, 4), "held": st.integers(0, 9), "alive": st.booleans(), "known": st.booleans()}
+    ),
+    max_size=4,
+)
+
+
+@pytest.fixture
+def postgres_kind() -> str:
+    """Nothing here hangs on the version."""
+    return "embedded"
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(workers=WORKERS)
+def test_running_is_never_above_the_slots(sql: psycopg.Connection[Any], workers: list[dict[str, Any]]) -> None:
+    """For any workers, alive or not, with any number of held jobs: per worker and in all."""
+    sql.execute('TRUNCATE iidq_queue_worker; TRUNCATE "VerificationJob"')
+    for number, worker in enumerate(workers):
+        if worker["held"]:
+            insert(sql, PROCESSING, copies=worker["held"], workerId=f"w{number}")
+        if worker["known"]:
+            sql.execute(
+                "INSERT INTO iidq_queue_worker"
+                ' ("workerId", concurrency, "aliveUntil", host, pid, version, running, listening)'
+                " VALUES (%s, %s, now() + make_interval(hours => %s), 'h', 1, '0', 0, true)",
+                [f"w{number}", worker["concurrency"], 1 if worker["alive"] else -1],
+            )
+    with sql.cursor(row_factory=psycopg.rows.dict_row) as cursor:
+        head = cursor.execute(QUERIES["overview"]).fetchone()
+        seen = cursor.execute(QUERIES["overview_workers"], {"most": MOST_WORKERS}).fetchall()
+    assert head is not None
+    assert head["running"] <= min(head["slots"], head["active"])
+    assert head["running"] == sum(worker["running"] for worker in seen if worker["alive"])
+    for worker in seen:
+        if worker["concurrency"] is None:
+            assert worker["running"] is None
+        else:
+            assert worker["running"] == min(worker["leases"], worker["concurrency"])
+
+
+async def test_a_worker_that_claims_ahead_reports_no_more_than_its_slots(
+    database_url: str, sql: psycopg.Connection[Any], connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through a whole backlog the worker's own row and the page stay within the slots, also while jobs stand by."""
+    monkeypatch.setattr(claim_ahead, "_BACKLOG_SECONDS", 0.0)
+    monkeypatch.setattr(claim_ahead, "_SHORT_SECONDS", 300.0)
+    # A row that says more ends the worker, and with it this test.
+    sql.execute("ALTER TABLE iidq_queue_worker ADD CHECK (running BETWEEN 0 AND concurrency)")
+
+    async def short(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
+        # So that the page is read in the middle of the backlog.
+        now = await read_now(connection)
+        assert now.head.running <= SLOTS
+        assert all(worker.running is None or worker.running <= SLOTS for worker in now.workers)
+        return {"status": "OK"}
+
+    insert(sql, copies=60)
+    async with working(database_url, short, worker_concurrency=SLOTS, poll_interval_seconds=0.05):
+        await eventually(lambda: statuses(sql) == {"completed": 60})
+        assert scalar(sql, "SELECT max(running) <= max(concurrency) FROM queue_workers") is True

@@ -1,0 +1,86 @@
+"""The counts that API processes share through Postgres."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from iidq.database.pool import Database, open_database
+from iidq.database.queries import QUERIES
+from iidq.errors import ObjectMissing
+from iidq.settings import Settings
+from iidq.web.guard.rate_sharing import KeyedCount, PostgresCounts
+
+A, B = b"a" * 16, b"b" * 16
+
+
+@pytest.fixture
+async def database(settings: Settings) -> AsyncIterator[Database]:
+    """A pool as API processes have it."""
+    async with open_database(settings, pool_size=4) as opened:
+        yield opened
+
+
+async def test_additions_of_all_processes_add_up(database: Database) -> None:
+    """Each learns the totals of the clients that it asks for, of all steps since the one it names, and the time."""
+    counts = PostgresCounts(database)
+    totals, now = await counts.add([KeyedCount(A, 7, 2), KeyedCount(B, 7, 1)], since_step=0)
+    assert sorted(totals) == [KeyedCount(A, 7, 2), KeyedCount(B, 7, 1)]
+    assert now is not None
+    assert abs(now - time.time()) < 60
+    await counts.add([KeyedCount(A, 8, 5)], since_step=0)
+    totals, _ = await counts.add([KeyedCount(A, 7, 3)], since_step=0)
+    assert sorted(totals) == [KeyedCount(A, 7, 5), KeyedCount(A, 8, 5)]
+    totals, _ = await counts.add([KeyedCount(A, 9, 1)], since_step=7)
+    assert sorted(totals) == [KeyedCount(A, 8, 5), KeyedCount(A, 9, 1)]
+
+
+async def test_processes_do_not_lock_each_other_out(database: Database) -> None:
+    """The same clients in opposite orders, at the same time, many times over: nothing deadlocks, nothing is lost."""
+    counts = PostgresCounts(database)
+    clients = [KeyedCount(bytes([number]) * 16, 1, 1) for number in range(50)]
+    await asyncio.gather(*(counts.add(clients if number % 2 else clients[::-1], since_step=0) for number in range(40)))
+    totals, _ = await counts.add([client._replace(requests=0) for client in clients], since_step=0)
+    assert {count.requests for count in totals} == {40}
+
+
+async def test_old_counts_are_removed_in_bounded_batches(
+    database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that is older goes, however much it is; the rest stays."""
+    monkeypatch.setattr("iidq.web.guard.rate_sharing._PURGE_BATCH", 10)
+    counts = PostgresCounts(database)
+    await counts.add(
+        [KeyedCount(bytes([number]) * 16, step, 1) for number in range(25) for step in (1, 2)], since_step=0
+    )
+    await counts.purge(before_step=2)
+    with psycopg.connect(database_url) as connection:
+        left = connection.execute("SELECT step, count(*) FROM iidq_rate_count GROUP BY step").fetchall()
+    assert left == [(2, 25)]
+
+
+async def test_a_database_without_the_table_is_unavailable(database: Database, database_url: str) -> None:
+    """The error is ours, so limits go on by each process alone."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("DROP TABLE iidq_rate_count")
+    with pytest.raises(ObjectMissing):
+        await PostgresCounts(database).add([KeyedCount(A, 1, 1)], since_step=0)
+
+
+def test_indexes_serve_both_statements(database_url: str) -> None:
+    """Neither the exchange nor the removal reads the table from one end to the other."""
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "INSERT INTO iidq_rate_count SELECT decode(md5(client::text), 'hex'), step, 1"
+            " FROM generate_series(1, 5000) AS client, generate_series(1, 7) AS step"
+        )
+        connection.execute("ANALYZE iidq_rate_count")
+        for name, parameters in (
+            ("share_rates", {"keys": [A, B], "steps": [9, 9], "requests": [1, 1], "since_step": 3}),
+            ("purge_rates", {"before_step": 1, "batch": 100}),
+        ):
+            plan: list[tuple[Any, ...]] = connection.execute(b"EXPLAIN " + QUERIES[name], parameters).fetchall()
+            assert "Seq Scan on iidq_rate_count" not in "\n".join(line for (line,) in plan)

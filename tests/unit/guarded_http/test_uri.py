@@ -1,0 +1,264 @@
+"""What a caller may name as a manifest."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iidq.errors import FetchRefused, SettingsFault
+from iidq.guarded_http.fetch_policy import PUBLIC_ONLY, FetchPolicy
+from iidq.guarded_http.uri import IpfsUri, WebUri, parse_manifest_uri, parse_web_uri, redirect_target
+from iidq.provenance.ipfs.cid import DAG_PB, RAW
+
+CID = "QmYBL4FCdr7YmHm6UEeLGf6UQE2rMqkAEttbCFDNbm1u5o"
+
+HOSTILE = {
+    "": "uri",
+    " ": "uri",
+    "http://example.org/" + "a" * 2048: "uri",
+    " http://example.org/": "uri",
+    "http://example.org/\r\nHost: x": "uri",
+    "http://exa\tmple.org/": "uri",
+    "http://example.org\\@127.0.0.1/": "uri",
+    "http:\\\\127.0.0.1\\": "uri",
+    "http://127.0.0.1\x00.example.org/": "uri",
+    "http://127.0.0.1\u00a0/": "uri",
+    "example.org/manifest.json": "scheme",
+    "//example.org/manifest.json": "scheme",
+    "/etc/passwd": "scheme",
+    "file:///etc/passwd": "scheme",
+    "ftp://example.org/x": "scheme",
+    "gopher://127.0.0.1:6379/_FLUSHALL": "scheme",
+    "dict://127.0.0.1:11211/stat": "scheme",
+    "ldap://127.0.0.1/": "scheme",
+    "data:application/json,{}": "scheme",
+    "javascript:alert(1)": "scheme",
+    "ipns://example.org": "scheme",
+    "jar:http://127.0.0.1!/": "scheme",
+    "http+unix://%2Fvar%2Frun%2Fdocker.sock/": "scheme",
+    "http:example.org": "host",
+    "http:/example.org": "host",
+    "http:///127.0.0.1/": "host",
+    "https://": "host",
+    "http://?x": "host",
+    "http://:80/": "host",
+    "http://exa mple.org/".replace(" ", "%20"): "host",
+    "http://%31%32%37.0.0.1/": "address",
+    "http://127.0.0.1%2f.example.org/": "host",
+    "http://①②⑦.⓪.⓪.①/": "host",
+    "http://127。0。0。1/": "host",
+    "http://ⅼocalhost/": "host",
+    "http://-x.example/": "host",
+    "http://a..b/": "host",
+    "http://example.org:80:80/": "host",
+    "http://example.org:http/": "host",
+    "http://[example.org]/": "host",
+    "http://user@example.org/": "credentials",
+    "http://user:password@example.org/": "credentials",
+    "http://@127.0.0.1/": "credentials",
+    "http://example.org@127.0.0.1/": "credentials",
+    "http://127.0.0.1:80@example.org/": "credentials",
+    "http://example.org:22/": "port",
+    "http://example.org:443/": "port",
+    "https://example.org:80/": "port",
+    "https://example.org:8443/": "port",
+    "http://example.org:0/": "port",
+    "http://example.org:65616/": "port",
+    "http://8.8.8.8:8080/": "port",
+    "http://[2606:4700::1111]:6379/": "port",
+    "http://127.0.0.1/": "address",
+    "http://127.0.0.1:3001/": "address",
+    "https://127.0.0.1/": "address",
+    "http://127.1/": "address",
+    "http://127.0.1/": "address",
+    "http://127.0.0.1./": "address",
+    "http://2130706433/": "address",
+    "http://0x7f000001/": "address",
+    "http://0x7F.0.0.1/": "address",
+    "http://0x7f.1/": "address",
+    "http://0177.0.0.1/": "address",
+    "http://017700000001/": "address",
+    "http://127.0.0.0x1/": "address",
+    "http://00000127.0.0.1/": "address",
+    "http://127.0.0.1.1/": "address",
+    "http://256.0.0.1/": "address",
+    "http://0/": "address",
+    "http://0x/": "address",
+    "http://0.0.0.0/": "address",
+    "http://10.0.0.1/": "address",
+    "http://010.8.8.8/": "address",
+    "http://172.16.0.1/": "address",
+    "http://192.168.1.1/": "address",
+    "http://100.64.0.1/": "address",
+    "http://169.254.169.254/latest/meta-data/": "address",
+    "http://198.18.0.1/": "address",
+    "http://203.0.113.1/": "address",
+    "http://224.0.0.1/": "address",
+    "http://255.255.255.255/": "address",
+    "http://[::]/": "address",
+    "http://[::1]/": "address",
+    "http://[0:0:0:0:0:0:0:1]/": "address",
+    "http://[::ffff:127.0.0.1]/": "address",
+    "http://[::ffff:7f00:1]/": "address",
+    "http://[::127.0.0.1]/": "address",
+    "http://[64:ff9b::7f00:1]/": "address",
+    "http://[64:ff9b::10.0.0.1]/": "address",
+    "http://[2002:7f00:1::]/": "address",
+    "http://[2001:0:7f00:1::1]/": "address",
+    "http://[fc00::1]/": "address",
+    "http://[fd00:ec2::254]/": "address",
+    "http://[fe80::1]/": "address",
+    "http://[fe80::1%25eth0]/": "address",
+    "http://[ff02::1]/": "address",
+    "http://[2001:db8::1]/": "address",
+    "http://[::1/": "host",
+    "http://::1/": "host",
+    "ipfs:" + CID: "uri",
+    "ipfs://": "cid",
+    "ipfs:///" + CID: "cid",
+    "ipfs://ipfs/" + CID: "cid",
+    "ipfs://user@" + CID: "cid",
+    "ipfs://" + CID + "?x=1": "uri",
+    "ipfs://" + CID + "#x": "uri",
+    "ipfs://" + CID + "/../x": "uri",
+    "ipfs://" + CID + "/a//b": "uri",
+    "ipfs://" + CID + "/%2e%2e/x": "uri",
+    "ipfs://" + CID + "/a%2fb": "uri",
+    "ipfs://" + CID + "/%ff": "uri",
+    "ipfs://" + CID + "/a" * 17: "uri",
+    "ipfs://" + CID[:-1]: "cid",
+}
+
+
+@pytest.mark.parametrize(("text", "rule"), HOSTILE.items(), ids=range(len(HOSTILE)))
+def test_hostile_uris_are_refused_by_their_text(text: str, rule: str) -> None:
+    """Every hostile text is refused before anything is looked up, with its rule's code."""
+    with pytest.raises(FetchRefused) as caught:
+        parse_manifest_uri(text, allow_private=PUBLIC_ONLY)
+    assert caught.value.code == f"fetch.refused.{rule}"
+    assert caught.value.message
+
+
+def test_the_table_is_long() -> None:
+    """At least sixty hostile texts are tried."""
+    assert len(HOSTILE) >= 60
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("http://example.org", WebUri("http", "example.org", 80, "/")),
+        ("HTTPS://Example.ORG:443/a%20b?c=d#e", WebUri("https", "example.org", 443, "/a%20b?c=d")),
+        ("https://example.org./ü?ö", WebUri("https", "example.org", 443, "/%C3%BC?%C3%B6")),
+        ("http://8.8.8.8:/x", WebUri("http", "8.8.8.8", 80, "/x")),
+        ("http://[2606:4700:0::1111]/x", WebUri("http", "2606:4700::1111", 80, "/x")),
+        ("https://example.org?x=/../y", WebUri("https", "example.org", 443, "/?x=/../y")),
+    ],
+)
+def test_web_uris_are_taken_apart(text: str, expected: WebUri) -> None:
+    """Scheme and host are lower-case, ports filled in, targets ASCII, fragments dropped."""
+    uri = parse_manifest_uri(text, allow_private=PUBLIC_ONLY)
+    if "?x" in text:
+        assert isinstance(uri, WebUri)
+        assert (uri.host, uri.target.lstrip("/")) == (expected.host, expected.target.lstrip("/"))
+    else:
+        assert uri == expected
+
+
+def test_ipfs_uris_are_taken_apart() -> None:
+    """The CID is parsed, the path decoded into names, and the text form escapes them again."""
+    uri = parse_manifest_uri(f"IPFS://{CID}/a%20b/ü%0a/", allow_private=PUBLIC_ONLY)
+    assert isinstance(uri, IpfsUri)
+    assert (uri.cid.codec, uri.cid.text, uri.path) == (DAG_PB, CID, ("a b", "ü\n"))
+    assert str(uri) == f"ipfs://{CID}/a%20b/%C3%BC%0A"
+    assert parse_manifest_uri(f"ipfs://{CID}/", allow_private=PUBLIC_ONLY) == IpfsUri(uri.cid)
+
+
+def test_version_1_cids_are_accepted() -> None:
+    """A raw CID in base32 is an ipfs URI too."""
+    text = "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
+    uri = parse_manifest_uri(f"ipfs://{text}", allow_private=PUBLIC_ONLY)
+    assert isinstance(uri, IpfsUri)
+    assert uri.cid.codec == RAW
+
+
+@given(st.text(max_size=80) | st.from_regex(r"(https?|ipfs)://[\x20-\x7f]{0,60}", fullmatch=True))
+def test_any_text_is_parsed_or_refused(text: str) -> None:
+    """Whatever the text, the answer is a URI without a private address, or a refusal."""
+    try:
+        uri = parse_manifest_uri(text, allow_private=PUBLIC_ONLY)
+    except FetchRefused as refusal:
+        assert refusal.code.startswith("fetch.refused.")
+    else:
+        assert isinstance(uri, IpfsUri) or uri.port == {"http": 80, "https": 443}[uri.scheme]
+
+
+OPENED = FetchPolicy.opening(["10.1.0.0/16", "127.0.0.1", "::1", "Intranet.Example"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://10.1.2.3:8080/x",
+        "http://127.0.0.1:1/x",
+        "http://[::1]:9000/x",
+        "http://intranet.example:8080/x",
+        "https://INTRANET.example.:8443/x",
+        "http://somewhere.example:8080/x",
+    ],
+)
+def test_opened_hosts_and_networks_are_let_through_on_any_port(text: str) -> None:
+    """What the operator opened passes; a name may lead into an opened network, which is seen when it is dialled."""
+    assert str(parse_web_uri(text, allow_private=OPENED)) == text.lower().replace(".:", ":")
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("http://10.2.0.1/x", "address"),
+        ("http://127.0.0.2/x", "address"),
+        ("http://2130706433/x", "address"),
+        ("http://[::ffff:127.0.0.1]/x", "address"),
+        ("http://8.8.8.8:8080/x", "port"),
+        ("http://somewhere.example:0/x", "port"),
+        ("http://intranet.example:70000/x", "port"),
+        ("http://user@intranet.example/x", "credentials"),
+    ],
+)
+def test_what_is_not_opened_stays_closed(text: str, rule: str) -> None:
+    """Opening one network opens nothing else, and no other rule."""
+    with pytest.raises(FetchRefused) as caught:
+        parse_web_uri(text, allow_private=OPENED)
+    assert caught.value.code == f"fetch.refused.{rule}"
+
+
+@pytest.mark.parametrize("item", ["127.0.0.1:80", "http://x", "a b", "10.0.0.0/33", "*"])
+def test_an_unusable_allowance_stops_the_start(item: str) -> None:
+    """FETCH_ALLOW_PRIVATE takes hosts and CIDRs, nothing else."""
+    with pytest.raises(SettingsFault, match="FETCH_ALLOW_PRIVATE"):
+        FetchPolicy.opening([item])
+
+
+@pytest.mark.parametrize(
+    ("location", "expected"),
+    [
+        ("/b", "https://example.org/b"),
+        ("b?c", "https://example.org/a/b?c"),
+        ("//other.example/", "https://other.example/"),
+        ("http://other.example/x#y", "http://other.example/x"),
+    ],
+)
+def test_redirects_are_resolved_against_their_page(location: str, expected: str) -> None:
+    """Relative, protocol-relative and absolute locations lead where a browser would go."""
+    base = parse_web_uri("https://example.org/a/x", allow_private=PUBLIC_ONLY)
+    assert str(redirect_target(base, location, allow_private=PUBLIC_ONLY)) == expected
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["http://10.0.0.1/", "//127.0.0.1/", "file:///etc/passwd", "ipfs://" + CID, "http://[", "http://x:22/", "/\\x"],
+)
+def test_redirects_are_checked_like_fresh_urls(location: str) -> None:
+    """A redirect opens nothing that the URL itself could not."""
+    base = parse_web_uri("https://example.org/a/x", allow_private=PUBLIC_ONLY)
+    with pytest.raises(FetchRefused):
+        redirect_target(base, location, allow_private=PUBLIC_ONLY)

@@ -1,0 +1,176 @@
+"""Who may import whom, what costs time at the start, and where SQL stands: rules kept by machine."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import iidq
+
+ROOT = Path(iidq.__file__).parent
+MODULES = {
+    ".".join(("iidq", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): path
+    for path in sorted(ROOT.rglob("*.py"))
+}
+PURE = {
+    "iidq.bullmq.bull_keys",
+    "iidq.bullmq.bull_lists",
+    "iidq.bullmq.bull_outline",
+    "iidq.bullmq.bull_plan",
+    "iidq.errors",
+    "iidq.json_depth",
+    "iidq.observability.redaction",
+    "iidq.stored_json",
+    "iidq.redis.redis_url",
+    "iidq.redis.sealing",
+    "iidq.provenance.ethereum.address",
+    "iidq.provenance.proof.canonical_json",
+    "iidq.provenance.ipfs.cid",
+    "iidq.provenance.conclusion",
+    "iidq.provenance.digest",
+    "iidq.provenance.manifest",
+    "iidq.provenance.proof.proof_signature",
+    "iidq.provenance.ethereum.signature",
+    "iidq.strict_json",
+    "iidq.provenance.ipfs.varint",
+    "iidq.provenance.ethereum.wallet",
+    "iidq.queue.backoff",
+    "iidq.queue.identifiers",
+    "iidq.queue.job",
+    "iidq.queue.notify.live_progress",
+    "iidq.queue.outcome",
+    "iidq.queue.read.paging",
+    "iidq.queue.notify.hint_bus",
+    "iidq.webhooks.delivery",
+    "iidq.webhooks.event",
+    "iidq.webhooks.judgement",
+    "iidq.webhooks.schedule",
+    "iidq.webhooks.signing",
+}
+HEAVY = ("web3", "eth_account", "eth_tester", "eth")
+"""``eth`` is py-evm. Together they cost more than half a second."""
+
+
+def imported(module: str) -> set[str]:
+    """Every module of ours that ``module`` names in an import, wherever in it the import stands."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.update(
+                full if (full := f"{node.module}.{alias.name}") in MODULES else node.module for alias in node.names
+            )
+    return {name for name in found if name == "iidq" or name.startswith("iidq.")}
+
+
+def inside(package: str, names: set[str]) -> set[str]:
+    return {name for name in names if name == package or name.startswith(f"{package}.")}
+
+
+@pytest.mark.parametrize(
+    ("importer", "banned"),
+    [
+        ("iidq.queue", "iidq.provenance"),
+        ("iidq.queue", "iidq.web"),
+        ("iidq.provenance", "iidq.queue"),
+        ("iidq.provenance", "iidq.web"),
+        ("iidq.provenance", "iidq.database"),
+        ("iidq.queue", "iidq.webhooks"),
+        ("iidq.queue", "iidq.redis"),
+        ("iidq.provenance", "iidq.redis"),
+        ("iidq.redis", "iidq.worker"),
+        ("iidq.guarded_http", "iidq.queue"),
+        ("iidq.guarded_http", "iidq.web"),
+        ("iidq.concurrency", "iidq.queue"),
+        ("iidq.concurrency", "iidq.web"),
+        ("iidq.concurrency", "iidq.provenance"),
+        ("iidq.provenance", "iidq.webhooks"),
+        ("iidq.webhooks", "iidq.web"),
+        ("iidq.webhooks", "iidq.worker"),
+        ("iidq.web", "iidq.webhooks"),
+        ("iidq.web", "iidq.worker"),
+        ("iidq.web", "iidq.queue.processing"),
+        ("iidq.web", "iidq.embedded"),
+        ("iidq.embedded", "iidq.queue"),
+        ("iidq.embedded", "iidq.web"),
+    ],
+)
+def test_packages_keep_apart(importer: str, banned: str) -> None:
+    """The queue knows no content, verification knows no jobs, and the web is no worker."""
+    offenders = {name: wrong for name in inside(importer, set(MODULES)) if (wrong := inside(banned, imported(name)))}
+    assert offenders == {}
+
+
+@pytest.mark.parametrize("module", sorted(PURE))
+def test_pure_modules_import_nothing_but_pure_ones(module: str) -> None:
+    """Pure logic stays free of I/O, settings and logs."""
+    assert imported(module) - PURE == set()
+
+
+def test_queue_modules_import_one_way() -> None:
+    """The order is store ← execution ← loop: what is below does not know what is above."""
+    layers = ["iidq.queue.store", "iidq.queue.processing.execution", "iidq.queue.processing.loop"]
+    for number, module in enumerate(layers):
+        assert not imported(module) & set(layers[number + 1 :])
+
+
+_STATEMENT = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH|MERGE|TRUNCATE|LISTEN|NOTIFY)\s+\S", re.IGNORECASE)
+
+
+def sql_literals(path: Path) -> Iterator[str]:
+    """String literals that begin as a statement does; prose (docstrings, sentences) is none."""
+    tree = ast.parse(path.read_text())
+    prose = {
+        id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and id(node) not in prose:
+            text = node.value.decode(errors="replace") if isinstance(node.value, bytes) else node.value
+            if isinstance(text, str) and _STATEMENT.match(text) and text.strip().split()[0].isupper():
+                yield text
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_sql_in_python(module: str) -> None:
+    """Statements stand in ``queries.sql`` and ``migrations/``, where they are explained and read together."""
+    assert list(sql_literals(MODULES[module])) == []
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "iidq.web.app",
+        "iidq.worker",
+        "iidq.database.migrate",
+        "iidq.cli",
+        *(f"iidq.cli.running.{command}" for command in ("serve", "demo", "up")),
+        *(f"iidq.cli.verification.{command}" for command in ("verify_one", "check_proof")),
+        "iidq.cli.operators.doctor",
+    ],
+)
+def test_start_loads_nothing_heavy(module: str) -> None:
+    """API, worker and commands start without web3, eth_account, eth_tester and py-evm.
+
+    Only `iidq register` needs web3 from its start; demo and up load it while their development chain comes up.
+    """
+    code = f"import sys, {module}; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert set(loaded.stdout.split()) & set(HEAVY) == set()
+
+
+def test_help_loads_neither_chain_nor_http() -> None:
+    """``iidq --help`` answers at once: no curve, no keccak, no HTTP client, no server, no driver."""
+    code = (
+        "import sys\nfrom iidq.cli import main\nsys.argv = ['iidq', '--help']\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    loaded = set(done.stderr.split())
+    assert "iidq" in loaded
+    assert loaded & {*HEAVY, "coincurve", "Crypto", "httpx", "uvicorn", "starlette", "psycopg"} == set()

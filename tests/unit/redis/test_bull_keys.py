@@ -1,0 +1,119 @@
+"""A job as BullMQ stores it."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from iidq.bullmq.bull_keys import BullState, bull_state, job_fields
+from iidq.queue.job import Job, JobStatus, JobType
+
+CREATED = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
+CREATED_MS = "1767323045678"
+QUEUED = Job(
+    id=UUID(int=7),
+    type=JobType.VERIFY,
+    status=JobStatus.QUEUED,
+    progress=0,
+    content_hash="0x" + "ab" * 32,
+    manifest_uri="ipfs://manifest",
+    registry_address="0x" + "cd" * 20,
+    rpc_url="https://somebody:secret@rpc.example/",
+    chain_id=None,
+    file_name="photo.jpg",
+    result=None,
+    error=None,
+    errors=[],
+    retry_count=0,
+    attempt=0,
+    max_attempts=3,
+    priority=0,
+    run_at=CREATED,
+    started_at=None,
+    completed_at=None,
+    created_at=CREATED,
+    updated_at=CREATED,
+)
+
+
+def fields(job: Job, state: BullState | None) -> dict[str, Any]:
+    """Those of the hash, with JSON read."""
+    found = job_fields(job, state=state, backoff_ms=5000)
+    return {name: json.loads(text) if text[0] in "{[" else text for name, text in found.items()}
+
+
+def test_a_waiting_job() -> None:
+    """Name, data, options and times as BullMQ writes them for a new job; no secret of a URL comes along."""
+    assert fields(QUEUED, BullState.WAIT) == {
+        "name": "verify",
+        "data": {
+            "type": "verify",
+            "contentHash": QUEUED.content_hash,
+            "manifestUri": "ipfs://manifest",
+            "registryAddress": QUEUED.registry_address,
+            "rpcUrl": "https://***@rpc.example/",
+            "fileName": "photo.jpg",
+        },
+        "opts": {
+            "attempts": 3,
+            "backoff": {"type": "exponential", "delay": 5000},
+            "jobId": "00000000-0000-0000-0000-000000000007",
+        },
+        "timestamp": CREATED_MS,
+        "delay": "0",
+        "priority": "0",
+        "progress": "0",
+        "atm": "0",
+        "ats": "0",
+    }
+
+
+def test_a_job_that_waits_for_its_retry() -> None:
+    """It is delayed until it is due, with the reason and a line per failed attempt."""
+    job = replace(
+        QUEUED,
+        run_at=CREATED + timedelta(seconds=90),
+        started_at=CREATED + timedelta(seconds=1),
+        attempt=2,
+        retry_count=1,
+        errors=[{"attempt": 2, "at": "2026-01-02T03:04:07+00:00", "error": "rpc.timeout: https://a:b@rpc.example"}],
+    )
+    found = fields(job, BullState.DELAYED)
+    assert (found["delay"], found["atm"], found["ats"]) == ("90000", "1", "2")
+    assert found["processedOn"] == str(int(CREATED_MS) + 1000)
+    assert found["failedReason"] == "rpc.timeout: https://***@rpc.example"
+    assert found["stacktrace"] == ["rpc.timeout: https://***@rpc.example\n    at attempt 2 (2026-01-02T03:04:07+00:00)"]
+    assert "finishedOn" not in found
+
+
+def test_ended_jobs() -> None:
+    """The last attempt counts as made; a verdict is the return value, an error the reason."""
+    ended = replace(QUEUED, completed_at=CREATED + timedelta(seconds=5), attempt=1)
+    completed = fields(
+        replace(ended, status=JobStatus.COMPLETED, progress=100, result={"status": "OK"}), BullState.COMPLETED
+    )
+    assert (completed["returnvalue"], completed["progress"], completed["atm"]) == ({"status": "OK"}, "100", "1")
+    assert completed["finishedOn"] == str(int(CREATED_MS) + 5000)
+    assert "failedReason" not in completed
+    failed = fields(replace(ended, status=JobStatus.FAILED, error="manifest.missing: gone"), BullState.FAILED)
+    assert (failed["failedReason"], failed["atm"]) == ("manifest.missing: gone", "1")
+    cancelled = fields(replace(ended, status=JobStatus.CANCELLED), None)
+    assert (cancelled["failedReason"], cancelled["atm"]) == ("cancelled", "0")
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        (JobStatus.QUEUED, BullState.DELAYED),
+        (JobStatus.PROCESSING, BullState.ACTIVE),
+        (JobStatus.COMPLETED, BullState.COMPLETED),
+        (JobStatus.FAILED, BullState.FAILED),
+        (JobStatus.CANCELLED, None),
+    ],
+)
+def test_every_status_has_its_place(status: JobStatus, state: BullState | None) -> None:
+    """A cancelled job is in none of BullMQ's states."""
+    assert bull_state(replace(QUEUED, status=status), queued_as=BullState.DELAYED) is state

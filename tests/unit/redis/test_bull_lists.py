@@ -1,0 +1,80 @@
+"""A Redis list or sorted set is turned into the wanted one, with few commands where little has changed."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iidq.bullmq.bull_lists import Command, list_edits, set_edits
+
+IDS = [f"job-{number}" for number in range(30)]
+UNIQUE = st.lists(st.sampled_from(IDS), unique=True)
+
+
+def apply_to_list(now: list[str], commands: list[Command]) -> list[str]:
+    """What Redis would do; see the commands' pages."""
+    items = list(now)
+    for name, _, *words in commands:
+        ids = [str(word) for word in words]
+        match name:
+            case "DEL":
+                items = []
+            case "LPUSH":
+                items = [*reversed(ids), *items]
+            case "RPUSH":
+                items += ids
+            case "LTRIM":
+                items = items[int(ids[0]) : int(ids[1]) + 1]
+            case "LREM":
+                assert ids[0] == "-1"
+                if ids[1] in items:
+                    items.reverse()
+                    items.remove(ids[1])
+                    items.reverse()
+            case _:
+                raise AssertionError(name)
+    return items
+
+
+@given(st.lists(st.sampled_from(IDS)), UNIQUE)
+def test_any_list_becomes_the_wanted_one(now: list[str], wanted: list[str]) -> None:
+    """Whatever somebody did to the list, also ids that stand twice."""
+    assert apply_to_list(now, list_edits("key", now, wanted)) == wanted
+
+
+@given(UNIQUE, UNIQUE.map(set), UNIQUE)
+def test_a_line_that_moves_on(now: list[str], gone: set[str], new: list[str]) -> None:
+    """Jobs leave anywhere and others come to the head."""
+    wanted = [*(job for job in new if job not in now), *(job for job in now if job not in gone)]
+    assert apply_to_list(now, list_edits("key", now, wanted)) == wanted
+
+
+def test_a_long_line_costs_what_changed() -> None:
+    """Of a hundred thousand jobs two were claimed, one was cancelled and one is new: four commands."""
+    now = [f"job-{number}" for number in range(100_000)]
+    wanted = ["new", *now[:50_000], *now[50_001:-2]]
+    assert list_edits("key", now, wanted) == [
+        ("LREM", "key", -1, "job-50000"),
+        ("LTRIM", "key", 0, 99_996),
+        ("LPUSH", "key", "new"),
+    ]
+
+
+def test_nothing_changed_costs_nothing() -> None:
+    """Most looks find what was there."""
+    assert list_edits("key", IDS, list(IDS)) == []
+    assert set_edits("key", {"a": 1}, {"a": 1}) == []
+
+
+SCORES = st.dictionaries(st.sampled_from(IDS), st.integers(0, 5))
+
+
+@given(SCORES, SCORES)
+def test_any_sorted_set_becomes_the_wanted_one(now: dict[str, int], wanted: dict[str, int]) -> None:
+    """Members come, go and change their score."""
+    members = dict(now)
+    for name, _, *words in set_edits("key", now, wanted):
+        if name == "ZREM":
+            for word in words:
+                del members[str(word)]
+        else:
+            members |= {str(member): int(score) for score, member in zip(words[::2], words[1::2], strict=True)}
+    assert members == wanted

@@ -1,0 +1,162 @@
+"""The path prefix of a request, and what may be one."""
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from starlette.routing import Route
+
+from iidq.errors import SettingsFault
+from iidq.settings import Settings, load_settings
+from iidq.web.app import create_app
+from iidq.web.request.path_prefix import OWN_PATHS, PathPrefixes, parse_prefix
+
+OWN = ("/", "/api/docs", "/jobs/{job_id}", "/livez")
+HARMLESS = re.compile(r"(/[A-Za-z0-9._~:@+-]+)*")
+
+NO_PREFIX = [
+    *(
+        "//",
+        "//evil.example",
+        "///x",
+        "/a//b",
+        "/iidq//",
+        "https://evil.example",
+        "/\\evil.example",
+        "\\\\evil.example",
+    ),
+    *("..", "/..", "/../x", "/a/../b", "/a/..", "/.", "/./a", "/%2e%2e", "/a%2fb", "/a?b", "/a#b", "/a;b", "/a b", " "),
+    *("/a\r\nSet-Cookie: x=1", "/a\n", "/a\tb", "/a\x00", "/a\x7f", "/ä", "/a\u2028", "/\u2025"),
+    *('/"><script>alert(1)</script>', "/'onload='", "/<a>", "/a&b", "/{{version}}", "/" + "a" * 200),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "prefix"),
+    [
+        *((text, "/iidq") for text in ("iidq", "/iidq", "iidq/", "/iidq/")),
+        *(("", ""), ("/", ""), ("a/b", "/a/b"), ("/a/b/", "/a/b"), ("/...", "/..."), ("/.a", "/.a")),
+        ("/api/v1/namespaces/x/services/http:iidq:3001/proxy", "/api/v1/namespaces/x/services/http:iidq:3001/proxy"),
+        ("/user/ada@example.org", "/user/ada@example.org"),
+    ],
+)
+def test_a_prefix_is_written_in_one_way(text: str, prefix: str) -> None:
+    """Slashes around it do not matter; it begins with one and ends without."""
+    assert parse_prefix(text) == prefix
+
+
+@pytest.mark.parametrize("text", NO_PREFIX)
+def test_what_is_no_prefix_stops_the_start(text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """``ROOT_PATH`` with a host, a query, dots, control characters or markup is one line that shows no value."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsFault) as caught:
+        load_settings(root_path=text)
+    assert re.fullmatch(
+        r"ROOT_PATH=\(hidden\) cannot be used; expected a path such as /iidq: [ -~]+", caught.value.message
+    )
+
+
+@given(st.one_of(st.text(), st.text('/.a%\\"<\r\n,:@', max_size=12)))
+@example("//evil.example")
+def test_no_text_becomes_another_host_or_markup(text: str) -> None:
+    """A prefix is empty or single slashes with harmless characters between, and is its own prefix."""
+    try:
+        prefix = parse_prefix(text)
+    except ValueError:
+        return
+    assert HARMLESS.fullmatch(prefix)
+    assert not {".", ".."} & set(prefix.split("/"))
+    assert parse_prefix(prefix) == prefix
+
+
+def take(
+    path: str, *told: str, root_path: str = "", peer: str | None = "10.0.0.1", server: str = ""
+) -> tuple[str, str]:
+    """The path that is served, and the prefix of the reply's URLs."""
+    headers = [(b"x-forwarded-prefix", value.encode("latin-1")) for value in told]
+    scope: dict[str, Any] = {"path": path, "root_path": server, "headers": headers, "client": peer and (peer, 4711)}
+    prefix = PathPrefixes(root_path, ["10.0.0.0/8"], OWN).take(scope, dict(headers))
+    # Starlette's router would take it off a second time.
+    assert scope["root_path"] == ""
+    return scope["path"], prefix
+
+
+@pytest.mark.parametrize(
+    ("path", "root_path", "served"),
+    [
+        ("/iidq/api/docs", "/iidq", "/api/docs"),
+        ("/api/docs", "/iidq", "/api/docs"),
+        ("/iidq", "/iidq", "/"),
+        ("/iidq/", "/iidq", "/"),
+        ("/", "/iidq", "/"),
+        ("/iidq/unknown", "/iidq", "/iidq/unknown"),
+        ("/iidq/iidq/livez", "/iidq", "/iidq/iidq/livez"),
+        ("/iidqs/livez", "/iidq", "/iidqs/livez"),
+        ("/a/b/livez", "/a/b", "/livez"),
+        ("/b/livez", "/a/b", "/b/livez"),
+        # A prefix that is named like the service's own paths.
+        ("/api/docs", "/api", "/api/docs"),
+        ("/api/api/docs", "/api", "/api/docs"),
+        ("/api/livez", "/api", "/livez"),
+        ("/jobs/x", "/jobs", "/jobs/x"),
+        ("/jobs/jobs/x", "/jobs", "/jobs/x"),
+    ],
+)
+def test_root_path_is_taken_off_where_it_is(path: str, root_path: str, served: str) -> None:
+    """Proxies that keep the prefix and proxies that strip it lead to the same path."""
+    assert take(path, root_path=root_path) == (served, root_path)
+
+
+def test_a_root_path_that_hides_an_endpoint_stops_the_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """``ROOT_PATH`` may be none of the service's paths, each of which is known here; one below or above is served."""
+    monkeypatch.chdir(tmp_path)
+    settings = Settings(_env_file=None, database_url="postgresql://x/y", root_path="/api")
+    paths = {route.path for route in create_app(settings).routes if isinstance(route, Route)}
+    assert {path for path in paths if "{" not in path} == OWN_PATHS | {"/"}
+    for path in OWN_PATHS:
+        with pytest.raises(SettingsFault, match=r"ROOT_PATH=.* expected a path that is none of the service's own"):
+            load_settings(root_path=f"{path}/")
+        assert load_settings(root_path=f"{path}/x/y").root_path == f"{path}/x/y"
+
+
+def test_the_servers_own_root_path_counts() -> None:
+    """``uvicorn --root-path /iidq`` is as good as the variable."""
+    assert take("/iidq/api/docs", server="/iidq") == ("/api/docs", "/iidq")
+    assert take("/iidq/api/docs", server="/iidq/", root_path="/other") == ("/api/docs", "/iidq")
+
+
+@pytest.mark.parametrize(
+    ("told", "prefix"),
+    [
+        ([], "/root"),
+        (["/iidq"], "/iidq"),
+        (["iidq/"], "/iidq"),
+        (["/"], ""),
+        ([""], "/root"),
+        ([" , "], "/root"),
+        (["/outer, /iidq"], "/outer/iidq"),
+        (["/outer", "/iidq"], "/outer/iidq"),
+        (["/outer/", "/", "/iidq"], "/outer/iidq"),
+        (["/iidq", "//evil.example"], "/root"),
+        (["/iidq, .."], "/root"),
+        (["/" + "a" * 150, "/" + "a" * 150], "/root"),
+        *(([text], "/root") for text in NO_PREFIX if text.isascii()),
+    ],
+)
+def test_the_header_of_a_trusted_proxy_takes_the_place_of_root_path(told: list[str], prefix: str) -> None:
+    """Values are joined in their order; one that is no path voids the header."""
+    assert take("/livez", *told, root_path="/root") == ("/livez", prefix)
+
+
+def test_a_stranger_has_no_prefix() -> None:
+    """Neither an untrusted peer nor a caller without an address chooses one."""
+    for peer in ("192.0.2.1", None):
+        assert take("/livez", "/iidq", root_path="/root", peer=peer) == ("/livez", "/root")
+
+
+def test_the_header_takes_nothing_off_the_path() -> None:
+    """A client whose header nginx hands on cannot reach /api under a name that nginx does not know it by."""
+    assert take("/x/api/docs", "/x") == ("/x/api/docs", "/x")
+    assert take("/root/api/docs", "/outer/root", root_path="/root") == ("/api/docs", "/outer/root")

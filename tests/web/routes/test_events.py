@@ -1,0 +1,256 @@
+"""GET /{jobId}/events: every watcher sees its job to the end, and watchers cost next to nothing."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from iidq.embedded.endpoint import serve_locally
+from iidq.queue.identifiers import new_job_id
+from iidq.queue.notify import watching as hub
+from iidq.settings import Settings
+from iidq.web.app import create_app
+from iidq.web.routes import events
+from iidq.web.service import Service
+from tests.eventually import eventually
+from tests.job_rows import CANCELLED, COMPLETED, FAILED, PROCESSING, Sql, insert, update
+from tests.web.request.test_idempotency import QUESTION
+from tests.web.serving import JOBS, NO_LIMITS, ServeApi
+
+
+@pytest.fixture
+def sql(database_url: str) -> Any:
+    """Somebody with psql, who plays the worker as well."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub looks for itself more often than it needs to: here nobody notifies."""
+    monkeypatch.setattr(hub, "LOOK_SECONDS", 0.05)
+
+
+FREE = {"workerId": None, "leaseUntil": None}
+
+
+class Stream:
+    """Server-sent events as a client reads them."""
+
+    def __init__(self, reply: httpx.Response) -> None:
+        self.reply = reply
+        self._lines = reply.aiter_lines()
+        self.comments = 0
+        self.retry_ms: int | None = None
+
+    async def next(self) -> dict[str, Any] | None:
+        """The next event, or None at the stream's end."""
+        told: dict[str, Any] = {}
+        async with asyncio.timeout(15):
+            async for line in self._lines:
+                name, _, value = line.partition(": ")
+                if not line and "data" in told:
+                    return {**told, "job": json.loads(told["data"])}
+                if line.startswith(":"):
+                    self.comments += 1
+                elif name == "retry":
+                    self.retry_ms = int(value)
+                elif line:
+                    told[name] = value
+        return None
+
+
+@asynccontextmanager
+async def watching(api: httpx.AsyncClient, job_id: object, last: str | None = None) -> AsyncIterator[Stream]:
+    """A client that watches a job."""
+    headers = {} if last is None else {"Last-Event-ID": last}
+    async with api.stream("GET", f"{JOBS}/{job_id}/events", headers=headers) as reply:
+        yield Stream(reply)
+
+
+@asynccontextmanager
+async def opened(**settings: Any) -> AsyncIterator[tuple[httpx.AsyncClient, Service]]:
+    """A client of an API, and that API's parts."""
+    defaults: dict[str, Any] = {"rpc_url": "http://rpc.invalid/", **NO_LIMITS}
+    app = create_app(Settings(_env_file=None, **defaults, **settings))
+    async with (
+        app.router.lifespan_context(app),
+        serve_locally(app) as url,
+        httpx.AsyncClient(base_url=url, timeout=30) as client,
+    ):
+        yield client, app.state.service
+
+
+async def told(stream: Stream) -> dict[str, Any]:
+    event = await stream.next()
+    assert event is not None
+    return event
+
+
+async def test_a_job_is_seen_to_its_end(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
+    """The present state comes at once, then each progress, then one event named after the end, and no more."""
+    job_id = insert(sql, PROCESSING, progress=10)
+    async with watching(api, job_id) as stream:
+        first = await told(stream)
+        assert (first["event"], first["job"]["progress"], first["job"]["id"]) == ("progress", 10, str(job_id))
+        update(sql, job_id, progress=70)
+        second = await told(stream)
+        assert (second["event"], second["job"]["progress"]) == ("progress", 70)
+        update(sql, job_id, **{key: COMPLETED[key] for key in ("status", "progress", "result", "completedAt")}, **FREE)
+        last = await told(stream)
+        assert (last["event"], last["job"]["result"]) == ("completed", {"status": "OK"})
+        assert await stream.next() is None
+    assert len({first["id"], second["id"], last["id"]}) == 3
+    assert last["job"] == (await api.get(f"{JOBS}/{job_id}")).json()
+
+
+async def test_the_stream_passes_proxies_unbuffered(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
+    """Type, caching, buffering and the time to reconnect are said as browsers and nginx read them."""
+    async with watching(api, insert(sql, COMPLETED)) as stream:
+        assert stream.reply.headers["content-type"] == "text/event-stream; charset=utf-8"
+        assert stream.reply.headers["cache-control"] == "no-cache"
+        assert stream.reply.headers["x-accel-buffering"] == "no"
+        await told(stream)
+        assert stream.retry_ms == events.RECONNECT_MS
+
+
+@pytest.mark.parametrize(("row", "name"), [(COMPLETED, "completed"), (FAILED, "failed"), (CANCELLED, "cancelled")])
+async def test_who_comes_late_gets_the_end(
+    api: httpx.AsyncClient, sql: psycopg.Connection[Any], row: dict[str, Any], name: str
+) -> None:
+    """A job that ended long ago is one event and the stream's end."""
+    async with watching(api, insert(sql, row)) as stream:
+        event = await told(stream)
+        assert (event["event"], event["job"]["status"]) == (name, name)
+        assert await stream.next() is None
+
+
+async def test_nothing_that_was_seen_is_told_again(
+    serve_api: ServeApi, database_url: str, sql: psycopg.Connection[Any]
+) -> None:
+    """After a lost connection the client goes on behind the event it saw last, at another process as well."""
+    job_id = insert(sql, PROCESSING, progress=30)
+    async with serve_api(database_url=database_url) as one, serve_api(database_url=database_url) as other:
+        async with watching(one, job_id) as stream:
+            seen = (await told(stream))["id"]
+        # A renewed lease is no news.
+        update(sql, job_id, updatedAt=Sql("now()"), leaseUntil=Sql("now() + interval '2 minutes'"))
+        async with watching(other, job_id, seen) as stream:
+            update(sql, job_id, progress=50)
+            assert (await told(stream))["job"]["progress"] == 50
+
+
+async def test_the_end_is_told_to_who_missed_it_and_only_once(
+    api: httpx.AsyncClient, sql: psycopg.Connection[Any]
+) -> None:
+    """Reconnecting after a progress brings the final event; after the final event 204, which ends a browser's tries."""
+    job_id = insert(sql, PROCESSING, progress=30)
+    async with watching(api, job_id) as stream:
+        seen = (await told(stream))["id"]
+    sql.execute("SELECT cancel_job(%s)", [job_id])
+    async with watching(api, job_id, seen) as stream:
+        last = await told(stream)
+        assert last["event"] == "cancelled"
+        assert await stream.next() is None
+    reply = await api.get(f"{JOBS}/{job_id}/events", headers={"Last-Event-ID": last["id"]})
+    assert (reply.status_code, reply.content) == (204, b"")
+
+
+async def test_a_second_end_is_another_event(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
+    """Cancelled, retried by hand and cancelled again before any attempt: who saw the first end is told the second."""
+    job_id = insert(sql)
+    seen = None
+    for _ in range(2):
+        sql.execute("SELECT cancel_job(%s)", [job_id])
+        async with watching(api, job_id, seen) as stream:
+            event = await told(stream)
+        assert (event["event"], event["id"] == seen) == ("cancelled", False)
+        seen = event["id"]
+        sql.execute("SELECT retry_job(%s)", [job_id])
+
+
+async def test_a_row_that_goes_ends_the_stream(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
+    """Retention or an operator deleted it: no end can be told, and nobody waits for one."""
+    job_id = insert(sql)
+    async with watching(api, job_id) as stream:
+        await told(stream)
+        sql.execute('DELETE FROM "VerificationJob"')
+        assert await stream.next() is None
+
+
+async def test_cancel_and_retry_over_http_are_told(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
+    """Who watches a waiting job sees that somebody else cancelled it."""
+    job_id = insert(sql)
+    async with watching(api, job_id) as stream:
+        await told(stream)
+        assert (await api.post(f"{JOBS}/{job_id}/cancel")).status_code == 200
+        assert (await told(stream))["event"] == "cancelled"
+
+
+async def test_silence_is_broken_by_heartbeats(
+    api: httpx.AsyncClient, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While nothing happens comments keep proxies from cutting the connection."""
+    monkeypatch.setattr(events, "HEARTBEAT_SECONDS", 0.02)
+    job_id = insert(sql)
+    async with watching(api, job_id) as stream:
+        await told(stream)
+        ended = asyncio.create_task(stream.next())
+        await eventually(lambda: stream.comments >= 3)
+        sql.execute("SELECT cancel_job(%s)", [job_id])
+        event = await ended
+        assert event is not None
+        assert event["event"] == "cancelled"
+
+
+async def test_no_job_no_stream(api: httpx.AsyncClient) -> None:
+    """An id that no job has, and a text that is no id, get the usual 404."""
+    for job_id in (str(new_job_id()), "1234567890"):
+        reply = await api.get(f"{JOBS}/{job_id}/events")
+        assert (reply.status_code, reply.json()) == (404, {"error": "Job not found"})
+
+
+async def test_head_has_no_stream(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
+    """HEAD tells the headers and ends, also while the job runs."""
+    reply = await api.head(f"{JOBS}/{insert(sql)}/events")
+    assert (reply.status_code, reply.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+
+
+async def test_watchers_are_bounded(database_url: str, sql: psycopg.Connection[Any]) -> None:
+    """Beyond the bound 503 with Retry-After; whoever leaves makes room. A submission is not refused for it."""
+    job_id = insert(sql)
+    async with opened(database_url=database_url, max_watchers=1) as (api, service):
+        async with watching(api, job_id) as stream:
+            await told(stream)
+            refused = await api.get(f"{JOBS}/{job_id}/events")
+            assert (refused.status_code, refused.json()["code"]) == (503, "watching.limit")
+            assert int(refused.headers["retry-after"]) > 0
+            queued = await api.post(f"{JOBS}/verify", json=QUESTION, headers={"Prefer": "wait=10"})
+            assert queued.status_code == 202
+        await eventually(lambda: service.watching.watchers == 0)
+        async with watching(api, job_id) as stream:
+            await told(stream)
+
+
+async def test_without_a_database_503(lonely_api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state cannot be read: announced, not an endless silence."""
+    monkeypatch.setattr(events, "_FIRST_STATE_SECONDS", 0.1)
+    reply = await lonely_api.get(f"{JOBS}/{new_job_id()}/events")
+    assert reply.status_code == 503
+    assert int(reply.headers["retry-after"]) > 0
+
+
+async def test_streams_end_when_the_service_stops(database_url: str, sql: psycopg.Connection[Any]) -> None:
+    """Nobody holds up a shutdown; the client connects anew, elsewhere, with what it saw last."""
+    async with opened(database_url=database_url) as (api, service):
+        async with watching(api, insert(sql)) as stream:
+            await told(stream)
+            service.stopping.set()
+            assert await stream.next() is None
+        refused = await api.get(f"{JOBS}/{insert(sql)}/events")
+    assert (refused.status_code, refused.json()["code"]) == (503, "service.stopping")
