@@ -36,7 +36,6 @@ PURE = {
     "iidq.provenance.proof.proof_signature",
     "iidq.provenance.ethereum.signature",
     "iidq.strict_json",
-    "iidq.provenance.ipfs.varint",
     "iidq.provenance.ethereum.wallet",
     "iidq.queue.backoff",
     "iidq.queue.identifiers",
