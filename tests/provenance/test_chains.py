@@ -8,8 +8,7 @@ import pytest
 
 from iidq.errors import FetchRefused, PermanentFault, RpcFault
 from iidq.provenance.ethereum.chain import Chain
-from iidq.provenance.ethereum.chains import Chains
-from iidq.provenance.ethereum.rpc_permission import check_rpc_url
+from iidq.provenance.ethereum.chains import Chains, check_rpc_url
 from iidq.settings import Settings
 
 URLS = {1: ("https://one.example", "https://uno.example"), 8453: ("https://base.example/KEY",)}

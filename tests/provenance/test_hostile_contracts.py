@@ -19,7 +19,8 @@ from iidq.provenance.ethereum import rpc as rpc_module
 from iidq.provenance.ethereum.chain import Chain, OnchainEntry, PinnedBlock
 from iidq.provenance.ethereum.jsonrpc import AnswerTooLong, BatchRefused, decode
 from iidq.provenance.ethereum.registry import Entry
-from iidq.provenance.ethereum.rpc import MAX_CONTRACT_ANSWER_BYTES, RpcEndpoint, open_http
+from iidq.provenance.ethereum.rpc import MAX_CONTRACT_ANSWER_BYTES, RpcEndpoint
+from iidq.provenance.ethereum.rpc_http import open_http
 from tests.provenance.rpc_world import (
     CHAIN_ID,
     CONTENT_HASH,

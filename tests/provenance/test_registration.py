@@ -9,15 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iidq.errors import RpcFault
-from iidq.provenance.ethereum.jsonrpc import CallRefused
-from iidq.provenance.ethereum.registration import (
-    Block,
-    NotFound,
-    blocks_of_second,
-    logs_between,
-    pick_registration,
-    read_block,
-)
+from iidq.provenance.ethereum.jsonrpc import Block, CallRefused, read_block
+from iidq.provenance.ethereum.registration import NotFound, blocks_of_second, logs_between, pick_registration
 from iidq.provenance.ethereum.registry import CONTENT_REGISTERED_TOPIC, Entry
 
 HASH = "0x" + "ab" * 32

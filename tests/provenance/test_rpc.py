@@ -8,8 +8,7 @@ import httpx
 import pytest
 
 from iidq.errors import RpcFault
-from iidq.provenance.ethereum.jsonrpc import CallRefused, CallReverted
-from iidq.provenance.ethereum.rpc import hex_bytes, quantity
+from iidq.provenance.ethereum.jsonrpc import CallRefused, CallReverted, hex_bytes, quantity
 from tests.provenance.rpc_world import CHAIN_ID, Handler, Server, World, endpoint, error, is_batch
 
 

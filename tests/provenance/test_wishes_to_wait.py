@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from iidq.errors import GatewayFault, RpcFault
 from iidq.guarded_http.fetch import MAX_RETRY_AFTER_SECONDS, retry_after_seconds
 from iidq.provenance.ethereum.chain import OnchainEntry
-from iidq.provenance.ipfs.gateways import Gateway, IpfsGateways
+from iidq.provenance.ipfs.gateway import Gateway
+from iidq.provenance.ipfs.gateways import IpfsGateways
 from iidq.provenance.report import FetchedManifest
 from iidq.provenance.verify import Subject, verify
 from iidq.queue.backoff import RetryPolicy

@@ -28,7 +28,6 @@ from iidq.embedded.development_chain.accounts import DEVELOPMENT_KEYS
 from iidq.embedded.development_chain.chain_process import DEVELOPMENT_CHAIN_ID
 from iidq.errors import FetchRefused, IidqError, PermanentFault, RpcFault
 from iidq.guarded_http.fetch_policy import FetchPolicy
-from iidq.guarded_http.uri import parse_manifest_uri
 from iidq.provenance.ethereum.registry import Entry, decode_entry, encode_entries_call
 from iidq.provenance.ethereum.signature import recover_signer
 from iidq.provenance.ethereum.transactions import (
@@ -46,6 +45,7 @@ from iidq.provenance.ethereum.transactions import (
 from iidq.provenance.ipfs.cid import dag_pb_cid
 from iidq.provenance.ipfs.unixfs import wrap_file
 from iidq.provenance.manifest import parse_manifest
+from iidq.provenance.manifest_uri import parse_manifest_uri
 from iidq.settings import Settings, load_settings
 
 _DONE, _NOT_POSSIBLE = 0, 1

@@ -9,10 +9,11 @@ from typing import Final
 
 from iidq.errors import FetchRefused, FieldFault, InvalidInput
 from iidq.guarded_http.fetch_policy import FetchPolicy
-from iidq.guarded_http.uri import MAX_URI_CHARACTERS, parse_manifest_uri, parse_web_uri
+from iidq.guarded_http.url import MAX_URI_CHARACTERS, parse_web_url
 from iidq.observability import traces
 from iidq.observability.redaction import redact_endpoint
-from iidq.provenance.ethereum.rpc_permission import check_rpc_url, identify_endpoint
+from iidq.provenance.ethereum.chains import check_rpc_url, identify_endpoint
+from iidq.provenance.manifest_uri import parse_manifest_uri
 from iidq.queue.job import SHARED, IdempotencyKey, JobType, NewJob
 from iidq.settings import Settings
 from iidq.web.request.plain_text import is_plain_text
@@ -215,7 +216,7 @@ class SubmissionRules:
         if self._settings.webhook_secret is None:
             raise ValueError("webhooks are off here, as WEBHOOK_SECRET is not set; expected no callbackUrl")
         try:
-            return str(parse_web_uri(text, allow_private=self._fetch_policy))
+            return str(parse_web_url(text, allow_private=self._fetch_policy))
         except FetchRefused as refused:
             raise ValueError(refused.message) from None
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from iidq.provenance.ethereum.heads import REMEMBERED_SECONDS, BlockTag, Heads
+from iidq.provenance.ethereum.endpoints import REMEMBERED_SECONDS, BlockTag, Heads
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from eth_utils.crypto import keccak
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iidq.provenance.ethereum.wallet import accepts_signature, encode_is_valid_signature_call
+from iidq.provenance.ethereum.registry import accepts_signature, encode_is_valid_signature_call
 
 MAGIC = keccak(text="isValidSignature(bytes32,bytes)")[:4]
 

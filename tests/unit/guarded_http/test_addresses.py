@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iidq.guarded_http.host import canonical_host
-from iidq.guarded_http.ip_addresses import literal_address, special_kind
+from iidq.guarded_http.addresses import canonical_host, literal_address, special_kind
 
 SPECIAL = {
     "0.0.0.0": "unspecified",  # noqa: S104

@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iidq.errors import FetchRefused, GatewayFault
+from iidq.guarded_http.addresses import IpAddress
 from iidq.guarded_http.dialing import Dialer, SystemResolver
 from iidq.guarded_http.fetch import MAX_RETRY_AFTER_SECONDS, WebAnswer, WebFetcher, retry_after_seconds
 from iidq.guarded_http.fetch_policy import PUBLIC_ONLY, FetchPolicy
 from iidq.guarded_http.http_connection import Deadlines
-from iidq.guarded_http.ip_addresses import IpAddress
-from iidq.guarded_http.uri import parse_web_uri
+from iidq.guarded_http.url import parse_web_url
 from tests.unit.guarded_http.scripted_server import Answer, Request, always, never, response, serving
 
 LOCAL = FetchPolicy.opening(["127.0.0.1"])
@@ -66,7 +66,7 @@ async def get(
 ) -> WebAnswer:
     """One fetch on its own."""
     async with fetching(policy, deadlines, names) as fetcher:
-        return await fetcher.get(parse_web_uri(url, allow_private=policy), max_bytes=max_bytes)
+        return await fetcher.fetch(parse_web_url(url, allow_private=policy), max_bytes=max_bytes)
 
 
 async def test_a_body_arrives_and_the_request_is_plain() -> None:
@@ -84,9 +84,9 @@ async def test_a_body_arrives_and_the_request_is_plain() -> None:
 async def test_a_connection_is_used_again_and_a_closed_one_replaced() -> None:
     """Two fetches share a connection; when the server closes it in between, the next fetch opens another."""
     async with serving(always(response(b"{}"))) as server, fetching() as fetcher:
-        uri = parse_web_uri(server.url, allow_private=LOCAL)
+        uri = parse_web_url(server.url, allow_private=LOCAL)
         for _ in range(2):
-            assert (await fetcher.get(uri, max_bytes=10)).body == b"{}"
+            assert (await fetcher.fetch(uri, max_bytes=10)).body == b"{}"
         assert server.connections == 1
 
     async def close_when_asked_again(request: Request, writer: asyncio.StreamWriter) -> None:
@@ -96,9 +96,9 @@ async def test_a_connection_is_used_again_and_a_closed_one_replaced() -> None:
             writer.write(response(b"{}"))
 
     async with serving(close_when_asked_again) as server, fetching() as fetcher:
-        uri = parse_web_uri(server.url, allow_private=LOCAL)
+        uri = parse_web_url(server.url, allow_private=LOCAL)
         for _ in range(2):
-            assert (await fetcher.get(uri, max_bytes=10)).body == b"{}"
+            assert (await fetcher.fetch(uri, max_bytes=10)).body == b"{}"
         assert server.connections == 2
 
 
@@ -228,7 +228,7 @@ async def test_three_redirects_are_followed() -> None:
     """The third redirect is the last that is followed; the answer tells where it came from."""
     async with serving(redirecting("/1", "2", "/3")) as server:
         answer = await get(f"{server.url}/0")
-    assert (answer.body, answer.redirected, answer.uri.target) == (b"{}", True, "/3")
+    assert (answer.body, answer.redirected, answer.url.target) == (b"{}", True, "/3")
 
 
 async def test_a_redirect_loop_ends() -> None:
@@ -269,8 +269,8 @@ async def test_credentials_stay_with_their_host() -> None:
     async with serving(always(response(b"{}"))) as other:
         moved = response(b"", f"Location: {other.url}/", status=302)
         async with serving(always(moved)) as server, fetching() as fetcher:
-            uri = parse_web_uri(server.url, allow_private=LOCAL)
-            await fetcher.get(uri, max_bytes=10, headers=(("Authorization", "Basic secret"),))
+            uri = parse_web_url(server.url, allow_private=LOCAL)
+            await fetcher.fetch(uri, max_bytes=10, headers=(("Authorization", "Basic secret"),))
     assert server.requests[0].headers["authorization"] == "Basic secret"
     assert "authorization" not in other.requests[0].headers
 
@@ -407,8 +407,8 @@ async def test_bodies_of_errors_are_not_read() -> None:
 async def test_a_cancelled_fetch_hangs_up() -> None:
     """Whoever stops waiting leaves no connection behind."""
     async with serving(never) as server, fetching() as fetcher:
-        uri = parse_web_uri(server.url, allow_private=LOCAL)
-        task = asyncio.create_task(fetcher.get(uri, max_bytes=10))
+        uri = parse_web_url(server.url, allow_private=LOCAL)
+        task = asyncio.create_task(fetcher.fetch(uri, max_bytes=10))
         await server.asked.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -439,14 +439,14 @@ async def test_tls_verifies_the_name_although_the_address_is_dialled() -> None:
     names = Names(["127.0.0.1"])
     async with serving_tls() as port:
         dialer = Dialer(LOCAL, deadlines=PATIENT, resolve=names, tls=trusting)
-        connection = await dialer.dial(parse_web_uri(f"https://manifest.test:{port}/", allow_private=LOCAL))
+        connection = await dialer.dial(parse_web_url(f"https://manifest.test:{port}/", allow_private=LOCAL))
         assert connection.transport.get_extra_info("ssl_object").server_hostname == "manifest.test"
         connection.abort()
         with pytest.raises(GatewayFault, match="certificate"):
-            await dialer.dial(parse_web_uri(f"https://other.test:{port}/", allow_private=LOCAL))
+            await dialer.dial(parse_web_url(f"https://other.test:{port}/", allow_private=LOCAL))
         with pytest.raises(GatewayFault, match="certificate"):
             await Dialer(LOCAL, deadlines=PATIENT, resolve=names).dial(
-                parse_web_uri(f"https://manifest.test:{port}/", allow_private=LOCAL)
+                parse_web_url(f"https://manifest.test:{port}/", allow_private=LOCAL)
             )
 
 

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from iidq.errors import FetchRefused, SettingsFault
 from iidq.guarded_http.fetch_policy import PUBLIC_ONLY, FetchPolicy
-from iidq.guarded_http.uri import IpfsUri, WebUri, parse_manifest_uri, parse_web_uri, redirect_target
+from iidq.guarded_http.url import WebUrl, parse_web_url, redirect_target
 from iidq.provenance.ipfs.cid import DAG_PB, RAW
+from iidq.provenance.manifest_uri import IpfsUri, parse_manifest_uri
 
 CID = "QmYBL4FCdr7YmHm6UEeLGf6UQE2rMqkAEttbCFDNbm1u5o"
 
@@ -146,19 +147,19 @@ def test_the_table_is_long() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("http://example.org", WebUri("http", "example.org", 80, "/")),
-        ("HTTPS://Example.ORG:443/a%20b?c=d#e", WebUri("https", "example.org", 443, "/a%20b?c=d")),
-        ("https://example.org./ü?ö", WebUri("https", "example.org", 443, "/%C3%BC?%C3%B6")),
-        ("http://8.8.8.8:/x", WebUri("http", "8.8.8.8", 80, "/x")),
-        ("http://[2606:4700:0::1111]/x", WebUri("http", "2606:4700::1111", 80, "/x")),
-        ("https://example.org?x=/../y", WebUri("https", "example.org", 443, "/?x=/../y")),
+        ("http://example.org", WebUrl("http", "example.org", 80, "/")),
+        ("HTTPS://Example.ORG:443/a%20b?c=d#e", WebUrl("https", "example.org", 443, "/a%20b?c=d")),
+        ("https://example.org./ü?ö", WebUrl("https", "example.org", 443, "/%C3%BC?%C3%B6")),
+        ("http://8.8.8.8:/x", WebUrl("http", "8.8.8.8", 80, "/x")),
+        ("http://[2606:4700:0::1111]/x", WebUrl("http", "2606:4700::1111", 80, "/x")),
+        ("https://example.org?x=/../y", WebUrl("https", "example.org", 443, "/?x=/../y")),
     ],
 )
-def test_web_uris_are_taken_apart(text: str, expected: WebUri) -> None:
+def test_web_uris_are_taken_apart(text: str, expected: WebUrl) -> None:
     """Scheme and host are lower-case, ports filled in, targets ASCII, fragments dropped."""
     uri = parse_manifest_uri(text, allow_private=PUBLIC_ONLY)
     if "?x" in text:
-        assert isinstance(uri, WebUri)
+        assert isinstance(uri, WebUrl)
         assert (uri.host, uri.target.lstrip("/")) == (expected.host, expected.target.lstrip("/"))
     else:
         assert uri == expected
@@ -208,7 +209,7 @@ OPENED = FetchPolicy.opening(["10.1.0.0/16", "127.0.0.1", "::1", "Intranet.Examp
 )
 def test_opened_hosts_and_networks_are_let_through_on_any_port(text: str) -> None:
     """What the operator opened passes; a name may lead into an opened network, which is seen when it is dialled."""
-    assert str(parse_web_uri(text, allow_private=OPENED)) == text.lower().replace(".:", ":")
+    assert str(parse_web_url(text, allow_private=OPENED)) == text.lower().replace(".:", ":")
 
 
 @pytest.mark.parametrize(
@@ -227,7 +228,7 @@ def test_opened_hosts_and_networks_are_let_through_on_any_port(text: str) -> Non
 def test_what_is_not_opened_stays_closed(text: str, rule: str) -> None:
     """Opening one network opens nothing else, and no other rule."""
     with pytest.raises(FetchRefused) as caught:
-        parse_web_uri(text, allow_private=OPENED)
+        parse_web_url(text, allow_private=OPENED)
     assert caught.value.code == f"fetch.refused.{rule}"
 
 
@@ -249,7 +250,7 @@ def test_an_unusable_allowance_stops_the_start(item: str) -> None:
 )
 def test_redirects_are_resolved_against_their_page(location: str, expected: str) -> None:
     """Relative, protocol-relative and absolute locations lead where a browser would go."""
-    base = parse_web_uri("https://example.org/a/x", allow_private=PUBLIC_ONLY)
+    base = parse_web_url("https://example.org/a/x", allow_private=PUBLIC_ONLY)
     assert str(redirect_target(base, location, allow_private=PUBLIC_ONLY)) == expected
 
 
@@ -259,6 +260,6 @@ def test_redirects_are_resolved_against_their_page(location: str, expected: str)
 )
 def test_redirects_are_checked_like_fresh_urls(location: str) -> None:
     """A redirect opens nothing that the URL itself could not."""
-    base = parse_web_uri("https://example.org/a/x", allow_private=PUBLIC_ONLY)
+    base = parse_web_url("https://example.org/a/x", allow_private=PUBLIC_ONLY)
     with pytest.raises(FetchRefused):
         redirect_target(base, location, allow_private=PUBLIC_ONLY)

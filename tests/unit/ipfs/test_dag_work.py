@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 
 from iidq.errors import ManifestFault
 from iidq.guarded_http.fetch_policy import PUBLIC_ONLY
-from iidq.guarded_http.uri import IpfsUri, parse_manifest_uri
 from iidq.provenance.ipfs import unixfs
 from iidq.provenance.ipfs.car import read_car
 from iidq.provenance.ipfs.cid import DAG_PB, RAW, Cid
-from iidq.provenance.ipfs.gateways import Gateway, IpfsGateways
+from iidq.provenance.ipfs.gateway import Gateway
+from iidq.provenance.ipfs.gateways import IpfsGateways
 from iidq.provenance.ipfs.unixfs import FieldAllowance, MissingBlock, Node, assemble_file, decode_node, wrap_file
 from iidq.provenance.manifest import parse_manifest
+from iidq.provenance.manifest_uri import IpfsUri, parse_manifest_uri
 from tests.unit.guarded_http.scripted_server import serving
 from tests.unit.ipfs.ipfs_blocks import (
     CAR_HEADER,

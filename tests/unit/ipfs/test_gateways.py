@@ -10,11 +10,11 @@ import pytest
 from iidq.errors import FetchRefused, GatewayFault, ManifestFault, SettingsFault
 from iidq.guarded_http.fetch_policy import PUBLIC_ONLY
 from iidq.guarded_http.http_connection import Deadlines
-from iidq.guarded_http.uri import IpfsUri, parse_manifest_uri
 from iidq.provenance.ipfs.cid import DAG_PB, RAW
-from iidq.provenance.ipfs.gateway import GatewayAddress
-from iidq.provenance.ipfs.gateways import Gateway, IpfsGateways
+from iidq.provenance.ipfs.gateway import Gateway, GatewayAddress
+from iidq.provenance.ipfs.gateways import IpfsGateways
 from iidq.provenance.ipfs.unixfs import wrap_file
+from iidq.provenance.manifest_uri import IpfsUri, parse_manifest_uri
 from iidq.provenance.report import FetchedManifest
 from tests.unit.guarded_http.scripted_server import Answer, Request, always, never, response, serving
 from tests.unit.ipfs.ipfs_blocks import CAR_HEADER, car, cid_v0, cid_v1, node, section, split_file
