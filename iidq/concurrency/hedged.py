@@ -1,7 +1,7 @@
-"""A hedged request: sources are started in order, each with a head start, and the first good answer wins.
+"""A hedged request: sources start in order, each with a head start, and the first good answer wins.
 
-The next source starts as soon as one fails, or when the head start of the latest is over. After the first good answer
-the rest is cancelled.
+The next source starts after a failure, or at the end of the latest head start. After the first good answer the rest is
+cancelled.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ class Race(Generic[Source, Answer]):
         return [attempt for attempt in self.attempts[: self.attempts.index(self.winner)] if attempt.fault is None]
 
     def settle(self, losing: tuple[type[IidqError], ...]) -> None:
-        """Sort the attempts that ended since the last call into failures and the winner."""
+        """Sort newly ended attempts into failures and the winner."""
         for attempt in self.attempts:
             if attempt.fault is not None or not attempt.task.done():
                 continue
@@ -66,7 +66,7 @@ async def race(
     head_start_seconds: float,
     losing: tuple[type[IidqError], ...],
 ) -> Race[Source, Answer]:
-    """Run ``request`` on the sources until one answers or all have failed.
+    """Run ``request`` on the sources until the first answer, or until all have failed.
 
     A fault of the ``losing`` types counts against the source. Any other error ends the race and is raised. No request
     is left running.

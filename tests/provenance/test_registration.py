@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iidq.errors import RpcFault
-from iidq.provenance.ethereum.jsonrpc import Block, CallRefused, read_block
+from iidq.provenance.ethereum.jsonrpc import BlockHeader, CallRefused, read_block
 from iidq.provenance.ethereum.registration import NotFound, blocks_of_second, logs_between, pick_registration
 from iidq.provenance.ethereum.registry import CONTENT_REGISTERED_TOPIC, Entry
 
@@ -29,15 +29,15 @@ class Blocks:
         self.times = times
         self.read: list[int] = []
 
-    def block(self, number: int) -> Block:
-        return Block(number, "0x" + f"{number:064x}", self.times[number])
+    def block(self, number: int) -> BlockHeader:
+        return BlockHeader(number, "0x" + f"{number:064x}", self.times[number])
 
-    async def at(self, number: int) -> Block:
+    async def at(self, number: int) -> BlockHeader:
         self.read.append(number)
         return self.block(number)
 
     @property
-    def newest(self) -> Block:
+    def newest(self) -> BlockHeader:
         return self.block(len(self.times) - 1)
 
 
@@ -98,11 +98,11 @@ async def test_many_blocks_of_one_second_are_found_whole() -> None:
 async def test_lying_times_end_the_search() -> None:
     """Block times that make no sense end the search within its bound."""
 
-    async def nonsense(number: int) -> Block:
-        return Block(number, "0x", 5 if number % 2 else 10**9)
+    async def nonsense(number: int) -> BlockHeader:
+        return BlockHeader(number, "0x", 5 if number % 2 else 10**9)
 
     try:
-        first, last = await blocks_of_second(10**8, 1, Block(10**12, "0x", 10**9), nonsense)
+        first, last = await blocks_of_second(10**8, 1, BlockHeader(10**12, "0x", 10**9), nonsense)
     except NotFound:
         return
     assert first <= last

@@ -1,12 +1,12 @@
 """Ethereum addresses: Keccak-256 and the EIP-55 checksum."""
 
-import re
 from functools import lru_cache
 
 from Crypto.Hash import keccak
 
+from iidq.notation import ADDRESS
+
 ZERO_ADDRESS = "0x" + "0" * 40
-ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 
 
 def keccak256(data: bytes) -> bytes:

@@ -12,7 +12,14 @@ from typing import Any, Final
 from iidq.errors import RegistryFault, RpcFault
 from iidq.provenance.digest import sha256_label
 from iidq.provenance.ethereum.endpoints import BlockTag, Endpoints
-from iidq.provenance.ethereum.jsonrpc import AnswerTooLong, Block, CallRefused, CallReverted, hex_bytes, read_block
+from iidq.provenance.ethereum.jsonrpc import (
+    AnswerTooLong,
+    BlockHeader,
+    CallRefused,
+    CallReverted,
+    hex_bytes,
+    read_block,
+)
 from iidq.provenance.ethereum.registration import (
     NotFound,
     Registration,
@@ -139,7 +146,7 @@ class Chain:
         return replace(answer, sources=(*tried, *answer.sources))
 
     async def find_registration(self, onchain: OnchainEntry) -> Registration:
-        """Return the transaction that made this entry, or the reason why it was not found.
+        """Return the entry's transaction, or the reason why none was found.
 
         Raises :class:`RpcFault` only if a later search may find the transaction.
         """
@@ -201,7 +208,7 @@ class Chain:
     ) -> WalletAnswer:
         await self._endpoints.checked_chain_id(endpoint)
         pinned = onchain.block
-        block = Block(pinned.number, pinned.hash, pinned.timestamp)
+        block = BlockHeader(pinned.number, pinned.hash, pinned.timestamp)
         returned, code = await self._call_at(
             endpoint, block, onchain.entry.creator.lower(), encode_is_valid_signature_call(digest, signature)
         )
@@ -214,11 +221,11 @@ class Chain:
         return WalletAnswer(accepts_signature(answer) if is_contract else None, (source,))
 
     async def _call_at(
-        self, endpoint: RpcEndpoint, block: Block, address: str, call_data: str
+        self, endpoint: RpcEndpoint, block: BlockHeader, address: str, call_data: str
     ) -> tuple[bytes | CallReverted, bytes | None]:
-        """Return a contract's answer at a block, or its refusal, and its code if it returned nothing.
+        """Return a contract's answer at a block, or the refusal, and the code if the answer is empty.
 
-        Raises :class:`_Moved` if the chain dropped the block before the end of the call.
+        Raises :class:`_Moved` if the chain dropped the block meanwhile.
         """
         at = hex(block.number)
         # The block again, after the call: an unchanged hash proves that both are of one chain.
@@ -244,7 +251,7 @@ class Chain:
         await self._endpoints.checked_chain_id(endpoint)
         pinned = onchain.block
 
-        async def block_at(number: int) -> Block:
+        async def block_at(number: int) -> BlockHeader:
             return read_block(await endpoint.call("eth_getBlockByNumber", hex(number), False))
 
         async def read_logs(first: int, last: int) -> list[Any]:
@@ -262,7 +269,7 @@ class Chain:
                 raise RpcFault("the RPC endpoint answered with something else than logs", code="rpc.nonsense")
             return logs
 
-        high = Block(pinned.number, pinned.hash, pinned.timestamp)
+        high = BlockHeader(pinned.number, pinned.hash, pinned.timestamp)
         tx_hash, reason = None, "the registration's event is in the block of its second"
         try:
             first, last = await blocks_of_second(onchain.entry.timestamp, self._start_block, high, block_at)

@@ -30,9 +30,9 @@ class Chains:
     async def choose(self, rpc_url: str | None, chain_id: int | None, endpoint_id: str | None = None) -> Chain:
         """Return a job's chain.
 
-        ``rpc_url`` must be an allowed endpoint and takes precedence; ``endpoint_id`` identifies the endpoint. A given
-        ``chain_id`` must then be that endpoint's. Without both, the chain of ``RPC_URL`` is meant. Its fallbacks are
-        ``RPC_URLS_<id>``: from the start if ``RPC_URL`` is listed there too, else as soon as its id is known.
+        ``rpc_url`` must be an allowed endpoint and takes precedence; ``endpoint_id`` identifies the endpoint, and
+        ``chain_id`` must match. Without both, the chain of ``RPC_URL`` is meant, with the fallbacks ``RPC_URLS_<id>``:
+        from the start if ``RPC_URL`` is also listed there, else after the first read of the chain id.
 
         Raises :class:`FetchRefused` for a URL that is not allowed, :class:`PermanentFault` for a chain that the
         operator has not configured, :class:`RpcFault` while a needed chain id cannot be read.
@@ -107,8 +107,8 @@ def _is_among(url: str, urls: tuple[str, ...]) -> bool:
 def check_rpc_url(settings: Settings, url: str) -> str:
     """Return the operator's URL for ``url``; raise :class:`FetchRefused` if none or several match.
 
-    Allowed are the configured endpoints and ``RPC_ALLOWED_URLS``, with or without a final slash. A URL without its
-    credentials, as in replies, is accepted if exactly one endpoint has that form.
+    Allowed are the configured endpoints and ``RPC_ALLOWED_URLS``, with or without a final slash. A URL without
+    credentials, as in replies, is accepted if a single endpoint has the same form.
     """
     wanted = url.rstrip("/")
     allowed = _allowed(settings)
@@ -150,7 +150,7 @@ def find_endpoint(settings: Settings, rpc_url: str, endpoint_id: str | None) -> 
 def identify_endpoint(url: str) -> str:
     """Return an id of the endpoint with its credentials, equal in every process.
 
-    The id is stored in rows that others may read. scrypt, unlike a plain hash, prevents guessing short credentials.
+    The id is stored in rows with many readers. scrypt, unlike a plain hash, prevents guessing short credentials.
     """
     plain = url.rstrip("/")
     salt = f"iidq rpcUrl {redact_endpoint(plain)}".encode()

@@ -1,8 +1,8 @@
 """The endpoints of one chain: order, health, and protection against a wrong or stale chain.
 
-A read runs on one endpoint from the first call to the last. The next endpoint starts when that one fails, or has not
-answered within its head start; the first whole answer wins. An endpoint that failed comes last for a pause that grows
-with its failures, and is left out while its ``Retry-After`` runs. An endpoint on another chain, or far behind another
+A read runs on one endpoint from the first call to the last. The next endpoint starts after a failure, or at the end of
+the head start; the first whole answer wins. After a failure an endpoint comes last for a pause, which grows with each
+failure. While a ``Retry-After`` runs, the endpoint is left out. An endpoint on another chain, or far behind another
 endpoint, is not used for a verdict.
 """
 
@@ -16,7 +16,7 @@ from iidq.concurrency.circuit_breaker import CircuitBreaker
 from iidq.concurrency.hedged import Race, race
 from iidq.errors import IidqError, RpcFault
 from iidq.observability import metrics
-from iidq.provenance.ethereum.jsonrpc import Block, CallRefused, read_block
+from iidq.provenance.ethereum.jsonrpc import BlockHeader, CallRefused, read_block
 from iidq.provenance.ethereum.rpc import RpcEndpoint
 from iidq.provenance.report import SourceTried
 
@@ -60,14 +60,14 @@ class Endpoints:
             )
         return chain_id
 
-    async def head(self, endpoint: RpcEndpoint) -> Block:
+    async def head(self, endpoint: RpcEndpoint) -> BlockHeader:
         """Return the endpoint's block under the tag; raise :class:`RpcFault`."""
         block = await self._read_head(endpoint)
         if time.time() - block.timestamp > self._heads.max_lag_seconds:
             self._request_heads_of_others(endpoint)
         return block
 
-    async def refuse_if_stale(self, endpoint: RpcEndpoint, block: Block) -> None:
+    async def refuse_if_stale(self, endpoint: RpcEndpoint, block: BlockHeader) -> None:
         """Raise :class:`RpcFault` if another endpoint is far ahead of this endpoint's ``block``."""
         grace_seconds = self._last_head_request_at + _HEAD_GRACE_SECONDS - asyncio.get_running_loop().time()
         if self._head_requests and grace_seconds > 0:
@@ -78,7 +78,7 @@ class Endpoints:
 
     async def first_answer(
         self,
-        what: str,
+        kind: str,
         on: Callable[[RpcEndpoint], Coroutine[Any, Any, T]],
         tried: list[SourceTried],
         *,
@@ -86,7 +86,7 @@ class Endpoints:
     ) -> T:
         """Run ``on`` over the endpoints in order of health, each with a head start; return the first answer.
 
-        Appends the endpoints that failed to ``tried``, as sources of ``what``. A permanent fault of the chain (no
+        Appends the failed endpoints to ``tried``, as sources of this ``kind``. A permanent fault of the chain (no
         registry there) is an answer too, and is raised. If no endpoint answered, raises the last :class:`RpcFault`,
         with the earliest ``Retry-After`` of any endpoint.
         """
@@ -100,14 +100,14 @@ class Endpoints:
             head_start_seconds=head_start_seconds,
             losing=(RpcFault,),
         )
-        tried += [_failed_source(what, attempt.source, attempt.fault) for attempt in course.failed if attempt.fault]
+        tried += [_failed_source(kind, attempt.source, attempt.fault) for attempt in course.failed if attempt.fault]
         if course.winner is None:
             raise _last_fault(course, delays)
         slow = RpcFault("another endpoint was faster", code="rpc.slow")
         for attempt in course.overtaken:
             # An endpoint that lost despite a head start counts as failed.
             self._record_failure(attempt.source, slow)
-            tried.append(_failed_source(what, attempt.source, slow))
+            tried.append(_failed_source(kind, attempt.source, slow))
         return course.winner.task.result()
 
     async def aclose(self) -> None:
@@ -166,15 +166,15 @@ class Endpoints:
         except IidqError:
             return  # proves nothing about the other endpoints
 
-    async def _read_head(self, endpoint: RpcEndpoint) -> Block:
+    async def _read_head(self, endpoint: RpcEndpoint) -> BlockHeader:
         await self.checked_chain_id(endpoint)
         block = read_block(await endpoint.call("eth_getBlockByNumber", self._tag, False))
         self._heads.report(endpoint.url, block.number, block.timestamp)
         return block
 
 
-def _failed_source(what: str, endpoint: RpcEndpoint, fault: IidqError) -> SourceTried:
-    return SourceTried(what, endpoint.origin, None, "failed", str(fault))
+def _failed_source(kind: str, endpoint: RpcEndpoint, fault: IidqError) -> SourceTried:
+    return SourceTried(kind, endpoint.origin, None, "failed", str(fault))
 
 
 def _last_fault(course: Race[RpcEndpoint, T], delays: list[float]) -> RpcFault:

@@ -1,7 +1,7 @@
 """JSON-RPC 2.0: encode requests, decode one result per request, and check the values in a result. Pure.
 
-Endpoints disagree about errors. They are classified here by code and by words. The endpoint's own text goes no further,
-because some endpoints quote the account's key.
+Endpoints disagree about errors; codes and words classify an error here. The endpoint's text goes no further, because
+some endpoints quote the account's key.
 """
 
 import re
@@ -23,7 +23,7 @@ class Request(NamedTuple):
     """The array of parameters, as JSON text."""
 
 
-class Block(NamedTuple):
+class BlockHeader(NamedTuple):
     """The fields of a block header that a verification needs."""
 
     number: int
@@ -47,9 +47,9 @@ class AnswerTooLong(CallReverted):
 
 
 class CallRefused(RpcFault):
-    """The endpoint refused this call with a JSON-RPC error.
+    """The endpoint refused the call with a JSON-RPC error.
 
-    ``block_range`` is the inclusive range of blocks that the error suggests; None without a suggestion.
+    ``block_range`` is the inclusive range of blocks in the error's suggestion; None without a suggestion.
     """
 
     code = "rpc.refused"
@@ -60,7 +60,7 @@ class CallRefused(RpcFault):
 
 
 class BatchRefused(Exception):
-    """The endpoint does not accept this many calls in one body; never leaves the client."""
+    """The endpoint refuses so many calls in one body; never leaves the client."""
 
 
 CallResult = Any
@@ -213,10 +213,10 @@ def hex_bytes(value: Any) -> bytes:
     raise _nonsense("answered with something else than hex data")
 
 
-def read_block(value: Any) -> Block:
+def read_block(value: Any) -> BlockHeader:
     """Return the block of an ``eth_getBlockByNumber`` result; raise :class:`RpcFault` for null or anything else."""
     if value is None:
         raise RpcFault("the RPC endpoint does not know the block", code="rpc.block_unknown")
     if not isinstance(value, dict) or len(hex_bytes(value.get("hash"))) != 32:
         raise _nonsense("answered with something else than a block")
-    return Block(quantity(value.get("number")), value["hash"].lower(), quantity(value.get("timestamp")))
+    return BlockHeader(quantity(value.get("number")), value["hash"].lower(), quantity(value.get("timestamp")))

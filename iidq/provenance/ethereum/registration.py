@@ -1,14 +1,14 @@
 """Find the transaction that registered a content hash, without scanning the chain.
 
-The entry's timestamp is the time of its block. Interpolation over block times finds the blocks of that second, and one
-``eth_getLogs`` over these blocks finds the event. web3 has no such search, and trusts the endpoint's filter.
+The entry's timestamp is the time of its block. Interpolation over block times finds the blocks of the same second.
+An ``eth_getLogs`` call over the blocks finds the event. web3 has no such search, and trusts the endpoint's filter.
 """
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from iidq.provenance.ethereum.jsonrpc import Block, CallRefused, hex_bytes
+from iidq.provenance.ethereum.jsonrpc import BlockHeader, CallRefused, hex_bytes
 from iidq.provenance.ethereum.registry import CONTENT_REGISTERED_TOPIC, Entry
 from iidq.provenance.report import SourceTried
 
@@ -34,11 +34,11 @@ class NotFound(Exception):
     """The search ended without the transaction; the message has the reason. Becomes a :class:`Registration`."""
 
 
-ReadBlock = Callable[[int], Awaitable[Block]]
+ReadBlock = Callable[[int], Awaitable[BlockHeader]]
 ReadLogs = Callable[[int, int], Awaitable[list[Any]]]
 
 
-async def blocks_of_second(timestamp: int, low: int, high: Block, block_at: ReadBlock) -> tuple[int, int]:
+async def blocks_of_second(timestamp: int, low: int, high: BlockHeader, block_at: ReadBlock) -> tuple[int, int]:
     """Return the first and the last block from ``low`` to ``high`` with the time ``timestamp``.
 
     Block times never decrease. Both ends are found by interpolation at the chain's local pace, and by halving where
@@ -46,7 +46,7 @@ async def blocks_of_second(timestamp: int, low: int, high: Block, block_at: Read
     """
     probed = {high.number: high}
 
-    async def probe(number: int) -> Block:
+    async def probe(number: int) -> BlockHeader:
         if number not in probed:
             if len(probed) > MAX_PROBES:
                 raise NotFound(f"its block was not among {MAX_PROBES} that were read")
@@ -66,7 +66,7 @@ async def blocks_of_second(timestamp: int, low: int, high: Block, block_at: Read
     return first, await _last_of_run(first, timestamp, high.number, probe)
 
 
-async def _first_at_least(timestamp: int, below: Block, reached: Block, probe: ReadBlock) -> int:
+async def _first_at_least(timestamp: int, below: BlockHeader, reached: BlockHeader, probe: ReadBlock) -> int:
     """Return the first block with at least this time, above ``below`` (earlier) and up to ``reached`` (not earlier)."""
     earlier, latest = below, reached  # the two latest probes give the chain's local pace
     left_at_checkpoint, probes = reached.number - below.number, 0

@@ -1,11 +1,11 @@
-"""One Ethereum JSON-RPC endpoint: calls that are ready at the same moment go out as one batch.
+"""One Ethereum JSON-RPC endpoint, with automatic batches.
 
-HTTP is nearly all of a call's CPU, so calls share bodies: the calls of one turn of the event loop, and the calls that
-queued while ``posts_at_once`` bodies were in flight. Equal calls of one body are sent once. A call never joins a body
-in flight, because its answer could be older than the call.
+HTTP is nearly all of a call's CPU. Calls of one turn of the event loop share a body, and so do calls that queued while
+``posts_at_once`` bodies were in flight. Equal calls of one body are sent once. A call never joins a body in flight: the
+answer could be older than the call.
 
-Contracts are hostile: an answer may be slow or endless. Calls that a contract answers share a body only with calls
-about the same contract, and such bodies have a bound of their own. After an answer that is too long, the calls are sent
+Contracts may be hostile: slow, or with endless answers. Calls that a contract answers share a body only with calls
+about the same contract, with a separate limit on such bodies. After an answer that is too long, the calls are sent
 again in halves, until the call with the long answer is alone.
 """
 
@@ -42,7 +42,7 @@ _LONG_ANSWER_BYTES: Final = 256 << 10
 
 
 class _Call:
-    """A call that is not answered yet, and the number of its waiters."""
+    """A call without an answer, and the number of waiters."""
 
     __slots__ = ("future", "request", "waiters")
 
@@ -192,7 +192,7 @@ class RpcEndpoint:
             _fail(batch, _closed_fault())
 
     async def _post_fewer(self, batch: list[_Call]) -> None:
-        """Send one call alone; lower the limit only if that works, since the endpoint may just be failing."""
+        """Send one call alone; lower the limit only after a success, since the endpoint may just be failing."""
         try:
             await self._exchange(batch[:1])
         except BodyTooLong:
@@ -212,7 +212,7 @@ class RpcEndpoint:
             await asyncio.gather(*(self._post(post) for post in posts))
 
     async def _post_halves(self, batch: list[_Call]) -> None:
-        """Send in smaller bodies what is too long together; a call that is too long alone gets the fault."""
+        """Send the batch in halves; a single call with too long an answer gets the fault."""
         if len(batch) > 1:
             middle = len(batch) // 2
             await self._post(batch[:middle])
@@ -277,6 +277,6 @@ async def _result_or_refusal(future: asyncio.Future[Any]) -> CallResult:
 
 
 def _retrieve_fault(future: asyncio.Future[Any]) -> None:
-    """Mark a fault as retrieved, for a call whose waiters have gone."""
+    """Mark a fault as retrieved, for a call without waiters."""
     if not future.cancelled():
         future.exception()

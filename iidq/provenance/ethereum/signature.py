@@ -4,14 +4,13 @@ eth_account has other rules: it accepts a high ``s`` and refuses EIP-2098; ether
 than twice the CPU.
 """
 
-import re
 from importlib import import_module
 from typing import Final
 
 from iidq.errors import SettingsFault, SignatureFault
+from iidq.notation import HEX_BYTES
 from iidq.provenance.ethereum.address import address_of_bytes, keccak256
 
-_HEX_BYTES: Final = re.compile(r"0[xX](?:[0-9a-fA-F]{2})*")
 # SEC 2, section 2.4.1: the order of secp256k1's group.
 _ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 _HALF_ORDER: Final = _ORDER // 2
@@ -36,7 +35,7 @@ def personal_digest(content_hash: str) -> bytes:
 
 def parse_signature(signature: str) -> bytes:
     """Return ``r ‖ s ‖ parity`` (65 bytes, parity 0 or 1); raise :class:`SignatureFault` by the rules of ethers."""
-    if not _HEX_BYTES.fullmatch(signature):
+    if not HEX_BYTES.fullmatch(signature):
         raise SignatureFault("the signature is not hex; expected 0x and 64 or 65 bytes")
     raw = bytes.fromhex(signature[2:])
     match len(raw):

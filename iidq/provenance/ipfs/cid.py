@@ -1,7 +1,7 @@
-"""Content identifiers (CIDs): text that names bytes by their hash, so that any server may deliver them.
+"""Content identifiers (CIDs): names of bytes by hash, so that the delivering server needs no trust.
 
 Follows the CID specification (multiformats/cid). Version 0 is the base58btc text of a SHA-256 multihash of a dag-pb
-block. Version 1 is ``multibase(version, codec, multihash)``. Only SHA-256 is accepted, with the codecs that hold
+block. Version 1 is ``multibase(version, codec, multihash)``. Only SHA-256 is accepted, with the codecs of
 files: dag-pb (UnixFS) and raw. A test compares the results with libipld, which does not read dag-pb blocks.
 """
 
@@ -25,7 +25,7 @@ _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 @dataclass(frozen=True, slots=True)
 class Cid:
-    """A SHA-256 digest with the codec of its block. Equality ignores the text's version and base."""
+    """A SHA-256 digest with the block's codec. Equality ignores the text's version and base."""
 
     codec: int
     """``DAG_PB`` or ``RAW``."""
@@ -40,7 +40,7 @@ class Cid:
 
 
 class UnsupportedCid(ValueError):
-    """A well-formed CID with a hash or codec that is not handled here."""
+    """A well-formed CID with an unsupported hash or codec."""
 
 
 def parse_cid(text: str) -> Cid:
@@ -108,8 +108,7 @@ def read_cid(data: bytes, at: int = 0) -> tuple[Cid, int]:
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
     """Read the unsigned LEB128 integer at an offset; return the number (below 2^63) and the offset behind it.
 
-    Protobuf, CIDs and CARs write lengths and numbers in this form. Raises :class:`ValueError` for a number that is cut
-    off or longer.
+    Protobuf, CIDs and CARs use this form. Raises :class:`ValueError` for a number that is cut off or longer.
     """
     if at < len(data) and data[at] < 0x80:
         return data[at], at + 1

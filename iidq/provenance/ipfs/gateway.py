@@ -1,8 +1,8 @@
-"""One IPFS gateway: fetch one file and return only bytes that the CID proves.
+"""One IPFS gateway: fetch a file and return only bytes proven by the CID.
 
 Follows the trustless gateway specification (specs.ipfs.tech/http-gateways/trustless-gateway). A single block comes as
-``format=raw``; a path, or a file of several blocks, as a CAR with ``dag-scope=entity``. Some gateways ignore ``format``
-and serve the plain file: accepted if the bytes, wrapped as a block, give the CID.
+``format=raw``; a path, or a file of several blocks, comes as a CAR with ``dag-scope=entity``. Some gateways ignore
+``format`` and serve the plain file: accepted if the bytes, wrapped as a block, give the CID.
 """
 
 from base64 import b64encode
@@ -32,7 +32,7 @@ _LONG_BLOCK_BYTES = 8 << 10
 
 
 class WrongBytes(GatewayFault):
-    """The gateway delivered bytes that do not match the CID; ``digest`` is their ``sha256:`` label."""
+    """The gateway delivered bytes that do not match the CID; ``digest`` is the bytes' ``sha256:`` label."""
 
     code = "fetch.wrong_bytes"
 
@@ -49,7 +49,7 @@ class NotHere(GatewayFault):
 
 @dataclass(frozen=True, slots=True)
 class GatewayAddress:
-    """The URL of an operator's gateway, without its credentials."""
+    """The URL of an operator's gateway, without credentials."""
 
     base: WebUrl
     """The base URL; its ``target`` is the gateway's own path, without a final slash."""
@@ -86,9 +86,9 @@ class GatewayAddress:
 
 
 class Gateway:
-    """One of the operator's gateways, with its connections and its health.
+    """An operator's gateway, with connections and health.
 
-    The gateway itself may be in a private network. Redirects may lead to its own host and to public addresses.
+    The gateway may be in a private network. Redirects may lead to the gateway's host and to public addresses.
     """
 
     def __init__(self, url: str, *, deadlines: Deadlines = GATEWAY_DEADLINES, resolve: Resolve | None = None) -> None:
@@ -105,8 +105,8 @@ class Gateway:
         """Return the file's bytes, proven by the CID.
 
         Raises :class:`WrongBytes`, :class:`NotHere` or another :class:`GatewayFault` for a failure of this gateway, and
-        :class:`FetchRefused` if the answer broke a rule. Raises :class:`ManifestFault` for a fact that verified blocks
-        prove: too large, no file, no such entry.
+        :class:`FetchRefused` if the answer broke a rule. Raises :class:`ManifestFault` for a fact proven by verified
+        blocks: too large, no file, no such entry.
         """
         if uri.path:
             return await self._fetch_car(uri, max_bytes)

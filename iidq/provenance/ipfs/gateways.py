@@ -1,4 +1,4 @@
-"""The operator's IPFS gateways: a hedged request for one file; the first answer that the CID proves wins."""
+"""The operator's IPFS gateways: a hedged request, won by the first answer with proven bytes."""
 
 from collections.abc import Coroutine, Sequence
 from typing import Any
@@ -72,7 +72,7 @@ class IpfsGateways:
         return self._fetch_from(gateway, uri)
 
     async def _fetch_from(self, gateway: Gateway, uri: IpfsUri) -> bytes:
-        """Fetch from one gateway and record the outcome in its health and in the metrics."""
+        """Fetch from one gateway; record the outcome in health and metrics."""
         health = gateway.health
         try:
             body = await gateway.fetch(uri, max_bytes=self._max_bytes)

@@ -25,7 +25,7 @@ class MalformedBlock(ValueError):
 
 
 class MissingBlock(LookupError):
-    """A block that the file or path needs was not delivered."""
+    """A block of the file or path was not delivered."""
 
 
 @dataclass(slots=True)
@@ -85,14 +85,14 @@ def wrap_file(content: bytes) -> bytes:
 
 
 def names_plain_file(cid: Cid, content: bytes) -> bool:
-    """Return whether adding these plain bytes as one block gives ``cid``."""
+    """Return whether the plain bytes, added as one block, have this CID."""
     return cid.names(content if cid.codec == RAW else wrap_file(content))
 
 
 def assemble_file(root: Cid, path: tuple[str, ...], blocks: Mapping[Cid, bytes], *, max_bytes: int) -> bytes:
     """Return the bytes of the file at ``path`` under ``root``.
 
-    Raises :class:`MissingBlock` for a block that is not among ``blocks``. Raises :class:`ManifestFault` for a fact that
+    Raises :class:`MissingBlock` for a block outside of ``blocks``. Raises :class:`ManifestFault` for a fact that
     the verified blocks prove: no such entry, no file, too large, not UnixFS.
     """
     nodes = _Nodes(blocks)

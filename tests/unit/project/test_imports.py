@@ -23,6 +23,7 @@ PURE = {
     "iidq.bullmq.bull_plan",
     "iidq.errors",
     "iidq.json_depth",
+    "iidq.notation",
     "iidq.observability.redaction",
     "iidq.stored_json",
     "iidq.redis.redis_url",
