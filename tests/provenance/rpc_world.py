@@ -36,7 +36,7 @@ def new_layout(creator: str, uri: bytes, timestamp: int) -> bytes:
 
 @dataclass
 class World:
-    """Blocks with chosen times, one registry, and what its ``entries`` returns; counts what it is asked.
+    """Blocks with chosen times, one registry, and the data of ``entries``; records the requests.
 
     ``code`` is the registry's. ``wallet`` is what the creator returns when it is a contract, None for a plain account.
     """

@@ -46,7 +46,7 @@ async def test_the_default_chain_gets_its_fallbacks() -> None:
 
 
 async def test_a_listed_default_needs_no_question() -> None:
-    """If RPC_URL stands in RPC_URLS_<id>, its chain is known even while it is down."""
+    """If RPC_URL is listed in RPC_URLS_<id>, the chain is known even while the endpoint is down."""
     chain = await chains(rpc_url="https://uno.example").choose(None, None)
     assert (urls(chain), chain.chain_id) == (["https://uno.example", "https://one.example"], 1)
 
@@ -81,7 +81,7 @@ async def test_a_chain_id_chooses_its_endpoints() -> None:
 
 
 async def test_an_unknown_chain_is_a_permanent_fault() -> None:
-    """A chain that nobody configured cannot be found out by trying again."""
+    """An unconfigured chain is a permanent fault."""
     with pytest.raises(PermanentFault) as caught:
         await chains().choose(None, 5)
     assert caught.value.code == "rpc.chain_not_configured"

@@ -1,4 +1,4 @@
-"""Contracts that a caller chose, as registry or as wallet, and what they cannot do to the reads of others."""
+"""Hostile contracts, named as registry or as wallet, cannot harm the reads of other jobs."""
 
 import asyncio
 import json
@@ -192,7 +192,7 @@ async def test_the_page_of_an_error_is_not_taken_for_a_contracts_answer() -> Non
 
 
 async def test_long_answers_are_decoded_beside_the_event_loop() -> None:
-    """What takes long to decode does not keep the event loop."""
+    """A long decode does not block the event loop."""
     threads: list[tuple[bool, bool]] = []
 
     def watched(body: bytes, ids: Any) -> Any:
@@ -230,7 +230,7 @@ async def test_slow_contracts_hold_up_nothing_else() -> None:
 
 
 async def test_endless_events_leave_the_transaction_unfound() -> None:
-    """A registry whose events for a hash are megabytes long gets a proof without a transaction, for that reason."""
+    """Megabytes of events for a hash give a proof without a transaction, with the reason."""
     world = registered_world()
     world.logs = [{**world.logs[0], "data": "0x" + "00" * 1000}] * 1000
     chain = chain_of(Server(world.answer))

@@ -60,7 +60,7 @@ async def test_equal_calls_of_one_body_are_asked_once() -> None:
 
 
 async def test_a_call_never_joins_a_body_that_has_left() -> None:
-    """A read that starts after another has left is asked anew: it must see what happened in between."""
+    """A call that starts after another is in flight gets a request of its own, to see later changes."""
     left, may_answer = asyncio.Event(), asyncio.Event()
     server = Server(numbered)
 
@@ -227,7 +227,7 @@ async def test_retry_after_is_passed_on() -> None:
 
 
 async def test_errors_of_calls_with_http_400_are_read() -> None:
-    """An endpoint that sends a call's error with HTTP 400 is understood all the same."""
+    """The error of a call is read from a body with HTTP 400."""
 
     async def handler(request: httpx.Request) -> httpx.Response:
         return httpx.Response(400, json={"id": json.loads(request.content)["id"], **error("execution reverted", 3)})
@@ -254,7 +254,7 @@ async def test_a_cancelled_call_does_not_take_others_with_it() -> None:
 
 
 async def test_closing_ends_every_call() -> None:
-    """A closed client leaves nobody waiting."""
+    """Closing the client fails every waiting call."""
     left = asyncio.Event()
 
     async def hangs(request: httpx.Request) -> httpx.Response:

@@ -47,7 +47,7 @@ TABLE = [(one, two) for one in SOURCES for two in SOURCES if one is not two] + [
 
 
 def earliest(sources: tuple[Source, ...]) -> int | None:
-    """What is expected: the earliest wish of any."""
+    """Return the earliest wish."""
     return min((source.wish for source in sources if source.wish is not None), default=None)
 
 
@@ -59,7 +59,7 @@ def _gateway_answer(source: Source, number: int) -> Any:
 
 
 async def test_the_earliest_wish_of_any_gateway_is_kept() -> None:
-    """Whichever gateways fail beside it, and in whatever order, the fault carries the earliest Retry-After."""
+    """The fault carries the earliest Retry-After, for any other gateways in any order."""
     for sources in TABLE:
         one, two = (_gateway_answer(source, number) for number, source in enumerate(sources[:2]))
         three = _gateway_answer(sources[-1], 0)
@@ -128,7 +128,7 @@ async def test_the_wish_of_an_endpoint_that_is_left_alone_is_kept() -> None:
 
 
 async def test_an_endpoints_wish_is_not_taken_for_anothers() -> None:
-    """Jobs that share a body of one endpoint do not leave it alone for what another one wished."""
+    """Jobs that share a body of one endpoint do not wait for another endpoint's Retry-After."""
     posts: list[int] = []
 
     async def lost(request: httpx.Request) -> httpx.Response:
@@ -245,7 +245,7 @@ def test_any_retry_after_is_a_wish_or_none(text: str) -> None:
 
 @given(st.floats(0, MAX_RETRY_AFTER_SECONDS), st.floats(0, 1, exclude_max=True), st.integers(0, 8))
 def test_no_attempt_begins_before_the_wish(wish: float, draw: float, retries: int) -> None:
-    """What a fault carries is the lower bound of the delay, for any wish that is kept."""
+    """A fault's Retry-After is the lower bound of the delay."""
     delay = RetryPolicy().delay_seconds(
         retry_count=retries, max_attempts=10, temporary=True, draw=draw, wish_seconds=wish
     )

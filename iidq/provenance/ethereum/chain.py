@@ -63,6 +63,11 @@ class PinnedBlock:
     tag: BlockTag
     """The tag that chose the block."""
 
+    @property
+    def header(self) -> BlockHeader:
+        """Return the block's header."""
+        return BlockHeader(self.number, self.hash, self.timestamp)
+
     def as_json(self) -> dict[str, Any]:
         """Return the report's entry."""
         return {"chainId": self.chain_id, "number": self.number, "hash": self.hash, "tag": self.tag}
@@ -123,12 +128,11 @@ class Chain:
         Raises :class:`RegistryFault` if no ContentRegistry is there, :class:`RpcFault` if no endpoint answers.
         """
         tried: list[SourceTried] = []
-
-        async def on(endpoint: RpcEndpoint) -> OnchainEntry:
-            return await self._entry_on(endpoint, registry_address.lower(), content_hash)
-
         onchain = await self._endpoints.first_answer(
-            "registry", on, tried, head_start_seconds=self._hedge_after_seconds
+            "registry",
+            lambda endpoint: self._entry_on(endpoint, registry_address.lower(), content_hash),
+            tried,
+            head_start_seconds=self._hedge_after_seconds,
         )
         return replace(onchain, sources=(*tried, *onchain.sources)) if tried else onchain
 
@@ -138,11 +142,12 @@ class Chain:
         Reads at the entry's block. Raises :class:`RpcFault` if no endpoint answers.
         """
         tried: list[SourceTried] = []
-
-        async def on(endpoint: RpcEndpoint) -> WalletAnswer:
-            return await self._wallet_on(endpoint, onchain, digest, signature)
-
-        answer = await self._endpoints.first_answer("wallet", on, tried, head_start_seconds=self._hedge_after_seconds)
+        answer = await self._endpoints.first_answer(
+            "wallet",
+            lambda endpoint: self._wallet_on(endpoint, onchain, digest, signature),
+            tried,
+            head_start_seconds=self._hedge_after_seconds,
+        )
         return replace(answer, sources=(*tried, *answer.sources))
 
     async def find_registration(self, onchain: OnchainEntry) -> Registration:
@@ -153,13 +158,12 @@ class Chain:
         if not onchain.entry.registered:
             return Registration(None, "nothing is registered for this hash")
         tried: list[SourceTried] = []
-
-        async def on(endpoint: RpcEndpoint) -> Registration:
-            return await self._registration_on(endpoint, onchain)
-
         try:
             registration = await self._endpoints.first_answer(
-                "transaction", on, tried, head_start_seconds=self._hedge_after_seconds * _SEARCH_READS
+                "transaction",
+                lambda endpoint: self._registration_on(endpoint, onchain),
+                tried,
+                head_start_seconds=self._hedge_after_seconds * _SEARCH_READS,
             )
         except CallRefused as fault:
             if fault.retry_after_seconds is not None:
@@ -208,9 +212,8 @@ class Chain:
     ) -> WalletAnswer:
         await self._endpoints.checked_chain_id(endpoint)
         pinned = onchain.block
-        block = BlockHeader(pinned.number, pinned.hash, pinned.timestamp)
         returned, code = await self._call_at(
-            endpoint, block, onchain.entry.creator.lower(), encode_is_valid_signature_call(digest, signature)
+            endpoint, pinned.header, onchain.entry.creator.lower(), encode_is_valid_signature_call(digest, signature)
         )
         # A contract can also return nothing or refuse; only the code distinguishes it from a plain account.
         is_contract = code is None or bool(code)
@@ -269,10 +272,9 @@ class Chain:
                 raise RpcFault("the RPC endpoint answered with something else than logs", code="rpc.nonsense")
             return logs
 
-        high = BlockHeader(pinned.number, pinned.hash, pinned.timestamp)
         tx_hash, reason = None, "the registration's event is in the block of its second"
         try:
-            first, last = await blocks_of_second(onchain.entry.timestamp, self._start_block, high, block_at)
+            first, last = await blocks_of_second(onchain.entry.timestamp, self._start_block, pinned.header, block_at)
             logs = await logs_between(first, last, read_logs)
             tx_hash = pick_registration(logs, onchain.registry_address, onchain.content_hash, onchain.entry)
         except NotFound as miss:

@@ -1,4 +1,4 @@
-"""JSON-RPC bodies and what their errors mean."""
+"""JSON-RPC bodies, and the meaning of errors."""
 
 import json
 from typing import Any

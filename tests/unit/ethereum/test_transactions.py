@@ -1,4 +1,4 @@
-"""Transactions of one's own, against an endpoint that answers as it is told to."""
+"""Transactions of one's own, against an endpoint with scripted answers."""
 
 import json
 from collections.abc import Callable
@@ -92,7 +92,7 @@ class Endpoint:
 
 @given(content_hash=st.binary(min_size=32, max_size=32), uri=st.text(max_size=200))
 def test_the_call_is_encoded_as_the_abi_asks(content_hash: bytes, uri: str) -> None:
-    """``register(bytes32,string)`` is what eth_abi makes of it, for any text."""
+    """``register(bytes32,string)`` equals eth_abi's encoding, for any text."""
     expected = keccak256(b"register(bytes32,string)")[:4] + encode(["bytes32", "string"], [content_hash, uri])
     assert encode_call(_OFFLINE, "register", "0x" + content_hash.hex(), uri) == "0x" + expected.hex()
 
@@ -113,7 +113,7 @@ async def priced(endpoint: Endpoint) -> TxParams:
 
 
 async def test_the_node_sets_the_price() -> None:
-    """Gas with a reserve, twice the base fee and the tip; the nonce counts what still waits."""
+    """Gas with a reserve, twice the base fee and the tip; the nonce counts pending transactions."""
     endpoint = Endpoint(**NODE)
     transaction = await priced(endpoint)
     assert transaction == {**PRICED, "data": "0x01"}

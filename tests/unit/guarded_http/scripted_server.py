@@ -1,4 +1,4 @@
-"""A real HTTP server on this machine whose answers, also broken ones, a test writes byte by byte."""
+"""A real HTTP server on this machine with answers, also broken ones, from a test writes byte by byte."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,7 +16,7 @@ class Request:
 
 @dataclass(slots=True)
 class Server:
-    """Where it listens, and what it was asked so far."""
+    """The address of the server, and the requests so far."""
 
     port: int = 0
     requests: list[Request] = field(default_factory=list)

@@ -32,7 +32,7 @@ TLS = Path(__file__).parents[2] / "tls"
 
 
 class Names:
-    """A resolver whose answers the test gives, one after the other; the last one stays."""
+    """A resolver with answers from the test, one after the other; the last one stays."""
 
     def __init__(self, *answers: Sequence[str]) -> None:
         self._answers = list(answers)
@@ -126,7 +126,7 @@ async def test_proxy_variables_are_not_followed(monkeypatch: pytest.MonkeyPatch)
     ],
 )
 async def test_a_name_that_leads_to_a_private_address_is_refused(answers: list[str]) -> None:
-    """One private answer among public ones is enough, and the message does not tell the answer."""
+    """One private answer among public ones is enough, and the message does not quote the answer."""
     with pytest.raises(FetchRefused) as caught:
         await get("http://manifest.test/", PUBLIC_ONLY, names=Names(answers))
     assert caught.value.code == "fetch.refused.address"
@@ -200,7 +200,7 @@ async def test_the_systems_resolver_finds_this_machine() -> None:
 
 
 async def test_a_refused_connection_is_temporary() -> None:
-    """Nobody listening is a fault of the moment; the other addresses of the name are tried first."""
+    """A closed port is a fault of the moment; the other addresses of the name are tried first."""
     async with serving(always(response())) as server:
         port = server.port
     with pytest.raises(GatewayFault, match="could not be connected to"):
@@ -225,7 +225,7 @@ def redirecting(*locations: str) -> Answer:
 
 
 async def test_three_redirects_are_followed() -> None:
-    """The third redirect is the last that is followed; the answer tells where it came from."""
+    """The third redirect is the last that is followed; the answer names its URL."""
     async with serving(redirecting("/1", "2", "/3")) as server:
         answer = await get(f"{server.url}/0")
     assert (answer.body, answer.redirected, answer.url.target) == (b"{}", True, "/3")
@@ -405,7 +405,7 @@ async def test_bodies_of_errors_are_not_read() -> None:
 
 
 async def test_a_cancelled_fetch_hangs_up() -> None:
-    """Whoever stops waiting leaves no connection behind."""
+    """A cancelled fetch leaves no connection behind."""
     async with serving(never) as server, fetching() as fetcher:
         uri = parse_web_url(server.url, allow_private=LOCAL)
         task = asyncio.create_task(fetcher.fetch(uri, max_bytes=10))
@@ -418,7 +418,7 @@ async def test_a_cancelled_fetch_hangs_up() -> None:
 
 @asynccontextmanager
 async def serving_tls() -> AsyncIterator[int]:
-    """An https server whose certificate is for manifest.test."""
+    """An https server with a certificate for manifest.test."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(TLS / "manifest.test.pem", TLS / "manifest.test.key")
 

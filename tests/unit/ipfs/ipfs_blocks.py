@@ -77,7 +77,7 @@ def car(*blocks: tuple[int, bytes]) -> bytes:
 
 
 def tiny_fields(count: int) -> bytes:
-    """A well-formed file of one block whose UnixFS data has so many fields of two bytes."""
+    """A well-formed file of one block with so many UnixFS fields of two bytes."""
     return field(1, field(1, 2) + field(4, 1) * count)
 
 

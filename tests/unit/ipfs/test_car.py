@@ -39,7 +39,7 @@ def test_a_cut_off_archive_is_noticed(blocks: list[tuple[int, bytes]], data: st.
 
 
 def test_a_section_cut_off_at_our_own_limit_is_left_out() -> None:
-    """When reading stopped at a limit, what came before it still counts."""
+    """When reading stopped at a limit, the blocks before the limit still count."""
     archive = car((RAW, b"one"), (RAW, b"two"))
     assert read_car(archive[:-1], cut_off=True) == {cid_of(RAW, b"one"): b"one"}
 

@@ -18,7 +18,7 @@ PUBLIC_CID = "QmYBL4FCdr7YmHm6UEeLGf6UQE2rMqkAEttbCFDNbm1u5o"
 
 
 def test_the_public_vector() -> None:
-    """A manifest that stands on Base Sepolia, without its file's last newline, is what its CID names."""
+    """A manifest registered on Base Sepolia, without the file's last newline, matches its CID."""
     content = PUBLIC_MANIFEST.read_bytes().rstrip(b"\n")
     assert len(content) == 510
     assert names_plain_file(parse_cid(PUBLIC_CID), content)
@@ -90,7 +90,7 @@ def test_another_implementation_reads_the_same(data: st.DataObject, base: str, c
     ],
 )
 def test_other_texts_are_refused_with_what_was_expected(text: str, told: str) -> None:
-    """Unknown bases, other hashes, other codecs and damaged texts are told apart."""
+    """Unknown bases, other hashes, other codecs and damaged texts are distinguished."""
     with pytest.raises(FetchRefused, match=told) as caught:
         parse_cid(text)
     assert caught.value.code == "fetch.refused.cid"

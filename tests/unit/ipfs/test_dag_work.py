@@ -1,4 +1,4 @@
-"""The work of reading a file from its blocks, for any blocks: bounded, and beside the event loop where it is long."""
+"""The work of reading a file from its blocks, for any blocks: bounded, and off the event loop where it is long."""
 
 import json
 import threading
@@ -116,7 +116,7 @@ async def test_a_block_of_a_million_fields_ends_the_search() -> None:
 
 
 async def test_a_single_block_of_a_million_fields_is_refused() -> None:
-    """What needs no CAR is bounded in the same way."""
+    """A file without a CAR is bounded in the same way."""
     block, decodes = tiny_fields(1_000_000), Decodes()
     assert (await _fault_of(block, b"", decodes)).code == "manifest.too_complex"
     assert (len(decodes.blocks), decodes.long_on_this_thread) == (1, 0)
@@ -172,7 +172,7 @@ def test_an_archive_of_countless_blocks_is_not_read_to_its_end() -> None:
     ids=["objects", "numbers", "nested"],
 )
 def test_a_manifest_of_countless_values_is_refused(body: bytes) -> None:
-    """The parser is not started on a manifest whose values would keep the interpreter busy."""
+    """The parser is not started on a manifest with too many values."""
     with patch.object(json, "loads") as parser, pytest.raises(ManifestFault) as caught:
         parse_manifest(body)
     assert caught.value.code == "manifest.too_complex"

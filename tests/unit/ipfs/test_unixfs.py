@@ -104,7 +104,7 @@ def test_a_path_leads_through_directories() -> None:
     ],
 )
 def test_what_verified_blocks_prove_is_permanent(path: tuple[str, ...], code: str, told: str) -> None:
-    """No such entry, no file, a sharded directory: each is told for what it is."""
+    """No such entry, no file, a sharded directory: each has a message of its own."""
     parts = {
         "file": node(2, b"x"),
         "shards": node(5, b"\xff"),
@@ -119,7 +119,7 @@ def test_what_verified_blocks_prove_is_permanent(path: tuple[str, ...], code: st
 
 
 def test_a_missing_block_is_told() -> None:
-    """A file whose leaf was not delivered is not put together without it."""
+    """A file with a leaf that was not delivered is not put together without it."""
     root, blocks = split_file(b"x" * 100 + b"y", 100)
     with pytest.raises(MissingBlock):
         assemble_file(cid_of(DAG_PB, root), (), _by_cid(*blocks[:-1]), max_bytes=200)
