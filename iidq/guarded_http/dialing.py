@@ -133,7 +133,7 @@ class Dialer:
     async def _connect(self, url: WebUrl, addresses: Sequence[IpAddress]) -> HttpConnection:
         loop = asyncio.get_running_loop()
         tls = (self._tls or _verifying_tls()) if url.scheme == "https" else None
-        for tried, address in enumerate(addresses, start=1):
+        for address in addresses:
             try:
                 # Divide the time, so that a dead address leaves some for the next.
                 async with asyncio.timeout(self._deadlines.connect_seconds / len(addresses)):
@@ -148,8 +148,7 @@ class Dialer:
             except ssl.SSLCertVerificationError:
                 raise GatewayFault(f"the certificate of {url.authority} could not be verified") from None
             except (OSError, TimeoutError):
-                if tried == len(addresses):
-                    raise GatewayFault(f"{url.authority} could not be connected to") from None
+                continue
         raise GatewayFault(f"{url.authority} could not be connected to")
 
 

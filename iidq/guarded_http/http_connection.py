@@ -229,7 +229,7 @@ class HttpConnection(asyncio.Protocol):
         if self._head is None:
             self._hints += 1
             if self._hints > _MAX_INFORMATIONAL_ANSWERS:
-                raise self._fail("does not come to its answer")
+                raise self._fail("sent too many early hints")
             return
         self._complete = True
         self._reusable = self._parser.should_keep_alive()

@@ -269,7 +269,7 @@ class Chain:
             except AnswerTooLong:
                 raise NotFound("the registry's events for it are too long to be read") from None
             if not isinstance(logs, list):
-                raise RpcFault("the RPC endpoint answered with something else than logs", code="rpc.nonsense")
+                raise RpcFault("the RPC endpoint sent something other than logs", code="rpc.nonsense")
             return logs
 
         tx_hash, reason = None, "the registration's event is in the block of its second"

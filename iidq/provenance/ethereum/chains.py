@@ -117,7 +117,7 @@ def check_rpc_url(settings: Settings, url: str) -> str:
     matches = [known for plain, known in allowed.items() if wanted == redact_endpoint(plain)]
     if len(matches) > 1:
         raise FetchRefused(
-            "rpcUrl is how this service shows several of its endpoints; expected one of them with its credentials",
+            "rpcUrl matches several endpoints of this service; expected one with its credentials",
             code="fetch.refused.rpc_url",
         )
     if not matches:
@@ -139,7 +139,7 @@ def find_endpoint(settings: Settings, rpc_url: str, endpoint_id: str | None) -> 
         if identify_endpoint(plain) == endpoint_id:
             return known
     raise RpcFault(
-        "the endpoint that rpcUrl named when the job was asked for is not configured here; "
+        "the endpoint of the job's rpcUrl is not configured in this worker; "
         "give the API and all workers the same RPC variables",
         code="rpc.endpoint_not_configured",
         retry_after_seconds=_RESTART_SECONDS,

@@ -74,7 +74,7 @@ class Endpoints:
             # The requests went out before this read's own calls: nearly always the answers are here.
             await asyncio.wait(self._head_requests, timeout=grace_seconds)
         if self._heads.is_behind(endpoint.url, block.number, block.timestamp):
-            raise RpcFault("the RPC endpoint is far behind the chain", code="rpc.stale")
+            raise RpcFault("the RPC endpoint is far behind another endpoint", code="rpc.stale")
 
     async def first_answer(
         self,
@@ -93,7 +93,11 @@ class Endpoints:
         delays = [left for health in self._health.values() if (left := health.retry_after_seconds)]
         willing = self._willing()
         if not willing:
-            raise RpcFault("every RPC endpoint asked us to wait", code="rpc.limited", retry_after_seconds=min(delays))
+            raise RpcFault(
+                "every RPC endpoint refuses calls for now (Retry-After)",
+                code="rpc.limited",
+                retry_after_seconds=min(delays),
+            )
         course = await race(
             willing,
             lambda endpoint: self._begin(endpoint, on),

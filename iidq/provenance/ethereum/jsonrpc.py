@@ -116,8 +116,8 @@ def decode(body: bytes, ids: Sequence[int]) -> dict[int, CallResult]:
         if type(id_) is not int and not (id_ is None and len(ids) == 1 and _is_error(item)):
             continue
         key = ids[0] if id_ is None else id_
-        results[key] = _nonsense("answered one call twice") if key in results else _result(item)
-    return {id_: results[id_] if id_ in results else _nonsense("left a call unanswered") for id_ in ids}
+        results[key] = _nonsense("answered a call twice") if key in results else _result(item)
+    return {id_: results[id_] if id_ in results else _nonsense("did not answer a call") for id_ in ids}
 
 
 def _raise_if_refused_whole(answer: Any, answers: Sequence[Any]) -> None:
@@ -152,7 +152,9 @@ def _error_fault(error: Any) -> PermanentFault | RpcFault:
         return CallReverted("the contract refused the call")
     backoff = _backoff_seconds(error)
     if code == 429 or backoff is not None or _BUSY.search(message):
-        return RpcFault("the RPC endpoint limits our calls", code="rpc.limited", retry_after_seconds=backoff)
+        return RpcFault(
+            "the RPC endpoint refuses calls for now (rate limit)", code="rpc.limited", retry_after_seconds=backoff
+        )
     number = f" {code}" if type(code) is int else ""
     return CallRefused(f"the RPC endpoint answered with error{number}", block_range=_suggested(message))
 
@@ -189,15 +191,15 @@ def _suggested(message: str) -> tuple[int, int] | None:
     return (first, last) if first <= last else None
 
 
-def _nonsense(what: str) -> RpcFault:
-    return RpcFault(f"the RPC endpoint {what}", code="rpc.nonsense")
+def _nonsense(problem: str) -> RpcFault:
+    return RpcFault(f"the RPC endpoint {problem}", code="rpc.nonsense")
 
 
 def quantity(value: Any) -> int:
     """Return the number of a JSON-RPC quantity (``0x1a``); raise :class:`RpcFault` for anything else."""
     if isinstance(value, str) and _QUANTITY.fullmatch(value):
         return int(value, 16)
-    raise _nonsense("answered with something else than a quantity")
+    raise _nonsense("sent something other than a quantity")
 
 
 def hex_bytes(value: Any) -> bytes:
@@ -210,7 +212,7 @@ def hex_bytes(value: Any) -> bytes:
         # ``fromhex`` skips blanks between the pairs.
         if 2 + 2 * len(data) == len(value):
             return data
-    raise _nonsense("answered with something else than hex data")
+    raise _nonsense("sent something other than hex data")
 
 
 def read_block(value: Any) -> BlockHeader:
@@ -218,5 +220,5 @@ def read_block(value: Any) -> BlockHeader:
     if value is None:
         raise RpcFault("the RPC endpoint does not know the block", code="rpc.block_unknown")
     if not isinstance(value, dict) or len(hex_bytes(value.get("hash"))) != 32:
-        raise _nonsense("answered with something else than a block")
+        raise _nonsense("sent something other than a block")
     return BlockHeader(quantity(value.get("number")), value["hash"].lower(), quantity(value.get("timestamp")))

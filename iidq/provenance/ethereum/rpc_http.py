@@ -67,7 +67,9 @@ async def post_json(
             http.stream("POST", url, content=body, headers=_HEADERS) as response,
         ):
             if response.headers.get("content-encoding", "identity").lower() != "identity":
-                raise RpcFault("the RPC endpoint compressed its answer against the request", code="rpc.nonsense")
+                raise RpcFault(
+                    "the RPC endpoint sent a compressed answer; expected identity encoding", code="rpc.nonsense"
+                )
             answer = await _read(response, max_bytes)
     except (TimeoutError, httpx.TimeoutException):
         raise RpcFault("the RPC endpoint did not answer in time", code="rpc.timeout") from None
@@ -95,7 +97,7 @@ def _raise_for_status(status: int, answer: bytes, retry_after: float | None, *, 
     """Raise unless the body is JSON-RPC: some endpoints send the errors of calls with HTTP 400."""
     if status == 429:
         raise RpcFault(
-            "the RPC endpoint limits our calls (HTTP 429)", code="rpc.limited", retry_after_seconds=retry_after
+            "the RPC endpoint refuses calls for now (HTTP 429)", code="rpc.limited", retry_after_seconds=retry_after
         )
     if batched and 400 <= status < 500 and status not in _NOT_ABOUT_THE_BATCH:
         raise BatchRefused

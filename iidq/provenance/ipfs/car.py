@@ -60,7 +60,7 @@ def read_car(archive: bytes, *, cut_off: bool = False) -> Mapping[Cid, bytes]:
             raise UnusableCar(f"a block is longer than {MAX_BLOCK_BYTES} bytes")
         block = archive[end:at]
         if not cid.names(block):
-            raise LyingCar("a block's bytes are not what its CID names")
+            raise LyingCar("a block does not match its CID")
         blocks[cid] = block
     return blocks
 

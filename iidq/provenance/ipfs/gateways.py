@@ -59,7 +59,7 @@ class IpfsGateways:
         willing = [gateway for gateway in self._gateways if not gateway.health.retry_after_seconds]
         if not willing:
             raise GatewayFault(
-                "every IPFS gateway asked to be left alone for a while",
+                "every IPFS gateway refuses requests for now (Retry-After)",
                 retry_after_seconds=min(gateway.health.retry_after_seconds for gateway in self._gateways),
             )
         # With every breaker open, trying is better than failing without a request.

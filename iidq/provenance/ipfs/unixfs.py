@@ -151,7 +151,7 @@ def _entry(directory: Node, name: str) -> Cid:
     if directory.type is NodeType.HAMT_SHARD:
         raise _sharded()
     if directory.type is not NodeType.DIRECTORY:
-        raise ManifestFault("the path leads through something that is no directory", code="manifest.not_found")
+        raise ManifestFault("a part of the path is no directory", code="manifest.not_found")
     for link in directory.links:
         if link.name == name:
             return link.cid
