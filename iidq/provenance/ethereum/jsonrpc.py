@@ -125,10 +125,8 @@ def _raise_if_refused_whole(answer: Any, answers: Sequence[Any]) -> None:
     if not all(_is_error(item) for item in answers):
         return
     faults = [_error_fault(item["error"]) for item in answers]
-    if isinstance(answer, dict) and not _is_busy(faults[0]):
-        raise BatchRefused
     if isinstance(answer, dict):
-        raise faults[0]
+        raise faults[0] if faults[0].code == "rpc.limited" else BatchRefused
     if answers and all(_BATCH.search(_message(item["error"])) for item in answers):
         raise BatchRefused
 
@@ -163,10 +161,6 @@ def _is_revert(message: str) -> bool:
     if _REVERTED.search(message):
         return True
     return bool(_EXECUTION_FAILED.search(message)) and not _NODE_TROUBLE.search(message)
-
-
-def _is_busy(fault: PermanentFault | RpcFault) -> bool:
-    return fault.code == "rpc.limited"
 
 
 def _message(error: Any) -> str:

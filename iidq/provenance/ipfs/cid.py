@@ -9,6 +9,7 @@ import hashlib
 from base64 import b32decode, b32encode
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from iidq.errors import FetchRefused
 
@@ -49,7 +50,7 @@ def parse_cid(text: str) -> Cid:
         raise _refused("expected a CID, such as Qm… or bafy…")
     try:
         if text.startswith("Qm") and len(text) == 46:
-            return Cid(DAG_PB, _sha256_of(_from_base58(text)), text)
+            return Cid(DAG_PB, _sha256_of(_from_digits(text, _BASE58)), text)
         if text[0].lower() not in _MULTIBASES or text[0] == "Z":
             raise _refused("not a CID; expected version 0 (Qm…) or version 1 in base32, base36, base58btc or base16")
         data = _from_multibase(text)
@@ -148,14 +149,6 @@ def _from_multibase(text: str) -> bytes:
     return _MULTIBASES[base](digits)
 
 
-def _from_base58(text: str) -> bytes:
-    return _from_digits(text, _BASE58)
-
-
-def _from_base36(text: str) -> bytes:
-    return _from_digits(text, _BASE36)
-
-
 def _from_digits(text: str, alphabet: str) -> bytes:
     number = 0
     for character in text:
@@ -187,8 +180,8 @@ def _from_base16(text: str) -> bytes:
 _MULTIBASES: dict[str, Callable[[str], bytes]] = {
     "b": _from_base32,
     "f": _from_base16,
-    "k": _from_base36,
-    "z": _from_base58,
+    "k": partial(_from_digits, alphabet=_BASE36),
+    "z": partial(_from_digits, alphabet=_BASE58),
 }
 
 
