@@ -60,7 +60,7 @@ async def fault_of(chain: Chain) -> RpcFault | RegistryFault:
 
 @pytest.mark.parametrize("layout", ["old", "new"])
 async def test_an_entry_is_read_at_one_block(layout: str) -> None:
-    """The entry comes with the number, hash and tag of the block that it was read at."""
+    """The entry comes with number, hash and tag of the read's block."""
     world = registered_world()
     uri = MANIFEST_URI.encode()
     world.entry = old_layout(CREATOR, CONTENT_HASH, uri, 2_200) if layout == "old" else new_layout(CREATOR, uri, 2_200)
@@ -86,7 +86,7 @@ async def test_the_tag_chooses_the_block(tag: Any) -> None:
 
 
 async def test_jobs_of_one_moment_share_their_reads() -> None:
-    """Fifty jobs that read at the same moment cost three bodies, and each gets its own entry."""
+    """Fifty simultaneous reads cost three bodies, and each job gets the right entry."""
     world = registered_world()
     server = Server(world.answer)
     chain = chain_of(server)
@@ -202,7 +202,7 @@ async def test_a_hanging_endpoint_is_overtaken() -> None:
 
 
 async def test_a_slow_first_answer_still_wins() -> None:
-    """An endpoint that answers before its follower is used, and the follower is not blamed."""
+    """A slow first endpoint wins if the second is slower, and the second is not blamed."""
     follower_started = asyncio.Event()
     server = Server(registered_world().answer)
 
@@ -255,7 +255,7 @@ async def test_a_429_passes_and_then_all_is_fine() -> None:
 
 
 async def test_a_cancelled_read_leaves_nothing_running() -> None:
-    """A job that is cancelled takes its reads with it."""
+    """A cancelled job leaves no reads."""
     chain = chain_of(hangs, hangs, hedge_after_seconds=0.01)
     before = len(asyncio.all_tasks())
     reading = asyncio.create_task(chain.read_entry(REGISTRY, CONTENT_HASH))
@@ -291,7 +291,7 @@ async def test_two_registrations_in_one_second_are_told_apart() -> None:
 
 
 async def test_limited_ranges_do_not_hide_the_transaction() -> None:
-    """A provider that takes one block at a time still leads to the transaction."""
+    """A provider with ranges of one block still leads to the transaction."""
     world = World(times=[100] + [101] * 20 + [102])
     world.register(17, TX)
 
@@ -389,7 +389,7 @@ def young_times(*, behind_seconds: int = 0) -> list[int]:
 
 
 async def test_an_endpoint_that_fell_behind_is_not_believed() -> None:
-    """A recent report of the first endpoint shows that the fallback is behind: its answer is not used."""
+    """A fallback far behind a recent report of the first endpoint is not used."""
     current, stale = World(times=young_times()), World(times=young_times(behind_seconds=600)[:5])
     current.register(8, TX)
     stale.entry = new_layout("0x" + "0" * 40, b"", 0)
@@ -408,7 +408,7 @@ async def test_an_endpoint_that_fell_behind_is_not_believed() -> None:
 
 
 async def test_an_old_block_is_compared_with_what_the_others_say() -> None:
-    """When the first endpoint's newest block is old the others are asked for theirs, and one that is ahead is used."""
+    """If the first endpoint's newest block is old, the other heads are read, and an endpoint ahead is used."""
     current, stale = World(times=young_times()), World(times=young_times(behind_seconds=600)[:5])
     current.register(8, TX)
     stale.entry = new_layout("0x" + "0" * 40, b"", 0)

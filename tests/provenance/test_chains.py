@@ -40,7 +40,7 @@ def urls(chain: Chain) -> list[str]:
 
 
 async def test_the_default_chain_gets_its_fallbacks() -> None:
-    """RPC_URL comes first, and the endpoints listed for its chain are its fallbacks."""
+    """RPC_URL comes first, with the endpoints of the same chain as fallbacks."""
     chain = await chains().choose(None, None)
     assert (urls(chain), chain.chain_id) == (["https://default.example", "https://base.example/KEY"], 8453)
 
@@ -72,7 +72,7 @@ async def test_jobs_that_ask_at_once_get_one_default_chain() -> None:
 
 
 async def test_a_chain_id_chooses_its_endpoints() -> None:
-    """A job's chainId is served by the endpoints listed for it, or by RPC_URL if that is its chain."""
+    """A job's chainId selects the listed endpoints, or RPC_URL on the same chain."""
     several = chains()
     assert urls(await several.choose(None, 1)) == list(URLS[1])
     assert urls(await chains(rpc_urls={}).choose(None, 8453)) == ["https://default.example"]
@@ -101,14 +101,14 @@ async def test_a_rpc_url_is_used_alone() -> None:
 
 
 async def test_a_rpc_url_on_another_chain_is_a_permanent_fault() -> None:
-    """A job whose rpcUrl contradicts its chainId fails at once."""
+    """A job with contradicting rpcUrl and chainId fails at once."""
     with pytest.raises(PermanentFault) as caught:
         await chains().choose("https://one.example", 10)
     assert caught.value.code == "rpc.chain_mismatch"
 
 
 async def test_the_same_chain_is_shared() -> None:
-    """Jobs of one chain share its endpoints and their health."""
+    """Jobs of one chain share endpoints and health."""
     several = chains()
     assert await several.choose(None, None) is await several.choose(None, None)
     assert await several.choose("https://one.example", 1) is await several.choose("https://one.example", None)

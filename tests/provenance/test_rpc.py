@@ -1,4 +1,4 @@
-"""One endpoint: batches, limits and every way it can misbehave."""
+"""One endpoint: batches, limits and every kind of misbehaviour."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ async def faults_of(handler: Handler, **options: Any) -> RpcFault:
 
 
 async def test_calls_of_one_moment_share_a_body() -> None:
-    """Reads that are ready at the same moment go out as one batch, and each gets its own answer."""
+    """Simultaneous calls go out as one batch, and each gets the right answer."""
     server = Server(numbered)
     rpc = endpoint(server)
     assert await asyncio.gather(*(rpc.call("echo", number) for number in range(50))) == list(range(50))
@@ -51,7 +51,7 @@ async def test_batches_are_bounded() -> None:
 
 
 async def test_equal_calls_of_one_body_are_asked_once() -> None:
-    """Jobs that want the same block at the same moment cost the endpoint one call."""
+    """Simultaneous requests for one block cost one call."""
     world = World(times=[1, 2])
     rpc = endpoint(Server(world.answer))
     answers = await asyncio.gather(*(rpc.call("eth_getBlockByNumber", "latest", False) for _ in range(9)))
@@ -60,7 +60,7 @@ async def test_equal_calls_of_one_body_are_asked_once() -> None:
 
 
 async def test_a_call_never_joins_a_body_that_has_left() -> None:
-    """A call that starts after another is in flight gets a request of its own, to see later changes."""
+    """A call never shares a request in flight, so later changes are seen."""
     left, may_answer = asyncio.Event(), asyncio.Event()
     server = Server(numbered)
 
@@ -156,7 +156,7 @@ async def test_an_ill_endpoint_is_not_taken_for_one_without_batches() -> None:
 
 
 async def test_a_partial_batch_fails_only_what_it_leaves_out() -> None:
-    """Calls that were answered keep their answers when others of the batch were not."""
+    """Answered calls keep the answers if others of the batch have none."""
     server = Server(numbered)
 
     async def loses_the_last(request: httpx.Request) -> httpx.Response:
@@ -193,7 +193,7 @@ async def test_nonsense_is_a_temporary_fault(make: Any, code: str) -> None:
 
 
 async def test_a_lost_connection_is_a_temporary_fault() -> None:
-    """An endpoint that cannot be reached is one that may be back later."""
+    """An unreachable endpoint is a temporary fault."""
 
     async def lost(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("secret address refused")

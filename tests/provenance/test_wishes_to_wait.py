@@ -1,4 +1,4 @@
-"""``Retry-After`` of one source while others fail: it bounds the next attempt, whatever the others said."""
+"""``Retry-After`` of one source bounds the next attempt, whatever faults the others have."""
 
 import asyncio
 from typing import Any, NamedTuple
@@ -147,7 +147,7 @@ async def test_an_endpoints_wish_is_not_taken_for_anothers() -> None:
 
 @pytest.mark.parametrize("limited_first", [True, False])
 async def test_a_wish_outweighs_a_refusal_of_the_search(limited_first: bool) -> None:
-    """A transaction is not given up while an endpoint that asked for patience may still find it."""
+    """The search is not given up while an endpoint with a Retry-After may still find the transaction."""
     world = registered_world()
     onchain = await chain_of(Server(world.answer)).read_entry(REGISTRY, CONTENT_HASH)
     refusing = Server(lambda method, params: error("no") if method != "eth_chainId" else world.answer(method, params))

@@ -28,7 +28,7 @@ async def hangs(source: str) -> str:
 async def run(
     *requests: Callable[[str], Coroutine[Any, Any, str]], head_start_seconds: float = LONG_HEAD_START_SECONDS
 ) -> Race[str, str]:
-    """Race sources that are named by their place."""
+    """Race sources, named by position."""
     return await race(
         [str(number) for number in range(len(requests))],
         lambda source: requests[int(source)](source),

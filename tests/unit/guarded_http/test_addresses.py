@@ -72,7 +72,7 @@ def test_public_addresses_are_public(text: str) -> None:
 
 @given(st.ip_addresses(v=4))
 def test_no_ipv6_form_that_carries_ipv4_is_public(inner: IPv4Address) -> None:
-    """Mapped, compatible, translated, NAT64, 6to4 and Teredo addresses are refused whatever they carry."""
+    """Mapped, compatible, translated, NAT64, 6to4 and Teredo addresses are never public."""
     number = int(inner)
     for carrier in (
         number,

@@ -32,7 +32,7 @@ TLS = Path(__file__).parents[2] / "tls"
 
 
 class Names:
-    """A resolver with answers from the test, one after the other; the last one stays."""
+    """A resolver with answers from the test in turn; the last is repeated."""
 
     def __init__(self, *answers: Sequence[str]) -> None:
         self._answers = list(answers)
@@ -140,7 +140,7 @@ async def test_localhost_is_refused_by_the_systems_resolver() -> None:
 
 
 async def test_a_name_in_an_opened_network_is_reached_and_looked_up_once() -> None:
-    """The connection goes to the address that was checked: a second look-up cannot change it."""
+    """The connection goes to the checked address, without a second look-up."""
     names = Names(["::1", "127.0.0.1"], ["10.0.0.1"])
     async with serving(always(response(b"{}"))) as server:
         answer = await get(f"http://manifest.test:{server.port}/", names=names)
@@ -150,7 +150,7 @@ async def test_a_name_in_an_opened_network_is_reached_and_looked_up_once() -> No
 
 
 async def test_a_name_that_changes_between_lookups_is_checked_every_time() -> None:
-    """A name that was fine for the first connection is refused for the second when it leads inside."""
+    """A name is refused for a second connection if it then leads to a private address."""
     names = Names(["127.0.0.1"], ["127.0.0.2"])
 
     async def redirect_to_itself(request: Request, writer: asyncio.StreamWriter) -> None:
@@ -225,7 +225,7 @@ def redirecting(*locations: str) -> Answer:
 
 
 async def test_three_redirects_are_followed() -> None:
-    """The third redirect is the last that is followed; the answer names its URL."""
+    """The third redirect is the last; the answer names the final URL."""
     async with serving(redirecting("/1", "2", "/3")) as server:
         answer = await get(f"{server.url}/0")
     assert (answer.body, answer.redirected, answer.url.target) == (b"{}", True, "/3")
@@ -265,7 +265,7 @@ async def test_a_redirect_into_the_private_network_is_refused(location: str, rul
 
 
 async def test_credentials_stay_with_their_host() -> None:
-    """Fields that were meant for one host are not sent on to where it redirects."""
+    """Header fields for one host are not sent to a redirect's host."""
     async with serving(always(response(b"{}"))) as other:
         moved = response(b"", f"Location: {other.url}/", status=302)
         async with serving(always(moved)) as server, fetching() as fetcher:
@@ -374,7 +374,7 @@ async def test_a_slow_loris_is_given_up() -> None:
 
 @pytest.mark.parametrize("raw", [response(b"x" * 100)[:-50], CHUNKED + b"64\r\nxx", b"", b"HTTP/1.1 200 OK\r\nA: b"])
 async def test_a_cut_off_answer_is_temporary(raw: bytes) -> None:
-    """An answer that ends early is never taken for a whole one."""
+    """A truncated answer is never used."""
 
     async def hang_up(request: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(raw)
@@ -388,7 +388,7 @@ async def test_a_cut_off_answer_is_temporary(raw: bytes) -> None:
 
 @pytest.mark.parametrize("raw", [b"SSH-2.0-OpenSSH_9.6\r\n\r\n", b"\x15\x03\x01\x00\x02\x02\r\n\r\n", b"-ERR\r\n\r\n"])
 async def test_other_protocols_are_told(raw: bytes) -> None:
-    """What does not speak HTTP is a temporary fault whose message carries nothing of what it said."""
+    """A server without HTTP is a temporary fault, and the message quotes nothing."""
     async with serving(always(raw)) as server:
         with pytest.raises(GatewayFault) as caught:
             await get(server.url, deadlines=IMPATIENT_AT_FIRST)
@@ -397,7 +397,7 @@ async def test_other_protocols_are_told(raw: bytes) -> None:
 
 
 async def test_bodies_of_errors_are_not_read() -> None:
-    """Whatever a 404 carries is left unread, and the answer says that it is one."""
+    """The body of a 404 is not read, and the answer reports absence."""
     async with serving(endless(b"x" * 1000, head=b"HTTP/1.1 404 No\r\n\r\n")) as server:
         answer = await get(server.url)
         await server.hung_up.wait()

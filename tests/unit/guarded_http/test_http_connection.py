@@ -18,7 +18,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 @pytest.mark.parametrize("when", ["at once", "later"])
 async def test_an_unasked_answer_is_never_given_to_the_next_request(when: str) -> None:
-    """A second answer to one request ends the connection: the next request gets an answer of its own."""
+    """A second answer to one request ends the connection; the next request gets the right answer."""
     sent = asyncio.Event()
 
     async def answer(request: Request, writer: asyncio.StreamWriter) -> None:

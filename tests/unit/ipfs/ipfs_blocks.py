@@ -82,7 +82,7 @@ def tiny_fields(count: int) -> bytes:
 
 
 def countless_fields(links: int) -> tuple[bytes, bytes]:
-    """A root with so many links to one block of 2 MiB, and that block of a million fields."""
+    """Return a root with so many links to one block of 2 MiB, and the block of a million fields."""
     block = tiny_fields(1_000_000)
     link = node(2, None, ("", DAG_PB, block)).removesuffix(node(2, None))
     return link * links + node(2, None), block

@@ -26,7 +26,7 @@ def test_blocks_are_found_by_cid(blocks: list[tuple[int, bytes]]) -> None:
 
 @given(BLOCKS.filter(bool), st.data())
 def test_a_cut_off_archive_is_noticed(blocks: list[tuple[int, bytes]], data: st.DataObject) -> None:
-    """An archive that ends inside a section is unusable; one that ends between sections lacks blocks."""
+    """An archive cut inside a section is unusable; an archive cut between sections lacks blocks."""
     whole = car(*blocks)
     cut = whole[: data.draw(st.integers(0, len(whole) - 1))]
     try:
@@ -45,7 +45,7 @@ def test_a_section_cut_off_at_our_own_limit_is_left_out() -> None:
 
 
 def test_a_block_under_another_blocks_cid_is_a_lie() -> None:
-    """Bytes that their CID does not name are never returned."""
+    """Bytes that do not match the CID are never returned."""
     with pytest.raises(LyingCar):
         read_car(CAR_HEADER + section(RAW, b"forged", named_after=b"genuine"))
 

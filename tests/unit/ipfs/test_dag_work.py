@@ -1,4 +1,4 @@
-"""The work of reading a file from its blocks, for any blocks: bounded, and off the event loop where it is long."""
+"""The work of assembling a file from any blocks: bounded, and off the event loop where long."""
 
 import json
 import threading
@@ -39,7 +39,7 @@ TREES = st.recursive(
 
 
 class Decodes:
-    """Counts the nodes that are decoded, by block, and how many of them on the thread that made this."""
+    """Counts decoded nodes, by block, and long blocks decoded on the creating thread."""
 
     def __init__(self) -> None:
         self.blocks: list[bytes] = []
@@ -67,7 +67,7 @@ def planted(tree: bytes | tuple[bytes, list[object]], blocks: Blocks) -> tuple[i
 
 @given(TREES)
 def test_any_tree_is_its_leaves_in_order(tree: bytes | tuple[bytes, list[object]]) -> None:
-    """A file is its nodes' bytes in order, whatever its shape, and each block is decoded once."""
+    """A file of any shape is the nodes' bytes in order, and each block is decoded once."""
     blocks: Blocks = {}
     codec, root, content = planted(tree, blocks)
     with patch.object(unixfs, "decode_node", Decodes()) as decodes:
@@ -78,7 +78,7 @@ def test_any_tree_is_its_leaves_in_order(tree: bytes | tuple[bytes, list[object]
 
 @given(TREES, st.data())
 def test_a_damaged_tree_is_read_or_refused(tree: bytes | tuple[bytes, list[object]], data: st.DataObject) -> None:
-    """Blocks that were changed before they were hashed meet our own faults alone, within the limits."""
+    """Blocks damaged before hashing raise nothing but faults of iidq, within the limits."""
     blocks: Blocks = {}
     codec, root, _ = planted(tree, blocks)
     changed = bytearray(root)
@@ -105,7 +105,7 @@ def test_any_fields_are_read_or_refused(fields: list[tuple[int, bytes | int]]) -
 
 
 async def test_a_block_of_a_million_fields_ends_the_search() -> None:
-    """A 2 MiB block that 4,000 links name is decoded once, within its allowance, and never on the event loop."""
+    """A 2 MiB block with 4,000 links to it is decoded once, within the allowance, and never on the event loop."""
     root, block = countless_fields(4000)
     decodes = Decodes()
     fault = await _fault_of(root, car((DAG_PB, root), (DAG_PB, block)), decodes)
@@ -135,7 +135,7 @@ async def _fault_of(root: bytes, archive: bytes, decodes: Decodes) -> ManifestFa
 
 @pytest.mark.parametrize("depth", [1, 2])
 def test_links_are_counted_before_they_are_followed(depth: int) -> None:
-    """Links to small nodes with many links cost neither their visits nor the memory to remember them."""
+    """Links to small nodes with many links cost neither visits nor memory."""
     blocks: Blocks = {}
     block = wrap_file(b"x")
     for _ in range(depth):
@@ -148,7 +148,7 @@ def test_links_are_counted_before_they_are_followed(depth: int) -> None:
 
 
 def test_empty_leaves_count_against_the_limit() -> None:
-    """A manifest's limit bounds its leaves too: those without bytes count as one byte each."""
+    """A manifest's limit bounds the leaves too: an empty leaf counts as one byte."""
     empty = wrap_file(b"")
     root = node(2, None, *[("", DAG_PB, empty)] * 50)
     blocks = {cid_of(DAG_PB, block): block for block in (root, empty)}

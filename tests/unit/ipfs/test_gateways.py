@@ -189,7 +189,7 @@ async def test_a_gateway_may_redirect_to_itself_but_not_inside() -> None:
 
 
 async def test_the_second_gateway_starts_after_the_delay_and_the_slow_one_is_hung_up_on() -> None:
-    """A gateway that hangs costs the hedging delay; the report says that it was given up."""
+    """A hanging gateway costs the hedging delay, and is reported as given up."""
     async with serving(never) as slow, serving(RAW_ANSWER) as fast:
         fetched = await ask(slow.url, fast.url, hedge_seconds=0.01)
         await slow.hung_up.wait()

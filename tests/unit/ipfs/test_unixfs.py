@@ -119,7 +119,7 @@ def test_what_verified_blocks_prove_is_permanent(path: tuple[str, ...], code: st
 
 
 def test_a_missing_block_is_told() -> None:
-    """A file with a leaf that was not delivered is not put together without it."""
+    """A file is not assembled with a leaf missing."""
     root, blocks = split_file(b"x" * 100 + b"y", 100)
     with pytest.raises(MissingBlock):
         assemble_file(cid_of(DAG_PB, root), (), _by_cid(*blocks[:-1]), max_bytes=200)
@@ -134,7 +134,7 @@ def test_a_file_over_the_limit_is_refused_by_its_root() -> None:
 
 
 def test_a_file_that_hides_its_size_is_refused_too() -> None:
-    """Leaves that are repeated beyond the limit are counted as they come."""
+    """Repeated leaves count against the limit."""
     root = node(2, None, *[("", RAW, b"x" * 50)] * 3)
     with pytest.raises(ManifestFault) as caught:
         assemble_file(cid_of(DAG_PB, root), (), _by_cid((DAG_PB, root), (RAW, b"x" * 50)), max_bytes=100)
@@ -142,7 +142,7 @@ def test_a_file_that_hides_its_size_is_refused_too() -> None:
 
 
 def test_a_tree_of_repeated_empty_blocks_ends() -> None:
-    """Few blocks that name each other many times over are not walked to their end."""
+    """Few blocks with many links to each other are not walked to the end."""
     blocks = {cid_of(RAW, b""): b""}
     codec, block = RAW, b""
     for _ in range(8):
