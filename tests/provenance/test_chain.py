@@ -412,7 +412,7 @@ async def test_an_old_block_is_compared_with_what_the_others_say() -> None:
     current, stale = World(times=young_times()), World(times=young_times(behind_seconds=600)[:5])
     current.register(8, TX)
     stale.entry = new_layout("0x" + "0" * 40, b"", 0)
-    chain = chain_of(Server(stale.answer), Server(current.answer))
+    chain = chain_of(Server(stale.answer), Server(current.answer), head_grace_seconds=30)
     onchain = await chain.read_entry(REGISTRY, CONTENT_HASH)
     assert onchain.entry.registered
     assert [(source.outcome, source.message.partition(":")[0]) for source in onchain.sources] == [
@@ -426,7 +426,7 @@ async def test_a_registry_that_a_stale_endpoint_does_not_know_is_no_fault() -> N
     """An endpoint from before the registry's deployment does not fail the job for good."""
     current, stale = World(times=young_times()), World(times=young_times(behind_seconds=600)[:5], code=b"")
     current.register(8, TX)
-    chain = chain_of(Server(stale.answer), Server(current.answer))
+    chain = chain_of(Server(stale.answer), Server(current.answer), head_grace_seconds=30)
     assert (await chain.read_entry(REGISTRY, CONTENT_HASH)).entry.registered
     await chain.aclose()
 

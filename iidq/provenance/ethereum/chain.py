@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from iidq.errors import RegistryFault, RpcFault
 from iidq.provenance.digest import sha256_label
-from iidq.provenance.ethereum.endpoints import BlockTag, Endpoints
+from iidq.provenance.ethereum.endpoints import HEAD_GRACE_SECONDS, BlockTag, Endpoints
 from iidq.provenance.ethereum.jsonrpc import (
     AnswerTooLong,
     BlockHeader,
@@ -104,6 +104,7 @@ class Chain:
 
     ``chain_id`` is the expected chain, None to accept any. ``tag`` chooses the pinned block. ``start_block`` bounds the
     search for registrations. ``hedge_after_seconds`` is the head start of an endpoint before the next one is started.
+    ``head_grace_seconds`` bounds the wait for the heads of other endpoints, after an old-looking block.
     """
 
     def __init__(
@@ -114,13 +115,14 @@ class Chain:
         tag: BlockTag = "latest",
         start_block: int = 0,
         hedge_after_seconds: float = 1.0,
+        head_grace_seconds: float = HEAD_GRACE_SECONDS,
     ) -> None:
         self.endpoints = tuple(endpoints)
         self.chain_id = chain_id
         self.tag: BlockTag = tag
         self._start_block = start_block
         self._hedge_after_seconds = hedge_after_seconds
-        self._endpoints = Endpoints(self.endpoints, chain_id, tag)
+        self._endpoints = Endpoints(self.endpoints, chain_id, tag, head_grace_seconds=head_grace_seconds)
 
     async def read_entry(self, registry_address: str, content_hash: str) -> OnchainEntry:
         """Return the registry's entry for a content hash at one block, pinned for this job.

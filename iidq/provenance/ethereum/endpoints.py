@@ -27,21 +27,30 @@ MAX_LAG_BLOCKS: Final = 3
 # ``safe`` and ``finalized`` advance by whole epochs, 6.4 minutes on Ethereum.
 MAX_LAG_SECONDS: Final[dict[BlockTag, float]] = {"latest": 60, "safe": 900, "finalized": 900}
 REMEMBERED_SECONDS: Final = 600.0
-# How often an endpoint's head is requested without a read, and how long a read waits for the answer.
+# How often an endpoint's head is requested without a read.
 _HEAD_INTERVAL_SECONDS: Final = 30.0
-_HEAD_GRACE_SECONDS: Final = 0.05
+HEAD_GRACE_SECONDS: Final = 0.05
 
 
 class Endpoints:
     """The endpoints of one chain, best first.
 
     ``chain_id`` is the expected chain, None to accept any. ``tag`` is the block tag at which heads are compared.
+    ``head_grace_seconds`` bounds a read's wait for the heads of the other endpoints.
     """
 
-    def __init__(self, endpoints: Sequence[RpcEndpoint], chain_id: int | None, tag: BlockTag) -> None:
+    def __init__(
+        self,
+        endpoints: Sequence[RpcEndpoint],
+        chain_id: int | None,
+        tag: BlockTag,
+        *,
+        head_grace_seconds: float = HEAD_GRACE_SECONDS,
+    ) -> None:
         self._endpoints = tuple(endpoints)
         self._chain_id = chain_id
         self._tag: BlockTag = tag
+        self._head_grace_seconds = head_grace_seconds
         self._heads = Heads(tag)
         self._health = {
             endpoint.url: CircuitBreaker(threshold=1, first_pause_seconds=1, longest_pause_seconds=60)
@@ -69,7 +78,7 @@ class Endpoints:
 
     async def refuse_if_stale(self, endpoint: RpcEndpoint, block: BlockHeader) -> None:
         """Raise :class:`RpcFault` if another endpoint is far ahead of this endpoint's ``block``."""
-        grace_seconds = self._last_head_request_at + _HEAD_GRACE_SECONDS - asyncio.get_running_loop().time()
+        grace_seconds = self._last_head_request_at + self._head_grace_seconds - asyncio.get_running_loop().time()
         if self._head_requests and grace_seconds > 0:
             # The requests went out before this read's own calls: nearly always the answers are here.
             await asyncio.wait(self._head_requests, timeout=grace_seconds)
