@@ -27,6 +27,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, Settin
 
 from iidq.database.database_url import SCHEMA_FORM, is_schema_name, read_database_url
 from iidq.errors import SettingsFault
+from iidq.notation import CHAIN_ACCOUNT
 from iidq.redis.redis_url import parse_redis_url
 from iidq.web.request.path_prefix import OWN_PATHS, parse_prefix
 from iidq.webhooks.signing import signing_keys
@@ -35,8 +36,6 @@ _RPC_URLS = re.compile(r"RPC_URLS_([1-9][0-9]*)")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,20}(?:\.[0-9]{1,20})?")
 # As browsers send it: lower case, no path, no default port (RFC 6454, section 6.2).
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
-# CAIP-10 in the namespace eip155, or the address alone.
-_CHAIN_ACCOUNT = re.compile(r"(?:eip155:([1-9][0-9]{0,15}):)?(0x[0-9a-fA-F]{40})")
 _PRIVATE_KEY = re.compile(r"(?:0x)?[0-9a-fA-F]{64}")
 # SEC 2, section 2.4.1: a key lies between zero and the order of secp256k1's group.
 _CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
@@ -353,7 +352,7 @@ class Settings(BaseSettings):
     @classmethod
     def _chain_account(cls, value: Any) -> Any:
         if isinstance(value, str):
-            match = _CHAIN_ACCOUNT.fullmatch(value)
+            match = CHAIN_ACCOUNT.fullmatch(value)
             if match is None:
                 raise ValueError("0x and 40 hex digits, or eip155:<chainId>:0x…")
             return ChainAccount(int(match[1]) if match[1] else None, match[2])

@@ -1,64 +1,76 @@
-"""When to stop asking a source that keeps failing, and when to try it again."""
+"""The health of a remote source: when to stop requests to a source that keeps failing, and when to probe it."""
 
 from collections.abc import Callable
 from time import monotonic
 
-FIRST_REST_SECONDS = 10.0
-LONGEST_REST_SECONDS = 300.0
-# An unavailable source costs a wait, a wrong answer only a round trip: three of the former or twelve of the
-# latter in a row are too much.
-UNAVAILABLE_STRAIN = 4
-WRONG_ANSWER_STRAIN = 1
-BREAKING_STRAIN = 12
-
 
 class CircuitBreaker:
-    """The health of one source.
+    """Counts failures in a row; opens at ``threshold``.
 
-    Closed, it is asked. After too much strain in a row the breaker opens and the source rests; when the rest is
-    over it is asked once, as a probe, and rests twice as long (10 s up to 5 min) if that fails too. Apart from
-    that, a source that asked for patience (``Retry-After``) is left alone until then.
+    An open breaker lets one request through after ``first_pause_seconds``, as a probe. Each failed probe doubles the
+    pause, up to ``longest_pause_seconds``. A success closes the breaker. A ``Retry-After`` of the source is kept
+    separately and outlasts a success.
     """
 
-    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        threshold: int,
+        first_pause_seconds: float,
+        longest_pause_seconds: float,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self.failures = 0
+        """Weight of the failures since the last success."""
+        self._threshold = threshold
+        self._first_pause_seconds = first_pause_seconds
+        self._longest_pause_seconds = longest_pause_seconds
         self._clock = clock
-        self._strain = 0
-        self._rest_seconds = FIRST_REST_SECONDS
+        self._pause_seconds = first_pause_seconds
         self._open_until: float | None = None
         self._probing = False
-        self._patience_until = 0.0
+        self._retry_at = 0.0
 
     @property
-    def patience_seconds(self) -> float:
-        """How long the source asked to be left alone from now on."""
-        return max(self._patience_until - self._clock(), 0.0)
+    def is_open(self) -> bool:
+        """Whether requests should go to another source for now."""
+        return self.open_seconds > 0
 
-    def rests(self) -> bool:
-        """Whether the breaker is open and the source should not be asked now."""
-        return self._open_until is not None and self._clock() < self._open_until
+    @property
+    def open_seconds(self) -> float:
+        """Seconds until a probe is due; 0 if the breaker is closed or a probe is due."""
+        return 0.0 if self._open_until is None else max(self._open_until - self._clock(), 0.0)
 
-    def asked(self) -> None:
-        """A request goes out: if it is the probe, others hold back until its outcome is known."""
-        if self._open_until is not None and not self.rests():
-            self._open_until = self._clock() + self._rest_seconds
+    @property
+    def retry_after_seconds(self) -> float:
+        """Seconds that are left of the source's ``Retry-After``; 0 if none is left."""
+        return max(self._retry_at - self._clock(), 0.0)
+
+    def record_request(self) -> None:
+        """Note a request. If a probe is due, this is the probe: the breaker stays open for others meanwhile."""
+        if self._open_until is not None and not self.is_open:
+            self._open_until = self._clock() + self._pause_seconds
             self._probing = True
 
-    def succeeded(self) -> None:
-        """The source answered usefully: close."""
-        self._strain = 0
-        self._rest_seconds = FIRST_REST_SECONDS
+    def record_success(self) -> None:
+        """Close the breaker after a useful answer."""
+        self.failures = 0
+        self._pause_seconds = self._first_pause_seconds
         self._open_until = None
         self._probing = False
 
-    def failed(self, strain: int, *, retry_after_seconds: float | None = None) -> None:
-        """The source did not answer usefully."""
+    def record_failure(self, weight: int = 1, *, retry_after_seconds: float | None = None) -> None:
+        """Count a failure with its weight.
+
+        While the breaker is open only the probe's failure counts: an outage that many requests meet opens it once.
+        """
         now = self._clock()
         if retry_after_seconds:
-            self._patience_until = max(self._patience_until, now + retry_after_seconds)
-        self._strain += strain
+            self._retry_at = max(self._retry_at, now + retry_after_seconds)
+        self.failures += weight
         if self._probing:
             self._probing = False
-            self._rest_seconds = min(self._rest_seconds * 2, LONGEST_REST_SECONDS)
-        elif self._strain < BREAKING_STRAIN or self._open_until is not None:
+            self._pause_seconds = min(self._pause_seconds * 2, self._longest_pause_seconds)
+        elif self.failures < self._threshold or self._open_until is not None:
             return
-        self._open_until = now + self._rest_seconds
+        self._open_until = now + self._pause_seconds

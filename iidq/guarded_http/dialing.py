@@ -1,7 +1,7 @@
-"""Opening a connection to where a URL leads, and only if its rules allow that very address.
+"""Open a connection to a URL's host, if the policy allows the address.
 
-The name is looked up once per connection, every answer is checked, and the connection goes to a checked
-address: a name that resolves differently the next time gains nothing. TLS still verifies the name.
+The name is looked up once per connection, and every address is checked. The connection goes to a checked address, so a
+later and different look-up has no effect. TLS verifies the name.
 """
 
 import asyncio
@@ -15,10 +15,10 @@ from ipaddress import ip_address
 import certifi
 
 from iidq.errors import FetchRefused, GatewayFault
+from iidq.guarded_http.addresses import IpAddress, literal_address
 from iidq.guarded_http.fetch_policy import FetchPolicy
 from iidq.guarded_http.http_connection import Deadlines, HttpConnection
-from iidq.guarded_http.ip_addresses import IpAddress, literal_address
-from iidq.guarded_http.uri import WebUri
+from iidq.guarded_http.url import WebUrl
 
 Resolve = Callable[[str], Awaitable[Sequence[IpAddress]]]
 
@@ -27,17 +27,17 @@ _MAX_ADDRESSES_TRIED = 4
 
 
 class SystemResolver:
-    """The operating system's resolver, off the event loop.
+    """The operating system's resolver, in daemon threads, at most 16.
 
-    Look-ups run in threads of their own, at most 16: a hostile name server can make them last, and neither the
-    loop's default executor nor the process's end may wait for that.
+    A hostile name server can delay a look-up. Neither the loop's default executor nor the end of the process may wait
+    for such a look-up.
     """
 
     def __init__(self) -> None:
         self._slots = asyncio.Semaphore(_MAX_LOOKUPS)
 
     async def __call__(self, host: str) -> Sequence[IpAddress]:
-        """Every address of ``host``; raises :class:`OSError` when there is none."""
+        """Return every address of ``host``; raise :class:`OSError` if there is none."""
         await self._slots.acquire()
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[list[IpAddress]] = loop.create_future()
@@ -62,7 +62,7 @@ class SystemResolver:
             try:
                 loop.call_soon_threadsafe(settle, addresses, error)
             except RuntimeError:
-                # The loop was closed while the look-up lasted: nobody waits for the answer.
+                # The loop was closed during the look-up.
                 return
 
         threading.Thread(target=look_up, name="iidq-lookup", daemon=True).start()
@@ -70,7 +70,7 @@ class SystemResolver:
 
 
 class Dialer:
-    """Connects to web URLs under one policy."""
+    """Opens connections under one policy; ``resolve`` and ``tls`` replace the system's, for tests."""
 
     def __init__(
         self,
@@ -85,79 +85,77 @@ class Dialer:
         self._resolve = resolve or SystemResolver()
         self._tls = tls
 
-    async def dial(self, uri: WebUri) -> HttpConnection:
-        """Look up, check, connect, and for https verify the certificate for the name.
+    async def dial(self, url: WebUrl) -> HttpConnection:
+        """Look up, check and connect; for https verify the certificate for the name.
 
-        Raises :class:`FetchRefused` when a rule forbids the address, :class:`GatewayFault` when there is no
-        connection within the deadline.
+        Raises :class:`FetchRefused` for a forbidden address, :class:`GatewayFault` without a connection in time.
         """
         try:
             async with asyncio.timeout(self._deadlines.connect_seconds):
-                addresses = self._allowed(uri, await self._addresses(uri))
-                return await self._connect(uri, addresses[:_MAX_ADDRESSES_TRIED])
+                addresses = self._allowed(url, await self._addresses(url))
+                return await self._connect(url, addresses[:_MAX_ADDRESSES_TRIED])
         except TimeoutError:
             raise GatewayFault(
-                f"{uri.authority} accepted no connection within {self._deadlines.connect_seconds:g} s"
+                f"{url.authority} accepted no connection within {self._deadlines.connect_seconds:g} s"
             ) from None
 
-    async def _addresses(self, uri: WebUri) -> Sequence[IpAddress]:
-        literal = literal_address(uri.host)
+    async def _addresses(self, url: WebUrl) -> Sequence[IpAddress]:
+        literal = literal_address(url.host)
         if literal is not None:
             return [literal]
         try:
-            addresses = await self._resolve(uri.host)
+            addresses = await self._resolve(url.host)
         except OSError:
             addresses = ()
         if not addresses:
-            raise GatewayFault(f"the host name {uri.host} could not be resolved")
+            raise GatewayFault(f"the host name {url.host} could not be resolved")
         return addresses
 
-    def _allowed(self, uri: WebUri, addresses: Sequence[IpAddress]) -> Sequence[IpAddress]:
-        if self._policy.opens_host(uri.host):
+    def _allowed(self, url: WebUrl, addresses: Sequence[IpAddress]) -> Sequence[IpAddress]:
+        if self._policy.opens_host(url.host):
             return addresses
-        # localhost, say, is ::1 and 127.0.0.1, of which the operator may have opened one.
+        # The operator may have opened only one of several addresses, such as ::1 and 127.0.0.1 of localhost.
         opened = [address for address in addresses if self._policy.opens_address(address)]
         if opened:
             return opened
         if not all(map(self._policy.allows, addresses)):
             raise FetchRefused(
-                f"{uri.host} does not lead to public addresses alone; expected a public host",
+                f"{url.host} does not lead to public addresses alone; expected a public host",
                 code="fetch.refused.address",
             )
-        if not uri.has_default_port:
+        if not url.has_default_port:
             raise FetchRefused(
-                f"port {uri.port} is not allowed for {uri.scheme}; expected the scheme's own",
+                f"port {url.port} is not allowed for {url.scheme}; expected the scheme's own",
                 code="fetch.refused.port",
             )
         return addresses
 
-    async def _connect(self, uri: WebUri, addresses: Sequence[IpAddress]) -> HttpConnection:
+    async def _connect(self, url: WebUrl, addresses: Sequence[IpAddress]) -> HttpConnection:
         loop = asyncio.get_running_loop()
-        tls = (self._tls or _verifying_tls()) if uri.scheme == "https" else None
-        for tried, address in enumerate(addresses, start=1):
+        tls = (self._tls or _verifying_tls()) if url.scheme == "https" else None
+        for address in addresses:
             try:
-                # A dead address must leave time for the others.
+                # Divide the time, so that a dead address leaves some for the next.
                 async with asyncio.timeout(self._deadlines.connect_seconds / len(addresses)):
                     _, connection = await loop.create_connection(
-                        lambda: HttpConnection(uri.authority, self._deadlines),
+                        lambda: HttpConnection(url.authority, self._deadlines),
                         str(address),
-                        uri.port,
+                        url.port,
                         ssl=tls,
-                        server_hostname=uri.host if tls else None,
+                        server_hostname=url.host if tls else None,
                     )
                     return connection
             except ssl.SSLCertVerificationError:
-                raise GatewayFault(f"the certificate of {uri.authority} could not be verified") from None
+                raise GatewayFault(f"the certificate of {url.authority} could not be verified") from None
             except (OSError, TimeoutError):
-                if tried == len(addresses):
-                    raise GatewayFault(f"{uri.authority} could not be connected to") from None
-        raise GatewayFault(f"{uri.authority} could not be connected to")
+                continue
+        raise GatewayFault(f"{url.authority} could not be connected to")
 
 
 @cache
 def _verifying_tls() -> ssl.SSLContext:
     context = ssl.create_default_context()
-    # Slim images have no certificates of their own.
+    # Slim images have no certificates.
     context.load_verify_locations(certifi.where())
     context.set_alpn_protocols(["http/1.1"])
     return context

@@ -1,4 +1,4 @@
-"""What the operator opened: hosts and networks that URLs may reach although they are not public."""
+"""The hosts and networks that URLs may reach although they are not public."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,22 +6,23 @@ from ipaddress import ip_network
 from typing import Self
 
 from iidq.errors import SettingsFault
-from iidq.guarded_http.host import canonical_host
-from iidq.guarded_http.ip_addresses import IpAddress, IpNetwork, special_kind
+from iidq.guarded_http.addresses import IpAddress, IpNetwork, canonical_host, special_kind
 
 
 @dataclass(frozen=True, slots=True)
 class FetchPolicy:
-    """Public addresses on the scheme's own port, plus what is opened here, on any port."""
+    """The addresses that URLs may reach: public ones on the scheme's own port, and opened ones on any port."""
 
     hosts: frozenset[str] = frozenset()
+    """Opened hosts in canonical form; by default none. Such a host may resolve to any address."""
     networks: tuple[IpNetwork, ...] = ()
+    """Opened networks; by default none."""
 
     @classmethod
     def opening(cls, items: Iterable[str]) -> Self:
-        """Read ``FETCH_ALLOW_PRIVATE``'s items: CIDRs, addresses or host names.
+        """Return the policy for ``FETCH_ALLOW_PRIVATE``: CIDRs, addresses or host names.
 
-        Raises :class:`SettingsFault` for an item that is none of these.
+        Raises :class:`SettingsFault` for any other item.
         """
         hosts: set[str] = set()
         networks: list[IpNetwork] = []
@@ -38,15 +39,15 @@ class FetchPolicy:
         return cls(frozenset(hosts), tuple(networks))
 
     def opens_host(self, host: str) -> bool:
-        """Whether this host may be reached whatever it resolves to."""
+        """Return whether the host is opened by name."""
         return host in self.hosts
 
     def opens_address(self, address: IpAddress) -> bool:
-        """Whether this address lies in an opened network."""
+        """Return whether the address lies in an opened network."""
         return any(address in network for network in self.networks)
 
     def allows(self, address: IpAddress) -> bool:
-        """Whether this address is public or opened."""
+        """Return whether the address is public or opened."""
         return special_kind(address) is None or self.opens_address(address)
 
 

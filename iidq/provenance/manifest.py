@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from iidq.errors import ManifestFault
+from iidq.notation import HEX_BYTES
 from iidq.strict_json import StrictJsonFault, parse_strictly
 
 MAX_SIGNATURE_BYTES = 16_384
 MAX_DID_CHARACTERS = 2_048
 
 _CONTENT_HASH = re.compile(r"0[xX][0-9a-fA-F]{64}")
-_HEX_BYTES = re.compile(r"0[xX](?:[0-9a-fA-F]{2})*")
 # Postgres' jsonb stores neither, and both can be written in JSON.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
@@ -66,7 +66,7 @@ def _content_hash(fields: dict[str, Any]) -> str:
 
 def _signature(fields: dict[str, Any]) -> str:
     value = _text(fields, "signature", "0x and the signature's bytes in hex")
-    if len(value) > 2 + 2 * MAX_SIGNATURE_BYTES or not _HEX_BYTES.fullmatch(value):
+    if len(value) > 2 + 2 * MAX_SIGNATURE_BYTES or not HEX_BYTES.fullmatch(value):
         raise ManifestFault(
             f"the manifest's signature is {_shown(value)}; expected 0x and the signature's bytes in hex",
             code="manifest.signature",

@@ -7,15 +7,16 @@ from contextlib import asynccontextmanager
 from iidq.concurrency.bounded_cache import BoundedCache
 from iidq.concurrency.single_flight import SingleFlight
 from iidq.errors import GatewayFault, IidqError, ManifestFault
-from iidq.guarded_http.fetch import WebAnswer, WebFetcher, retry_after_seconds
+from iidq.guarded_http.fetch import WebAnswer, WebFetcher, fresh_seconds, retry_after_seconds
 from iidq.guarded_http.fetch_policy import FetchPolicy
-from iidq.guarded_http.freshness import fresh_seconds
-from iidq.guarded_http.uri import IpfsUri, WebUri, parse_manifest_uri
+from iidq.guarded_http.url import WebUrl
 from iidq.observability import metrics
 from iidq.observability.redaction import redact_url
 from iidq.provenance.ipfs.cid import Cid
-from iidq.provenance.ipfs.gateways import Gateway, IpfsGateways
+from iidq.provenance.ipfs.gateway import Gateway
+from iidq.provenance.ipfs.gateways import IpfsGateways
 from iidq.provenance.ipfs.unixfs import names_plain_file
+from iidq.provenance.manifest_uri import IpfsUri, parse_manifest_uri
 from iidq.provenance.report import FetchedManifest, SharedManifests, SourceTried
 from iidq.settings import Settings
 
@@ -96,13 +97,13 @@ class ManifestSource:
             await self._shared.put(uri.cid.text, manifest)
         return manifest
 
-    async def _from_web(self, uri: WebUri) -> FetchedManifest:
+    async def _from_web(self, uri: WebUrl) -> FetchedManifest:
         kept = self._cache.get(uri)
         if kept is not None:
             return kept
         metrics.upstream_asked("web")
         try:
-            answer = await self._web.get(uri, max_bytes=self._max_bytes, headers=_ACCEPT_JSON)
+            answer = await self._web.fetch(uri, max_bytes=self._max_bytes, headers=_ACCEPT_JSON)
             self._check(answer)
         except IidqError as fault:
             metrics.upstream_failed("web", fault.code)
@@ -110,7 +111,7 @@ class ManifestSource:
         source = SourceTried(
             "manifest",
             # A redirect's query is often a signature by which its host lends the file to this one reader.
-            str(answer.uri).partition("?")[0] if answer.redirected else redact_url(str(answer.uri)),
+            str(answer.url).partition("?")[0] if answer.redirected else redact_url(str(answer.url)),
             f"sha256:{hashlib.sha256(answer.body).hexdigest()}",
             "used",
             "fetched after a redirect" if answer.redirected else "fetched",
@@ -122,10 +123,10 @@ class ManifestSource:
         return manifest
 
     def _check(self, answer: WebAnswer) -> None:
-        peer = answer.uri.authority
+        peer = answer.url.authority
         if answer.says_absent:
             raise ManifestFault(f"{peer} has no such manifest ({answer.status})", code="manifest.not_found")
-        if answer.asks_for_patience:
+        if answer.may_pass:
             raise GatewayFault(
                 f"{peer} answered {answer.status}",
                 code="fetch.status",

@@ -6,9 +6,8 @@ from typing import Any
 
 from iidq.observability import metrics
 from iidq.provenance.ethereum.chain import Chain
-from iidq.provenance.ethereum.chains import Chains
-from iidq.provenance.ethereum.rpc import open_http
-from iidq.provenance.ethereum.rpc_permission import check_rpc_url
+from iidq.provenance.ethereum.chains import Chains, check_rpc_url
+from iidq.provenance.ethereum.rpc_http import open_http
 from iidq.provenance.ethereum.signature import require_native_curve
 from iidq.provenance.manifest_source import open_manifest_source
 from iidq.provenance.proof.proof_signature import ServiceKey

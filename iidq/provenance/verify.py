@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
+from iidq.concurrency.decoding import decode_in_thread
 from iidq.errors import GatewayFault, SignatureFault, TemporaryFault
 from iidq.observability.steps import step
 from iidq.provenance.conclusion import HEADLINES
 from iidq.provenance.ethereum.address import checksum_address
 from iidq.provenance.ethereum.chain import OnchainEntry, WalletAnswer
-from iidq.provenance.ethereum.decoding import decode_beside
 from iidq.provenance.ethereum.registration import Registration
 from iidq.provenance.ethereum.signature import personal_digest, recover_signer
 from iidq.provenance.manifest import Manifest, parse_manifest
@@ -206,7 +206,7 @@ async def _weigh(
 
 async def _parsed(body: bytes) -> Manifest:
     if len(body) > _LONG_MANIFEST_BYTES:
-        return await decode_beside(parse_manifest, body)
+        return await decode_in_thread(parse_manifest, body)
     return parse_manifest(body)
 
 

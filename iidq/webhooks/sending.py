@@ -11,7 +11,7 @@ from iidq.guarded_http.dialing import Dialer, Resolve
 from iidq.guarded_http.fetch import retry_after_seconds
 from iidq.guarded_http.fetch_policy import FetchPolicy
 from iidq.guarded_http.http_connection import Deadlines, HttpConnection
-from iidq.guarded_http.uri import parse_web_uri
+from iidq.guarded_http.url import parse_web_url
 
 _MAX_ANSWER_BYTES = 64 << 10
 _ANSWER_SECONDS = 2.0
@@ -45,7 +45,7 @@ class Sender:
         Raises :class:`FetchRefused` when a rule forbids the URL or where it leads, and :class:`GatewayFault` when
         there is no answer within the deadline.
         """
-        uri = parse_web_uri(url, allow_private=self._policy)
+        uri = parse_web_url(url, allow_private=self._policy)
         fields = (
             ("Host", uri.authority),
             ("User-Agent", f"iidq/{__version__}"),

@@ -1,4 +1,4 @@
-"""Every result that a verifier gives in these tests is held against the schema in the package."""
+"""Check every result of a verifier against the packaged schema."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A chain that exists in memory, and endpoints to it that misbehave on purpose, at httpx's transport."""
+"""A chain in memory, with endpoints that misbehave on purpose, at httpx's transport."""
 
 import json
 from collections.abc import Callable, Coroutine
@@ -36,9 +36,9 @@ def new_layout(creator: str, uri: bytes, timestamp: int) -> bytes:
 
 @dataclass
 class World:
-    """Blocks with chosen times, one registry, and what its ``entries`` returns; counts what it is asked.
+    """Blocks with chosen times, one registry, and the data of ``entries``; records the requests.
 
-    ``code`` is the registry's. ``wallet`` is what the creator returns when it is a contract, None for a plain account.
+    ``code`` is the registry's. ``wallet`` is the answer of a creator with code, None for a plain account.
     """
 
     times: list[int]

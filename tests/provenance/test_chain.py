@@ -60,7 +60,7 @@ async def fault_of(chain: Chain) -> RpcFault | RegistryFault:
 
 @pytest.mark.parametrize("layout", ["old", "new"])
 async def test_an_entry_is_read_at_one_block(layout: str) -> None:
-    """The entry comes with the number, hash and tag of the block that it was read at."""
+    """The entry comes with number, hash and tag of the read's block."""
     world = registered_world()
     uri = MANIFEST_URI.encode()
     world.entry = old_layout(CREATOR, CONTENT_HASH, uri, 2_200) if layout == "old" else new_layout(CREATOR, uri, 2_200)
@@ -78,7 +78,7 @@ async def test_an_entry_is_read_at_one_block(layout: str) -> None:
 
 @pytest.mark.parametrize("tag", ["latest", "safe", "finalized"])
 async def test_the_tag_chooses_the_block(tag: Any) -> None:
-    """The configured tag is what the endpoint is asked for."""
+    """The request names the configured tag."""
     world = registered_world()
     onchain = await chain_of(Server(world.answer), tag=tag).read_entry(REGISTRY, CONTENT_HASH)
     assert [tag, False] in world.params
@@ -86,7 +86,7 @@ async def test_the_tag_chooses_the_block(tag: Any) -> None:
 
 
 async def test_jobs_of_one_moment_share_their_reads() -> None:
-    """Fifty jobs that read at the same moment cost three bodies, and each gets its own entry."""
+    """Fifty simultaneous reads cost three bodies, and each job gets the right entry."""
     world = registered_world()
     server = Server(world.answer)
     chain = chain_of(server)
@@ -117,7 +117,7 @@ async def test_a_contract_that_refuses_is_no_registry(said: dict[str, Any]) -> N
 
 
 async def test_a_reorganisation_between_the_reads_starts_them_over() -> None:
-    """If the block changed its hash under the read, the entry is read again at a block that stood still."""
+    """If the block changed its hash during the read, the entry is read again at a stable block."""
     world = registered_world()
 
     def answer(method: str, params: list[Any]) -> dict[str, Any]:
@@ -131,7 +131,7 @@ async def test_a_reorganisation_between_the_reads_starts_them_over() -> None:
 
 
 async def test_a_chain_that_never_stands_still_is_a_temporary_fault() -> None:
-    """A chain that reorganises under every read is for a later attempt."""
+    """A chain that reorganises during every read is for a later attempt."""
     world = registered_world()
 
     def answer(method: str, params: list[Any]) -> dict[str, Any]:
@@ -202,7 +202,7 @@ async def test_a_hanging_endpoint_is_overtaken() -> None:
 
 
 async def test_a_slow_first_answer_still_wins() -> None:
-    """An endpoint that answers before its follower is used, and the follower is not blamed."""
+    """A slow first endpoint wins if the second is slower, and the second is not blamed."""
     follower_started = asyncio.Event()
     server = Server(registered_world().answer)
 
@@ -255,7 +255,7 @@ async def test_a_429_passes_and_then_all_is_fine() -> None:
 
 
 async def test_a_cancelled_read_leaves_nothing_running() -> None:
-    """A job that is cancelled takes its reads with it."""
+    """A cancelled job leaves no reads."""
     chain = chain_of(hangs, hangs, hedge_after_seconds=0.01)
     before = len(asyncio.all_tasks())
     reading = asyncio.create_task(chain.read_entry(REGISTRY, CONTENT_HASH))
@@ -270,7 +270,7 @@ async def test_a_cancelled_read_leaves_nothing_running() -> None:
 
 @pytest.mark.parametrize("number", [0, 1, 500, 998, 999])
 async def test_the_registrations_transaction_is_found(number: int) -> None:
-    """The transaction is found wherever the registration stands on the chain."""
+    """The transaction is found anywhere on the chain."""
     chain = chain_of(Server(registered_world(number).answer))
     onchain = await chain.read_entry(REGISTRY, CONTENT_HASH)
     assert (await chain.find_registration(onchain)).tx_hash == TX
@@ -291,7 +291,7 @@ async def test_two_registrations_in_one_second_are_told_apart() -> None:
 
 
 async def test_limited_ranges_do_not_hide_the_transaction() -> None:
-    """A provider that takes one block at a time still leads to the transaction."""
+    """A provider with ranges of one block still leads to the transaction."""
     world = World(times=[100] + [101] * 20 + [102])
     world.register(17, TX)
 
@@ -389,7 +389,7 @@ def young_times(*, behind_seconds: int = 0) -> list[int]:
 
 
 async def test_an_endpoint_that_fell_behind_is_not_believed() -> None:
-    """What the first endpoint has reported lately shows that its stand-in has fallen behind: its word is no verdict."""
+    """A fallback far behind a recent report of the first endpoint is not used."""
     current, stale = World(times=young_times()), World(times=young_times(behind_seconds=600)[:5])
     current.register(8, TX)
     stale.entry = new_layout("0x" + "0" * 40, b"", 0)
@@ -408,11 +408,11 @@ async def test_an_endpoint_that_fell_behind_is_not_believed() -> None:
 
 
 async def test_an_old_block_is_compared_with_what_the_others_say() -> None:
-    """When the first endpoint's newest block is old the others are asked for theirs, and one that is ahead is used."""
+    """If the first endpoint's newest block is old, the other heads are read, and an endpoint ahead is used."""
     current, stale = World(times=young_times()), World(times=young_times(behind_seconds=600)[:5])
     current.register(8, TX)
     stale.entry = new_layout("0x" + "0" * 40, b"", 0)
-    chain = chain_of(Server(stale.answer), Server(current.answer))
+    chain = chain_of(Server(stale.answer), Server(current.answer), head_grace_seconds=30)
     onchain = await chain.read_entry(REGISTRY, CONTENT_HASH)
     assert onchain.entry.registered
     assert [(source.outcome, source.message.partition(":")[0]) for source in onchain.sources] == [
@@ -426,13 +426,13 @@ async def test_a_registry_that_a_stale_endpoint_does_not_know_is_no_fault() -> N
     """An endpoint from before the registry's deployment does not fail the job for good."""
     current, stale = World(times=young_times()), World(times=young_times(behind_seconds=600)[:5], code=b"")
     current.register(8, TX)
-    chain = chain_of(Server(stale.answer), Server(current.answer))
+    chain = chain_of(Server(stale.answer), Server(current.answer), head_grace_seconds=30)
     assert (await chain.read_entry(REGISTRY, CONTENT_HASH)).entry.registered
     await chain.aclose()
 
 
 async def test_a_chain_that_stands_still_is_read() -> None:
-    """A chain whose newest block is old for everybody is read; the others are asked now and then, hanging ones too."""
+    """A chain with an old newest block on every endpoint is read; heads of the others are requested now and then."""
     world = registered_world()
     chain = chain_of(Server(world.answer), Server(world.answer), hangs)
     for _ in range(3):
@@ -444,7 +444,7 @@ async def test_a_chain_that_stands_still_is_read() -> None:
 
 
 async def test_a_wallet_is_asked_at_the_entrys_block() -> None:
-    """The creator's contract is asked at the pinned block, and the report names who was asked."""
+    """The creator's contract is called at the pinned block, and the report names the endpoint."""
     world = registered_world()
     world.wallet = {"result": "0x1626ba7e" + "00" * 28}
     chain = chain_of(Server(world.answer))
@@ -472,7 +472,7 @@ async def test_a_plain_account_is_nobody_to_ask() -> None:
     ],
 )
 async def test_an_endpoints_trouble_is_no_word_of_the_wallet(said: dict[str, Any], code: str) -> None:
-    """What keeps the endpoint from asking the wallet is for a later attempt, never a refusal by the wallet."""
+    """Trouble of the endpoint is for a later attempt, never a refusal by the wallet."""
     world = registered_world()
     world.wallet = said
     chain = chain_of(Server(world.answer))
@@ -495,7 +495,7 @@ async def test_a_wallet_is_not_asked_on_another_fork() -> None:
 
 
 async def test_the_search_tells_its_sources() -> None:
-    """Endpoints that failed the search, and the one that found the transaction, stand in the report."""
+    """The report lists the endpoints that failed the search and the successful one."""
     world = registered_world()
     searching = False
 

@@ -8,8 +8,7 @@ import pytest
 
 from iidq.errors import FetchRefused, PermanentFault, RpcFault
 from iidq.provenance.ethereum.chain import Chain
-from iidq.provenance.ethereum.chains import Chains
-from iidq.provenance.ethereum.rpc_permission import check_rpc_url
+from iidq.provenance.ethereum.chains import Chains, check_rpc_url
 from iidq.settings import Settings
 
 URLS = {1: ("https://one.example", "https://uno.example"), 8453: ("https://base.example/KEY",)}
@@ -41,13 +40,13 @@ def urls(chain: Chain) -> list[str]:
 
 
 async def test_the_default_chain_gets_its_fallbacks() -> None:
-    """RPC_URL comes first, and the endpoints listed for its chain are its fallbacks."""
+    """RPC_URL comes first, with the endpoints of the same chain as fallbacks."""
     chain = await chains().choose(None, None)
     assert (urls(chain), chain.chain_id) == (["https://default.example", "https://base.example/KEY"], 8453)
 
 
 async def test_a_listed_default_needs_no_question() -> None:
-    """If RPC_URL stands in RPC_URLS_<id>, its chain is known even while it is down."""
+    """If RPC_URL is listed in RPC_URLS_<id>, the chain is known even while the endpoint is down."""
     chain = await chains(rpc_url="https://uno.example").choose(None, None)
     assert (urls(chain), chain.chain_id) == (["https://uno.example", "https://one.example"], 1)
 
@@ -73,7 +72,7 @@ async def test_jobs_that_ask_at_once_get_one_default_chain() -> None:
 
 
 async def test_a_chain_id_chooses_its_endpoints() -> None:
-    """A job's chainId is served by the endpoints listed for it, or by RPC_URL if that is its chain."""
+    """A job's chainId selects the listed endpoints, or RPC_URL on the same chain."""
     several = chains()
     assert urls(await several.choose(None, 1)) == list(URLS[1])
     assert urls(await chains(rpc_urls={}).choose(None, 8453)) == ["https://default.example"]
@@ -82,7 +81,7 @@ async def test_a_chain_id_chooses_its_endpoints() -> None:
 
 
 async def test_an_unknown_chain_is_a_permanent_fault() -> None:
-    """A chain that nobody configured cannot be found out by trying again."""
+    """An unconfigured chain is a permanent fault."""
     with pytest.raises(PermanentFault) as caught:
         await chains().choose(None, 5)
     assert caught.value.code == "rpc.chain_not_configured"
@@ -102,14 +101,14 @@ async def test_a_rpc_url_is_used_alone() -> None:
 
 
 async def test_a_rpc_url_on_another_chain_is_a_permanent_fault() -> None:
-    """A job whose rpcUrl contradicts its chainId fails at once."""
+    """A job with contradicting rpcUrl and chainId fails at once."""
     with pytest.raises(PermanentFault) as caught:
         await chains().choose("https://one.example", 10)
     assert caught.value.code == "rpc.chain_mismatch"
 
 
 async def test_the_same_chain_is_shared() -> None:
-    """Jobs of one chain share its endpoints and their health."""
+    """Jobs of one chain share endpoints and health."""
     several = chains()
     assert await several.choose(None, None) is await several.choose(None, None)
     assert await several.choose("https://one.example", 1) is await several.choose("https://one.example", None)

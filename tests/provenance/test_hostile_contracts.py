@@ -1,4 +1,4 @@
-"""Contracts that a caller chose, as registry or as wallet, and what they cannot do to the reads of others."""
+"""Hostile contracts, named as registry or as wallet, cannot harm the reads of other jobs."""
 
 import asyncio
 import json
@@ -19,7 +19,8 @@ from iidq.provenance.ethereum import rpc as rpc_module
 from iidq.provenance.ethereum.chain import Chain, OnchainEntry, PinnedBlock
 from iidq.provenance.ethereum.jsonrpc import AnswerTooLong, BatchRefused, decode
 from iidq.provenance.ethereum.registry import Entry
-from iidq.provenance.ethereum.rpc import MAX_CONTRACT_ANSWER_BYTES, RpcEndpoint, open_http
+from iidq.provenance.ethereum.rpc import MAX_CONTRACT_ANSWER_BYTES, RpcEndpoint
+from iidq.provenance.ethereum.rpc_http import open_http
 from tests.provenance.rpc_world import (
     CHAIN_ID,
     CONTENT_HASH,
@@ -38,7 +39,7 @@ MEGABYTES = {"result": "0x" + "00" * (2 << 20)}
 
 
 def told(params: list[Any]) -> Any:
-    """The contract that a call is about, if it is about one."""
+    """Return the contract of a call, if any."""
     first = params[0] if params else None
     return first.get("to") or first.get("address") if isinstance(first, dict) else None
 
@@ -63,7 +64,7 @@ def onchain(creator: str = HOSTILE) -> OnchainEntry:
 
 
 async def test_calls_to_a_contract_share_no_body_with_others_and_have_a_gas_limit() -> None:
-    """Each body that a contract answers is about that contract alone, and no call may burn more than 16 million."""
+    """A body answered by a contract holds no calls to others, and no call may burn more than 16 million gas."""
     bodies: list[list[dict[str, Any]]] = []
     server = Server(registered_world().answer)
 
@@ -87,7 +88,7 @@ async def test_calls_to_a_contract_share_no_body_with_others_and_have_a_gas_limi
 
 
 async def test_jobs_of_one_registry_share_a_body() -> None:
-    """The reads of one registry that are ready at the same moment still cost one body."""
+    """Simultaneous reads of one registry cost one body."""
     server = Server(registered_world().answer)
     chain = chain_of(server)
     await asyncio.gather(
@@ -121,7 +122,7 @@ async def test_megabytes_are_the_contracts_fault_alone(answer: dict[str, Any], w
 
 @pytest.mark.parametrize("answer", [MEGABYTES, error("execution reverted", 3), error("out of gas")])
 async def test_a_wallet_that_answers_with_anything_but_yes_has_not_accepted(answer: dict[str, Any]) -> None:
-    """Megabytes, a revert or a gas limit that was reached are a no, and the endpoint stays the first one asked."""
+    """Megabytes, a revert or an exhausted gas limit are a no, and the endpoint stays first."""
     server, second = Server(world_with(answer).answer), registered_world()
     chain = chain_of(server, Server(second.answer))
     for _ in range(3):
@@ -130,7 +131,7 @@ async def test_a_wallet_that_answers_with_anything_but_yes_has_not_accepted(answ
 
 
 class _Endless(httpx.AsyncByteStream):
-    """A body without end; counts the bytes that were taken of it."""
+    """A body without end; counts the bytes read."""
 
     def __init__(self) -> None:
         self.taken = 0
@@ -154,7 +155,7 @@ async def test_a_long_answer_is_cut_while_it_comes() -> None:
 
 
 async def test_a_body_that_is_too_long_is_asked_again_in_parts() -> None:
-    """Calls that shared a body with an endless answer all get theirs, and only the endless one is charged."""
+    """Calls in a body with an endless answer all get answers; only the endless call fails."""
 
     def answer(method: str, params: list[Any]) -> dict[str, Any]:
         return MEGABYTES if params[0] == 77 else {"result": params[0]}
@@ -169,7 +170,7 @@ async def test_a_body_that_is_too_long_is_asked_again_in_parts() -> None:
 
 
 async def test_calls_that_are_too_long_together_are_asked_apart() -> None:
-    """Blocks and the like have a bound for all of a body too, and reaching it costs no call its answer."""
+    """A body of other calls is bounded too, and beyond the bound every call still gets an answer."""
     server = Server(lambda method, params: {"result": "x" * 400})
     rpc = endpoint(server, max_answer_bytes=1000)
     assert await asyncio.gather(*(rpc.call("echo", number) for number in range(8))) == ["x" * 400] * 8
@@ -191,7 +192,7 @@ async def test_the_page_of_an_error_is_not_taken_for_a_contracts_answer() -> Non
 
 
 async def test_long_answers_are_decoded_beside_the_event_loop() -> None:
-    """What takes long to decode does not keep the event loop."""
+    """A long decode does not block the event loop."""
     threads: list[tuple[bool, bool]] = []
 
     def watched(body: bytes, ids: Any) -> Any:
@@ -229,7 +230,7 @@ async def test_slow_contracts_hold_up_nothing_else() -> None:
 
 
 async def test_endless_events_leave_the_transaction_unfound() -> None:
-    """A registry whose events for a hash are megabytes long gets a proof without a transaction, for that reason."""
+    """Megabytes of events for a hash give a proof without a transaction, with the reason."""
     world = registered_world()
     world.logs = [{**world.logs[0], "data": "0x" + "00" * 1000}] * 1000
     chain = chain_of(Server(world.answer))
@@ -240,7 +241,7 @@ async def test_endless_events_leave_the_transaction_unfound() -> None:
 
 @pytest.mark.parametrize("returned_bytes", [2_000_000, 0x7FFFFFFF], ids=["megabytes", "all its gas"])
 async def test_a_hostile_registry_on_a_real_chain(chain_url: str, returned_bytes: int) -> None:
-    """A contract that returns megabytes, or runs out of the gas that it is given, is no ContentRegistry."""
+    """A contract that returns megabytes, or runs out of gas, is no ContentRegistry."""
     runtime = b"\x63" + returned_bytes.to_bytes(4) + b"\x60\x00\xf3"  # PUSH4 size, PUSH1 0, RETURN
     creation = b"\x67" + runtime + bytes.fromhex("60005260086018f3")
     address = await deploy(chain_url, DEVELOPMENT_KEYS[5], creation)
@@ -277,7 +278,7 @@ ANSWERS = st.dictionaries(
 
 @given(ANSWERS, st.booleans())
 async def test_any_answer_is_a_result_or_a_fault(answers: dict[str, dict[str, Any]], whole: bool) -> None:
-    """Whatever an endpoint or contract answers to which call, alone or for a whole batch, only our own faults come."""
+    """Any answer to any call, alone or for a whole batch, raises nothing but faults of iidq."""
     world = registered_world()
     usual = Server(lambda method, params: answers.get(method) or world.answer(method, params))
 

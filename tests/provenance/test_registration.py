@@ -9,15 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iidq.errors import RpcFault
-from iidq.provenance.ethereum.jsonrpc import CallRefused
-from iidq.provenance.ethereum.registration import (
-    Block,
-    NotFound,
-    blocks_of_second,
-    logs_between,
-    pick_registration,
-    read_block,
-)
+from iidq.provenance.ethereum.jsonrpc import BlockHeader, CallRefused, read_block
+from iidq.provenance.ethereum.registration import NotFound, blocks_of_second, logs_between, pick_registration
 from iidq.provenance.ethereum.registry import CONTENT_REGISTERED_TOPIC, Entry
 
 HASH = "0x" + "ab" * 32
@@ -25,7 +18,7 @@ REGISTRY = "0x" + "5e" * 20
 CREATOR = "0xA11B0dC0ef5E51b47368a9AF802d97201C0c6F52"
 ENTRY = Entry(CREATOR, HASH, "ipfs://x", 5)
 
-# Seconds between blocks, of chains with many blocks a second, steady ones, and ones that stood still.
+# Seconds between blocks, of chains with many blocks a second, steady ones, and stalled ones.
 gaps = st.lists(st.sampled_from([0, 0, 1, 2, 2, 12, 13, 10_000_000]), min_size=0, max_size=400)
 
 
@@ -36,15 +29,15 @@ class Blocks:
         self.times = times
         self.read: list[int] = []
 
-    def block(self, number: int) -> Block:
-        return Block(number, "0x" + f"{number:064x}", self.times[number])
+    def block(self, number: int) -> BlockHeader:
+        return BlockHeader(number, "0x" + f"{number:064x}", self.times[number])
 
-    async def at(self, number: int) -> Block:
+    async def at(self, number: int) -> BlockHeader:
         self.read.append(number)
         return self.block(number)
 
     @property
-    def newest(self) -> Block:
+    def newest(self) -> BlockHeader:
         return self.block(len(self.times) - 1)
 
 
@@ -57,7 +50,7 @@ def times_of(start: int, steps: list[int]) -> list[int]:
 
 @given(st.integers(0, 2_000_000_000), gaps, st.data())
 def test_the_second_is_found_on_any_chain(start: int, steps: list[int], data: st.DataObject) -> None:
-    """Exactly the blocks of that second are found, at whatever pace the chain ran."""
+    """Exactly the blocks of the second are found, at any pace of the chain."""
     blocks = Blocks(times_of(start, steps))
     timestamp = data.draw(st.sampled_from(blocks.times))
     found = asyncio.run(blocks_of_second(timestamp, 0, blocks.newest, blocks.at))
@@ -96,20 +89,20 @@ def test_few_blocks_are_read_on_long_chains(times: list[int]) -> None:
 
 
 async def test_many_blocks_of_one_second_are_found_whole() -> None:
-    """A thousand blocks in one second are found without reading them all."""
+    """A thousand blocks of one second are found with few reads."""
     blocks = Blocks([100] * 50 + [200] * 1_000 + [300] * 50)
     assert await blocks_of_second(200, 0, blocks.newest, blocks.at) == (50, 1_049)
     assert len(blocks.read) < 60
 
 
 async def test_lying_times_end_the_search() -> None:
-    """Block times that make no sense end the search within its bound."""
+    """Senseless block times end the search within the bound."""
 
-    async def nonsense(number: int) -> Block:
-        return Block(number, "0x", 5 if number % 2 else 10**9)
+    async def nonsense(number: int) -> BlockHeader:
+        return BlockHeader(number, "0x", 5 if number % 2 else 10**9)
 
     try:
-        first, last = await blocks_of_second(10**8, 1, Block(10**12, "0x", 10**9), nonsense)
+        first, last = await blocks_of_second(10**8, 1, BlockHeader(10**12, "0x", 10**9), nonsense)
     except NotFound:
         return
     assert first <= last
@@ -149,7 +142,7 @@ async def test_a_suggested_range_is_taken() -> None:
 
 
 async def test_a_suggestion_of_what_was_asked_ends_the_search() -> None:
-    """An endpoint that suggests the very range it refuses is not asked for ever."""
+    """An endpoint that suggests a refused range ends the search."""
     read_logs, asked = refusing(0, (5, 104))
     with pytest.raises(NotFound, match="suggests"):
         await logs_between(5, 104, read_logs)
@@ -178,7 +171,7 @@ def log(tx: int, **changes: Any) -> dict[str, Any]:
 
 
 def test_the_creators_latest_event_is_picked() -> None:
-    """Of several registrations in one second the one that made the entry is picked: the creator's last."""
+    """Of several registrations in one second, the creator's last made the entry."""
     stranger = [CONTENT_REGISTERED_TOPIC, HASH, "0x" + "00" * 12 + "77" * 20]
     logs = [log(1), log(2), log(3, topics=stranger), log(4, removed=True)]
     assert pick_registration(logs, REGISTRY.upper().replace("0X", "0x"), HASH, ENTRY) == f"0x{2:064x}"

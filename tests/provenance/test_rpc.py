@@ -1,4 +1,4 @@
-"""One endpoint: batches, limits and every way it can misbehave."""
+"""One endpoint: batches, limits and every kind of misbehaviour."""
 
 import asyncio
 import json
@@ -8,8 +8,7 @@ import httpx
 import pytest
 
 from iidq.errors import RpcFault
-from iidq.provenance.ethereum.jsonrpc import CallRefused, CallReverted
-from iidq.provenance.ethereum.rpc import hex_bytes, quantity
+from iidq.provenance.ethereum.jsonrpc import CallRefused, CallReverted, hex_bytes, quantity
 from tests.provenance.rpc_world import CHAIN_ID, Handler, Server, World, endpoint, error, is_batch
 
 
@@ -36,7 +35,7 @@ async def faults_of(handler: Handler, **options: Any) -> RpcFault:
 
 
 async def test_calls_of_one_moment_share_a_body() -> None:
-    """Reads that are ready at the same moment go out as one batch, and each gets its own answer."""
+    """Simultaneous calls go out as one batch, and each gets the right answer."""
     server = Server(numbered)
     rpc = endpoint(server)
     assert await asyncio.gather(*(rpc.call("echo", number) for number in range(50))) == list(range(50))
@@ -52,7 +51,7 @@ async def test_batches_are_bounded() -> None:
 
 
 async def test_equal_calls_of_one_body_are_asked_once() -> None:
-    """Jobs that want the same block at the same moment cost the endpoint one call."""
+    """Simultaneous requests for one block cost one call."""
     world = World(times=[1, 2])
     rpc = endpoint(Server(world.answer))
     answers = await asyncio.gather(*(rpc.call("eth_getBlockByNumber", "latest", False) for _ in range(9)))
@@ -61,7 +60,7 @@ async def test_equal_calls_of_one_body_are_asked_once() -> None:
 
 
 async def test_a_call_never_joins_a_body_that_has_left() -> None:
-    """A read that starts after another has left is asked anew: it must see what happened in between."""
+    """A call never shares a request in flight, so later changes are seen."""
     left, may_answer = asyncio.Event(), asyncio.Event()
     server = Server(numbered)
 
@@ -157,7 +156,7 @@ async def test_an_ill_endpoint_is_not_taken_for_one_without_batches() -> None:
 
 
 async def test_a_partial_batch_fails_only_what_it_leaves_out() -> None:
-    """Calls that were answered keep their answers when others of the batch were not."""
+    """Answered calls keep the answers if others of the batch have none."""
     server = Server(numbered)
 
     async def loses_the_last(request: httpx.Request) -> httpx.Response:
@@ -194,7 +193,7 @@ async def test_nonsense_is_a_temporary_fault(make: Any, code: str) -> None:
 
 
 async def test_a_lost_connection_is_a_temporary_fault() -> None:
-    """An endpoint that cannot be reached is one that may be back later."""
+    """An unreachable endpoint is a temporary fault."""
 
     async def lost(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("secret address refused")
@@ -228,7 +227,7 @@ async def test_retry_after_is_passed_on() -> None:
 
 
 async def test_errors_of_calls_with_http_400_are_read() -> None:
-    """An endpoint that sends a call's error with HTTP 400 is understood all the same."""
+    """The error of a call is read from a body with HTTP 400."""
 
     async def handler(request: httpx.Request) -> httpx.Response:
         return httpx.Response(400, json={"id": json.loads(request.content)["id"], **error("execution reverted", 3)})
@@ -255,7 +254,7 @@ async def test_a_cancelled_call_does_not_take_others_with_it() -> None:
 
 
 async def test_closing_ends_every_call() -> None:
-    """A closed client leaves nobody waiting."""
+    """Closing the client fails every waiting call."""
     left = asyncio.Event()
 
     async def hangs(request: httpx.Request) -> httpx.Response:

@@ -1,4 +1,4 @@
-"""``Retry-After`` of one source while others fail: it bounds the next attempt, whatever the others said."""
+"""``Retry-After`` of one source bounds the next attempt, whatever faults the others have."""
 
 import asyncio
 from typing import Any, NamedTuple
@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from iidq.errors import GatewayFault, RpcFault
 from iidq.guarded_http.fetch import MAX_RETRY_AFTER_SECONDS, retry_after_seconds
 from iidq.provenance.ethereum.chain import OnchainEntry
-from iidq.provenance.ipfs.gateways import Gateway, IpfsGateways
+from iidq.provenance.ipfs.gateway import Gateway
+from iidq.provenance.ipfs.gateways import IpfsGateways
 from iidq.provenance.report import FetchedManifest
 from iidq.provenance.verify import Subject, verify
 from iidq.queue.backoff import RetryPolicy
@@ -46,7 +47,7 @@ TABLE = [(one, two) for one in SOURCES for two in SOURCES if one is not two] + [
 
 
 def earliest(sources: tuple[Source, ...]) -> int | None:
-    """What is expected: the earliest wish of any."""
+    """Return the earliest wish."""
     return min((source.wish for source in sources if source.wish is not None), default=None)
 
 
@@ -58,7 +59,7 @@ def _gateway_answer(source: Source, number: int) -> Any:
 
 
 async def test_the_earliest_wish_of_any_gateway_is_kept() -> None:
-    """Whichever gateways fail beside it, and in whatever order, the fault carries the earliest Retry-After."""
+    """The fault carries the earliest Retry-After, for any other gateways in any order."""
     for sources in TABLE:
         one, two = (_gateway_answer(source, number) for number, source in enumerate(sources[:2]))
         three = _gateway_answer(sources[-1], 0)
@@ -127,7 +128,7 @@ async def test_the_wish_of_an_endpoint_that_is_left_alone_is_kept() -> None:
 
 
 async def test_an_endpoints_wish_is_not_taken_for_anothers() -> None:
-    """Jobs that share a body of one endpoint do not leave it alone for what another one wished."""
+    """Jobs that share a body of one endpoint do not wait for another endpoint's Retry-After."""
     posts: list[int] = []
 
     async def lost(request: httpx.Request) -> httpx.Response:
@@ -146,7 +147,7 @@ async def test_an_endpoints_wish_is_not_taken_for_anothers() -> None:
 
 @pytest.mark.parametrize("limited_first", [True, False])
 async def test_a_wish_outweighs_a_refusal_of_the_search(limited_first: bool) -> None:
-    """A transaction is not given up while an endpoint that asked for patience may still find it."""
+    """The search is not given up while an endpoint with a Retry-After may still find the transaction."""
     world = registered_world()
     onchain = await chain_of(Server(world.answer)).read_entry(REGISTRY, CONTENT_HASH)
     refusing = Server(lambda method, params: error("no") if method != "eth_chainId" else world.answer(method, params))
@@ -244,7 +245,7 @@ def test_any_retry_after_is_a_wish_or_none(text: str) -> None:
 
 @given(st.floats(0, MAX_RETRY_AFTER_SECONDS), st.floats(0, 1, exclude_max=True), st.integers(0, 8))
 def test_no_attempt_begins_before_the_wish(wish: float, draw: float, retries: int) -> None:
-    """What a fault carries is the lower bound of the delay, for any wish that is kept."""
+    """A fault's Retry-After is the lower bound of the delay."""
     delay = RetryPolicy().delay_seconds(
         retry_count=retries, max_attempts=10, temporary=True, draw=draw, wish_seconds=wish
     )

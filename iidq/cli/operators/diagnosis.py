@@ -21,8 +21,10 @@ from iidq.errors import IidqError
 from iidq.extras import install_command
 from iidq.guarded_http.http_connection import Deadlines
 from iidq.observability.redaction import redact_url
-from iidq.provenance.ethereum.rpc import RpcEndpoint, open_http, quantity
-from iidq.provenance.ipfs.gateways import Gateway
+from iidq.provenance.ethereum.jsonrpc import quantity
+from iidq.provenance.ethereum.rpc import RpcEndpoint
+from iidq.provenance.ethereum.rpc_http import open_http
+from iidq.provenance.ipfs.gateway import Gateway
 from iidq.queue.notify import announcements
 from iidq.queue.read import readers
 from iidq.redis.redis_url import parse_redis_url
@@ -262,12 +264,12 @@ async def _probe_gateway(url: str) -> Answer:
     gateway = Gateway(url, deadlines=Deadlines(first_byte_seconds=5, idle_seconds=2, total_seconds=8))
     base = gateway.address.base
     try:
-        answer = await gateway.fetcher.get(
+        answer = await gateway.fetcher.fetch(
             replace(base, target=base.target + _PROBE_TARGET), max_bytes=1024, headers=gateway.address.headers
         )
     finally:
         await gateway.fetcher.aclose()
-    if answer.asks_for_patience:
+    if answer.may_pass:
         return Answer(Outcome.BROKEN, f"HTTP {answer.status}", "it is overloaded or limits us: name another one too")
     if answer.status in (401, 403):
         return Answer(Outcome.BROKEN, f"HTTP {answer.status}", "put user and password or key into its URL")

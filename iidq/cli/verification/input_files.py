@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from iidq.notation import CHAIN_ACCOUNT
+
 MAX_LIST_BYTES: Final = 64 << 20
 _GLOB: Final = re.compile(r"[*?\[]")
-_CHAIN_ACCOUNT: Final = re.compile(r"(?:eip155:([1-9][0-9]{0,15}):)?(0x[0-9a-fA-F]{40})")
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
 _PLACEHOLDERS: Final = ("name", "stem", "path", "hash")
 
@@ -32,7 +33,7 @@ class Candidate:
 
 def chain_account(text: str) -> tuple[int | None, str]:
     """The chain, if it is named, and the address in ``0x…`` or ``eip155:<chainId>:0x…`` (CAIP-10)."""
-    if (found := _CHAIN_ACCOUNT.fullmatch(text)) is not None:
+    if (found := CHAIN_ACCOUNT.fullmatch(text)) is not None:
         return int(found[1]) if found[1] else None, found[2]
     raise UnusableArguments(f"--registry {text} cannot be used; expected 0x and 40 hex digits, or eip155:<chainId>:0x…")
 

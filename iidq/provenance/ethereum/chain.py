@@ -1,7 +1,7 @@
-"""One chain behind its endpoints: what a registry and a wallet hold at one pinned block, from whichever answers.
+"""One chain: read a registry's entry, a wallet's answer and a registration, from the best endpoint that answers.
 
-These reads are not web3's, for two reasons. web3 calls any address that a contract names (EIP-3668), unless it is told
-not to. It takes about four times as much CPU for an entry, and asks each call alone.
+The reads do not use web3, which takes about four times the CPU for an entry and sends each call alone. web3 also calls
+any address that a contract names (EIP-3668), unless configured otherwise.
 """
 
 import asyncio
@@ -11,73 +11,100 @@ from typing import Any, Final
 
 from iidq.errors import RegistryFault, RpcFault
 from iidq.provenance.digest import sha256_label
-from iidq.provenance.ethereum.endpoints import Endpoints
-from iidq.provenance.ethereum.heads import BlockTag
-from iidq.provenance.ethereum.jsonrpc import AnswerTooLong, CallRefused, CallReverted
+from iidq.provenance.ethereum.endpoints import HEAD_GRACE_SECONDS, BlockTag, Endpoints
+from iidq.provenance.ethereum.jsonrpc import (
+    AnswerTooLong,
+    BlockHeader,
+    CallRefused,
+    CallReverted,
+    hex_bytes,
+    read_block,
+)
 from iidq.provenance.ethereum.registration import (
-    Block,
     NotFound,
     Registration,
     blocks_of_second,
     logs_between,
     pick_registration,
-    read_block,
 )
-from iidq.provenance.ethereum.registry import CONTENT_REGISTERED_TOPIC, Entry, decode_entry, encode_entries_call
-from iidq.provenance.ethereum.rpc import RpcEndpoint, hex_bytes
-from iidq.provenance.ethereum.wallet import accepts_signature, encode_is_valid_signature_call
+from iidq.provenance.ethereum.registry import (
+    CONTENT_REGISTERED_TOPIC,
+    Entry,
+    accepts_signature,
+    decode_entry,
+    encode_entries_call,
+    encode_is_valid_signature_call,
+)
+from iidq.provenance.ethereum.rpc import RpcEndpoint
 from iidq.provenance.report import SourceTried
 
-# How often a block is pinned anew when the chain moved under the read, and the pause before.
+# Attempts to pin a block on a chain that moves during the read, and the pause between them.
 _PIN_TRIES: Final = 3
 _PIN_PAUSE_SECONDS: Final = 0.2
-# The longest manifest URI takes 5 million to read. More would let a contract keep an endpoint busy; nodes cap calls at
-# 50 million, and some chains take the transaction's own data out of it.
+# The longest manifest URI takes 5 million to read. More would let a contract keep an endpoint busy. Nodes cap calls at
+# 50 million, and some chains charge the transaction's own data to it.
 _CALL_GAS: Final = hex(16_000_000)
-# A search reads about so many times as often, one after another, as an entry's read.
+# A search makes about five times the reads of an entry, one after another.
 _SEARCH_READS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class PinnedBlock:
-    """The block that every read of one job refers to, and the tag that chose it."""
+    """The block of every read of one job."""
 
     chain_id: int
+    """The chain of the block."""
     number: int
+    """Height."""
     hash: str
+    """``0x`` and 64 lower-case hex digits; compared after each read, to notice a reorganisation."""
     timestamp: int
+    """Unix seconds."""
     tag: BlockTag
+    """The tag that chose the block."""
+
+    @property
+    def header(self) -> BlockHeader:
+        """Return the block's header."""
+        return BlockHeader(self.number, self.hash, self.timestamp)
 
     def as_json(self) -> dict[str, Any]:
-        """The report's entry."""
+        """Return the report's entry."""
         return {"chainId": self.chain_id, "number": self.number, "hash": self.hash, "tag": self.tag}
 
 
 @dataclass(frozen=True, slots=True)
 class OnchainEntry:
-    """A registry's entry, the block it was read at, and every endpoint that was tried for it."""
+    """A registry's entry with its block."""
 
     registry_address: str
+    """The registry, in lower case."""
     content_hash: str
+    """The content hash of the call."""
     entry: Entry
+    """The entry; unregistered if the registry has none."""
     block: PinnedBlock
+    """The block of the read."""
     sources: tuple[SourceTried, ...]
+    """Every endpoint that was tried; the last one was used."""
 
 
 @dataclass(frozen=True, slots=True)
 class WalletAnswer:
-    """What the creator's account said of a signature; ``accepts`` is None if no contract is there to be asked."""
+    """The answer of the creator's account about a signature (EIP-1271)."""
 
     accepts: bool | None
+    """Whether the contract accepts the signature; None for an account without code."""
     sources: tuple[SourceTried, ...]
+    """Every endpoint that was tried; the last one was used."""
 
 
 class Chain:
     """One chain, read through its endpoints, best first.
 
-    ``chain_id`` is what each of them must be on, None to take what the endpoint says; ``tag`` chooses the pinned
-    block; ``start_block`` bounds the search for registrations; ``hedge_after_seconds`` is the head start of an
-    endpoint before the next one.
+    ``chain_id`` is the expected chain, None to accept any. ``tag`` chooses the pinned block. ``start_block`` bounds the
+    search for registrations. ``hedge_after_seconds`` is the head start of an endpoint before the next one is started.
+    ``head_grace_seconds`` bounds the wait for the heads of other endpoints, after an old-looking block.
     """
 
     def __init__(
@@ -88,66 +115,66 @@ class Chain:
         tag: BlockTag = "latest",
         start_block: int = 0,
         hedge_after_seconds: float = 1.0,
+        head_grace_seconds: float = HEAD_GRACE_SECONDS,
     ) -> None:
         self.endpoints = tuple(endpoints)
         self.chain_id = chain_id
         self.tag: BlockTag = tag
         self._start_block = start_block
         self._hedge_after_seconds = hedge_after_seconds
-        self._endpoints = Endpoints(self.endpoints, chain_id, tag)
+        self._endpoints = Endpoints(self.endpoints, chain_id, tag, head_grace_seconds=head_grace_seconds)
 
     async def read_entry(self, registry_address: str, content_hash: str) -> OnchainEntry:
         """Return the registry's entry for a content hash at one block, pinned for this job.
 
-        Raises :class:`RegistryFault` if no ContentRegistry is there, :class:`RpcFault` if no endpoint could tell.
+        Raises :class:`RegistryFault` if no ContentRegistry is there, :class:`RpcFault` if no endpoint answers.
         """
         tried: list[SourceTried] = []
-
-        async def on(endpoint: RpcEndpoint) -> OnchainEntry:
-            return await self._entry_on(endpoint, registry_address.lower(), content_hash)
-
         onchain = await self._endpoints.first_answer(
-            "registry", on, tried, head_start_seconds=self._hedge_after_seconds
+            "registry",
+            lambda endpoint: self._entry_on(endpoint, registry_address.lower(), content_hash),
+            tried,
+            head_start_seconds=self._hedge_after_seconds,
         )
         return replace(onchain, sources=(*tried, *onchain.sources)) if tried else onchain
 
     async def ask_wallet(self, onchain: OnchainEntry, digest: bytes, signature: bytes) -> WalletAnswer:
-        """Return what the entry's creator, if it is a contract, says of a signature over ``digest`` (EIP-1271).
+        """Return whether the entry's creator, if a contract, accepts a signature over ``digest`` (EIP-1271).
 
-        It is asked at the entry's own block. Raises :class:`RpcFault` if no endpoint could tell.
+        Reads at the entry's block. Raises :class:`RpcFault` if no endpoint answers.
         """
         tried: list[SourceTried] = []
-
-        async def on(endpoint: RpcEndpoint) -> WalletAnswer:
-            return await self._wallet_on(endpoint, onchain, digest, signature)
-
-        answer = await self._endpoints.first_answer("wallet", on, tried, head_start_seconds=self._hedge_after_seconds)
+        answer = await self._endpoints.first_answer(
+            "wallet",
+            lambda endpoint: self._wallet_on(endpoint, onchain, digest, signature),
+            tried,
+            head_start_seconds=self._hedge_after_seconds,
+        )
         return replace(answer, sources=(*tried, *answer.sources))
 
     async def find_registration(self, onchain: OnchainEntry) -> Registration:
-        """Return the transaction that made this entry, or why it was not found.
+        """Return the entry's transaction, or the reason why none was found.
 
-        Raises :class:`RpcFault` only where asking again may find it.
+        Raises :class:`RpcFault` only if a later search may find the transaction.
         """
         if not onchain.entry.registered:
             return Registration(None, "nothing is registered for this hash")
         tried: list[SourceTried] = []
-
-        async def on(endpoint: RpcEndpoint) -> Registration:
-            return await self._registration_on(endpoint, onchain)
-
         try:
             registration = await self._endpoints.first_answer(
-                "transaction", on, tried, head_start_seconds=self._hedge_after_seconds * _SEARCH_READS
+                "transaction",
+                lambda endpoint: self._registration_on(endpoint, onchain),
+                tried,
+                head_start_seconds=self._hedge_after_seconds * _SEARCH_READS,
             )
         except CallRefused as fault:
             if fault.retry_after_seconds is not None:
-                raise  # another endpoint may find it, later
+                raise  # another endpoint may find the transaction later
             return Registration(None, _not_found(fault.message), tuple(tried))
         return replace(registration, sources=(*tried, *registration.sources))
 
     async def aclose(self) -> None:
-        """Give up what no read waits for."""
+        """Cancel the background requests."""
         await self._endpoints.aclose()
 
     async def _entry_on(self, endpoint: RpcEndpoint, registry_address: str, content_hash: str) -> OnchainEntry:
@@ -161,7 +188,7 @@ class Chain:
             try:
                 returned, code = await self._call_at(endpoint, pinned, registry_address, call_data)
             except (CallRefused, _Moved) as fault:
-                # Behind one URL there may be nodes that have not seen the newest block yet.
+                # Some nodes behind the endpoint may not have the newest block yet.
                 unsettled = fault
                 continue
             await self._endpoints.refuse_if_stale(endpoint, pinned)
@@ -187,28 +214,27 @@ class Chain:
     ) -> WalletAnswer:
         await self._endpoints.checked_chain_id(endpoint)
         pinned = onchain.block
-        block = Block(pinned.number, pinned.hash, pinned.timestamp)
         returned, code = await self._call_at(
-            endpoint, block, onchain.entry.creator.lower(), encode_is_valid_signature_call(digest, signature)
+            endpoint, pinned.header, onchain.entry.creator.lower(), encode_is_valid_signature_call(digest, signature)
         )
-        # A contract can also return nothing or refuse; only its code tells it from a plain account.
-        asked = code is None or bool(code)
-        told = f"isValidSignature() at block {pinned.number}" if asked else f"no code at block {pinned.number}"
+        # A contract can also return nothing or refuse; only the code distinguishes it from a plain account.
+        is_contract = code is None or bool(code)
+        call = "isValidSignature()" if is_contract else "no code"
         answer = None if isinstance(returned, CallReverted) else returned
-        digest_of_answer = sha256_label(answer) if asked and answer is not None else None
-        source = SourceTried("wallet", endpoint.origin, digest_of_answer, "used", told)
-        return WalletAnswer(accepts_signature(answer) if asked else None, (source,))
+        digest_of_answer = sha256_label(answer) if is_contract and answer is not None else None
+        source = SourceTried("wallet", endpoint.origin, digest_of_answer, "used", f"{call} at block {pinned.number}")
+        return WalletAnswer(accepts_signature(answer) if is_contract else None, (source,))
 
     async def _call_at(
-        self, endpoint: RpcEndpoint, block: Block, address: str, call_data: str
+        self, endpoint: RpcEndpoint, block: BlockHeader, address: str, call_data: str
     ) -> tuple[bytes | CallReverted, bytes | None]:
-        """Return what a contract returned at a block, or its refusal, and its code if it returned nothing.
+        """Return a contract's answer at a block, or the refusal, and the code if the answer is empty.
 
-        Raises :class:`_Moved` unless the block was still the chain's after the call.
+        Raises :class:`_Moved` if the chain dropped the block meanwhile.
         """
         at = hex(block.number)
-        # The block again, after the call: only its unchanged hash says that both are of one chain.
-        returned, again = await endpoint.outcomes(
+        # The block again, after the call: an unchanged hash proves that both are of one chain.
+        returned, again = await endpoint.calls(
             ("eth_call", {"to": address, "data": call_data, "gas": _CALL_GAS}, at),
             ("eth_getBlockByNumber", at, False),
             contract=address,
@@ -219,6 +245,8 @@ class Chain:
             code, again = await endpoint.calls(
                 ("eth_getCode", address, at), ("eth_getBlockByNumber", at, False), contract=address
             )
+            if isinstance(code, CallReverted):
+                raise code
             code = hex_bytes(code)
         if again is None or read_block(again).hash != block.hash:
             raise _Moved
@@ -228,7 +256,7 @@ class Chain:
         await self._endpoints.checked_chain_id(endpoint)
         pinned = onchain.block
 
-        async def block_at(number: int) -> Block:
+        async def block_at(number: int) -> BlockHeader:
             return read_block(await endpoint.call("eth_getBlockByNumber", hex(number), False))
 
         async def read_logs(first: int, last: int) -> list[Any]:
@@ -243,25 +271,24 @@ class Chain:
             except AnswerTooLong:
                 raise NotFound("the registry's events for it are too long to be read") from None
             if not isinstance(logs, list):
-                raise RpcFault("the RPC endpoint answered with something else than logs", code="rpc.nonsense")
+                raise RpcFault("the RPC endpoint sent something other than logs", code="rpc.nonsense")
             return logs
 
-        high = Block(pinned.number, pinned.hash, pinned.timestamp)
-        tx_hash, told = None, "the registration's event stands in the block of its second"
+        tx_hash, reason = None, "the registration's event is in the block of its second"
         try:
-            first, last = await blocks_of_second(onchain.entry.timestamp, self._start_block, high, block_at)
+            first, last = await blocks_of_second(onchain.entry.timestamp, self._start_block, pinned.header, block_at)
             logs = await logs_between(first, last, read_logs)
             tx_hash = pick_registration(logs, onchain.registry_address, onchain.content_hash, onchain.entry)
         except NotFound as miss:
-            told = _not_found(str(miss))
+            reason = _not_found(str(miss))
         if (await block_at(pinned.number)).hash != pinned.hash:
             raise _Moved
         source = SourceTried("transaction", endpoint.origin, None, "used", "blocks by time, then logs")
-        return Registration(tx_hash, told, (source,))
+        return Registration(tx_hash, reason, (source,))
 
 
 class _Moved(RpcFault):
-    """The pinned block is not, or no longer, the chain's."""
+    """The pinned block is not, or no longer, part of the chain."""
 
     code = "rpc.reorg"
 

@@ -1,74 +1,67 @@
-"""The endpoints of one chain: who is asked, who stands in, and whose word does not count.
+"""The endpoints of one chain: order, health, and protection against a wrong or stale chain.
 
-A read runs on one endpoint from its first call to its last. The next endpoint starts when that one fails, or has
-not answered within its head start; the first whole answer wins. An endpoint that failed is asked last for a while
-that grows with its failures, and not at all while its ``Retry-After`` runs. One that is on another chain, or far
-behind what another has reported lately, is not used for a verdict.
+A read runs on one endpoint from the first call to the last. The next endpoint starts after a failure, or at the end of
+the head start; the first whole answer wins. After a failure an endpoint comes last for a pause, which grows with each
+failure. While a ``Retry-After`` runs, the endpoint is left out. An endpoint on another chain, or far behind another
+endpoint, is not used for a verdict.
 """
 
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
+from iidq.concurrency.circuit_breaker import CircuitBreaker
+from iidq.concurrency.hedged import Race, race
 from iidq.errors import IidqError, RpcFault
 from iidq.observability import metrics
-from iidq.provenance.ethereum.heads import BlockTag, Heads
-from iidq.provenance.ethereum.jsonrpc import CallRefused
-from iidq.provenance.ethereum.registration import Block, read_block
+from iidq.provenance.ethereum.jsonrpc import BlockHeader, CallRefused, read_block
 from iidq.provenance.ethereum.rpc import RpcEndpoint
 from iidq.provenance.report import SourceTried
 
 T = TypeVar("T")
+BlockTag = Literal["latest", "safe", "finalized"]
 
-_FIRST_REST_SECONDS: Final = 1.0
-_LONGEST_REST_SECONDS: Final = 60.0
-# How often an endpoint is asked how far it has got although no read needs it, and how long reads wait for that.
-_ASK_HEAD_EVERY_SECONDS: Final = 30.0
-_HEAD_GRACE_SECONDS: Final = 0.05
-
-
-@dataclass(slots=True)
-class _Health:
-    """How an endpoint has done lately; times are the event loop's."""
-
-    failures: int = 0
-    rests_until: float = 0.0
-    refuses_until: float = 0.0
-    head_asked_at: float = float("-inf")
-
-    def succeeded(self) -> None:
-        self.failures, self.rests_until = 0, 0.0
-
-    def failed(self, now: float, retry_after_seconds: float | None) -> None:
-        if retry_after_seconds is not None:
-            self.refuses_until = max(self.refuses_until, now + retry_after_seconds)
-        if now < self.rests_until:
-            return  # one outage met by many jobs at once is one failure
-        rest = min(_FIRST_REST_SECONDS * 2 ** min(self.failures, 10), _LONGEST_REST_SECONDS)
-        self.failures += 1
-        self.rests_until = now + rest
+MAX_LAG_BLOCKS: Final = 3
+# ``safe`` and ``finalized`` advance by whole epochs, 6.4 minutes on Ethereum.
+MAX_LAG_SECONDS: Final[dict[BlockTag, float]] = {"latest": 60, "safe": 900, "finalized": 900}
+REMEMBERED_SECONDS: Final = 600.0
+# How often an endpoint's head is requested without a read.
+_HEAD_INTERVAL_SECONDS: Final = 30.0
+HEAD_GRACE_SECONDS: Final = 0.05
 
 
 class Endpoints:
     """The endpoints of one chain, best first.
 
-    ``chain_id`` is what each of them must be on, None to take what the endpoint says; ``tag`` is the block that
-    their heads are compared at.
+    ``chain_id`` is the expected chain, None to accept any. ``tag`` is the block tag at which heads are compared.
+    ``head_grace_seconds`` bounds a read's wait for the heads of the other endpoints.
     """
 
-    def __init__(self, endpoints: Sequence[RpcEndpoint], chain_id: int | None, tag: BlockTag) -> None:
+    def __init__(
+        self,
+        endpoints: Sequence[RpcEndpoint],
+        chain_id: int | None,
+        tag: BlockTag,
+        *,
+        head_grace_seconds: float = HEAD_GRACE_SECONDS,
+    ) -> None:
         self._endpoints = tuple(endpoints)
         self._chain_id = chain_id
         self._tag: BlockTag = tag
+        self._head_grace_seconds = head_grace_seconds
         self._heads = Heads(tag)
-        self._health = {endpoint.url: _Health() for endpoint in self._endpoints}
-        self._asking: set[asyncio.Task[None]] = set()
-        self._asked_at = 0.0
+        self._health = {
+            endpoint.url: CircuitBreaker(threshold=1, first_pause_seconds=1, longest_pause_seconds=60)
+            for endpoint in self._endpoints
+        }
+        self._head_requested_at: dict[str, float] = {}
+        self._head_requests: set[asyncio.Task[None]] = set()
+        self._last_head_request_at = 0.0
 
     async def checked_chain_id(self, endpoint: RpcEndpoint) -> int:
-        """Return the endpoint's chain id; raise :class:`RpcFault` if it is another than this chain's."""
+        """Return the endpoint's chain id; raise :class:`RpcFault` for a chain other than the expected."""
         chain_id = await endpoint.chain_id()
         if self._chain_id is not None and chain_id != self._chain_id:
             raise RpcFault(
@@ -76,27 +69,25 @@ class Endpoints:
             )
         return chain_id
 
-    async def head(self, endpoint: RpcEndpoint) -> Block:
+    async def head(self, endpoint: RpcEndpoint) -> BlockHeader:
         """Return the endpoint's block under the tag; raise :class:`RpcFault`."""
-        await self.checked_chain_id(endpoint)
-        block = read_block(await endpoint.call("eth_getBlockByNumber", self._tag, False))
-        self._heads.report(endpoint.url, block.number, block.timestamp)
+        block = await self._read_head(endpoint)
         if time.time() - block.timestamp > self._heads.max_lag_seconds:
-            self._ask_heads_of_others(endpoint)
+            self._request_heads_of_others(endpoint)
         return block
 
-    async def refuse_if_stale(self, endpoint: RpcEndpoint, block: Block) -> None:
-        """Raise :class:`RpcFault` if another endpoint is far ahead of this one's ``block``."""
-        grace_seconds = self._asked_at + _HEAD_GRACE_SECONDS - asyncio.get_running_loop().time()
-        if self._asking and grace_seconds > 0:
-            # Nearly always they have answered by now: they were asked before this read's own calls.
-            await asyncio.wait(self._asking, timeout=grace_seconds)
+    async def refuse_if_stale(self, endpoint: RpcEndpoint, block: BlockHeader) -> None:
+        """Raise :class:`RpcFault` if another endpoint is far ahead of this endpoint's ``block``."""
+        grace_seconds = self._last_head_request_at + self._head_grace_seconds - asyncio.get_running_loop().time()
+        if self._head_requests and grace_seconds > 0:
+            # The requests went out before this read's own calls: nearly always the answers are here.
+            await asyncio.wait(self._head_requests, timeout=grace_seconds)
         if self._heads.is_behind(endpoint.url, block.number, block.timestamp):
-            raise RpcFault("the RPC endpoint is far behind the chain", code="rpc.stale")
+            raise RpcFault("the RPC endpoint is far behind another endpoint", code="rpc.stale")
 
     async def first_answer(
         self,
-        what: str,
+        kind: str,
         on: Callable[[RpcEndpoint], Coroutine[Any, Any, T]],
         tried: list[SourceTried],
         *,
@@ -104,99 +95,141 @@ class Endpoints:
     ) -> T:
         """Run ``on`` over the endpoints in order of health, each with a head start; return the first answer.
 
-        ``tried`` collects the endpoints that failed, as sources of ``what``. A fault of the chain's own (no registry
-        there) is an answer too. Raises the last endpoint's :class:`RpcFault`, with the earliest ``Retry-After`` of any
-        of them, when none answered.
+        Appends the failed endpoints to ``tried``, as sources of this ``kind``. A permanent fault of the chain (no
+        registry there) is an answer too, and is raised. If no endpoint answered, raises the last :class:`RpcFault`,
+        with the earliest ``Retry-After`` of any endpoint.
         """
-        wishes = self._wishes()
-        waiting = self._by_health()
-        if not waiting:
-            raise RpcFault("every RPC endpoint asked us to wait", code="rpc.limited", retry_after_seconds=min(wishes))
-        running: dict[asyncio.Task[T], RpcEndpoint] = {}  # in the order of their start
-        try:
-            while True:
-                if waiting:
-                    endpoint = waiting.pop(0)
-                    metrics.upstream_asked("rpc")
-                    running[asyncio.create_task(on(endpoint))] = endpoint
-                done, _ = await asyncio.wait(
-                    running,
-                    timeout=head_start_seconds if waiting else None,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-                for task in done:
-                    try:
-                        answer = task.result()
-                    except RpcFault as fault:
-                        tried.append(self._failed(what, running.pop(task), fault))
-                        if fault.retry_after_seconds is not None:
-                            wishes.append(fault.retry_after_seconds)
-                        if not waiting and not running:
-                            wish = min(wishes, default=None)
-                            if wish == fault.retry_after_seconds:
-                                raise
-                            # A new one: the endpoint's other askers share its own.
-                            raise RpcFault(fault.message, code=fault.code, retry_after_seconds=wish) from None
-                    except Exception:
-                        self._health[running[task].url].succeeded()
-                        raise
-                    else:
-                        self._health[running[task].url].succeeded()
-                        tried += self._overtaken(what, running, task)
-                        return answer
-        finally:
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+        delays = [left for health in self._health.values() if (left := health.retry_after_seconds)]
+        willing = self._willing()
+        if not willing:
+            raise RpcFault(
+                "every RPC endpoint refuses calls for now (Retry-After)",
+                code="rpc.limited",
+                retry_after_seconds=min(delays),
+            )
+        course = await race(
+            willing,
+            lambda endpoint: self._begin(endpoint, on),
+            head_start_seconds=head_start_seconds,
+            losing=(RpcFault,),
+        )
+        tried += [_failed_source(kind, attempt.source, attempt.fault) for attempt in course.failed if attempt.fault]
+        if course.winner is None:
+            raise _last_fault(course, delays)
+        slow = RpcFault("another endpoint was faster", code="rpc.slow")
+        for attempt in course.overtaken:
+            # An endpoint that lost despite a head start counts as failed.
+            self._record_failure(attempt.source, slow)
+            tried.append(_failed_source(kind, attempt.source, slow))
+        return course.winner.task.result()
 
     async def aclose(self) -> None:
-        """Give up the questions that no read waits for."""
-        asking = list(self._asking)
-        for task in asking:
+        """Cancel the requests for heads."""
+        requests = list(self._head_requests)
+        for task in requests:
             task.cancel()
-        await asyncio.gather(*asking, return_exceptions=True)
+        await asyncio.gather(*requests, return_exceptions=True)
 
-    def _failed(self, what: str, endpoint: RpcEndpoint, fault: RpcFault) -> SourceTried:
+    def _willing(self) -> list[RpcEndpoint]:
+        """Return the endpoints without a running ``Retry-After``, the healthy ones first."""
+        willing = [endpoint for endpoint in self._endpoints if not self._health[endpoint.url].retry_after_seconds]
+        return sorted(willing, key=lambda endpoint: self._health[endpoint.url].open_seconds)
+
+    def _begin(
+        self, endpoint: RpcEndpoint, on: Callable[[RpcEndpoint], Coroutine[Any, Any, T]]
+    ) -> Coroutine[Any, Any, T]:
+        self._health[endpoint.url].record_request()
+        metrics.upstream_asked("rpc")
+        return self._watched(endpoint, on)
+
+    async def _watched(self, endpoint: RpcEndpoint, on: Callable[[RpcEndpoint], Coroutine[Any, Any, T]]) -> T:
+        """Run ``on`` and record the outcome in the endpoint's health; a permanent fault counts as a success."""
+        try:
+            answer = await on(endpoint)
+        except RpcFault as fault:
+            self._record_failure(endpoint, fault)
+            raise
+        except Exception:
+            self._health[endpoint.url].record_success()
+            raise
+        self._health[endpoint.url].record_success()
+        return answer
+
+    def _record_failure(self, endpoint: RpcEndpoint, fault: RpcFault) -> None:
         metrics.upstream_failed("rpc", fault.code)
         if not isinstance(fault, CallRefused):
-            self._health[endpoint.url].failed(asyncio.get_running_loop().time(), fault.retry_after_seconds)
-        return SourceTried(what, endpoint.origin, None, "failed", str(fault))
+            self._health[endpoint.url].record_failure(retry_after_seconds=fault.retry_after_seconds)
 
-    def _overtaken(
-        self, what: str, running: dict[asyncio.Task[T], RpcEndpoint], winner: asyncio.Task[T]
-    ) -> list[SourceTried]:
-        """Hold it against the endpoints that had a head start on the winner and still did not answer."""
-        slow = RpcFault("another endpoint was faster", code="rpc.slow")
-        ahead = list(running)[: list(running).index(winner)]
-        return [self._failed(what, running[task], slow) for task in ahead]
-
-    def _by_health(self) -> list[RpcEndpoint]:
-        now = asyncio.get_running_loop().time()
-        willing = [endpoint for endpoint in self._endpoints if self._health[endpoint.url].refuses_until <= now]
-        return sorted(willing, key=lambda endpoint: max(self._health[endpoint.url].rests_until, now))
-
-    def _wishes(self) -> list[float]:
-        """Return how long each endpoint whose ``Retry-After`` still runs wants to be left alone, in seconds."""
-        now = asyncio.get_running_loop().time()
-        return [health.refuses_until - now for health in self._health.values() if health.refuses_until > now]
-
-    def _ask_heads_of_others(self, asked: RpcEndpoint) -> None:
-        """Find out beside the read whether an old-looking block is old for the others too."""
+    def _request_heads_of_others(self, behind: RpcEndpoint) -> None:
+        """Find out, in the background, whether an old-looking block is old for the other endpoints too."""
         now = asyncio.get_running_loop().time()
         for endpoint in self._endpoints:
             health = self._health[endpoint.url]
-            rests = max(health.rests_until, health.refuses_until) > now
-            if endpoint is asked or rests or now - health.head_asked_at < _ASK_HEAD_EVERY_SECONDS:
+            recent = now - self._head_requested_at.get(endpoint.url, float("-inf")) < _HEAD_INTERVAL_SECONDS
+            if endpoint is behind or health.is_open or health.retry_after_seconds or recent:
                 continue
-            health.head_asked_at = self._asked_at = now
-            task = asyncio.create_task(self._learn_head(endpoint))
-            self._asking.add(task)
-            task.add_done_callback(self._asking.discard)
+            self._head_requested_at[endpoint.url] = self._last_head_request_at = now
+            task = asyncio.create_task(self._try_read_head(endpoint))
+            self._head_requests.add(task)
+            task.add_done_callback(self._head_requests.discard)
 
-    async def _learn_head(self, endpoint: RpcEndpoint) -> None:
+    async def _try_read_head(self, endpoint: RpcEndpoint) -> None:
         try:
-            await self.checked_chain_id(endpoint)
-            block = read_block(await endpoint.call("eth_getBlockByNumber", self._tag, False))
+            await self._read_head(endpoint)
         except IidqError:
-            return  # it says nothing about the others; its own reads will tell
+            return  # proves nothing about the other endpoints
+
+    async def _read_head(self, endpoint: RpcEndpoint) -> BlockHeader:
+        await self.checked_chain_id(endpoint)
+        block = read_block(await endpoint.call("eth_getBlockByNumber", self._tag, False))
         self._heads.report(endpoint.url, block.number, block.timestamp)
+        return block
+
+
+def _failed_source(kind: str, endpoint: RpcEndpoint, fault: IidqError) -> SourceTried:
+    return SourceTried(kind, endpoint.origin, None, "failed", str(fault))
+
+
+def _last_fault(course: Race[RpcEndpoint, T], delays: list[float]) -> RpcFault:
+    """Return the last fault, with the earliest of the ``delays`` and of the faults' own."""
+    faults = [attempt.fault for attempt in course.failed if isinstance(attempt.fault, RpcFault)]
+    delays = delays + [fault.retry_after_seconds for fault in faults if fault.retry_after_seconds is not None]
+    earliest, last = min(delays, default=None), faults[-1]
+    if earliest == last.retry_after_seconds:
+        return last
+    # A copy: other reads share the endpoint's own fault.
+    return RpcFault(last.message, code=last.code, retry_after_seconds=earliest)
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    number: int
+    timestamp: int
+    reported_at: float
+
+
+class Heads:
+    """The newest block that each endpoint has reported under one tag.
+
+    An endpoint is far behind if it lags another by more blocks and by more seconds of block time than a healthy
+    endpoint does. Blocks alone would depend on the chain's pace. Seconds alone would blame every endpoint of a chain
+    that mines only on demand.
+    """
+
+    def __init__(self, tag: BlockTag, clock: Callable[[], float] = time.monotonic) -> None:
+        self.max_lag_seconds = MAX_LAG_SECONDS[tag]
+        self._clock = clock
+        self._heads: dict[str, _Head] = {}
+
+    def report(self, url: str, number: int, timestamp: int) -> None:
+        """Record the newest block of the endpoint at ``url``; ``timestamp`` is the block's, in Unix seconds."""
+        self._heads[url] = _Head(number, timestamp, self._clock())
+
+    def is_behind(self, url: str, number: int, timestamp: int) -> bool:
+        """Return whether another endpoint has lately reported a far newer block than this one."""
+        oldest = self._clock() - REMEMBERED_SECONDS
+        return any(
+            head.number - number > MAX_LAG_BLOCKS and head.timestamp - timestamp > self.max_lag_seconds
+            for other, head in self._heads.items()
+            if other != url and head.reported_at >= oldest
+        )

@@ -1,70 +1,52 @@
-"""The transaction that registered a content hash, found without scanning the chain.
+"""Find the transaction that registered a content hash, without scanning the chain.
 
-The entry's timestamp is its block's, so the block is found by interpolation over block times, and one
-``eth_getLogs`` over the blocks of that very second, which may be several, finds the event.
-web3 offers no such search, and trusts the endpoint's filter.
+The entry's timestamp is the time of its block. Interpolation over block times finds the blocks of the same second.
+An ``eth_getLogs`` call over the blocks finds the event. web3 has no such search, and trusts the endpoint's filter.
 """
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from iidq.errors import RpcFault
-from iidq.provenance.ethereum.jsonrpc import CallRefused
+from iidq.provenance.ethereum.jsonrpc import BlockHeader, CallRefused, hex_bytes
 from iidq.provenance.ethereum.registry import CONTENT_REGISTERED_TOPIC, Entry
-from iidq.provenance.ethereum.rpc import hex_bytes, quantity
 from iidq.provenance.report import SourceTried
 
 MAX_PROBES: Final = 200
-# Interpolated probes before the blocks left must have halved.
-_PATIENCE: Final = 3
+# Interpolated probes by which the number of remaining blocks must have halved.
+_PROBES_PER_HALVING: Final = 3
 MAX_LOG_CALLS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
-    """A block's header as far as it matters here; ``timestamp`` in Unix seconds."""
-
-    number: int
-    hash: str
-    timestamp: int
-
-
-@dataclass(frozen=True, slots=True)
 class Registration:
-    """The registration's transaction, or None and the ``reason`` why it was not found; every endpoint tried for it."""
+    """The result of the search for the registration's transaction."""
 
     tx_hash: str | None
+    """The transaction's hash, ``0x`` and 64 hex digits; None if it was not found."""
     reason: str
+    """The place of the event, or the reason why the transaction was not found."""
     sources: tuple[SourceTried, ...] = ()
+    """Every endpoint that was tried."""
 
 
 class NotFound(Exception):
-    """The search ended without the transaction, for the reason in the message; becomes a Registration."""
+    """The search ended without the transaction; the message has the reason. Becomes a :class:`Registration`."""
 
 
-ReadBlock = Callable[[int], Awaitable[Block]]
+ReadBlock = Callable[[int], Awaitable[BlockHeader]]
 ReadLogs = Callable[[int, int], Awaitable[list[Any]]]
 
 
-def read_block(value: Any) -> Block:
-    """Read an endpoint's block; raise :class:`RpcFault` if it knows none, or for anything else."""
-    if value is None:
-        raise RpcFault("the RPC endpoint does not know the block", code="rpc.block_unknown")
-    if not isinstance(value, dict) or len(hex_bytes(value.get("hash"))) != 32:
-        raise RpcFault("the RPC endpoint answered with something else than a block", code="rpc.nonsense")
-    return Block(quantity(value.get("number")), value["hash"].lower(), quantity(value.get("timestamp")))
+async def blocks_of_second(timestamp: int, low: int, high: BlockHeader, block_at: ReadBlock) -> tuple[int, int]:
+    """Return the first and the last block from ``low`` to ``high`` with the time ``timestamp``.
 
-
-async def blocks_of_second(timestamp: int, low: int, high: Block, block_at: ReadBlock) -> tuple[int, int]:
-    """Return the first and the last block from ``low`` to ``high`` whose time is ``timestamp``.
-
-    Block times never decrease, so both ends are searched for by interpolation at the chain's local pace, and by
-    halving where that does not get on. Raises :class:`NotFound` if no block has that time.
+    Block times never decrease. Both ends are found by interpolation at the chain's local pace, and by halving where
+    interpolation is too slow. Raises :class:`NotFound` if no block has that time.
     """
     probed = {high.number: high}
 
-    async def probe(number: int) -> Block:
+    async def probe(number: int) -> BlockHeader:
         if number not in probed:
             if len(probed) > MAX_PROBES:
                 raise NotFound(f"its block was not among {MAX_PROBES} that were read")
@@ -84,17 +66,17 @@ async def blocks_of_second(timestamp: int, low: int, high: Block, block_at: Read
     return first, await _last_of_run(first, timestamp, high.number, probe)
 
 
-async def _first_at_least(timestamp: int, below: Block, reached: Block, probe: ReadBlock) -> int:
-    """Narrow down to the first block with at least this time; ``below`` is earlier, ``reached`` is not."""
-    earlier, latest = below, reached  # the two latest probes, whose distance is the chain's local pace
+async def _first_at_least(timestamp: int, below: BlockHeader, reached: BlockHeader, probe: ReadBlock) -> int:
+    """Return the first block with at least this time, above ``below`` (earlier) and up to ``reached`` (not earlier)."""
+    earlier, latest = below, reached  # the two latest probes give the chain's local pace
     left_at_checkpoint, probes = reached.number - below.number, 0
     while (left := reached.number - below.number) > 1:
         elapsed, blocks = latest.timestamp - earlier.timestamp, latest.number - earlier.number
-        if (probes == _PATIENCE and left > left_at_checkpoint // 2) or elapsed * blocks <= 0:
+        if (probes == _PROBES_PER_HALVING and left > left_at_checkpoint // 2) or elapsed * blocks <= 0:
             guess = below.number + left // 2
         else:
             guess = latest.number - (latest.timestamp - timestamp) * blocks // elapsed
-        if probes == _PATIENCE:
+        if probes == _PROBES_PER_HALVING:
             left_at_checkpoint, probes = left, 0
         probes += 1
         block = await probe(min(max(guess, below.number + 1), reached.number - 1))
@@ -107,7 +89,7 @@ async def _first_at_least(timestamp: int, below: Block, reached: Block, probe: R
 
 
 async def _last_of_run(first: int, timestamp: int, high: int, probe: ReadBlock) -> int:
-    """Gallop, then halve, to the last block with the first one's time; the block at ``high`` is later."""
+    """Return the last block with the time of ``first``, by doubling steps, then by halving; ``high`` is later."""
     inside, step = first, 1
     outside = high
     while inside + step < outside:
@@ -128,8 +110,8 @@ async def _last_of_run(first: int, timestamp: int, high: int, probe: ReadBlock) 
 async def logs_between(first: int, last: int, read_logs: ReadLogs) -> list[Any]:
     """Return the logs of a range of blocks in order, in pieces where the endpoint limits ranges.
 
-    A refused range is cut to what the endpoint suggests, or halved. Raises :class:`NotFound` when it refuses even
-    one block, or the very range that it suggested.
+    A refused range is cut to the endpoint's suggestion, or halved. Raises :class:`NotFound` if the endpoint refuses a
+    single block, or the range of its own suggestion.
     """
     logs: list[Any] = []
     piece = last - first + 1
@@ -163,8 +145,8 @@ def _smaller_piece(first: int, end: int, suggested: tuple[int, int] | None) -> i
 def pick_registration(logs: list[Any], registry_address: str, content_hash: str, entry: Entry) -> str:
     """Return the transaction of the event that made this entry, the latest if there are several.
 
-    The filter is checked again here, so that an endpoint which ignores it cannot put another transaction into a
-    proof. Raises :class:`NotFound` if no log fits.
+    Checks the filter again: an endpoint that ignores the filter must not put another transaction into a proof. Raises
+    :class:`NotFound` if no log fits.
     """
     creator_topic = "0x" + entry.creator[2:].lower().rjust(64, "0")
     expected_topics = [CONTENT_REGISTERED_TOPIC, content_hash, creator_topic]
@@ -180,4 +162,4 @@ def pick_registration(logs: list[Any], registry_address: str, content_hash: str,
             and len(hex_bytes(tx_hash)) == 32
         ):
             return tx_hash.lower()
-    raise NotFound("no registration event of this creator stands in the blocks of its second")
+    raise NotFound("no registration event of this creator is in the blocks of its second")

@@ -1,6 +1,7 @@
-"""The ContentRegistry's words: the ``entries(bytes32)`` call in both layouts, and its event.
+"""ABI encoding for the contracts that a verification calls: ContentRegistry and contract wallets. Pure.
 
-web3 decodes by one ABI, chosen before the answer; here the answer tells which of the two layouts it has.
+Two layouts of ``entries(bytes32)`` exist, and the answer itself shows the layout; web3 decodes by one ABI, chosen
+before the call. web3 would also follow an address that a wallet names (EIP-3668), at several times the CPU.
 """
 
 from dataclasses import dataclass
@@ -15,34 +16,36 @@ CONTENT_REGISTERED_TOPIC: Final = "0xd9807b1b3c9429c865f0beb8aabf1628bedeb04a0d6
 ZERO_HASH: Final = "0x" + "0" * 64
 
 MAX_URI_BYTES: Final = 65_536
+# bytes4(keccak256("isValidSignature(bytes32,bytes)")): the selector, and the value of "accepted".
+_IS_VALID_SIGNATURE: Final = bytes.fromhex("1626ba7e")
 
 _OLD_URI_OFFSET: Final = 0x80  # (address creator, bytes32 contentHash, string manifestURI, uint64 timestamp)
-# Larger integers are rounded by readers of JSON (RFC 7493, section 2.2); no block has such a time.
+# JSON parsers may round larger integers (RFC 7493, section 2.2); no block has such a time.
 _LATEST_TIMESTAMP: Final = (1 << 53) - 1
 _NEW_URI_OFFSET: Final = 0x60  # (address creator, uint64 timestamp, string manifestURI)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What the registry holds for a content hash.
-
-    ``content_hash`` is the hash that was asked for, or the zero hash when nothing is registered; ``timestamp`` is
-    the registration block's, in Unix seconds. Revoking empties ``manifest_uri`` and leaves the rest.
-    """
+    """The registry's entry for a content hash."""
 
     creator: str
+    """The EIP-55 address that registered the hash; the zero address if the hash is not registered."""
     content_hash: str
+    """The hash of the call; the zero hash if it is not registered."""
     manifest_uri: str
+    """The manifest's URI as registered; empty after a revocation."""
     timestamp: int
+    """Time of the registration's block, in Unix seconds; 0 if the hash is not registered."""
 
     @property
     def registered(self) -> bool:
-        """Whether anybody has registered this hash, be it revoked since or not."""
+        """Return whether the hash was registered, revoked or not."""
         return self.creator != ZERO_ADDRESS
 
     @property
     def revoked(self) -> bool:
-        """Whether the creator has withdrawn the manifest."""
+        """Return whether the creator has withdrawn the manifest."""
         return self.registered and not self.manifest_uri
 
 
@@ -55,11 +58,11 @@ def encode_entries_call(content_hash: str) -> str:
 
 
 def decode_entry(data: bytes, content_hash: str) -> Entry:
-    """Read what ``entries(content_hash)`` returned, in the layout that its third word tells.
+    """Decode the data that ``entries(content_hash)`` returned.
 
-    That word is the offset of the only dynamic member, the URI: 0x80 behind four words in the old layout, 0x60
-    behind three in the new (Solidity ABI specification). Anything that does not fit one of the two exactly raises
-    :class:`RegistryFault`: guessing would turn another contract's answer into a verdict.
+    The third word is the offset of the only dynamic member, the URI: 0x80 in the old layout of four words, 0x60 in the
+    new layout of three (Solidity ABI specification). Raises :class:`RegistryFault` unless the data fits one layout
+    exactly: a guess would turn another contract's answer into a verdict.
     """
     if len(data) < 96:
         raise _unrecognised(f"it returned {len(data)} bytes")
@@ -86,6 +89,20 @@ def decode_entry(data: bytes, content_hash: str) -> Entry:
     if stored_hash is not None and stored_hash != bytes.fromhex(content_hash[2:]):
         raise _unrecognised("it returned the entry of another hash")
     return Entry(creator, content_hash, uri, timestamp)
+
+
+def encode_is_valid_signature_call(digest: bytes, signature: bytes) -> str:
+    """Return the call data of ``isValidSignature(digest, signature)`` in hex (EIP-1271)."""
+    head = digest + (0x40).to_bytes(32) + len(signature).to_bytes(32)
+    return "0x" + (_IS_VALID_SIGNATURE + head + signature + bytes(-len(signature) % 32)).hex()
+
+
+def accepts_signature(returned: bytes | None) -> bool:
+    """Return whether a wallet accepted the signature (EIP-1271); None is a refused call.
+
+    The whole first word must match: a contract that answers every call with something has not accepted.
+    """
+    return returned is not None and returned[:32] == _IS_VALID_SIGNATURE + bytes(28)
 
 
 def _word(data: bytes, index: int) -> int:

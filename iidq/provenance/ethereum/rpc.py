@@ -1,27 +1,34 @@
-"""One Ethereum JSON-RPC endpoint: calls that are ready at the same moment go out as one batch.
+"""One Ethereum JSON-RPC endpoint, with automatic batches.
 
-The CPU of a call is nearly all HTTP, so calls share it: those of one turn of the event loop, and those that came
-while ``posts_at_once`` bodies were already on their way. Equal calls of one body are asked once. A call never joins
-a body that has left already: its answer could be older than the question.
+HTTP is nearly all of a call's CPU. Calls of one turn of the event loop share a body, and so do calls that queued while
+``posts_at_once`` bodies were in flight. Equal calls of one body are sent once. A call never joins a body in flight: the
+answer could be older than the call.
 
-A contract may be anybody's, and its answers slow or endless. Calls that a contract answers share a body only with
-others about the same contract, and such a body has a bound of its own. An answer that is too long is asked for again in
-halves, until the call that made it so is alone.
+Contracts may be hostile: slow, or with endless answers. Calls that a contract answers share a body only with calls
+about the same contract, with a separate limit on such bodies. After an answer that is too long, the calls are sent
+again in halves, until the call with the long answer is alone.
 """
 
 import asyncio
 import json
-import re
 from itertools import count
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import httpx
 
+from iidq.concurrency.decoding import decode_in_thread
 from iidq.errors import IidqError, RpcFault
-from iidq.guarded_http.fetch import retry_after_seconds
-from iidq.provenance.ethereum.decoding import decode_beside
-from iidq.provenance.ethereum.jsonrpc import AnswerTooLong, BatchRefused, CallReverted, Request, decode, encode
+from iidq.provenance.ethereum.jsonrpc import (
+    AnswerTooLong,
+    BatchRefused,
+    CallResult,
+    CallReverted,
+    Request,
+    decode,
+    encode,
+    quantity,
+)
+from iidq.provenance.ethereum.rpc_http import BodyTooLong, post_json, shown_origin
 
 MAX_CONTRACT_ANSWER_BYTES: Final = 1 << 20
 """One body about a contract: a hundred usual entries, or one with the longest manifest URI, and the blocks of both."""
@@ -30,53 +37,28 @@ _SINGLE_POSTS_AT_ONCE: Final = 16
 # Bodies about contracts, of all contracts together: half of the client's connections.
 _CONTRACT_POSTS_AT_ONCE: Final = 32
 _ANSWERED_BY_CONTRACTS: Final = {"eth_call", "eth_getCode", "eth_getLogs"}
-# A longer answer is decoded beside the event loop. This one takes 2 ms.
+# Longer answers are decoded off the event loop. An answer of this size takes 2 ms.
 _LONG_ANSWER_BYTES: Final = 256 << 10
-_QUANTITY: Final = re.compile(r"0x[0-9a-fA-F]{1,64}")
-_HEADERS: Final = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
-# Statuses that mean "try later" or "who are you", whatever the body's size; any other 4xx may be about the batch.
-_NOT_ABOUT_THE_BATCH: Final = {401, 402, 404, 408, 429}
 
 
-def open_http(
-    *,
-    connect_seconds: float = 5,
-    read_seconds: float = 10,
-    tls: bool = True,
-    transport: httpx.AsyncBaseTransport | None = None,
-) -> httpx.AsyncClient:
-    """Return a client for operators' endpoints: kept-alive connections, no redirects, no proxy variables."""
-    return httpx.AsyncClient(
-        trust_env=False,
-        verify=tls,
-        transport=transport,
-        follow_redirects=False,
-        timeout=httpx.Timeout(read_seconds, connect=connect_seconds, pool=connect_seconds),
-        limits=httpx.Limits(max_connections=64, max_keepalive_connections=32, keepalive_expiry=30),
-    )
+class _Call:
+    """A call without an answer, and the number of waiters."""
 
-
-class _TooLong(Exception):
-    """The answer to a body is longer than its bound; never leaves the client."""
-
-
-class _Waiting:
-    """A call that has not left yet, and how many ask for it."""
-
-    __slots__ = ("askers", "future", "request")
+    __slots__ = ("future", "request", "waiters")
 
     def __init__(self, request: Request, future: asyncio.Future[Any]) -> None:
         self.request = request
         self.future = future
-        self.askers = 0
+        self.waiters = 0
 
 
 class RpcEndpoint:
     """Calls to one URL.
 
-    ``deadline_seconds`` bounds each call from asking to answer; ``batch_limit`` the calls of one body, and falls by
-    itself where an endpoint takes fewer; ``posts_at_once`` the bodies that are on their way, per contract and for all
-    other calls; ``max_answer_bytes`` one answer's body. ``contract`` is the address whose answer a call asks for.
+    ``deadline_seconds`` bounds each call from the request to the answer. ``batch_limit`` bounds the calls of one body,
+    and falls where the endpoint accepts fewer. ``posts_at_once`` bounds the bodies in flight, per contract and for all
+    other calls together. ``max_answer_bytes`` bounds one answer. ``contract`` is the address of the contract that
+    answers.
     """
 
     def __init__(
@@ -90,278 +72,211 @@ class RpcEndpoint:
         max_answer_bytes: int = 8 << 20,
     ) -> None:
         self.url = url
+        self.origin = shown_origin(url)
         self.batch_limit = batch_limit
         self._http = http
         self._deadline_seconds = deadline_seconds
         self._posts_at_once = posts_at_once
         self._max_answer_bytes = max_answer_bytes
         self._ids = count(1)
-        self._waiting: dict[str | None, dict[Request, _Waiting]] = {}  # by contract
+        self._queued: dict[str | None, dict[Request, _Call]] = {}  # by contract
         self._posts: dict[asyncio.Task[None], str | None] = {}
-        self._departure: asyncio.Handle | None = None
+        self._flush_handle: asyncio.Handle | None = None
         self._chain_id: int | None = None
         self._closed = False
 
-    @property
-    def origin(self) -> str:
-        """Scheme, host and port: all of the URL that may be shown, since keys stand in the paths."""
-        parts = urlsplit(self.url)
-        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-        return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "")
-
     async def call(self, method: str, *params: Any, contract: str | None = None) -> Any:
         """Return the call's result; raise :class:`RpcFault`, or :class:`CallReverted` if a contract refused."""
-        return (await self.calls((method, *params), contract=contract))[0]
+        (result,) = await self.calls((method, *params), contract=contract)
+        if isinstance(result, CallReverted):
+            raise result
+        return result
 
-    async def calls(self, *calls: tuple[Any, ...], contract: str | None = None) -> list[Any]:
-        """Return the results of ``(method, *params)`` calls that leave together; raise the first one's fault."""
-        outcomes = await self.outcomes(*calls, contract=contract)
-        for outcome in outcomes:
-            if isinstance(outcome, CallReverted):
-                raise outcome
-        return outcomes
+    async def calls(self, *calls: tuple[Any, ...], contract: str | None = None) -> list[CallResult]:
+        """Send ``(method, *params)`` calls together; return their results, with a refusal as :class:`CallReverted`.
 
-    async def outcomes(self, *calls: tuple[Any, ...], contract: str | None = None) -> list[Any]:
-        """Do as :meth:`calls`, but return a contract's refusal in the place of its call's result."""
-        asked = [
-            self._ask(Request(method, json.dumps(params, separators=(",", ":"))), contract) for method, *params in calls
+        Raises the first call's :class:`RpcFault`.
+        """
+        queued = [
+            self._queue(Request(method, json.dumps(params, separators=(",", ":"))), contract)
+            for method, *params in calls
         ]
         try:
             async with asyncio.timeout(self._deadline_seconds):
-                return [await _outcome(waiting.future) for waiting in asked]
+                return [await _result_or_refusal(call.future) for call in queued]
         except TimeoutError:
             raise RpcFault("the RPC endpoint did not answer in time", code="rpc.timeout") from None
         finally:
-            for waiting in asked:
-                waiting.askers -= 1
-
-    async def post(self, body: bytes) -> bytes:
-        """Post a JSON-RPC body as it is and return the answer's, within the bounds; raise :class:`RpcFault`.
-
-        Errors in it are the endpoint's own words, which are for the operator alone.
-        """
-        try:
-            status, headers, answer = await self._send(body, self._max_answer_bytes)
-        except _TooLong:
-            raise RpcFault("the RPC endpoint's answer is too long", code="rpc.too_long") from None
-        if status != 200:
-            self._raise_for_status(status, headers, answer, batched=False)
-        return answer
+            for call in queued:
+                call.waiters -= 1
 
     async def chain_id(self) -> int:
-        """Return the endpoint's chain id, asked once and then pinned."""
+        """Return the endpoint's chain id, read once."""
         if self._chain_id is None:
             self._chain_id = quantity(await self.call("eth_chainId"))
         return self._chain_id
 
     async def aclose(self) -> None:
-        """Give up every call that is on its way or waiting, and take no more."""
+        """Fail every call in flight or in the queue, and accept no more."""
         self._closed = True
-        if self._departure is not None:
-            self._departure.cancel()
+        if self._flush_handle is not None:
+            self._flush_handle.cancel()
         posts = list(self._posts)
         for post in posts:
             post.cancel()
         await asyncio.gather(*posts, return_exceptions=True)
-        self._settle([call for calls in self._waiting.values() for call in calls.values()], _given_up())
-        self._waiting.clear()
+        _fail([call for calls in self._queued.values() for call in calls.values()], _closed_fault())
+        self._queued.clear()
 
-    def _ask(self, request: Request, contract: str | None) -> _Waiting:
+    def _queue(self, request: Request, contract: str | None) -> _Call:
         if self._closed:
-            raise _given_up()
-        waiting = self._waiting.get(contract, {}).get(request)
-        if waiting is None:
+            raise _closed_fault()
+        call = self._queued.get(contract, {}).get(request)
+        if call is None:
             future = asyncio.get_running_loop().create_future()
-            future.add_done_callback(_seen)
-            waiting = self._waiting.setdefault(contract, {})[request] = _Waiting(request, future)
-            self._plan_departure()
-        waiting.askers += 1
-        return waiting
+            future.add_done_callback(_retrieve_fault)
+            call = self._queued.setdefault(contract, {})[request] = _Call(request, future)
+            self._schedule_flush()
+        call.waiters += 1
+        return call
 
-    def _plan_departure(self) -> None:
-        if not self._closed and self._departure is None and any(map(self._may_leave, self._waiting)):
-            self._departure = asyncio.get_running_loop().call_soon(self._depart)
+    def _schedule_flush(self) -> None:
+        if not self._closed and self._flush_handle is None and any(map(self._may_post, self._queued)):
+            self._flush_handle = asyncio.get_running_loop().call_soon(self._flush)
 
-    def _may_leave(self, contract: str | None) -> bool:
-        """Whether another body about ``contract`` may be on its way."""
+    def _may_post(self, contract: str | None) -> bool:
+        """Return whether the limits allow another body about ``contract``."""
         posts = list(self._posts.values())
         if contract is not None and len(posts) - posts.count(None) >= _CONTRACT_POSTS_AT_ONCE:
             return False
         return posts.count(contract) < self._posts_at_once
 
-    def _depart(self) -> None:
-        self._departure = None
-        for contract, calls in list(self._waiting.items()):
-            while calls and self._may_leave(contract):
-                leaving: list[_Waiting] = []
-                while calls and len(leaving) < self.batch_limit:
-                    waiting = calls.pop(next(iter(calls)))
-                    if waiting.askers > 0:
-                        leaving.append(waiting)
-                    else:
-                        waiting.future.cancel()
-                if leaving:
-                    post = asyncio.get_running_loop().create_task(self._post(leaving))
+    def _flush(self) -> None:
+        """Send the queued calls in batches, as far as the limits allow."""
+        self._flush_handle = None
+        for contract, calls in list(self._queued.items()):
+            while calls and self._may_post(contract):
+                if batch := self._next_batch(calls):
+                    post = asyncio.get_running_loop().create_task(self._post(batch))
                     self._posts[post] = contract
-                    post.add_done_callback(self._arrived)
+                    post.add_done_callback(self._posted)
             if not calls:
-                del self._waiting[contract]
+                del self._queued[contract]
 
-    def _arrived(self, post: asyncio.Task[None]) -> None:
+    def _next_batch(self, calls: dict[Request, _Call]) -> list[_Call]:
+        """Take calls from the queue, up to the limit; drop calls without waiters."""
+        batch: list[_Call] = []
+        while calls and len(batch) < self.batch_limit:
+            call = calls.pop(next(iter(calls)))
+            if call.waiters > 0:
+                batch.append(call)
+            else:
+                call.future.cancel()
+        return batch
+
+    def _posted(self, post: asyncio.Task[None]) -> None:
         del self._posts[post]
-        self._plan_departure()
+        self._schedule_flush()
 
-    async def _post(self, leaving: list[_Waiting]) -> None:
+    async def _post(self, batch: list[_Call]) -> None:
         try:
-            await self._exchange(leaving)
+            await self._exchange(batch)
         except BatchRefused:
-            await self._post_fewer(leaving)
-        except _TooLong:
-            await self._post_halves(leaving)
+            await self._post_fewer(batch)
+        except BodyTooLong:
+            await self._post_halves(batch)
         except IidqError as fault:
-            self._settle(leaving, fault)
+            _fail(batch, fault)
         finally:
-            # Only a bug or a closing client leaves anything here; its askers must not wait for their deadline.
-            self._settle(leaving, _given_up())
+            # After a bug or a closed client: without a result the waiters would wait for their deadline.
+            _fail(batch, _closed_fault())
 
-    async def _post_fewer(self, leaving: list[_Waiting]) -> None:
-        """Tell a refused batch from an endpoint that is ill: ask one call alone, and only then lower the limit."""
+    async def _post_fewer(self, batch: list[_Call]) -> None:
+        """Send one call alone; lower the limit only after a success, since the endpoint may just be failing."""
         try:
-            await self._exchange(leaving[:1])
-        except _TooLong:
-            # Its size may be why the batch was refused.
-            await self._post_halves(leaving)
+            await self._exchange(batch[:1])
+        except BodyTooLong:
+            # The size may be the reason for the refusal.
+            await self._post_halves(batch)
             return
         except IidqError as fault:
-            self._settle(leaving, fault)
+            _fail(batch, fault)
             return
-        self.batch_limit = size = min(self.batch_limit, max(1, len(leaving) // 2))
+        self.batch_limit = size = min(self.batch_limit, max(1, len(batch) // 2))
         if size == 1:
             self._posts_at_once = max(self._posts_at_once, _SINGLE_POSTS_AT_ONCE)
-        rest = leaving[1:]
+        rest = batch[1:]
         wave = size * _SINGLE_POSTS_AT_ONCE
         for start in range(0, len(rest), wave):
             posts = [rest[at : at + size] for at in range(start, min(start + wave, len(rest)), size)]
             await asyncio.gather(*(self._post(post) for post in posts))
 
-    async def _post_halves(self, leaving: list[_Waiting]) -> None:
-        """Ask again, in smaller bodies, what together is too long; a call that is too long alone gets the fault."""
-        if len(leaving) > 1:
-            middle = len(leaving) // 2
-            await self._post(leaving[:middle])
-            await self._post(leaving[middle:])
-        elif _is_answered_by_contract(leaving[0]):
+    async def _post_halves(self, batch: list[_Call]) -> None:
+        """Send the batch in halves; a single call with too long an answer gets the fault."""
+        if len(batch) > 1:
+            middle = len(batch) // 2
+            await self._post(batch[:middle])
+            await self._post(batch[middle:])
+        elif _is_answered_by_contract(batch[0]):
             message = f"the contract's answer is longer than {MAX_CONTRACT_ANSWER_BYTES:,} bytes"
-            self._settle(leaving, AnswerTooLong(message))
+            _fail(batch, AnswerTooLong(message))
         else:
-            self._settle(leaving, RpcFault("the RPC endpoint's answer is too long", code="rpc.too_long"))
+            _fail(batch, RpcFault("the RPC endpoint's answer is too long", code="rpc.too_long"))
 
-    async def _exchange(self, leaving: list[_Waiting]) -> None:
-        by_id = {next(self._ids): waiting for waiting in leaving}
-        body = encode({id_: waiting.request for id_, waiting in by_id.items()})
+    async def _exchange(self, batch: list[_Call]) -> None:
+        by_id = {next(self._ids): call for call in batch}
         max_bytes = self._max_answer_bytes
-        if any(map(_is_answered_by_contract, leaving)):
+        if any(map(_is_answered_by_contract, batch)):
             max_bytes = min(max_bytes, MAX_CONTRACT_ANSWER_BYTES)
-        status, headers, answer = await self._send(body, max_bytes)
-        if status != 200:
-            self._raise_for_status(status, headers, answer, batched=len(leaving) > 1)
-        if len(answer) > _LONG_ANSWER_BYTES:
-            outcomes = await decode_beside(decode, answer, list(by_id))
+        answer = await post_json(
+            self._http,
+            self.url,
+            encode({id_: call.request for id_, call in by_id.items()}),
+            deadline_seconds=self._deadline_seconds,
+            max_bytes=max_bytes,
+            batched=len(batch) > 1,
+        )
+        if len(answer.body) > _LONG_ANSWER_BYTES:
+            results = await decode_in_thread(decode, answer.body, list(by_id))
         else:
-            outcomes = decode(answer, list(by_id))
-        for id_, outcome in outcomes.items():
-            future = by_id[id_].future
-            if future.done():
-                continue
-            if isinstance(outcome, Exception):
-                if isinstance(outcome, RpcFault) and outcome.retry_after_seconds is None:
-                    outcome.retry_after_seconds = retry_after_seconds(headers)
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
-
-    async def _send(self, body: bytes, max_bytes: int) -> tuple[int, httpx.Headers, bytes]:
-        try:
-            async with (
-                asyncio.timeout(self._deadline_seconds),
-                self._http.stream("POST", self.url, content=body, headers=_HEADERS) as response,
-            ):
-                if response.headers.get("content-encoding", "identity").lower() != "identity":
-                    raise RpcFault("the RPC endpoint packed its answer although asked not to", code="rpc.nonsense")
-                chunks, received = [], 0
-                async for chunk in response.aiter_bytes():
-                    received += len(chunk)
-                    if received > max_bytes:
-                        if response.status_code == 200:
-                            raise _TooLong
-                        break  # an error's page: its status says enough
-                    chunks.append(chunk)
-                return response.status_code, response.headers, b"".join(chunks)
-        except (TimeoutError, httpx.TimeoutException):
-            raise RpcFault("the RPC endpoint did not answer in time", code="rpc.timeout") from None
-        except (httpx.HTTPError, httpx.InvalidURL):
-            raise RpcFault("the RPC endpoint could not be reached", code="rpc.unreachable") from None
-
-    def _raise_for_status(self, status: int, headers: httpx.Headers, answer: bytes, *, batched: bool) -> None:
-        """Raise unless the body is JSON-RPC all the same: some endpoints send errors of calls with HTTP 400."""
-        retry_after = retry_after_seconds(headers)
-        if status == 429:
-            raise RpcFault(
-                "the RPC endpoint limits our calls (HTTP 429)",
-                code="rpc.limited",
-                retry_after_seconds=retry_after,
-            )
-        if batched and 400 <= status < 500 and status not in _NOT_ABOUT_THE_BATCH:
-            raise BatchRefused
-        if not (400 <= status < 500 and answer.lstrip()[:1] in (b"{", b"[")):
-            raise RpcFault(
-                f"the RPC endpoint answered with HTTP {status}",
-                code="rpc.http_status",
-                retry_after_seconds=retry_after,
-            )
-
-    def _settle(self, calls: list[_Waiting], fault: IidqError) -> None:
-        for waiting in calls:
-            if not waiting.future.done():
-                waiting.future.set_exception(fault)
+            results = decode(answer.body, list(by_id))
+        for id_, result in results.items():
+            _settle(by_id[id_].future, result, answer.retry_after_seconds)
 
 
-def quantity(value: Any) -> int:
-    """Read a JSON-RPC quantity (``0x1a``); raise :class:`RpcFault` for anything else."""
-    if isinstance(value, str) and _QUANTITY.fullmatch(value):
-        return int(value, 16)
-    raise RpcFault("the RPC endpoint answered with something else than a quantity", code="rpc.nonsense")
+def _settle(future: asyncio.Future[Any], result: CallResult, retry_after_seconds: float | None) -> None:
+    if future.done():
+        return
+    if isinstance(result, Exception):
+        if isinstance(result, RpcFault) and result.retry_after_seconds is None:
+            result.retry_after_seconds = retry_after_seconds
+        future.set_exception(result)
+    else:
+        future.set_result(result)
 
 
-def hex_bytes(value: Any) -> bytes:
-    """Read JSON-RPC data (``0x`` and hex pairs); raise :class:`RpcFault` for anything else."""
-    if isinstance(value, str) and value.startswith("0x"):
-        try:
-            data = bytes.fromhex(value[2:])
-        except ValueError:
-            data = b""
-        # Blanks between the pairs would be skipped.
-        if 2 + 2 * len(data) == len(value):
-            return data
-    raise RpcFault("the RPC endpoint answered with something else than hex data", code="rpc.nonsense")
+def _fail(calls: list[_Call], fault: IidqError) -> None:
+    for call in calls:
+        if not call.future.done():
+            call.future.set_exception(fault)
 
 
-def _is_answered_by_contract(waiting: _Waiting) -> bool:
-    return waiting.request.method in _ANSWERED_BY_CONTRACTS
+def _is_answered_by_contract(call: _Call) -> bool:
+    return call.request.method in _ANSWERED_BY_CONTRACTS
 
 
-def _given_up() -> RpcFault:
+def _closed_fault() -> RpcFault:
     return RpcFault("the RPC client was closed", code="rpc.closed")
 
 
-async def _outcome(future: asyncio.Future[Any]) -> Any:
+async def _result_or_refusal(future: asyncio.Future[Any]) -> CallResult:
     try:
         return await asyncio.shield(future)
     except CallReverted as refusal:
         return refusal
 
 
-def _seen(future: asyncio.Future[Any]) -> None:
-    """Mark a fault as looked at, for when every asker has gone."""
+def _retrieve_fault(future: asyncio.Future[Any]) -> None:
+    """Mark a fault as retrieved, for a call without waiters."""
     if not future.cancelled():
         future.exception()

@@ -1,17 +1,16 @@
-"""Who signed a content hash: EIP-191 recovery on secp256k1, accepting what ethers accepts.
+"""Recover the signer of a content hash (EIP-191, secp256k1), with the same rules as ethers.
 
-eth_account is no substitute: it takes a high ``s``, which ethers refuses, and refuses EIP-2098, which ethers takes. It
-also uses more than twice the CPU.
+eth_account has other rules: it accepts a high ``s`` and refuses EIP-2098; ethers does the opposite. It also uses more
+than twice the CPU.
 """
 
-import re
 from importlib import import_module
 from typing import Final
 
 from iidq.errors import SettingsFault, SignatureFault
+from iidq.notation import HEX_BYTES
 from iidq.provenance.ethereum.address import address_of_bytes, keccak256
 
-_HEX_BYTES: Final = re.compile(r"0[xX](?:[0-9a-fA-F]{2})*")
 # SEC 2, section 2.4.1: the order of secp256k1's group.
 _ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 _HALF_ORDER: Final = _ORDER // 2
@@ -22,21 +21,21 @@ _PERSONAL_32: Final = b"\x19Ethereum Signed Message:\n32"
 def recover_signer(content_hash: str, signature: str) -> str:
     """Return the EIP-55 address that signed the 32 bytes of ``content_hash`` as an EIP-191 personal message.
 
-    ``content_hash`` is ``0x`` and 64 hex digits, ``signature`` ``0x`` and hex. Taken are 65 bytes with ``v`` of
-    0, 1, 27, 28 or from 35 on (EIP-155: odd is parity 0), and 64 bytes (EIP-2098). Refused with
-    :class:`SignatureFault` are a high ``s`` (EIP-2), ``r`` or ``s`` outside the group, and points off the curve.
+    ``content_hash`` is ``0x`` and 64 hex digits, ``signature`` is ``0x`` and hex. Accepted are 65 bytes with ``v`` of
+    0, 1, 27, 28 or from 35 on (EIP-155: odd is parity 0), and 64 bytes (EIP-2098). Raises :class:`SignatureFault` for a
+    high ``s`` (EIP-2), for ``r`` or ``s`` outside the group, and for a point off the curve.
     """
     return recover_from_digest(personal_digest(content_hash), parse_signature(signature))
 
 
 def personal_digest(content_hash: str) -> bytes:
-    """Return what is really signed: the 32 bytes of ``content_hash`` as an EIP-191 personal message, hashed."""
+    """Return the signed digest: the Keccak-256 of ``content_hash`` (32 bytes) as an EIP-191 personal message."""
     return keccak256(_PERSONAL_32 + bytes.fromhex(content_hash[2:]))
 
 
 def parse_signature(signature: str) -> bytes:
-    """Return ``r ‖ s ‖ parity`` (65 bytes, parity 0 or 1); raise :class:`SignatureFault` for what ethers refuses."""
-    if not _HEX_BYTES.fullmatch(signature):
+    """Return ``r ‖ s ‖ parity`` (65 bytes, parity 0 or 1); raise :class:`SignatureFault` by the rules of ethers."""
+    if not HEX_BYTES.fullmatch(signature):
         raise SignatureFault("the signature is not hex; expected 0x and 64 or 65 bytes")
     raw = bytes.fromhex(signature[2:])
     match len(raw):
@@ -56,8 +55,8 @@ def parse_signature(signature: str) -> bytes:
 
 
 def recover_from_digest(digest: bytes, signature: bytes) -> str:
-    """Return the EIP-55 address behind ``r ‖ s ‖ parity`` over a 32-byte digest."""
-    from coincurve import PublicKey  # loaded with the first signature, not with the module
+    """Return the EIP-55 address that signed a 32-byte digest with ``r ‖ s ‖ parity``."""
+    from coincurve import PublicKey  # imported with the first signature
 
     try:
         public_key = PublicKey.from_signature_and_message(signature, digest, hasher=None)
@@ -69,9 +68,9 @@ def recover_from_digest(digest: bytes, signature: bytes) -> str:
 
 
 def require_native_curve() -> None:
-    """Raise :class:`SettingsFault` unless libsecp256k1 itself does the recovery.
+    """Raise :class:`SettingsFault` unless the native libsecp256k1 is installed.
 
-    A pure-Python curve takes fifty times as long and would stall every other job of the process.
+    A curve in pure Python takes fifty times as long and would stall the other jobs of the process.
     """
     try:
         native = import_module("coincurve._libsecp256k1")

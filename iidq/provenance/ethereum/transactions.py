@@ -1,8 +1,8 @@
-"""Transactions of one's own: priced by the node (EIP-1559), signed here, sent, and waited for; by web3.
+"""Transactions of the operator: priced by the node (EIP-1559), signed here, sent, and awaited; with web3.
 
-The key signs and goes nowhere: the endpoint gets the signed bytes. Faults carry the endpoint's own words, for they
-say what to mend ("insufficient funds …"); URLs in them are redacted. web3 takes a second to import: commands that
-change a chain import this module, the service never does.
+The private key never leaves the process: the endpoint gets signed bytes. Faults quote the endpoint's message, which
+names the remedy ("insufficient funds …"), with URLs redacted. web3 takes a second to import, so only the commands that
+change a chain import this module.
 """
 
 import asyncio
@@ -25,13 +25,14 @@ from web3.types import RPCEndpoint, RPCResponse, TxParams, Wei
 
 from iidq.errors import IidqError, RpcFault
 from iidq.observability.redaction import redact_url
-from iidq.provenance.ethereum.rpc import RpcEndpoint, open_http
+from iidq.provenance.ethereum.rpc_http import BodyTooLong, open_http, post_json
 
 _REQUEST_TIMEOUT_SECONDS: Final = 30
-_MAX_WORDS: Final = 300
+_MAX_ANSWER_BYTES: Final = 8 << 20
+_MAX_MESSAGE_CHARACTERS: Final = 300
 _FIRST_PAUSE_SECONDS: Final = 0.01
 _LONGEST_PAUSE_SECONDS: Final = 2.0
-# Nodes that are asked twice for the same: the first answer was lost on the way, and the transaction was not.
+# Refusals of a transaction that the node has already: only the first answer was lost.
 _SENT_BEFORE: Final = ("already known", "alreadyknown", "already imported", "known transaction", "nonce too low")
 
 Answer = TypeVar("Answer")
@@ -50,40 +51,49 @@ class NotMinedYet(TransactionFault):
 
 
 class _OneEndpoint(AsyncJSONBaseProvider):
-    """Carries web3's calls over our RPC client, so that its bounds hold here too."""
+    """A web3 provider over the bounded POSTs that the service uses."""
 
-    # EIP-3668: a contract that is read could have us call any address that it names.
+    # EIP-3668: otherwise a contract could make web3 call any address.
     global_ccip_read_enabled = False
 
-    def __init__(self, endpoint: RpcEndpoint) -> None:
+    def __init__(self, url: str, http: httpx.AsyncClient) -> None:
         super().__init__()
-        self._endpoint = endpoint
+        self._url = url
+        self._http = http
 
     async def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
         """Return the endpoint's answer; raise :class:`RpcFault`."""
-        body = await self._endpoint.post(self.encode_rpc_request(method, params))
-        response: RPCResponse = from_json(body, allow_inf_nan=False)
+        try:
+            answer = await post_json(
+                self._http,
+                self._url,
+                self.encode_rpc_request(method, params),
+                deadline_seconds=_REQUEST_TIMEOUT_SECONDS,
+                max_bytes=_MAX_ANSWER_BYTES,
+            )
+        except BodyTooLong:
+            raise RpcFault("the RPC endpoint's answer is too long", code="rpc.too_long") from None
+        response: RPCResponse = from_json(answer.body, allow_inf_nan=False)
         if isinstance(error := response.get("error"), dict) and not isinstance(error.get("data"), str):
-            # web3 would call every such error a revert, an exhausted quota too.
+            # web3 would report every such error as a revert, an exhausted quota too.
             error.pop("data", None)
         return response
 
 
 @asynccontextmanager
 async def chain_at(url: str, *, transport: httpx.AsyncBaseTransport | None = None) -> AsyncIterator[AsyncWeb3[Any]]:
-    """Open web3 on an endpoint that the operator names; :func:`ask` awaits its calls."""
+    """Open web3 on an operator's endpoint; :func:`ask` awaits the calls."""
     # Reading the certificate authorities takes 50 ms, and plain HTTP needs none.
     tls = not url.startswith("http://")
     async with open_http(read_seconds=_REQUEST_TIMEOUT_SECONDS, tls=tls, transport=transport) as http:
-        endpoint = RpcEndpoint(url, http, deadline_seconds=_REQUEST_TIMEOUT_SECONDS)
-        # Chains of few validators have longer blocks' extraData than web3 takes by itself (Polygon, BNB).
-        yield AsyncWeb3(_OneEndpoint(endpoint), middleware=[ExtraDataToPOAMiddleware])
+        # Polygon, BNB and similar chains have a longer extraData than web3 accepts by default.
+        yield AsyncWeb3(_OneEndpoint(url, http), middleware=[ExtraDataToPOAMiddleware])
 
 
 async def ask(asked: Awaitable[Answer]) -> Answer:
-    """Await one of web3's calls; raise :class:`RpcFault` without a usable answer, :class:`TransactionFault` if refused.
+    """Await a web3 call; raise :class:`RpcFault` without a usable answer, :class:`TransactionFault` for a refusal.
 
-    web3's own errors are many, and show whole answers.
+    web3's own errors are many, and quote whole answers.
     """
     try:
         return await asked
@@ -92,32 +102,36 @@ async def ask(asked: Awaitable[Answer]) -> Answer:
     except OffchainLookup as error:
         raise TransactionFault("the contract asks for a lookup off the chain (EIP-3668), which is not done") from error
     except ContractLogicError as error:
-        raise TransactionFault(_words(error.message or "execution reverted")) from error
+        raise TransactionFault(_shown(error.message or "execution reverted")) from error
     except Web3RPCError as error:
-        raise TransactionFault(_words(error.rpc_response["error"]["message"])) from error  # type: ignore[index]
+        raise TransactionFault(_shown(error.rpc_response["error"]["message"])) from error  # type: ignore[index]
     except Exception as error:
-        # What a formatter meets in a senseless answer may end in any error, KeyError to OverflowError.
+        # A formatter of web3 can raise any error for a senseless answer, from KeyError to OverflowError.
         raise RpcFault("the RPC endpoint's answer makes no sense for the call", code="rpc.nonsense") from error
 
 
-def _words(text: str) -> str:
-    return redact_url(" ".join(text.split())[:_MAX_WORDS])
+def _shown(text: str) -> str:
+    return redact_url(" ".join(text.split())[:_MAX_MESSAGE_CHARACTERS])
 
 
 @dataclass(frozen=True, slots=True)
 class Mined:
-    """Where a transaction stands on the chain."""
+    """A transaction in a block."""
 
     hash: str
+    """The transaction's hash."""
     block_number: int
+    """Height of the block."""
     block_hash: HexStr
+    """Hash of the block."""
     fee: int
-    """What it cost in all, in wei."""
+    """Total cost in wei; 0 if the node does not report the gas price."""
     contract: str | None
+    """Address of the deployed contract; None for any other transaction."""
 
 
 async def price(chain: AsyncWeb3[Any], *, sender: ChecksumAddress, to: str | None, data: HexStr) -> TxParams:
-    """Return the transaction with nonce, gas and fees as the node sets them; a call that would revert raises here."""
+    """Return the transaction with nonce, gas and fees; raise :class:`TransactionFault` if it would revert."""
     return await ask(_price(chain, sender, to, data))
 
 
@@ -130,34 +144,34 @@ async def _price(chain: AsyncWeb3[Any], sender: ChecksumAddress, to: str | None,
     if base_fee is None:
         raise TransactionFault("the chain has no base fee; expected one with EIP-1559")
     try:
-        # web3's property would warn on stderr and fall back to at least a gwei: too much on most rollups.
+        # web3's property warns on stderr, and falls back to at least a gwei: too much on most rollups.
         tip = int(await chain.manager.coro_request(RPCEndpoint("eth_maxPriorityFeePerGas"), []), 16)
     except Web3RPCError:
-        # Not every node knows that method; none may be needed on an idle chain.
+        # Some nodes lack that method.
         tip = await chain.eth.gas_price // 10
     transaction["chainId"] = await chain.eth.chain_id
     transaction["nonce"] = await chain.eth.get_transaction_count(sender, "pending")
-    # The state may change before the block: a slot that was warm or written to costs more.
+    # A margin of a fifth: the state may change before the block, and storage may cost more.
     transaction["gas"] = gas + gas // 5
     transaction["maxPriorityFeePerGas"] = Wei(tip)
-    # The base fee rises by at most an eighth per block (EIP-1559): twice as much lasts six full blocks.
+    # The base fee rises by at most an eighth per block (EIP-1559): twice the fee lasts for six full blocks.
     transaction["maxFeePerGas"] = Wei(2 * base_fee + tip)
     return transaction
 
 
 def most_expensive(transaction: TxParams) -> int:
-    """Return what a priced transaction costs at most, in wei."""
+    """Return the highest cost of a priced transaction, in wei."""
     return transaction["gas"] * int(transaction["maxFeePerGas"])
 
 
 def sign(transaction: TxParams, key: str) -> SignedTransaction:
-    """Sign with the sender's private key (0x and 64 hex digits), bound to its chain (EIP-155 by EIP-1559)."""
+    """Sign with the sender's private key (0x and 64 hex digits); the signature is bound to the chain."""
     signed: SignedTransaction = Account.sign_transaction(transaction, key)
     return signed
 
 
 async def send(chain: AsyncWeb3[Any], signed: SignedTransaction) -> None:
-    """Hand it to the endpoint, again if its answer is lost: the same bytes are the same transaction."""
+    """Send a signed transaction; send it again if the answer is lost, since equal bytes are one transaction."""
     raw = signed.raw_transaction
     try:
         await ask(chain.eth.send_raw_transaction(raw))
@@ -165,7 +179,7 @@ async def send(chain: AsyncWeb3[Any], signed: SignedTransaction) -> None:
         try:
             await ask(chain.eth.send_raw_transaction(raw))
         except RpcFault:
-            # Perhaps it arrived; the wait for its block shows that.
+            # It may have arrived; the wait for the block shows that.
             return
         except TransactionFault as refusal:
             if not any(words in refusal.message.lower() for words in _SENT_BEFORE):
@@ -173,9 +187,9 @@ async def send(chain: AsyncWeb3[Any], signed: SignedTransaction) -> None:
 
 
 async def wait_until_mined(chain: AsyncWeb3[Any], tx_hash: HexStr, *, wait_seconds: float) -> Mined:
-    """Return where it stands; raise :class:`TransactionFault` if it reverted, :class:`NotMinedYet` in the end.
+    """Wait for the transaction's block; raise :class:`TransactionFault` for a revert, :class:`NotMinedYet` at the end.
 
-    web3's own wait ends with the first lost answer, and asks a slow chain as often as a fast one.
+    web3's own wait ends with the first lost answer, and polls a slow chain as often as a fast one.
     """
     deadline = time.monotonic() + wait_seconds
     pause_seconds = _FIRST_PAUSE_SECONDS
@@ -196,7 +210,7 @@ async def _receipt(chain: AsyncWeb3[Any], tx_hash: HexStr) -> Mined | None:
     try:
         receipt = await chain.eth.get_transaction_receipt(tx_hash)
     except Web3RPCError:
-        # It is unknown so far, or the endpoint is busy: neither says anything about the transaction.
+        # Unknown so far, or a busy endpoint.
         return None
     if receipt["status"] != 1:
         raise TransactionFault(f"transaction {tx_hash} reverted")

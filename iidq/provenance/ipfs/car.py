@@ -1,19 +1,18 @@
-"""CARv1: blocks on their way, each with its CID, checked one by one as they are read.
+"""CARv1 archives: blocks with CIDs, each verified on reading.
 
 Follows the CARv1 specification (ipld.io/specs/transport/car/carv1): a header, then sections of
-``varint(length) CID block``. The header's roots are ignored: where to begin is known from the CID asked for.
+``varint(length) CID block``. The header's roots are ignored, because the request names the root.
 """
 
 from collections.abc import Mapping
 
-from iidq.provenance.ipfs.cid import Cid, UnsupportedCid, read_cid
-from iidq.provenance.ipfs.varint import read_varint
+from iidq.provenance.ipfs.cid import Cid, UnsupportedCid, read_cid, read_varint
 
 MAX_BLOCK_BYTES = 2 << 20
-# Twice the nodes that a file may have: some gateways send a block once per link to it.
+# Twice the nodes of the largest file: some gateways send a block once per link.
 _MAX_BLOCKS = 8192
 _MAX_HEADER_BYTES = 8192
-# The DAG-CBOR of `"version": 1`, which every CARv1 header contains.
+# The DAG-CBOR of `"version": 1`, part of every CARv1 header.
 _VERSION_1 = b"gversion\x01"
 
 
@@ -22,15 +21,14 @@ class UnusableCar(ValueError):
 
 
 class LyingCar(ValueError):
-    """A block's bytes are not what its CID names."""
+    """A block does not match its CID."""
 
 
 def read_car(archive: bytes, *, cut_off: bool = False) -> Mapping[Cid, bytes]:
-    """Verified blocks by CID; blocks under CIDs that cannot be verified here are left out.
+    """Return the verified blocks by CID, without blocks under unsupported CIDs; stop after 8,192 blocks.
 
-    ``cut_off`` says that reading stopped at a limit: then a section that is cut off ends the archive instead of
-    making it unusable. Reading also stops after 8,192 blocks, more than a file may have. Raises :class:`UnusableCar`
-    and :class:`LyingCar`. Takes about a millisecond per MiB and 4 µs per block.
+    ``cut_off`` means an archive that was cut at a limit: an incomplete section then ends the archive. Raises
+    :class:`UnusableCar` and :class:`LyingCar`. Takes about a millisecond per MiB and 4 µs per block.
     """
     at = _after_header(archive)
     blocks: dict[Cid, bytes] = {}
@@ -62,7 +60,7 @@ def read_car(archive: bytes, *, cut_off: bool = False) -> Mapping[Cid, bytes]:
             raise UnusableCar(f"a block is longer than {MAX_BLOCK_BYTES} bytes")
         block = archive[end:at]
         if not cid.names(block):
-            raise LyingCar("a block's bytes are not what its CID names")
+            raise LyingCar("a block does not match its CID")
         blocks[cid] = block
     return blocks
 

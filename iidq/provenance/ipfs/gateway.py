@@ -1,32 +1,38 @@
-"""One gateway asked for one IPFS file; only bytes that the CID proves come back.
+"""One IPFS gateway: fetch a file and return only bytes proven by the CID.
 
-Follows the trustless gateway specification (specs.ipfs.tech/http-gateways/trustless-gateway): a single block as
-``format=raw``, a path or a file of several blocks as a CAR with ``dag-scope=entity``. A gateway that ignores
-``format`` and serves the plain file will do when the file, wrapped again, gives the CID.
+Follows the trustless gateway specification (specs.ipfs.tech/http-gateways/trustless-gateway). A single block comes as
+``format=raw``; a path, or a file of several blocks, comes as a CAR with ``dag-scope=entity``. Some gateways ignore
+``format`` and serve the plain file: accepted if the bytes, wrapped as a block, give the CID.
 """
 
-import hashlib
 from base64 import b64encode
 from dataclasses import dataclass, replace
 from urllib.parse import quote, unquote, urlsplit
 
+from iidq.concurrency.circuit_breaker import CircuitBreaker
+from iidq.concurrency.decoding import decode_in_thread
 from iidq.errors import GatewayFault, ManifestFault, SettingsFault
+from iidq.guarded_http.addresses import canonical_host
+from iidq.guarded_http.dialing import Resolve
 from iidq.guarded_http.fetch import WebAnswer, WebFetcher, retry_after_seconds
-from iidq.guarded_http.host import canonical_host
-from iidq.guarded_http.uri import IpfsUri, WebUri
-from iidq.provenance.ethereum.decoding import decode_beside
+from iidq.guarded_http.fetch_policy import FetchPolicy
+from iidq.guarded_http.http_connection import Deadlines
+from iidq.guarded_http.url import WebUrl
+from iidq.provenance.digest import sha256_label
 from iidq.provenance.ipfs.car import MAX_BLOCK_BYTES, LyingCar, UnusableCar, read_car
-from iidq.provenance.ipfs.dag import MissingBlock, assemble_file
-from iidq.provenance.ipfs.unixfs import names_plain_file
+from iidq.provenance.ipfs.unixfs import MissingBlock, assemble_file, names_plain_file
+from iidq.provenance.manifest_uri import IpfsUri
 
-# Above the file's own bytes a CAR carries directories on the path and the file's inner blocks.
+GATEWAY_DEADLINES = Deadlines(first_byte_seconds=20, idle_seconds=5, total_seconds=30)
+_MAX_IDLE_CONNECTIONS = 64
+# A CAR also carries the directories on the path and the file's inner blocks.
 _CAR_OVERHEAD_BYTES = 2 * MAX_BLOCK_BYTES
-# A longer block is decoded beside the event loop. This one takes 4 ms at worst, the usual manifest 10 µs.
+# Longer blocks are decoded off the event loop. A block of this size takes 4 ms at worst.
 _LONG_BLOCK_BYTES = 8 << 10
 
 
 class WrongBytes(GatewayFault):
-    """The gateway delivered bytes that the CID does not name."""
+    """The gateway delivered bytes that do not match the CID; ``digest`` is the bytes' ``sha256:`` label."""
 
     code = "fetch.wrong_bytes"
 
@@ -36,21 +42,23 @@ class WrongBytes(GatewayFault):
 
 
 class NotHere(GatewayFault):
-    """The gateway says that it cannot find the file, which another one may still have."""
+    """The gateway cannot find the file; another gateway may have it."""
 
     code = "fetch.not_here"
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayAddress:
-    """An operator's gateway: where it is, and the header that carries its credentials if its URL had some."""
+    """The URL of an operator's gateway, without credentials."""
 
-    base: WebUri
+    base: WebUrl
+    """The base URL; its ``target`` is the gateway's own path, without a final slash."""
     headers: tuple[tuple[str, str], ...] = ()
+    """An ``Authorization`` field with the credentials of the configured URL; empty without credentials."""
 
     @classmethod
     def parse(cls, url: str) -> "GatewayAddress":
-        """Read one of ``IPFS_GATEWAYS``; raises :class:`SettingsFault`."""
+        """Parse an item of ``IPFS_GATEWAYS``; raise :class:`SettingsFault`."""
         try:
             parts = urlsplit(url)
             host = canonical_host(f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or "")
@@ -64,88 +72,94 @@ class GatewayAddress:
             credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
             headers = (("Authorization", f"Basic {b64encode(credentials).decode()}"),)
         default_port = 443 if parts.scheme == "https" else 80
-        return cls(WebUri(parts.scheme, host, port or default_port, parts.path.rstrip("/")), headers)
+        return cls(WebUrl(parts.scheme, host, port or default_port, parts.path.rstrip("/")), headers)
 
-    def url_of(self, uri: IpfsUri, query: str = "") -> WebUri:
-        """Where this gateway serves ``uri``."""
+    def url_of(self, uri: IpfsUri, query: str = "") -> WebUrl:
+        """Return the gateway's URL of a file."""
         path = "/".join(quote(segment, safe="") for segment in (uri.cid.text, *uri.path))
-        return WebUri(self.base.scheme, self.base.host, self.base.port, f"{self.base.target}/ipfs/{path}{query}")
+        return replace(self.base, target=f"{self.base.target}/ipfs/{path}{query}")
 
     def shown_url_of(self, uri: IpfsUri) -> str:
-        """The same for a report: without the gateway's own path, in which keys may stand."""
+        """Return the URL for a report: without the gateway's own path, which may hold a key."""
         own = "/***" if self.base.target else ""
         return str(replace(self, base=replace(self.base, target=own)).url_of(uri))
 
 
-async def retrieve(fetcher: WebFetcher, gateway: GatewayAddress, uri: IpfsUri, *, max_bytes: int) -> bytes:
-    """The file's bytes, proven by the CID.
+class Gateway:
+    """An operator's gateway, with connections and health.
 
-    Raises :class:`WrongBytes`, :class:`NotHere` or another :class:`GatewayFault` for what is this gateway's
-    fault, :class:`FetchRefused` for a rule that its answer broke, and :class:`ManifestFault` for what verified
-    blocks themselves prove: too large, no file, no such entry.
+    The gateway may be in a private network. Redirects may lead to the gateway's host and to public addresses.
     """
-    if uri.path:
-        return await _retrieve_car(fetcher, gateway, uri, max_bytes)
-    answer = await _ask(fetcher, gateway, uri, "?format=raw", "application/vnd.ipld.raw", MAX_BLOCK_BYTES)
-    if not answer.complete:
-        raise GatewayFault(f"{gateway.base.authority} sent more than {MAX_BLOCK_BYTES} bytes for one block")
-    try:
-        if len(answer.body) > _LONG_BLOCK_BYTES:
-            return await decode_beside(_file_in_block, gateway, uri, answer.body, max_bytes)
-        return _file_in_block(gateway, uri, answer.body, max_bytes)
-    except MissingBlock:
-        return await _retrieve_car(fetcher, gateway, uri, max_bytes)
 
+    def __init__(self, url: str, *, deadlines: Deadlines = GATEWAY_DEADLINES, resolve: Resolve | None = None) -> None:
+        self.address = GatewayAddress.parse(url)
+        self.health = CircuitBreaker(threshold=12, first_pause_seconds=10, longest_pause_seconds=300)
+        self.fetcher = WebFetcher(
+            FetchPolicy(hosts=frozenset({self.address.base.host})),
+            deadlines=deadlines,
+            resolve=resolve,
+            max_idle_connections=_MAX_IDLE_CONNECTIONS,
+        )
 
-def _file_in_block(gateway: GatewayAddress, uri: IpfsUri, body: bytes, max_bytes: int) -> bytes:
-    if uri.cid.names(body):
-        return assemble_file(uri.cid, (), {uri.cid: body}, max_bytes=max_bytes)
-    if names_plain_file(uri.cid, body):
-        if len(body) > max_bytes:
-            raise ManifestFault(f"the manifest is longer than {max_bytes} bytes", code="manifest.too_large")
-        return body
-    raise _wrong_bytes(gateway, body)
+    async def fetch(self, uri: IpfsUri, *, max_bytes: int) -> bytes:
+        """Return the file's bytes, proven by the CID.
 
+        Raises :class:`WrongBytes`, :class:`NotHere` or another :class:`GatewayFault` for a failure of this gateway, and
+        :class:`FetchRefused` if the answer broke a rule. Raises :class:`ManifestFault` for a fact proven by verified
+        blocks: too large, no file, no such entry.
+        """
+        if uri.path:
+            return await self._fetch_car(uri, max_bytes)
+        answer = await self._get(uri, "?format=raw", "application/vnd.ipld.raw", MAX_BLOCK_BYTES)
+        if not answer.complete:
+            raise self._fault(f"sent more than {MAX_BLOCK_BYTES} bytes for one block")
+        try:
+            if len(answer.body) > _LONG_BLOCK_BYTES:
+                return await decode_in_thread(self._file_in_block, uri, answer.body, max_bytes)
+            return self._file_in_block(uri, answer.body, max_bytes)
+        except MissingBlock:
+            return await self._fetch_car(uri, max_bytes)
 
-async def _retrieve_car(fetcher: WebFetcher, gateway: GatewayAddress, uri: IpfsUri, max_bytes: int) -> bytes:
-    answer = await _ask(
-        fetcher,
-        gateway,
-        uri,
-        "?format=car&dag-scope=entity",
-        "application/vnd.ipld.car",
-        max_bytes + _CAR_OVERHEAD_BYTES,
-    )
-    return await decode_beside(_file_in_car, gateway, uri, answer, max_bytes)
+    def _file_in_block(self, uri: IpfsUri, body: bytes, max_bytes: int) -> bytes:
+        if uri.cid.names(body):
+            return assemble_file(uri.cid, (), {uri.cid: body}, max_bytes=max_bytes)
+        if names_plain_file(uri.cid, body):
+            if len(body) > max_bytes:
+                raise ManifestFault(f"the manifest is longer than {max_bytes} bytes", code="manifest.too_large")
+            return body
+        raise self._wrong_bytes(body)
 
+    async def _fetch_car(self, uri: IpfsUri, max_bytes: int) -> bytes:
+        answer = await self._get(
+            uri, "?format=car&dag-scope=entity", "application/vnd.ipld.car", max_bytes + _CAR_OVERHEAD_BYTES
+        )
+        return await decode_in_thread(self._file_in_car, uri, answer, max_bytes)
 
-def _file_in_car(gateway: GatewayAddress, uri: IpfsUri, answer: WebAnswer, max_bytes: int) -> bytes:
-    try:
-        blocks = read_car(answer.body, cut_off=not answer.complete)
-        return assemble_file(uri.cid, uri.path, blocks, max_bytes=max_bytes)
-    except LyingCar:
-        raise _wrong_bytes(gateway, answer.body) from None
-    except UnusableCar as error:
-        raise GatewayFault(f"{gateway.base.authority} sent no usable CAR: {error}", code="fetch.bad_car") from None
-    except MissingBlock:
-        raise GatewayFault(f"{gateway.base.authority} sent a CAR without all blocks", code="fetch.bad_car") from None
+    def _file_in_car(self, uri: IpfsUri, answer: WebAnswer, max_bytes: int) -> bytes:
+        try:
+            blocks = read_car(answer.body, cut_off=not answer.complete)
+            return assemble_file(uri.cid, uri.path, blocks, max_bytes=max_bytes)
+        except LyingCar:
+            raise self._wrong_bytes(answer.body) from None
+        except UnusableCar as error:
+            raise self._fault(f"sent no usable CAR: {error}", code="fetch.bad_car") from None
+        except MissingBlock:
+            raise self._fault("sent a CAR without all blocks", code="fetch.bad_car") from None
 
+    async def _get(self, uri: IpfsUri, query: str, accept: str, max_bytes: int) -> WebAnswer:
+        answer = await self.fetcher.fetch(
+            self.address.url_of(uri, query), max_bytes=max_bytes, headers=(("Accept", accept), *self.address.headers)
+        )
+        if answer.delivered:
+            return answer
+        message = f"{self.address.base.authority} answered {answer.status}"
+        retry_after = retry_after_seconds(answer.headers)
+        if answer.says_absent:
+            raise NotHere(message, retry_after_seconds=retry_after)
+        raise GatewayFault(message, code="fetch.status", retry_after_seconds=retry_after)
 
-async def _ask(
-    fetcher: WebFetcher, gateway: GatewayAddress, uri: IpfsUri, query: str, accept: str, max_bytes: int
-) -> WebAnswer:
-    answer = await fetcher.get(
-        gateway.url_of(uri, query), max_bytes=max_bytes, headers=(("Accept", accept), *gateway.headers)
-    )
-    peer = gateway.base.authority
-    wish = retry_after_seconds(answer.headers)
-    if answer.says_absent:
-        raise NotHere(f"{peer} answered {answer.status}", retry_after_seconds=wish)
-    if not answer.delivered:
-        raise GatewayFault(f"{peer} answered {answer.status}", code="fetch.status", retry_after_seconds=wish)
-    return answer
+    def _fault(self, message: str, code: str | None = None) -> GatewayFault:
+        return GatewayFault(f"{self.address.base.authority} {message}", code=code)
 
-
-def _wrong_bytes(gateway: GatewayAddress, body: bytes) -> WrongBytes:
-    digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
-    return WrongBytes(f"{gateway.base.authority} sent bytes that are not the CID's", digest)
+    def _wrong_bytes(self, body: bytes) -> WrongBytes:
+        return WrongBytes(f"{self.address.base.authority} sent bytes that are not the CID's", sha256_label(body))

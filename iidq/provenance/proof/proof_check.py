@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from iidq.errors import PermanentFault, SignatureFault
-from iidq.provenance.ethereum.address import ADDRESS, ZERO_ADDRESS, checksum_address
+from iidq.notation import ADDRESS, HASH, HEX_BYTES
+from iidq.provenance.ethereum.address import ZERO_ADDRESS, checksum_address
 from iidq.provenance.ethereum.registry import ZERO_HASH, Entry
 from iidq.provenance.ethereum.signature import recover_signer
 from iidq.provenance.manifest import Manifest
@@ -21,8 +22,6 @@ from iidq.provenance.proof.proof_signature import MEMBER, check_service_signatur
 from iidq.provenance.verdict import Check, CheckOutcome, ContractWallet, Evidence, Verdict, judge
 from iidq.strict_json import StrictJsonFault, parse_strictly
 
-_HASH: Final = re.compile(r"0x[0-9a-fA-F]{64}")
-_BYTES: Final = re.compile(r"0[xX](?:[0-9a-fA-F]{2})*")
 _TEXT: Final = re.compile(r"(?s).*")
 _IPFS: Final = "ipfs://"
 # Checks of a report that follow from the proof's other members by the verdict's own rules.
@@ -144,10 +143,10 @@ class _Claims:
         return cls(
             chain_id=_number(proof, "network.chainId"),
             registry=_matching(proof, "registry", ADDRESS, "an address"),
-            content_hash=_matching(proof, "content.hash", _HASH, "0x and 64 hex digits").lower(),
+            content_hash=_matching(proof, "content.hash", HASH, "0x and 64 hex digits").lower(),
             manifest_uri=_matching(proof, "manifest.uri", _TEXT, "text"),
             creator_did=_optional(proof, "manifest.creator_did", _TEXT, "text"),
-            manifest_signature=_matching(proof, "manifest.signature", _BYTES, "0x and hex digits"),
+            manifest_signature=_matching(proof, "manifest.signature", HEX_BYTES, "0x and hex digits"),
             creator=checksum_address(_matching(proof, "onchain.creator", ADDRESS, "an address")),
             onchain_uri=_matching(proof, "onchain.manifestURI", _TEXT, "text"),
             timestamp=_number(proof, "onchain.timestamp"),
@@ -159,7 +158,7 @@ class _Claims:
             valid=_flag(proof, "signature.valid"),
             uri_ok=_flag(proof, "verification.manifestURIMatchesOnchain"),
             status=_matching(proof, "verification.status", re.compile("OK|WARN|FAIL"), "OK, WARN or FAIL"),
-            tx_hash=_optional(proof, "tx.txHash", _HASH, "0x and 64 hex digits") if "tx" in proof else None,
+            tx_hash=_optional(proof, "tx.txHash", HASH, "0x and 64 hex digits") if "tx" in proof else None,
         )
 
     def evidence(self) -> Evidence:

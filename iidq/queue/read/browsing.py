@@ -4,7 +4,6 @@ Every page costs about the same at any size of the history: it follows an index,
 sought, it looks at a bounded number of rows and says where it ended.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,13 +15,11 @@ from psycopg.rows import class_row, tuple_row
 
 from iidq.database.pool import Connection
 from iidq.database.queries import QUERIES
+from iidq.notation import ADDRESS, HASH
 from iidq.queue.identifiers import parse_job_id
 from iidq.queue.job import JobStatus
 from iidq.queue.read.job_pages import REACH, Filter, find_page
 from iidq.queue.read.paging import Cursor
-
-_CONTENT_HASH = re.compile(r"0x[0-9a-f]{64}")
-_ADDRESS = re.compile(r"0x[0-9a-f]{40}")
 
 
 class JobState(StrEnum):
@@ -53,9 +50,9 @@ class Search:
             return cls()
         if (job_id := parse_job_id(text)) is not None:
             return cls(id=job_id)
-        if _CONTENT_HASH.fullmatch(text.lower()):
+        if HASH.fullmatch(text.lower()):
             return cls(content_hash=text.lower())
-        if _ADDRESS.fullmatch(text.lower()):
+        if ADDRESS.fullmatch(text.lower()):
             return cls(registry=text.lower())
         return cls(manifest=text)
 

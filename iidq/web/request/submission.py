@@ -9,17 +9,17 @@ from typing import Final
 
 from iidq.errors import FetchRefused, FieldFault, InvalidInput
 from iidq.guarded_http.fetch_policy import FetchPolicy
-from iidq.guarded_http.uri import MAX_URI_CHARACTERS, parse_manifest_uri, parse_web_uri
+from iidq.guarded_http.url import MAX_URI_CHARACTERS, parse_web_url
+from iidq.notation import ADDRESS, HASH
 from iidq.observability import traces
 from iidq.observability.redaction import redact_endpoint
-from iidq.provenance.ethereum.rpc_permission import check_rpc_url, identify_endpoint
+from iidq.provenance.ethereum.chains import check_rpc_url, identify_endpoint
+from iidq.provenance.manifest_uri import parse_manifest_uri
 from iidq.queue.job import SHARED, IdempotencyKey, JobType, NewJob
 from iidq.settings import Settings
 from iidq.web.request.plain_text import is_plain_text
 from iidq.web.request.uploads import MAX_FILE_NAME_LENGTH, Upload, file_name_fault
 
-_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
-_CONTENT_HASH = re.compile(r"0x[0-9a-fA-F]{64}")
 _POSITIVE = re.compile(r"[1-9][0-9]{0,15}")
 _TRUTH = re.compile(r"[Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee]")
 MAX_CHAIN_ID: Final = 2**53 - 1
@@ -41,7 +41,7 @@ Schema = Mapping[str, object]
 SCHEMAS: Final[Mapping[str, Schema]] = {
     "registryAddress": {
         "type": "string",
-        "pattern": f"^{_ADDRESS.pattern}$",
+        "pattern": f"^{ADDRESS.pattern}$",
         "description": "The content registry's address.",
     },
     "manifestURI": {
@@ -52,7 +52,7 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
     },
     "contentHash": {
         "type": "string",
-        "pattern": f"^{_CONTENT_HASH.pattern}$",
+        "pattern": f"^{HASH.pattern}$",
         "description": "SHA-256 of the file, instead of the file.",
     },
     "chainId": {
@@ -215,7 +215,7 @@ class SubmissionRules:
         if self._settings.webhook_secret is None:
             raise ValueError("webhooks are off here, as WEBHOOK_SECRET is not set; expected no callbackUrl")
         try:
-            return str(parse_web_uri(text, allow_private=self._fetch_policy))
+            return str(parse_web_url(text, allow_private=self._fetch_policy))
         except FetchRefused as refused:
             raise ValueError(refused.message) from None
 
@@ -232,14 +232,14 @@ class SubmissionRules:
 def content_hash(value: object) -> str:
     """A SHA-256 in hex, any case, as it is stored: lower case. Raises :class:`ValueError`."""
     text = _text(value, "contentHash")
-    if not _CONTENT_HASH.fullmatch(text):
+    if not HASH.fullmatch(text):
         raise ValueError(_EXPECTED["contentHash"])
     return text.lower()
 
 
 def _registry_address(value: object) -> str:
     text = _text(value, "registryAddress")
-    if not _ADDRESS.fullmatch(text):
+    if not ADDRESS.fullmatch(text):
         raise ValueError(_EXPECTED["registryAddress"])
     return text
 

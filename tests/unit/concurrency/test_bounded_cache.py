@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from iidq.concurrency.bounded_cache import BoundedCache
 from iidq.concurrency.single_flight import SingleFlight
-from iidq.guarded_http.freshness import MAX_FRESH_SECONDS, fresh_seconds
+from iidq.guarded_http.fetch import MAX_FRESH_SECONDS, fresh_seconds
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 4000)), max_size=40))

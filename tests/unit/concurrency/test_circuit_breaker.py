@@ -1,16 +1,13 @@
-"""When a source that keeps failing is left alone."""
+"""When a source that keeps failing gets no requests."""
 
-from iidq.concurrency.circuit_breaker import (
-    FIRST_REST_SECONDS,
-    LONGEST_REST_SECONDS,
-    UNAVAILABLE_STRAIN,
-    WRONG_ANSWER_STRAIN,
-    CircuitBreaker,
-)
+from iidq.concurrency.circuit_breaker import CircuitBreaker
+
+FIRST_PAUSE_SECONDS = 10.0
+LONGEST_PAUSE_SECONDS = 300.0
 
 
 class Clock:
-    """Seconds that pass when the test says so."""
+    """Seconds that the test moves."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -19,74 +16,92 @@ class Clock:
         return self.now
 
 
+def is_open(breaker: CircuitBreaker) -> bool:
+    """Read the state; a type checker would take a property's value for constant."""
+    return breaker.is_open
+
+
+def closed(clock: Clock) -> CircuitBreaker:
+    """Return a breaker that opens after three failures of weight 4."""
+    return CircuitBreaker(
+        threshold=12,
+        first_pause_seconds=FIRST_PAUSE_SECONDS,
+        longest_pause_seconds=LONGEST_PAUSE_SECONDS,
+        clock=clock,
+    )
+
+
 def opened(clock: Clock) -> CircuitBreaker:
-    """A breaker that has just opened."""
-    breaker = CircuitBreaker(clock)
+    """Return a breaker that has just opened."""
+    breaker = closed(clock)
     for _ in range(3):
-        breaker.asked()
-        breaker.failed(UNAVAILABLE_STRAIN)
+        breaker.record_request()
+        breaker.record_failure(4)
     return breaker
 
 
 def test_three_failures_in_a_row_open_it() -> None:
-    """Two do not, and a success in between starts the count again."""
-    breaker = CircuitBreaker(Clock())
+    """Two failures do not open the breaker, and a success in between starts the count again."""
+    breaker = closed(Clock())
     for _ in range(3):
-        breaker.failed(UNAVAILABLE_STRAIN)
-        breaker.failed(UNAVAILABLE_STRAIN)
-        assert not breaker.rests()
-        breaker.succeeded()
-    assert opened(Clock()).rests()
+        breaker.record_failure(4)
+        breaker.record_failure(4)
+        assert not is_open(breaker)
+        breaker.record_success()
+    assert is_open(opened(Clock()))
 
 
-def test_wrong_answers_weigh_less_than_waits() -> None:
-    """Twelve lies in a row open it, eleven do not."""
-    breaker = CircuitBreaker(Clock())
+def test_light_failures_count_less() -> None:
+    """Twelve failures of weight 1 open the breaker, eleven do not."""
+    breaker = closed(Clock())
     for _ in range(11):
-        breaker.failed(WRONG_ANSWER_STRAIN)
-    assert not breaker.rests()
-    breaker.failed(WRONG_ANSWER_STRAIN)
-    assert breaker.rests()
+        breaker.record_failure()
+    assert not is_open(breaker)
+    breaker.record_failure()
+    assert is_open(breaker)
+    assert breaker.failures == 12
 
 
-def test_after_its_rest_one_probe_decides() -> None:
-    """While the probe is out the others hold back; a failed one doubles the rest, a good one closes."""
+def test_after_the_pause_one_probe_decides() -> None:
+    """During the probe the breaker stays open; a failed probe doubles the pause, a good one closes the breaker."""
     clock = Clock()
     breaker = opened(clock)
-    rest = FIRST_REST_SECONDS
+    pause = FIRST_PAUSE_SECONDS
     for _ in range(10):
-        clock.now += rest - 0.1
-        assert breaker.rests()
+        assert breaker.open_seconds == pause
+        clock.now += pause - 0.1
+        assert is_open(breaker)
         clock.now += 0.1
-        assert not breaker.rests()
-        breaker.asked()
-        assert breaker.rests()
-        breaker.failed(UNAVAILABLE_STRAIN)
-        rest = min(rest * 2, LONGEST_REST_SECONDS)
-    clock.now += rest
-    breaker.asked()
-    breaker.succeeded()
-    assert not breaker.rests()
+        assert not is_open(breaker)
+        breaker.record_request()
+        assert is_open(breaker)
+        breaker.record_failure(4)
+        pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+    clock.now += pause
+    breaker.record_request()
+    breaker.record_success()
+    assert not is_open(breaker)
 
 
-def test_failures_of_requests_that_were_already_out_do_not_lengthen_the_rest() -> None:
-    """Sixty jobs that fail on the same dead source open it once."""
+def test_failures_of_requests_in_flight_do_not_lengthen_the_pause() -> None:
+    """Sixty jobs that fail on one dead source open the breaker once."""
     clock = Clock()
     breaker = opened(clock)
     for _ in range(60):
-        breaker.failed(UNAVAILABLE_STRAIN)
-    clock.now += FIRST_REST_SECONDS
-    assert not breaker.rests()
+        breaker.record_failure(4)
+    clock.now += FIRST_PAUSE_SECONDS
+    assert not is_open(breaker)
 
 
-def test_patience_that_was_asked_for_is_kept() -> None:
-    """The longest wish counts, also over a later success."""
+def test_a_retry_after_is_kept() -> None:
+    """The longest Retry-After counts, also after a later success."""
     clock = Clock()
-    breaker = CircuitBreaker(clock)
-    breaker.failed(UNAVAILABLE_STRAIN, retry_after_seconds=60)
-    breaker.failed(UNAVAILABLE_STRAIN, retry_after_seconds=5)
-    assert breaker.patience_seconds == 60
+    breaker = closed(clock)
+    breaker.record_failure(4, retry_after_seconds=60)
+    breaker.record_failure(4, retry_after_seconds=5)
+    breaker.record_success()
+    assert breaker.retry_after_seconds == 60
     clock.now += 59
-    assert breaker.patience_seconds == 1
+    assert breaker.retry_after_seconds == 1
     clock.now += 2
-    assert breaker.patience_seconds == 0
+    assert breaker.retry_after_seconds == 0

@@ -26,7 +26,7 @@ def test_vectors_of_the_standard(address: str) -> None:
     "text", ["", "0x", "5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed", "0x" + "g" * 40, "0x" + "0" * 41]
 )
 def test_anything_else_is_refused(text: str) -> None:
-    """What is no address raises instead of being guessed at."""
+    """Text that is no address raises an error."""
     with pytest.raises(ValueError, match="40 hex digits"):
         checksum_address(text)
 

@@ -1,4 +1,4 @@
-"""JSON-RPC bodies and what their errors mean."""
+"""JSON-RPC bodies, and the meaning of errors."""
 
 import json
 from typing import Any
@@ -34,7 +34,7 @@ def outcome_of(error: Any) -> Any:
 
 
 def test_one_call_is_an_object_and_several_are_an_array() -> None:
-    """A single call goes out unbatched, so that endpoints without batches understand it."""
+    """A single call goes out unbatched, for endpoints without batches."""
     one, two = Request("a", "[]"), Request("b", "[1]")
     assert json.loads(encode({7: one})) == {"jsonrpc": "2.0", "id": 7, "method": "a", "params": []}
     assert [call["id"] for call in json.loads(encode({7: one, 8: two}))] == [7, 8]
@@ -59,7 +59,7 @@ def test_answers_are_matched_by_id_in_any_order() -> None:
     ],
 )
 def test_a_partial_batch_fails_only_the_calls_it_leaves_out(answers: list[Any]) -> None:
-    """A missing, doubled or mismatched answer is a temporary fault of that call; the others keep their results."""
+    """A missing, doubled or mismatched answer is a temporary fault of one call; the others keep the results."""
     outcomes = decode(json.dumps(answers).encode(), [1, 2])
     assert outcomes[1] == "one"
     assert isinstance(outcomes[2], RpcFault)
@@ -107,7 +107,7 @@ def test_a_contracts_refusal_is_permanent(error: Any) -> None:
     ],
 )
 def test_limits_are_temporary(error: Any) -> None:
-    """A limit on our calls is a temporary fault with its own code, and its text goes no further."""
+    """A rate limit is a temporary fault with a code, and the endpoint's text goes no further."""
     outcome = outcome_of(error)
     assert isinstance(outcome, RpcFault)
     assert outcome.code == "rpc.limited"
@@ -123,7 +123,7 @@ def test_limits_are_temporary(error: Any) -> None:
     ],
 )
 def test_a_nodes_own_trouble_is_no_refusal_by_the_contract(message: str) -> None:
-    """A node that could not run the contract to its end has not heard the contract's answer."""
+    """A node that could not run the contract to the end has no answer of the contract."""
     outcome = outcome_of({"code": -32603, "message": message})
     assert isinstance(outcome, RpcFault)
 
@@ -140,7 +140,7 @@ def test_a_nodes_own_trouble_is_no_refusal_by_the_contract(message: str) -> None
     ],
 )
 def test_other_errors_are_the_endpoints(message: Any, block_range: Any) -> None:
-    """Any other error is a temporary refusal that keeps the range of blocks it suggests."""
+    """Any other error is a temporary refusal with the suggested range of blocks."""
     outcome = outcome_of({"code": -32000, "message": message})
     assert isinstance(outcome, CallRefused)
     assert outcome.temporary
@@ -155,7 +155,7 @@ def test_other_errors_are_the_endpoints(message: Any, block_range: Any) -> None:
     ],
 )
 def test_one_error_for_a_whole_batch_refuses_batching(body: Any) -> None:
-    """An endpoint that does not take batches is recognised, whichever way it says so."""
+    """Every form of a refused batch is recognised."""
     with pytest.raises(BatchRefused):
         decode(json.dumps(body).encode(), [1, 2])
 
@@ -176,7 +176,7 @@ def test_a_result_is_read_as_python_reads_it(value: Any, ascii_only: bool) -> No
 
 @given(NOISE, st.lists(st.integers(1, 5), min_size=1, max_size=3, unique=True))
 def test_every_call_gets_an_outcome_from_any_json(value: Any, ids: list[int]) -> None:
-    """Whatever JSON comes back, each call has one outcome, or the body as a whole one fault."""
+    """Any JSON gives each call one result, or the whole body one fault."""
     try:
         assert list(decode(json.dumps(value).encode(), ids)) == ids
     except (RpcFault, BatchRefused):

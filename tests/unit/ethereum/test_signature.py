@@ -1,4 +1,4 @@
-"""Recovering who signed."""
+"""Recovery of signers."""
 
 import sys
 
@@ -32,7 +32,7 @@ def address_of(key: PrivateKey) -> str:
 
 @pytest.mark.parametrize("v", ["1b", "00", "23", "25", "f1"])
 def test_the_public_vector_in_every_spelling_of_v(v: str) -> None:
-    """The field's manifest recovers to its creator with v 27, 0 and the odd ones from 35 on (EIP-155)."""
+    """The public manifest recovers to the creator with v 27, 0 and odd values from 35 on (EIP-155)."""
     assert recover_signer(HASH, f"0x{R}{S}{v}") == SIGNER
 
 
@@ -59,7 +59,7 @@ def test_every_signature_recovers_to_its_key(key: PrivateKey, content_hash: str)
 
 @given(keys, hashes, st.integers(0, 1))
 def test_the_high_twin_of_a_signature_is_refused(key: PrivateKey, content_hash: str, parity: int) -> None:
-    """Nobody can make a second valid signature out of a first one (EIP-2)."""
+    """A valid signature cannot be changed into a second valid signature (EIP-2)."""
     signed = sign(key, content_hash)
     high_s = (ORDER - int.from_bytes(signed[32:64])).to_bytes(32)
     with pytest.raises(SignatureFault) as caught:
@@ -117,7 +117,7 @@ def test_a_native_curve_is_there() -> None:
 
 
 def test_a_missing_native_curve_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without libsecp256k1 the process refuses to start, in one line that says what to install."""
+    """Without libsecp256k1 the process does not start; one line names the missing package."""
     monkeypatch.setitem(sys.modules, "coincurve._libsecp256k1", None)
     with pytest.raises(SettingsFault, match="pip install coincurve"):
         require_native_curve()

@@ -1,4 +1,4 @@
-"""Transactions of one's own, against an endpoint that answers as it is told to."""
+"""Transactions of one's own, against an endpoint with scripted answers."""
 
 import json
 from collections.abc import Callable
@@ -71,7 +71,7 @@ def error(message: str, *, code: int = -32000, **more: Any) -> httpx.Response:
 
 
 class Endpoint:
-    """Gives each method's answers one after the other, the last one again and again; an exception is a lost line."""
+    """Returns each method's answers in turn, and repeats the last; an exception is a lost connection."""
 
     def __init__(self, **answers: httpx.Response | Exception | list[httpx.Response | Exception]) -> None:
         self._answers = {name: each if isinstance(each, list) else [each] for name, each in answers.items()}
@@ -92,7 +92,7 @@ class Endpoint:
 
 @given(content_hash=st.binary(min_size=32, max_size=32), uri=st.text(max_size=200))
 def test_the_call_is_encoded_as_the_abi_asks(content_hash: bytes, uri: str) -> None:
-    """``register(bytes32,string)`` is what eth_abi makes of it, for any text."""
+    """``register(bytes32,string)`` equals eth_abi's encoding, for any text."""
     expected = keccak256(b"register(bytes32,string)")[:4] + encode(["bytes32", "string"], [content_hash, uri])
     assert encode_call(_OFFLINE, "register", "0x" + content_hash.hex(), uri) == "0x" + expected.hex()
 
@@ -113,7 +113,7 @@ async def priced(endpoint: Endpoint) -> TxParams:
 
 
 async def test_the_node_sets_the_price() -> None:
-    """Gas with a reserve, twice the base fee and the tip; the nonce counts what still waits."""
+    """Gas with a reserve, twice the base fee and the tip; the nonce counts pending transactions."""
     endpoint = Endpoint(**NODE)
     transaction = await priced(endpoint)
     assert transaction == {**PRICED, "data": "0x01"}
@@ -122,7 +122,7 @@ async def test_the_node_sets_the_price() -> None:
 
 
 async def test_a_chain_of_few_validators_sets_the_price_too() -> None:
-    """Their blocks carry signatures in extraData, which makes it longer than web3 takes by itself."""
+    """Blocks with signatures have a longer extraData than web3 accepts by default."""
     block = result({"baseFeePerGas": "0x64", "extraData": "0x" + "00" * 97})
     assert (await priced(Endpoint(**NODE | {"eth_getBlockByNumber": block})))["maxFeePerGas"] == 207
 
@@ -152,7 +152,7 @@ def revert(data: str) -> httpx.Response:
     ],
 )
 async def test_a_refusal_is_told_in_the_endpoints_words(answers: dict[str, Any], said: str) -> None:
-    """One line without keys; a revert's reason is read where it is encoded."""
+    """One line without keys; an encoded revert reason is decoded."""
     with pytest.raises(TransactionFault, match=said):
         await priced(Endpoint(**NODE | answers))
 
@@ -182,7 +182,7 @@ async def test_an_endpoint_without_a_usable_answer_is_a_fault_of_its_own(
 
 
 async def test_no_contract_has_an_address_called() -> None:
-    """A revert that asks for a lookup by HTTP (EIP-3668) is a fault, and its address is not called."""
+    """A revert with a lookup by HTTP (EIP-3668) is a fault, and the address is not called."""
     async with serving(always(response(b'{"data":"0x"}'))) as server:
         lookup = encode(
             ["address", "string[]", "bytes", "bytes4", "bytes"], [SENDER, [server.url], b"", b"\0\0\0\0", b""]
@@ -194,7 +194,7 @@ async def test_no_contract_has_an_address_called() -> None:
 
 
 def test_a_signature_holds_for_one_chain() -> None:
-    """The signed bytes are the transaction of the key's owner, under the hash that the chain will know it by."""
+    """The signed bytes are the transaction of the key's owner, under the hash of the chain."""
     assert SIGNED.hash == keccak256(SIGNED.raw_transaction)
     assert Account.recover_transaction(SIGNED.raw_transaction) == SENDER
     assert RAW.startswith("0x02")
@@ -202,7 +202,7 @@ def test_a_signature_holds_for_one_chain() -> None:
 
 @pytest.mark.parametrize("second", [result(HASH), error("already known"), error("nonce too low"), httpx.ReadError("")])
 async def test_a_lost_answer_is_no_lost_transaction(second: httpx.Response | Exception) -> None:
-    """The same bytes are sent once more; that the node knows them already is no fault."""
+    """The same bytes are sent once more; a node that has them already is no fault."""
     endpoint = Endpoint(eth_sendRawTransaction=[httpx.ReadError("lost"), second])
     async with endpoint.chain() as chain:
         await send(chain, SIGNED)
@@ -210,14 +210,14 @@ async def test_a_lost_answer_is_no_lost_transaction(second: httpx.Response | Exc
 
 
 async def test_a_refusal_is_a_fault() -> None:
-    """What the node refuses at once was not sent."""
+    """A transaction that the node refuses at once was not sent."""
     async with Endpoint(eth_sendRawTransaction=error("insufficient funds for gas")).chain() as chain:
         with pytest.raises(TransactionFault, match="insufficient funds for gas"):
             await send(chain, SIGNED)
 
 
 async def test_its_block_is_waited_for() -> None:
-    """An endpoint that is away or busy for a moment, or does not know it yet, is asked again."""
+    """An endpoint that is away, busy, or without the receipt is polled again."""
     answers: list[httpx.Response | Exception] = [result(None), httpx.ReadError("away"), error("busy"), result(RECEIPT)]
     async with Endpoint(eth_getTransactionReceipt=answers).chain() as chain:
         mined = await wait_until_mined(chain, HASH, wait_seconds=20)
@@ -225,7 +225,7 @@ async def test_its_block_is_waited_for() -> None:
 
 
 async def test_waiting_has_an_end() -> None:
-    """Not mined in time is no failure: the text says that it may still be."""
+    """Not mined in time is no failure: the text says so."""
     async with Endpoint(eth_getTransactionReceipt=result(None)).chain() as chain:
         with pytest.raises(NotMinedYet, match="it may still be"):
             await wait_until_mined(chain, HASH, wait_seconds=0)

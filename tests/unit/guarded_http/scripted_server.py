@@ -1,4 +1,4 @@
-"""A real HTTP server on this machine whose answers, also broken ones, a test writes byte by byte."""
+"""A real HTTP server on this machine; a test writes the answers, also broken ones, byte by byte."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Request:
-    """What a client sent: request target and header fields in lower case."""
+    """A request: target and header fields in lower case."""
 
     target: str
     headers: dict[str, str]
@@ -16,7 +16,7 @@ class Request:
 
 @dataclass(slots=True)
 class Server:
-    """Where it listens, and what it was asked so far."""
+    """The address of the server, and the requests so far."""
 
     port: int = 0
     requests: list[Request] = field(default_factory=list)

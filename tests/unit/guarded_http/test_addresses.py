@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iidq.guarded_http.host import canonical_host
-from iidq.guarded_http.ip_addresses import literal_address, special_kind
+from iidq.guarded_http.addresses import canonical_host, literal_address, special_kind
 
 SPECIAL = {
     "0.0.0.0": "unspecified",  # noqa: S104
@@ -67,13 +66,13 @@ def test_special_addresses_are_told_by_kind(text: str, kind: str) -> None:
     "text", ["1.1.1.1", "8.8.8.8", "172.15.0.1", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "2a00:1450::1"]
 )
 def test_public_addresses_are_public(text: str) -> None:
-    """Addresses beside the special ranges are left alone."""
+    """Addresses next to the special ranges are public."""
     assert special_kind(ip_address(text)) is None
 
 
 @given(st.ip_addresses(v=4))
 def test_no_ipv6_form_that_carries_ipv4_is_public(inner: IPv4Address) -> None:
-    """Mapped, compatible, translated, NAT64, 6to4 and Teredo addresses are refused whatever they carry."""
+    """Mapped, compatible, translated, NAT64, 6to4 and Teredo addresses are never public."""
     number = int(inner)
     for carrier in (
         number,
@@ -114,7 +113,7 @@ def test_every_inet_aton_spelling_is_refused_or_plain(address: IPv4Address, data
 
 @pytest.mark.parametrize("text", ["example.org", "1.example", "x1", "0xfg", "a-b.c_d.e"])
 def test_names_are_no_addresses(text: str) -> None:
-    """A host whose last label is no number is a name."""
+    """A host with a last label that is no number is a name."""
     assert literal_address(text) is None
     assert canonical_host(text) == text
 

@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iidq.errors import FetchRefused, GatewayFault
+from iidq.guarded_http.addresses import IpAddress
 from iidq.guarded_http.dialing import Dialer, SystemResolver
 from iidq.guarded_http.fetch import MAX_RETRY_AFTER_SECONDS, WebAnswer, WebFetcher, retry_after_seconds
 from iidq.guarded_http.fetch_policy import PUBLIC_ONLY, FetchPolicy
 from iidq.guarded_http.http_connection import Deadlines
-from iidq.guarded_http.ip_addresses import IpAddress
-from iidq.guarded_http.uri import parse_web_uri
+from iidq.guarded_http.url import parse_web_url
 from tests.unit.guarded_http.scripted_server import Answer, Request, always, never, response, serving
 
 LOCAL = FetchPolicy.opening(["127.0.0.1"])
@@ -32,7 +32,7 @@ TLS = Path(__file__).parents[2] / "tls"
 
 
 class Names:
-    """A resolver whose answers the test gives, one after the other; the last one stays."""
+    """A resolver with answers from the test in turn; the last is repeated."""
 
     def __init__(self, *answers: Sequence[str]) -> None:
         self._answers = list(answers)
@@ -66,7 +66,7 @@ async def get(
 ) -> WebAnswer:
     """One fetch on its own."""
     async with fetching(policy, deadlines, names) as fetcher:
-        return await fetcher.get(parse_web_uri(url, allow_private=policy), max_bytes=max_bytes)
+        return await fetcher.fetch(parse_web_url(url, allow_private=policy), max_bytes=max_bytes)
 
 
 async def test_a_body_arrives_and_the_request_is_plain() -> None:
@@ -84,9 +84,9 @@ async def test_a_body_arrives_and_the_request_is_plain() -> None:
 async def test_a_connection_is_used_again_and_a_closed_one_replaced() -> None:
     """Two fetches share a connection; when the server closes it in between, the next fetch opens another."""
     async with serving(always(response(b"{}"))) as server, fetching() as fetcher:
-        uri = parse_web_uri(server.url, allow_private=LOCAL)
+        uri = parse_web_url(server.url, allow_private=LOCAL)
         for _ in range(2):
-            assert (await fetcher.get(uri, max_bytes=10)).body == b"{}"
+            assert (await fetcher.fetch(uri, max_bytes=10)).body == b"{}"
         assert server.connections == 1
 
     async def close_when_asked_again(request: Request, writer: asyncio.StreamWriter) -> None:
@@ -96,9 +96,9 @@ async def test_a_connection_is_used_again_and_a_closed_one_replaced() -> None:
             writer.write(response(b"{}"))
 
     async with serving(close_when_asked_again) as server, fetching() as fetcher:
-        uri = parse_web_uri(server.url, allow_private=LOCAL)
+        uri = parse_web_url(server.url, allow_private=LOCAL)
         for _ in range(2):
-            assert (await fetcher.get(uri, max_bytes=10)).body == b"{}"
+            assert (await fetcher.fetch(uri, max_bytes=10)).body == b"{}"
         assert server.connections == 2
 
 
@@ -126,7 +126,7 @@ async def test_proxy_variables_are_not_followed(monkeypatch: pytest.MonkeyPatch)
     ],
 )
 async def test_a_name_that_leads_to_a_private_address_is_refused(answers: list[str]) -> None:
-    """One private answer among public ones is enough, and the message does not tell the answer."""
+    """One private answer among public ones is enough, and the message does not quote the answer."""
     with pytest.raises(FetchRefused) as caught:
         await get("http://manifest.test/", PUBLIC_ONLY, names=Names(answers))
     assert caught.value.code == "fetch.refused.address"
@@ -140,7 +140,7 @@ async def test_localhost_is_refused_by_the_systems_resolver() -> None:
 
 
 async def test_a_name_in_an_opened_network_is_reached_and_looked_up_once() -> None:
-    """The connection goes to the address that was checked: a second look-up cannot change it."""
+    """The connection goes to the checked address, without a second look-up."""
     names = Names(["::1", "127.0.0.1"], ["10.0.0.1"])
     async with serving(always(response(b"{}"))) as server:
         answer = await get(f"http://manifest.test:{server.port}/", names=names)
@@ -150,7 +150,7 @@ async def test_a_name_in_an_opened_network_is_reached_and_looked_up_once() -> No
 
 
 async def test_a_name_that_changes_between_lookups_is_checked_every_time() -> None:
-    """A name that was fine for the first connection is refused for the second when it leads inside."""
+    """A name is refused for a second connection if it then leads to a private address."""
     names = Names(["127.0.0.1"], ["127.0.0.2"])
 
     async def redirect_to_itself(request: Request, writer: asyncio.StreamWriter) -> None:
@@ -200,7 +200,7 @@ async def test_the_systems_resolver_finds_this_machine() -> None:
 
 
 async def test_a_refused_connection_is_temporary() -> None:
-    """Nobody listening is a fault of the moment; the other addresses of the name are tried first."""
+    """A closed port is a fault of the moment; the other addresses of the name are tried first."""
     async with serving(always(response())) as server:
         port = server.port
     with pytest.raises(GatewayFault, match="could not be connected to"):
@@ -225,10 +225,10 @@ def redirecting(*locations: str) -> Answer:
 
 
 async def test_three_redirects_are_followed() -> None:
-    """The third redirect is the last that is followed; the answer tells where it came from."""
+    """The third redirect is the last; the answer names the final URL."""
     async with serving(redirecting("/1", "2", "/3")) as server:
         answer = await get(f"{server.url}/0")
-    assert (answer.body, answer.redirected, answer.uri.target) == (b"{}", True, "/3")
+    assert (answer.body, answer.redirected, answer.url.target) == (b"{}", True, "/3")
 
 
 async def test_a_redirect_loop_ends() -> None:
@@ -265,12 +265,12 @@ async def test_a_redirect_into_the_private_network_is_refused(location: str, rul
 
 
 async def test_credentials_stay_with_their_host() -> None:
-    """Fields that were meant for one host are not sent on to where it redirects."""
+    """Header fields for one host are not sent to a redirect's host."""
     async with serving(always(response(b"{}"))) as other:
         moved = response(b"", f"Location: {other.url}/", status=302)
         async with serving(always(moved)) as server, fetching() as fetcher:
-            uri = parse_web_uri(server.url, allow_private=LOCAL)
-            await fetcher.get(uri, max_bytes=10, headers=(("Authorization", "Basic secret"),))
+            uri = parse_web_url(server.url, allow_private=LOCAL)
+            await fetcher.fetch(uri, max_bytes=10, headers=(("Authorization", "Basic secret"),))
     assert server.requests[0].headers["authorization"] == "Basic secret"
     assert "authorization" not in other.requests[0].headers
 
@@ -374,7 +374,7 @@ async def test_a_slow_loris_is_given_up() -> None:
 
 @pytest.mark.parametrize("raw", [response(b"x" * 100)[:-50], CHUNKED + b"64\r\nxx", b"", b"HTTP/1.1 200 OK\r\nA: b"])
 async def test_a_cut_off_answer_is_temporary(raw: bytes) -> None:
-    """An answer that ends early is never taken for a whole one."""
+    """A truncated answer is never used."""
 
     async def hang_up(request: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(raw)
@@ -388,7 +388,7 @@ async def test_a_cut_off_answer_is_temporary(raw: bytes) -> None:
 
 @pytest.mark.parametrize("raw", [b"SSH-2.0-OpenSSH_9.6\r\n\r\n", b"\x15\x03\x01\x00\x02\x02\r\n\r\n", b"-ERR\r\n\r\n"])
 async def test_other_protocols_are_told(raw: bytes) -> None:
-    """What does not speak HTTP is a temporary fault whose message carries nothing of what it said."""
+    """A server without HTTP is a temporary fault, and the message quotes nothing."""
     async with serving(always(raw)) as server:
         with pytest.raises(GatewayFault) as caught:
             await get(server.url, deadlines=IMPATIENT_AT_FIRST)
@@ -397,7 +397,7 @@ async def test_other_protocols_are_told(raw: bytes) -> None:
 
 
 async def test_bodies_of_errors_are_not_read() -> None:
-    """Whatever a 404 carries is left unread, and the answer says that it is one."""
+    """The body of a 404 is not read, and the answer reports absence."""
     async with serving(endless(b"x" * 1000, head=b"HTTP/1.1 404 No\r\n\r\n")) as server:
         answer = await get(server.url)
         await server.hung_up.wait()
@@ -405,10 +405,10 @@ async def test_bodies_of_errors_are_not_read() -> None:
 
 
 async def test_a_cancelled_fetch_hangs_up() -> None:
-    """Whoever stops waiting leaves no connection behind."""
+    """A cancelled fetch leaves no connection behind."""
     async with serving(never) as server, fetching() as fetcher:
-        uri = parse_web_uri(server.url, allow_private=LOCAL)
-        task = asyncio.create_task(fetcher.get(uri, max_bytes=10))
+        uri = parse_web_url(server.url, allow_private=LOCAL)
+        task = asyncio.create_task(fetcher.fetch(uri, max_bytes=10))
         await server.asked.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -418,7 +418,7 @@ async def test_a_cancelled_fetch_hangs_up() -> None:
 
 @asynccontextmanager
 async def serving_tls() -> AsyncIterator[int]:
-    """An https server whose certificate is for manifest.test."""
+    """An https server with a certificate for manifest.test."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(TLS / "manifest.test.pem", TLS / "manifest.test.key")
 
@@ -439,14 +439,14 @@ async def test_tls_verifies_the_name_although_the_address_is_dialled() -> None:
     names = Names(["127.0.0.1"])
     async with serving_tls() as port:
         dialer = Dialer(LOCAL, deadlines=PATIENT, resolve=names, tls=trusting)
-        connection = await dialer.dial(parse_web_uri(f"https://manifest.test:{port}/", allow_private=LOCAL))
+        connection = await dialer.dial(parse_web_url(f"https://manifest.test:{port}/", allow_private=LOCAL))
         assert connection.transport.get_extra_info("ssl_object").server_hostname == "manifest.test"
         connection.abort()
         with pytest.raises(GatewayFault, match="certificate"):
-            await dialer.dial(parse_web_uri(f"https://other.test:{port}/", allow_private=LOCAL))
+            await dialer.dial(parse_web_url(f"https://other.test:{port}/", allow_private=LOCAL))
         with pytest.raises(GatewayFault, match="certificate"):
             await Dialer(LOCAL, deadlines=PATIENT, resolve=names).dial(
-                parse_web_uri(f"https://manifest.test:{port}/", allow_private=LOCAL)
+                parse_web_url(f"https://manifest.test:{port}/", allow_private=LOCAL)
             )
 
 

@@ -9,7 +9,7 @@ from iidq.errors import GatewayFault
 from iidq.guarded_http.fetch import WebFetcher
 from iidq.guarded_http.fetch_policy import FetchPolicy
 from iidq.guarded_http.http_connection import Deadlines
-from iidq.guarded_http.uri import parse_web_uri
+from iidq.guarded_http.url import parse_web_url
 from tests.unit.guarded_http.scripted_server import Request, always, response, serving
 from tests.unit.guarded_http.test_fetch import CHUNKED, LOCAL, PATIENT, endless, fetching, get
 
@@ -18,7 +18,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 @pytest.mark.parametrize("when", ["at once", "later"])
 async def test_an_unasked_answer_is_never_given_to_the_next_request(when: str) -> None:
-    """A second answer to one request ends the connection: the next request gets an answer of its own."""
+    """A second answer to one request ends the connection; the next request gets the right answer."""
     sent = asyncio.Event()
 
     async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
@@ -33,13 +33,13 @@ async def test_an_unasked_answer_is_never_given_to_the_next_request(when: str) -
 
     answered = asyncio.Event()
     async with serving(answer) as server, fetching() as fetcher:
-        uri = parse_web_uri(server.url, allow_private=LOCAL)
-        assert (await fetcher.get(uri, max_bytes=10)).body == b"asked"
+        uri = parse_web_url(server.url, allow_private=LOCAL)
+        assert (await fetcher.fetch(uri, max_bytes=10)).body == b"asked"
         answered.set()
         await sent.wait()
         if when == "later":
             await server.hung_up.wait()
-        assert (await fetcher.get(uri, max_bytes=10)).body == b"asked"
+        assert (await fetcher.fetch(uri, max_bytes=10)).body == b"asked"
         assert server.connections == 2
 
 
@@ -170,9 +170,9 @@ async def test_a_body_without_length_ends_with_the_connection() -> None:
 async def test_a_field_cannot_add_another(value: str) -> None:
     """A request with line breaks or control characters in a field is never sent."""
     async with serving(always(response())) as server, fetching() as fetcher:
-        uri = parse_web_uri(server.url, allow_private=LOCAL)
+        uri = parse_web_url(server.url, allow_private=LOCAL)
         with pytest.raises(ValueError, match="control"):
-            await fetcher.get(uri, max_bytes=10, headers=(("A", value),))
+            await fetcher.fetch(uri, max_bytes=10, headers=(("A", value),))
     assert server.requests == []
 
 
@@ -182,8 +182,8 @@ async def test_idle_connections_are_few() -> None:
     async with serving(always(response(b"{}"))) as one, serving(always(response(b"{}"))) as other:
         try:
             for server in (one, other, one):
-                uri = parse_web_uri(server.url, allow_private=LOCAL)
-                assert (await fetcher.get(uri, max_bytes=10)).body == b"{}"
+                uri = parse_web_url(server.url, allow_private=LOCAL)
+                assert (await fetcher.fetch(uri, max_bytes=10)).body == b"{}"
             assert (one.connections, other.connections) == (2, 1)
         finally:
             await fetcher.aclose()

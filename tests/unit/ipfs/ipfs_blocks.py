@@ -2,8 +2,7 @@
 
 import hashlib
 
-from iidq.provenance.ipfs.cid import DAG_PB, RAW, Cid
-from iidq.provenance.ipfs.varint import write_varint
+from iidq.provenance.ipfs.cid import DAG_PB, RAW, Cid, write_varint
 
 _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 CAR_HEADER = bytes.fromhex("11a265726f6f7473806776657273696f6e01")
@@ -78,12 +77,12 @@ def car(*blocks: tuple[int, bytes]) -> bytes:
 
 
 def tiny_fields(count: int) -> bytes:
-    """A well-formed file of one block whose UnixFS data has so many fields of two bytes."""
+    """A well-formed file of one block with so many UnixFS fields of two bytes."""
     return field(1, field(1, 2) + field(4, 1) * count)
 
 
 def countless_fields(links: int) -> tuple[bytes, bytes]:
-    """A root with so many links to one block of 2 MiB, and that block of a million fields."""
+    """Return a root with so many links to one block of 2 MiB, and the block of a million fields."""
     block = tiny_fields(1_000_000)
     link = node(2, None, ("", DAG_PB, block)).removesuffix(node(2, None))
     return link * links + node(2, None), block

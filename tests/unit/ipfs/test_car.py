@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iidq.provenance.ipfs.car import MAX_BLOCK_BYTES, LyingCar, UnusableCar, read_car
-from iidq.provenance.ipfs.cid import DAG_PB, RAW
-from iidq.provenance.ipfs.varint import read_varint, write_varint
+from iidq.provenance.ipfs.cid import DAG_PB, RAW, read_varint, write_varint
 from tests.unit.ipfs.ipfs_blocks import CAR_HEADER, car, cid_of, section
 
 BLOCKS = st.lists(st.tuples(st.sampled_from([RAW, DAG_PB]), st.binary(max_size=300)), max_size=6)
@@ -27,7 +26,7 @@ def test_blocks_are_found_by_cid(blocks: list[tuple[int, bytes]]) -> None:
 
 @given(BLOCKS.filter(bool), st.data())
 def test_a_cut_off_archive_is_noticed(blocks: list[tuple[int, bytes]], data: st.DataObject) -> None:
-    """An archive that ends inside a section is unusable; one that ends between sections lacks blocks."""
+    """An archive cut inside a section is unusable; an archive cut between sections lacks blocks."""
     whole = car(*blocks)
     cut = whole[: data.draw(st.integers(0, len(whole) - 1))]
     try:
@@ -40,13 +39,13 @@ def test_a_cut_off_archive_is_noticed(blocks: list[tuple[int, bytes]], data: st.
 
 
 def test_a_section_cut_off_at_our_own_limit_is_left_out() -> None:
-    """When reading stopped at a limit, what came before it still counts."""
+    """When reading stopped at a limit, the blocks before the limit still count."""
     archive = car((RAW, b"one"), (RAW, b"two"))
     assert read_car(archive[:-1], cut_off=True) == {cid_of(RAW, b"one"): b"one"}
 
 
 def test_a_block_under_another_blocks_cid_is_a_lie() -> None:
-    """Bytes that their CID does not name are never returned."""
+    """Bytes that do not match the CID are never returned."""
     with pytest.raises(LyingCar):
         read_car(CAR_HEADER + section(RAW, b"forged", named_after=b"genuine"))
 

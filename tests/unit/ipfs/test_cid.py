@@ -18,7 +18,7 @@ PUBLIC_CID = "QmYBL4FCdr7YmHm6UEeLGf6UQE2rMqkAEttbCFDNbm1u5o"
 
 
 def test_the_public_vector() -> None:
-    """A manifest that stands on Base Sepolia, without its file's last newline, is what its CID names."""
+    """A manifest registered on Base Sepolia, without the file's last newline, matches its CID."""
     content = PUBLIC_MANIFEST.read_bytes().rstrip(b"\n")
     assert len(content) == 510
     assert names_plain_file(parse_cid(PUBLIC_CID), content)
@@ -48,7 +48,7 @@ def test_every_base_spells_the_same_cid(block: bytes, codec: int) -> None:
 
 @given(st.data(), st.sampled_from("bBfFkKz0"), st.sampled_from([DAG_PB, RAW]))
 def test_another_implementation_reads_the_same(data: st.DataObject, base: str, codec: int) -> None:
-    """Libipld reads every text that is taken here as the same CID, also one with characters changed."""
+    """Libipld reads every accepted text as the same CID, also after changes of characters."""
     text = cid_v0(b"") if base == "0" else libipld.encode_multibase(base, cid_bytes(codec, b""))
     changes = st.tuples(st.integers(1, len(text) - 1), st.sampled_from("129abzABZ+-= "))
     for at, character in data.draw(st.lists(changes, max_size=2)):
@@ -90,7 +90,7 @@ def test_another_implementation_reads_the_same(data: st.DataObject, base: str, c
     ],
 )
 def test_other_texts_are_refused_with_what_was_expected(text: str, told: str) -> None:
-    """Unknown bases, other hashes, other codecs and damaged texts are told apart."""
+    """Unknown bases, other hashes, other codecs and damaged texts are distinguished."""
     with pytest.raises(FetchRefused, match=told) as caught:
         parse_cid(text)
     assert caught.value.code == "fetch.refused.cid"
@@ -98,7 +98,7 @@ def test_other_texts_are_refused_with_what_was_expected(text: str, told: str) ->
 
 @given(st.text(max_size=260))
 def test_any_text_is_a_cid_or_refused(text: str) -> None:
-    """No text makes the parser fail in another way, and what it accepts has a whole digest."""
+    """Any text gives a CID with a whole digest, or a refusal."""
     try:
         assert len(parse_cid(text).digest) == 32
     except FetchRefused:

@@ -1,4 +1,4 @@
-"""The work of reading a file from its blocks, for any blocks: bounded, and beside the event loop where it is long."""
+"""The work of assembling a file from any blocks: bounded, and off the event loop where long."""
 
 import json
 import threading
@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from iidq.errors import ManifestFault
 from iidq.guarded_http.fetch_policy import PUBLIC_ONLY
-from iidq.guarded_http.uri import IpfsUri, parse_manifest_uri
-from iidq.provenance.ipfs import dag
+from iidq.provenance.ipfs import unixfs
 from iidq.provenance.ipfs.car import read_car
 from iidq.provenance.ipfs.cid import DAG_PB, RAW, Cid
-from iidq.provenance.ipfs.dag import MissingBlock, assemble_file
-from iidq.provenance.ipfs.gateways import Gateway, IpfsGateways
-from iidq.provenance.ipfs.unixfs import FieldAllowance, Node, decode_node, wrap_file
+from iidq.provenance.ipfs.gateway import Gateway
+from iidq.provenance.ipfs.gateways import IpfsGateways
+from iidq.provenance.ipfs.unixfs import FieldAllowance, MissingBlock, Node, assemble_file, decode_node, wrap_file
 from iidq.provenance.manifest import parse_manifest
+from iidq.provenance.manifest_uri import IpfsUri, parse_manifest_uri
 from tests.unit.guarded_http.scripted_server import serving
 from tests.unit.ipfs.ipfs_blocks import (
     CAR_HEADER,
@@ -39,7 +39,7 @@ TREES = st.recursive(
 
 
 class Decodes:
-    """Counts the nodes that are decoded, by block, and how many of them on the thread that made this."""
+    """Counts decoded nodes, by block, and long blocks decoded on the creating thread."""
 
     def __init__(self) -> None:
         self.blocks: list[bytes] = []
@@ -67,10 +67,10 @@ def planted(tree: bytes | tuple[bytes, list[object]], blocks: Blocks) -> tuple[i
 
 @given(TREES)
 def test_any_tree_is_its_leaves_in_order(tree: bytes | tuple[bytes, list[object]]) -> None:
-    """A file is its nodes' bytes in order, whatever its shape, and each block is decoded once."""
+    """A file of any shape is the nodes' bytes in order, and each block is decoded once."""
     blocks: Blocks = {}
     codec, root, content = planted(tree, blocks)
-    with patch.object(dag, "decode_node", Decodes()) as decodes:
+    with patch.object(unixfs, "decode_node", Decodes()) as decodes:
         # An empty leaf counts as a byte of the limit; there are twelve leaves at most.
         assert assemble_file(cid_of(codec, root), (), blocks, max_bytes=len(content) + 12) == content
     assert len(decodes.blocks) == len(set(decodes.blocks))
@@ -78,7 +78,7 @@ def test_any_tree_is_its_leaves_in_order(tree: bytes | tuple[bytes, list[object]
 
 @given(TREES, st.data())
 def test_a_damaged_tree_is_read_or_refused(tree: bytes | tuple[bytes, list[object]], data: st.DataObject) -> None:
-    """Blocks that were changed before they were hashed meet our own faults alone, within the limits."""
+    """Blocks damaged before hashing raise nothing but faults of iidq, within the limits."""
     blocks: Blocks = {}
     codec, root, _ = planted(tree, blocks)
     changed = bytearray(root)
@@ -105,7 +105,7 @@ def test_any_fields_are_read_or_refused(fields: list[tuple[int, bytes | int]]) -
 
 
 async def test_a_block_of_a_million_fields_ends_the_search() -> None:
-    """A 2 MiB block that 4,000 links name is decoded once, within its allowance, and never on the event loop."""
+    """A 2 MiB block with 4,000 links to it is decoded once, within the allowance, and never on the event loop."""
     root, block = countless_fields(4000)
     decodes = Decodes()
     fault = await _fault_of(root, car((DAG_PB, root), (DAG_PB, block)), decodes)
@@ -116,7 +116,7 @@ async def test_a_block_of_a_million_fields_ends_the_search() -> None:
 
 
 async def test_a_single_block_of_a_million_fields_is_refused() -> None:
-    """What needs no CAR is bounded in the same way."""
+    """A file without a CAR is bounded in the same way."""
     block, decodes = tiny_fields(1_000_000), Decodes()
     assert (await _fault_of(block, b"", decodes)).code == "manifest.too_complex"
     assert (len(decodes.blocks), decodes.long_on_this_thread) == (1, 0)
@@ -127,7 +127,7 @@ async def _fault_of(root: bytes, archive: bytes, decodes: Decodes) -> ManifestFa
     assert isinstance(uri, IpfsUri)
     async with serving(by_format({"raw": root, "car": archive})) as server:
         gateways = IpfsGateways([Gateway(server.url)], max_bytes=1 << 20)
-        with patch.object(dag, "decode_node", decodes), pytest.raises(ManifestFault) as caught:
+        with patch.object(unixfs, "decode_node", decodes), pytest.raises(ManifestFault) as caught:
             await gateways.fetch(uri)
         await gateways.aclose()
     return caught.value
@@ -135,20 +135,20 @@ async def _fault_of(root: bytes, archive: bytes, decodes: Decodes) -> ManifestFa
 
 @pytest.mark.parametrize("depth", [1, 2])
 def test_links_are_counted_before_they_are_followed(depth: int) -> None:
-    """Links to small nodes with many links cost neither their visits nor the memory to remember them."""
+    """Links to small nodes with many links cost neither visits nor memory."""
     blocks: Blocks = {}
     block = wrap_file(b"x")
     for _ in range(depth):
         blocks[cid_of(DAG_PB, block)] = block
         block = node(2, None, *[("", DAG_PB, block)] * 4500)
     blocks[cid_of(DAG_PB, block)] = block
-    with patch.object(dag, "decode_node", Decodes()) as decodes, pytest.raises(ManifestFault, match="4,096 blocks"):
+    with patch.object(unixfs, "decode_node", Decodes()) as decodes, pytest.raises(ManifestFault, match="4,096 blocks"):
         assemble_file(cid_of(DAG_PB, block), (), blocks, max_bytes=1 << 20)
     assert len(decodes.blocks) == 1
 
 
 def test_empty_leaves_count_against_the_limit() -> None:
-    """A manifest's limit bounds its leaves too: those without bytes count as one byte each."""
+    """A manifest's limit bounds the leaves too: an empty leaf counts as one byte."""
     empty = wrap_file(b"")
     root = node(2, None, *[("", DAG_PB, empty)] * 50)
     blocks = {cid_of(DAG_PB, block): block for block in (root, empty)}
@@ -172,7 +172,7 @@ def test_an_archive_of_countless_blocks_is_not_read_to_its_end() -> None:
     ids=["objects", "numbers", "nested"],
 )
 def test_a_manifest_of_countless_values_is_refused(body: bytes) -> None:
-    """The parser is not started on a manifest whose values would keep the interpreter busy."""
+    """The parser is not started on a manifest with too many values."""
     with patch.object(json, "loads") as parser, pytest.raises(ManifestFault) as caught:
         parse_manifest(body)
     assert caught.value.code == "manifest.too_complex"

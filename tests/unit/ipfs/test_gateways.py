@@ -1,4 +1,4 @@
-"""IPFS gateways that fail, lie and dawdle, as real servers on this machine."""
+"""IPFS gateways that fail, lie or are slow, as real servers on this machine."""
 
 import asyncio
 import gzip
@@ -10,11 +10,11 @@ import pytest
 from iidq.errors import FetchRefused, GatewayFault, ManifestFault, SettingsFault
 from iidq.guarded_http.fetch_policy import PUBLIC_ONLY
 from iidq.guarded_http.http_connection import Deadlines
-from iidq.guarded_http.uri import IpfsUri, parse_manifest_uri
 from iidq.provenance.ipfs.cid import DAG_PB, RAW
-from iidq.provenance.ipfs.gateway import GatewayAddress
-from iidq.provenance.ipfs.gateways import Gateway, IpfsGateways
+from iidq.provenance.ipfs.gateway import Gateway, GatewayAddress
+from iidq.provenance.ipfs.gateways import IpfsGateways
 from iidq.provenance.ipfs.unixfs import wrap_file
+from iidq.provenance.manifest_uri import IpfsUri, parse_manifest_uri
 from iidq.provenance.report import FetchedManifest
 from tests.unit.guarded_http.scripted_server import Answer, Request, always, never, response, serving
 from tests.unit.ipfs.ipfs_blocks import CAR_HEADER, car, cid_v0, cid_v1, node, section, split_file
@@ -67,7 +67,7 @@ def by_format(answers: Mapping[str, bytes]) -> Answer:
 
 
 async def test_a_raw_block_is_asked_for_verified_and_unwrapped() -> None:
-    """The request names the format both ways; the source tells host, port and digest."""
+    """The request names the format both ways; the source shows host, port and digest."""
     async with serving(RAW_ANSWER) as server:
         fetched = await ask(server.url)
     assert (fetched.body, fetched.cid_verified) == (CONTENT, True)
@@ -97,7 +97,7 @@ async def test_a_gateway_that_serves_plain_files_will_do(uri: str) -> None:
     ],
 )
 async def test_bytes_that_do_not_match_are_never_used_and_are_told(lie: Answer) -> None:
-    """The next gateway is asked at once, and the liar stands in the sources with host, port and digest."""
+    """The next gateway is asked at once, and the liar is listed in the sources with host, port and digest."""
     async with serving(lie) as liar, serving(RAW_ANSWER) as honest:
         fetched = await ask(liar.url, honest.url)
     assert fetched.body == CONTENT
@@ -160,7 +160,7 @@ async def test_a_broken_gateway_is_passed_over(broken: Answer) -> None:
 
 
 async def test_a_gateway_that_is_down_is_passed_over() -> None:
-    """Nobody listening is one failed source."""
+    """A closed port is one failed source."""
     async with serving(RAW_ANSWER) as gone:
         dead = gone.url
     async with serving(RAW_ANSWER) as good:
@@ -189,7 +189,7 @@ async def test_a_gateway_may_redirect_to_itself_but_not_inside() -> None:
 
 
 async def test_the_second_gateway_starts_after_the_delay_and_the_slow_one_is_hung_up_on() -> None:
-    """A gateway that hangs costs the hedging delay; the report says that it was given up."""
+    """A hanging gateway costs the hedging delay, and is reported as given up."""
     async with serving(never) as slow, serving(RAW_ANSWER) as fast:
         fetched = await ask(slow.url, fast.url, hedge_seconds=0.01)
         await slow.hung_up.wait()
@@ -246,7 +246,7 @@ async def test_retry_after_is_honoured() -> None:
 
 
 async def test_a_gateway_that_keeps_failing_is_left_alone_while_another_works() -> None:
-    """After three failures in a row the circuit is open; with no other gateway it is asked all the same."""
+    """After three failures in a row the circuit is open; without another gateway it still gets requests."""
     async with serving(always(response(status=500))) as broken, serving(RAW_ANSWER) as good:
         bad = Gateway(broken.url)
         both = IpfsGateways([bad, Gateway(good.url)], max_bytes=LIMIT)
@@ -322,7 +322,7 @@ async def test_what_verified_blocks_prove_ends_the_search() -> None:
 
 
 def test_a_gateways_own_path_is_not_shown() -> None:
-    """Keys that stand in a gateway's path do not get into reports; its host and port do."""
+    """Keys in a gateway's path do not get into reports; its host and port do."""
     shown = GatewayAddress.parse("https://user:pass@gateway.example:8443/secret-key").shown_url_of(ipfs(URI))
     assert shown == f"https://gateway.example:8443/***/ipfs/{URI.removeprefix('ipfs://')}"
 

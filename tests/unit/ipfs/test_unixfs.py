@@ -6,8 +6,15 @@ from hypothesis import strategies as st
 
 from iidq.errors import ManifestFault
 from iidq.provenance.ipfs.cid import DAG_PB, RAW, Cid
-from iidq.provenance.ipfs.dag import MissingBlock, assemble_file
-from iidq.provenance.ipfs.unixfs import MalformedBlock, NodeType, decode_node, names_plain_file, wrap_file
+from iidq.provenance.ipfs.unixfs import (
+    MalformedBlock,
+    MissingBlock,
+    NodeType,
+    assemble_file,
+    decode_node,
+    names_plain_file,
+    wrap_file,
+)
 from tests.unit.ipfs.ipfs_blocks import cid_of, field, node, split_file
 
 
@@ -97,7 +104,7 @@ def test_a_path_leads_through_directories() -> None:
     ],
 )
 def test_what_verified_blocks_prove_is_permanent(path: tuple[str, ...], code: str, told: str) -> None:
-    """No such entry, no file, a sharded directory: each is told for what it is."""
+    """No such entry, no file, a sharded directory: each has a message of its own."""
     parts = {
         "file": node(2, b"x"),
         "shards": node(5, b"\xff"),
@@ -112,7 +119,7 @@ def test_what_verified_blocks_prove_is_permanent(path: tuple[str, ...], code: st
 
 
 def test_a_missing_block_is_told() -> None:
-    """A file whose leaf was not delivered is not put together without it."""
+    """A file is not assembled with a leaf missing."""
     root, blocks = split_file(b"x" * 100 + b"y", 100)
     with pytest.raises(MissingBlock):
         assemble_file(cid_of(DAG_PB, root), (), _by_cid(*blocks[:-1]), max_bytes=200)
@@ -127,7 +134,7 @@ def test_a_file_over_the_limit_is_refused_by_its_root() -> None:
 
 
 def test_a_file_that_hides_its_size_is_refused_too() -> None:
-    """Leaves that are repeated beyond the limit are counted as they come."""
+    """Repeated leaves count against the limit."""
     root = node(2, None, *[("", RAW, b"x" * 50)] * 3)
     with pytest.raises(ManifestFault) as caught:
         assemble_file(cid_of(DAG_PB, root), (), _by_cid((DAG_PB, root), (RAW, b"x" * 50)), max_bytes=100)
@@ -135,7 +142,7 @@ def test_a_file_that_hides_its_size_is_refused_too() -> None:
 
 
 def test_a_tree_of_repeated_empty_blocks_ends() -> None:
-    """Few blocks that name each other many times over are not walked to their end."""
+    """Few blocks with many links to each other are not walked to the end."""
     blocks = {cid_of(RAW, b""): b""}
     codec, block = RAW, b""
     for _ in range(8):

@@ -1,16 +1,27 @@
-"""The registry's words in both layouts."""
+"""ABI data of the registry, in both layouts, and of contract wallets."""
 
 import pytest
+from eth_abi.abi import encode
+from eth_utils.crypto import keccak
 from hypothesis import given
 from hypothesis import strategies as st
 
 from iidq.errors import RegistryFault
 from iidq.provenance.ethereum.address import ZERO_ADDRESS, checksum_address
-from iidq.provenance.ethereum.registry import UNREGISTERED, ZERO_HASH, Entry, decode_entry, encode_entries_call
+from iidq.provenance.ethereum.registry import (
+    UNREGISTERED,
+    ZERO_HASH,
+    Entry,
+    accepts_signature,
+    decode_entry,
+    encode_entries_call,
+    encode_is_valid_signature_call,
+)
 from tests.provenance.rpc_world import new_layout, old_layout, packed, word
 
 HASH = "0x" + "ab" * 32
 CREATOR = checksum_address("0x" + "5e" * 20)
+MAGIC = keccak(text="isValidSignature(bytes32,bytes)")[:4]
 ADDRESS_WORD = word(int(CREATOR, 16))
 
 addresses = st.integers(1, 2**160 - 1).map(lambda number: checksum_address(f"0x{number:040x}"))
@@ -19,7 +30,7 @@ times = st.integers(0, 2**53 - 1)
 
 @given(addresses, st.text(max_size=200), times)
 def test_both_layouts_give_the_same_entry(creator: str, uri: str, timestamp: int) -> None:
-    """What was registered is read alike from either layout, with the hash that was asked for."""
+    """Either layout gives the registered values, with the hash of the call."""
     try:
         raw = uri.encode()
     except UnicodeEncodeError:
@@ -31,7 +42,7 @@ def test_both_layouts_give_the_same_entry(creator: str, uri: str, timestamp: int
 
 @pytest.mark.parametrize("data", [old_layout(ZERO_ADDRESS, ZERO_HASH, b"", 0), new_layout(ZERO_ADDRESS, b"", 0)])
 def test_an_empty_slot_is_unregistered(data: bytes) -> None:
-    """Nobody's entry is the zero entry in either layout, and not a revoked one."""
+    """An unregistered hash has the zero entry in either layout, and is not revoked."""
     entry = decode_entry(data, HASH)
     assert entry == UNREGISTERED
     assert (entry.registered, entry.revoked) == (False, False)
@@ -39,7 +50,7 @@ def test_an_empty_slot_is_unregistered(data: bytes) -> None:
 
 @pytest.mark.parametrize("data", [old_layout(CREATOR, HASH, b"", 5), new_layout(CREATOR, b"", 5)])
 def test_an_empty_uri_is_a_revoked_entry(data: bytes) -> None:
-    """A revoked entry keeps its creator and time and is told from an unregistered one."""
+    """A revoked entry keeps creator and time, unlike an unregistered hash."""
     entry = decode_entry(data, HASH)
     assert (entry.registered, entry.revoked, entry.creator, entry.timestamp) == (True, True, CREATOR, 5)
 
@@ -69,7 +80,7 @@ def test_an_empty_uri_is_a_revoked_entry(data: bytes) -> None:
     ],
 )
 def test_anything_else_is_no_registry(data: bytes) -> None:
-    """What fits neither layout exactly is refused as no ContentRegistry, never guessed at."""
+    """Data that fits neither layout exactly is refused as no ContentRegistry."""
     with pytest.raises(RegistryFault) as caught:
         decode_entry(data, HASH)
     assert caught.value.code == "registry.unrecognised"
@@ -78,7 +89,7 @@ def test_anything_else_is_no_registry(data: bytes) -> None:
 
 @given(st.binary(max_size=400))
 def test_any_words_are_read_or_refused(data: bytes) -> None:
-    """No return data whatever raises anything but RegistryFault."""
+    """Arbitrary data raises nothing but RegistryFault."""
     try:
         decode_entry(data, HASH)
     except RegistryFault as fault:
@@ -88,3 +99,29 @@ def test_any_words_are_read_or_refused(data: bytes) -> None:
 def test_the_call_asks_for_the_hash() -> None:
     """The call data is the selector of entries(bytes32) and the hash."""
     assert encode_entries_call(HASH) == "0x267b6922" + "ab" * 32
+
+
+@given(st.binary(min_size=32, max_size=32), st.binary(max_size=200))
+def test_the_wallets_call_is_abi_encoded(digest: bytes, signature: bytes) -> None:
+    """The call data equals eth_abi's, for signatures of any length."""
+    expected = MAGIC + encode(["bytes32", "bytes"], [digest, signature])
+    assert encode_is_valid_signature_call(digest, signature) == "0x" + expected.hex()
+
+
+@pytest.mark.parametrize(
+    ("returned", "accepted"),
+    [
+        (MAGIC + bytes(28), True),
+        (MAGIC + bytes(60), True),
+        (MAGIC, False),
+        (MAGIC + bytes(27), False),
+        (bytes(28) + MAGIC, False),
+        (MAGIC + bytes(27) + b"\x01", False),
+        (b"\xff" * 32, False),
+        (b"", False),
+        (None, False),
+    ],
+)
+def test_only_the_whole_word_is_a_yes(returned: bytes | None, accepted: bool) -> None:
+    """Only the magic value as a whole left-aligned word is accepted."""
+    assert accepts_signature(returned) is accepted

@@ -1,8 +1,8 @@
-"""Which IP addresses are public, and which host texts are addresses at all.
+"""Hosts and IP addresses: the canonical spelling of a host, and the table of addresses that are not public.
 
-The tables follow IANA's special-purpose address registries (RFC 6890 and its updates), tightened where an
-address carries another one inside it: ``ipaddress``'s ``is_global`` calls NAT64, 6to4, IPv4-compatible and
-multicast addresses global, so it guards nothing by itself.
+The tables follow IANA's special-purpose address registries (RFC 6890 and its updates). Addresses that embed another
+address are not public either. ``ipaddress.is_global`` is no guard: NAT64, 6to4, IPv4-compatible and multicast
+addresses pass as global.
 """
 
 import re
@@ -61,10 +61,12 @@ _IPV6_RULES = tuple(
 _IPV6_GLOBAL_UNICAST = IPv6Network("2000::/3")
 
 _NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*", re.IGNORECASE)
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 
 
 def special_kind(address: IpAddress) -> str | None:
-    """What keeps ``address`` from being public, such as ``loopback``; None for a public address."""
+    """Return the kind of a non-public address, such as ``loopback``; None for a public address."""
     if isinstance(address, IPv4Address):
         return next((kind for network, kind in _IPV4_RULES if address in network), None)
     kind = next((kind for network, kind in _IPV6_RULES if address in network), None)
@@ -72,11 +74,10 @@ def special_kind(address: IpAddress) -> str | None:
 
 
 def literal_address(host: str) -> IpAddress | None:
-    """The address that a URL's host text spells out; None when it is a name.
+    """Return the address that a URL's host text spells out; None for a name. IPv6 comes without brackets.
 
-    Raises :class:`ValueError` for texts that some resolvers read as an address although they are none in
-    plain notation: decimal, octal, hexadecimal and short forms of IPv4 (``inet_aton``), a trailing dot after
-    an address, IPv6 with a zone. Brackets around IPv6 must have been removed.
+    Raises :class:`ValueError` for text that some resolvers read as an address although the notation is not plain:
+    decimal, octal, hexadecimal and short IPv4 (``inet_aton``), a dot after an address, IPv6 with a zone.
     """
     if ":" in host:
         address = IPv6Address(host)
@@ -86,3 +87,24 @@ def literal_address(host: str) -> IpAddress | None:
     if _NUMERIC_LABEL.fullmatch(host.removesuffix(".").rpartition(".")[2]):
         return IPv4Address(host)
     return None
+
+
+def canonical_host(text: str) -> str:
+    """Return a lower-case name without the root's dot, or an address in plain notation (IPv6 without brackets).
+
+    Raises :class:`ValueError` for anything else. Names must be ASCII (``xn--`` for international names): a mapping from
+    other scripts can turn an innocent text into an address.
+    """
+    if text.startswith("[") and text.endswith("]"):
+        text = text[1:-1]
+        if ":" not in text:
+            raise ValueError("brackets belong around an IPv6 address")
+    elif ":" in text:
+        raise ValueError("an IPv6 address belongs in brackets")
+    address = literal_address(text)
+    if address is not None:
+        return str(address)
+    name = text.lower().removesuffix(".")
+    if len(name) > 253 or not _NAME.fullmatch(name):
+        raise ValueError("not a host name")
+    return name

@@ -1,8 +1,8 @@
-"""Who has fallen behind."""
+"""Endpoints that have fallen behind."""
 
 import pytest
 
-from iidq.provenance.ethereum.heads import REMEMBERED_SECONDS, BlockTag, Heads
+from iidq.provenance.ethereum.endpoints import REMEMBERED_SECONDS, BlockTag, Heads
 
 
 @pytest.mark.parametrize(
@@ -26,8 +26,8 @@ def test_far_behind_is_blocks_and_seconds(tag: BlockTag, number: int, timestamp:
     assert not heads.is_behind("a", 100, 1000) or number > 100
 
 
-def test_nobody_is_behind_itself() -> None:
-    """An endpoint whose chain was started anew is not measured by what it said before."""
+def test_no_endpoint_is_behind_itself() -> None:
+    """An endpoint of a restarted chain is not compared with the earlier reports."""
     heads = Heads("latest", clock=lambda: 0.0)
     heads.report("a", 100, 10_000)
     heads.report("a", 1, 5)
@@ -36,7 +36,7 @@ def test_nobody_is_behind_itself() -> None:
 
 
 def test_old_reports_are_forgotten() -> None:
-    """What another said long ago is no measure any more."""
+    """An old report of another endpoint does not count."""
     now = 0.0
     heads = Heads("latest", clock=lambda: now)
     heads.report("a", 100, 10_000)
