@@ -27,6 +27,7 @@ from iidq.bullmq.bull_lists import Command
 from iidq.bullmq.bull_outline import Outline, outline_parameters, parse_outline
 from iidq.bullmq.bull_plan import MOST_ENDED, Plan, Shown, Survey, ownership, plan, survey
 from iidq.concurrency.background import keep_running
+from iidq.concurrency.steady import wait_at_most
 from iidq.database.faults import Faults
 from iidq.database.pool import Connection, Database, open_database
 from iidq.database.queries import QUERIES
@@ -98,7 +99,7 @@ class BullMirror:
                 self._database.faults.over("BullMQ keys")
                 rest = _REST if pause_seconds else _REST_BEHIND
                 pause_seconds = min(_LONGEST_PAUSE_SECONDS, max(pause_seconds, rest * (clock() - began)))
-            await self._rest(pause_seconds)
+            await wait_at_most(self._stopping, pause_seconds)
 
     async def stop(self, run: asyncio.Task[None]) -> None:
         """End ``run`` and leave the lease to another process."""
@@ -111,11 +112,6 @@ class BullMirror:
             with contextlib.suppress(RedisUnavailable):
                 if await self._ask(("GET", LEASE_KEY)) == [self._token.encode()]:
                     await self._ask(("DEL", LEASE_KEY))
-
-    async def _rest(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
 
     async def _turn(self, now: float) -> float:
         """One look, or one try to get the lease; the seconds to wait before the next."""

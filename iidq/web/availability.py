@@ -18,6 +18,7 @@ from typing import Final
 import psycopg
 
 from iidq.concurrency.background import end_tasks, keep_running
+from iidq.concurrency.steady import wait_at_most
 from iidq.database.pool import Connection, Database, answered_within, connect_arguments, settle
 from iidq.errors import DatabaseUnavailable
 from iidq.observability import logs
@@ -60,9 +61,7 @@ class Availability:
                     logs.database_lost("availability", error, PROBE_INTERVAL_SECONDS)
                 # Cleared after the look: what broke before it was seen by it.
                 self._database.suspected.clear()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(PROBE_INTERVAL_SECONDS):
-                        await self._database.suspected.wait()
+                await wait_at_most(self._database.suspected, PROBE_INTERVAL_SECONDS)
         finally:
             await self._hang_up()
 
