@@ -28,8 +28,9 @@ from iidq.bullmq.bull_outline import Outline, outline_parameters, parse_outline
 from iidq.bullmq.bull_plan import MOST_ENDED, Plan, Shown, Survey, ownership, plan, survey
 from iidq.concurrency.background import keep_running
 from iidq.concurrency.steady import wait_at_most
+from iidq.database.connections import Connection
 from iidq.database.faults import Faults
-from iidq.database.pool import Connection, Database, open_database
+from iidq.database.pool import Database, open_database
 from iidq.database.queries import QUERIES
 from iidq.errors import IidqError, RedisUnavailable
 from iidq.observability import logs

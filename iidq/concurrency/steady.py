@@ -8,7 +8,7 @@ from collections.abc import Awaitable
 import psycopg
 
 from iidq.database.faults import Faults
-from iidq.database.pool import is_passing
+from iidq.database.sqlstates import is_passing
 from iidq.errors import IidqError
 
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import errors
 
-from iidq.database.first_run import Site, first_run_fault
-from iidq.database.migration_files import migrations_folder, shipped_migrations
-from iidq.database.pool import connect_arguments, server_fault, session_statement, translate
-from iidq.database.queries import DEFAULT_SCHEMA, QUERIES, in_schema
+from iidq.database.connections import connect_arguments, server_fault, session_statement
+from iidq.database.obstacles import Site, first_run_fault
+from iidq.database.queries import DEFAULT_SCHEMA, QUERIES, in_schema, migrations_folder, shipped_migrations
+from iidq.database.sqlstates import translate
 from iidq.errors import DatabaseRefusal, DatabaseUnavailable, IidqError, SettingsFault
 from iidq.observability import logs
 

@@ -1,15 +1,53 @@
-"""What keeps the role of ``DATABASE_URL`` from iidq's work, as Postgres' catalogs tell it: object, right and remedy.
+"""Obstacles: why the role of ``DATABASE_URL`` cannot do iidq's work, from Postgres' catalogs, each with its remedy.
 
 Postgres' own errors name the object in a localised sentence and the right not at all.
 """
 
-from typing import Any
+from collections.abc import Collection
+from typing import Any, NamedTuple
 
+import psycopg
 from psycopg import AsyncConnection, sql
 
-from iidq.database.first_run import Site, first_run_fault
-from iidq.database.migration_files import shipped_migrations
-from iidq.database.queries import DEFAULT_SCHEMA, QUERIES
+from iidq.database.queries import DEFAULT_SCHEMA, QUERIES, shipped_migrations
+from iidq.database.sqlstates import NOT_MIGRATED_ERRORS, translate, wording
+from iidq.errors import DatabaseRefusal, IidqError, ObjectMissing, RowRefused, TriggerFault
+
+# The first migration of versions before the first release.
+_UNRELEASED = "0001_verification_job"
+_ELSEWHERE = "set DATABASE_SCHEMA to a schema of iidq's own"
+# A row that lacks a value, or that no policy lets in, may be like all others: the catalogs tell.
+_PROBLEMS_OF_ALL_ROWS = {"23502": ("default",), "42501": ("policy",)}
+
+
+class Site(NamedTuple):
+    """The schema and the rights of the role, a row of the query ``migration_site``."""
+
+    role: str
+    """Name of the role."""
+    has_schema: bool
+    """Whether the schema exists."""
+    may_create_schema: bool
+    """Whether the role has CREATE on the database."""
+    may_use: bool
+    """Whether the role has USAGE on the schema."""
+    may_create: bool
+    """Whether the role has CREATE on the schema."""
+    has_jobs: bool
+    """Whether the schema has a table ``VerificationJob``."""
+    owner: str | None
+    """Owner of yoyo's table of applied migrations; None without that table."""
+    has_history: bool
+    """Whether the schema has a table of that name."""
+    has_known_history: bool
+    """Whether that table has yoyo's columns; another one belongs to another application."""
+    may_read_history: bool
+    """Whether the role has SELECT on that table."""
+
+    @property
+    def shows_history(self) -> bool:
+        """Whether the names of the applied migrations can be read."""
+        return self.has_known_history and self.may_use and self.may_read_history
 
 
 async def find_obstacles(connection: AsyncConnection[Any], *problems: str) -> list[str]:
@@ -73,3 +111,68 @@ def _sentence(schema: str, missing: str, problem: str, kind: str, name: str, det
         case _:
             remedy = f"ALTER TABLE {quoted} REPLICA IDENTITY FULL"
             return f"{kind} {name} has no replica identity, which publication {detail} needs: {remedy}"
+
+
+def first_run_fault(site: Site, schema: str, shipped: Collection[str], applied: Collection[str]) -> str | None:
+    """Return what keeps the ``shipped`` migrations from being applied, None where nothing does.
+
+    ``applied`` is yoyo's list, empty where it cannot be read.
+    """
+    name, role = (sql.Identifier(word).as_string() for word in (schema, site.role))
+    if _UNRELEASED in applied:
+        return "this database was made by an unreleased version of iidq: make a new one"
+    if (site.has_history and not site.has_known_history) or (applied and not set(applied) & set(shipped)):
+        return f"schema {schema} has a table _yoyo_migration of another application: {_ELSEWHERE}"
+    if not set(shipped) - set(applied):
+        return None
+    if not site.has_schema:
+        if site.may_create_schema:
+            return None
+        remedy = f"CREATE SCHEMA {name} AUTHORIZATION {role}"
+        return f"there is no schema {schema}, and role {site.role} may not make it: {remedy}"
+    if lacking := ", ".join(right for right, has in (("USAGE", site.may_use), ("CREATE", site.may_create)) if not has):
+        remedy = f"GRANT {lacking} ON SCHEMA {name} TO {role}, or {_ELSEWHERE}"
+        return f"role {site.role} lacks {lacking} on schema {schema}: {remedy}"
+    if site.has_history and not site.may_read_history:
+        return f"role {site.role} may not read table _yoyo_migration: run `iidq migrate` as its owner, {site.owner}"
+    if site.has_jobs and not applied:
+        return (
+            f'schema {schema} has a table "VerificationJob" of another application: move the replaced system\'s away '
+            f"as docs/migration.md says, or {_ELSEWHERE}"
+        )
+    return None
+
+
+async def name_refusal(error: psycopg.Error, connection: AsyncConnection[Any]) -> Exception:
+    """Return our error for one of Postgres', or ``error`` itself. Its notes name what an operator has to mend.
+
+    The catalogs tell whether an object of iidq's is missing or one that the operator's own code names, and whether
+    the row that was refused is like all others.
+    """
+    ours = translate(error)
+    problems = problems_to_look_for(error, ours)
+    obstacles = [] if problems is None else await find_obstacles(connection, *problems)
+    if isinstance(error, NOT_MIGRATED_ERRORS) and problems is not None and not obstacles:
+        ours = DatabaseRefusal(
+            f"what a constraint, trigger or policy names is missing (SQLSTATE {error.sqlstate}){wording(error)}"
+        )
+    elif isinstance(error, NOT_MIGRATED_ERRORS) and problems is not None and await is_migrated(connection):
+        ours = ObjectMissing(f"an object of iidq's is missing (SQLSTATE {error.sqlstate})")
+    elif isinstance(ours, RowRefused) and obstacles:
+        ours = DatabaseRefusal(ours.message)
+    for obstacle in obstacles:
+        (ours or error).add_note(obstacle)
+    return ours or error
+
+
+def problems_to_look_for(error: psycopg.Error, ours: IidqError | None) -> tuple[str, ...] | None:
+    """Which obstacles may explain the error; no name: any of them. None: the error says all."""
+    match ours:
+        case RowRefused():
+            return _PROBLEMS_OF_ALL_ROWS.get(error.sqlstate or "")
+        case TriggerFault():
+            return None
+        case DatabaseRefusal():
+            return ()
+        case _:
+            return () if isinstance(error, NOT_MIGRATED_ERRORS) else None

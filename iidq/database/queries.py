@@ -3,9 +3,13 @@
 Statements are kept as bytes, the one type besides SQL literals that psycopg takes without guessing.
 """
 
+import contextlib
 import re
+import tempfile
+from collections.abc import Iterator
 from functools import lru_cache
-from importlib.resources import files
+from importlib.resources import as_file, files
+from pathlib import Path
 from typing import Final
 
 DEFAULT_SCHEMA: Final = "public"
@@ -40,3 +44,23 @@ def in_schema(statement: bytes, schema: str) -> bytes:
 
 
 QUERIES = parse_queries(files("iidq.queue").joinpath("queries.sql").read_text(encoding="utf-8"))
+
+
+@contextlib.contextmanager
+def migrations_folder(schema: str = DEFAULT_SCHEMA) -> Iterator[Path]:
+    """``migrations/`` inside the installed wheel, or beside the package in a checkout; rewritten for another schema."""
+    with as_file(files("iidq")) as package, contextlib.ExitStack() as temporary:
+        inside = package / "migrations"
+        folder = inside if inside.is_dir() else package.parent / "migrations"
+        if schema != DEFAULT_SCHEMA:
+            rewritten = Path(temporary.enter_context(tempfile.TemporaryDirectory(prefix="iidq-")))
+            for path in folder.glob("*.sql"):
+                (rewritten / path.name).write_bytes(in_schema(path.read_bytes(), schema))
+            folder = rewritten
+        yield folder
+
+
+def shipped_migrations() -> list[str]:
+    """Names of the migrations that belong to this version, in their order."""
+    with migrations_folder() as folder:
+        return sorted(path.stem for path in folder.glob("*.sql") if not path.stem.endswith(".rollback"))

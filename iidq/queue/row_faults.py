@@ -11,7 +11,8 @@ from uuid import UUID
 
 import psycopg
 
-from iidq.database.pool import Database, concerns_one_row, fault_of_code, may_be_of_one_row
+from iidq.database.pool import Database
+from iidq.database.sqlstates import concerns_one_row, fault_of_code, may_be_of_one_row
 from iidq.errors import IidqError, RowRefused, TriggerFault
 from iidq.queue import store
 from iidq.queue.job import ClaimedJob

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
+from iidq.database.connections import Connection
 from iidq.database.faults import Faults
-from iidq.database.pool import Connection, Database, may_be_of_one_row
+from iidq.database.pool import Database
 from iidq.database.queries import QUERIES
+from iidq.database.sqlstates import may_be_of_one_row
 from iidq.observability import logs, metrics
 from iidq.queue import store
 from iidq.queue.row_faults import each_apart, end_refused

@@ -19,7 +19,8 @@ import psycopg
 
 from iidq.concurrency.background import end_tasks, keep_running
 from iidq.concurrency.steady import wait_at_most
-from iidq.database.pool import Connection, Database, answered_within, connect_arguments, settle
+from iidq.database.connections import Connection, answered_within, connect_arguments, settle
+from iidq.database.pool import Database
 from iidq.errors import DatabaseUnavailable
 from iidq.observability import logs
 from iidq.queue import store

@@ -19,8 +19,10 @@ import psycopg
 
 from iidq.concurrency.background import keep_running
 from iidq.concurrency.steady import try_step, wait_at_most
+from iidq.database.connections import Connection
 from iidq.database.faults import Faults
-from iidq.database.pool import Connection, Database, concerns_one_row, open_database
+from iidq.database.pool import Database, open_database
+from iidq.database.sqlstates import concerns_one_row
 from iidq.errors import GatewayFault, IidqError, RowRefused, TriggerFault
 from iidq.guarded_http.fetch_policy import FetchPolicy
 from iidq.observability import logs, metrics

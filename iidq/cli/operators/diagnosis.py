@@ -13,10 +13,11 @@ import httpx
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from iidq.database.connections import connect, server_fault
 from iidq.database.database_url import hide_options
-from iidq.database.migration_files import shipped_migrations
 from iidq.database.obstacles import find_migration_fault, find_obstacles
-from iidq.database.pool import Database, connect, open_database, server_fault
+from iidq.database.pool import Database, open_database
+from iidq.database.queries import shipped_migrations
 from iidq.errors import IidqError
 from iidq.extras import install_command
 from iidq.guarded_http.http_connection import Deadlines

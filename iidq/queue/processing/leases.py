@@ -13,8 +13,10 @@ from typing import Any, Self
 
 import psycopg
 
+from iidq.database.connections import Connection, answered_within, connect, our_settings
 from iidq.database.faults import Faults
-from iidq.database.pool import Connection, answered_within, connect, name_refusal, our_settings, translate
+from iidq.database.obstacles import name_refusal
+from iidq.database.sqlstates import translate
 from iidq.errors import IidqError
 from iidq.observability import logs
 from iidq.queue import store

@@ -17,9 +17,11 @@ import psycopg
 
 from iidq import __version__
 from iidq.concurrency.background import end_tasks, keep_running
+from iidq.database.connections import answered_within, connect, our_settings
 from iidq.database.faults import Faults
 from iidq.database.obstacles import find_obstacles
-from iidq.database.pool import Database, answered_within, connect, is_passing, open_database, our_settings
+from iidq.database.pool import Database, open_database
+from iidq.database.sqlstates import is_passing
 from iidq.errors import DatabaseRefusal, IidqError
 from iidq.observability import logs, metrics
 from iidq.queue import row_faults, store, upkeep

@@ -10,7 +10,9 @@ from time import perf_counter
 import psycopg
 
 from iidq.concurrency.background import keep_running
-from iidq.database.pool import Connection, Database, concerns_one_row, fault_of_code, is_passing
+from iidq.database.connections import Connection
+from iidq.database.pool import Database
+from iidq.database.sqlstates import concerns_one_row, fault_of_code, is_passing
 from iidq.errors import DatabaseRefusal, DatabaseUnavailable, IidqError, RowRefused
 from iidq.observability import logs, metrics
 from iidq.queue import store

@@ -7,8 +7,9 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from iidq.database.held_connection import HeldConnection
-from iidq.database.pool import Connection, open_database
+from iidq.database.connections import Connection
+from iidq.database.hot_statement import HeldConnection
+from iidq.database.pool import open_database
 from iidq.errors import DatabaseUnavailable, RowRefused
 from iidq.queue.batching import GroupCommit, open_enqueuer
 from iidq.settings import Settings
