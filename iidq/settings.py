@@ -8,9 +8,8 @@ A ``.env`` file in the working directory is read too; real environment variables
 
 import os
 import re
-from ipaddress import ip_network
-from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
-from urllib.parse import urlsplit
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self, get_args
 
 from dotenv import dotenv_values
 from pydantic import (
@@ -25,54 +24,23 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
-from iidq.database.database_url import SCHEMA_FORM, is_schema_name, read_database_url
 from iidq.errors import SettingsFault
-from iidq.redis.redis_url import parse_redis_url
-from iidq.web.request.path_prefix import OWN_PATHS, parse_prefix
-from iidq.webhooks.signing import signing_keys
+from iidq.setting_values import checks
+from iidq.setting_values.checks import REDIS_USES, ChainAccount
+from iidq.setting_values.database_url import SCHEMA_FORM, is_schema_name, read_database_url
+from iidq.setting_values.redis_url import parse_redis_url
 
 _RPC_URLS = re.compile(r"RPC_URLS_([1-9][0-9]*)")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,20}(?:\.[0-9]{1,20})?")
-# As browsers send it: lower case, no path, no default port (RFC 6454, section 6.2).
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
-# CAIP-10 in the namespace eip155, or the address alone.
-_CHAIN_ACCOUNT = re.compile(r"(?:eip155:([1-9][0-9]{0,15}):)?(0x[0-9a-fA-F]{40})")
-_PRIVATE_KEY = re.compile(r"(?:0x)?[0-9a-fA-F]{64}")
-# SEC 2, section 2.4.1: a key lies between zero and the order of secp256k1's group.
-_CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 
-
-_WEB_URL = "an http:// or https:// URL"
-
-
-def _web_url(text: str) -> str:
-    if not text.lower().startswith(("http://", "https://")):
-        raise ValueError(_WEB_URL)
-    from httpx import URL, InvalidURL
-
-    try:
-        _ = urlsplit(text).port
-    except ValueError:
-        raise ValueError(f"{_WEB_URL}; its host or port is malformed") from None
-    try:
-        host = URL(text).host
-    except (InvalidURL, ValueError):
-        raise ValueError(f"{_WEB_URL}; its host is malformed, or a character of it must be percent-encoded") from None
-    if not host:
-        raise ValueError(f"{_WEB_URL}; its host is missing")
-    return text
-
-
-WebUrl = Annotated[str, AfterValidator(_web_url)]
+WebUrl = Annotated[str, AfterValidator(checks.web_url)]
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
-REDIS_USES = ("wakeups", "progress", "jobs", "caches", "limits")
 
 
-class ChainAccount(NamedTuple):
-    """An account on a chain; ``chain_id`` None means the default chain."""
-
-    chain_id: int | None
-    address: str
+def _secret(check: Callable[[str], object], value: SecretStr | None) -> SecretStr | None:
+    if value is not None:
+        check(value.get_secret_value())
+    return value
 
 
 class Settings(BaseSettings):
@@ -92,7 +60,7 @@ class Settings(BaseSettings):
         description="schema of iidq's tables, views and functions, exactly as Postgres has it; `iidq migrate` makes it "
         "where it is missing. Prisma's `?schema=` in `DATABASE_URL` says the same",
     )
-    rpc_url: str | None = Field(
+    rpc_url: WebUrl | None = Field(
         None,
         description="Ethereum JSON-RPC endpoint of the default chain. `demo` and `up` start their own without it",
     )
@@ -106,7 +74,7 @@ class Settings(BaseSettings):
         description="optional accelerator, which may be away at any moment: `redis://`, `rediss://`, `unix://`, "
         "`redis+sentinel://HOST,HOST/SERVICE` or `redis+cluster://HOST,HOST`",
     )
-    redis_use: CommaSeparated = Field(
+    redis_use: Annotated[CommaSeparated, AfterValidator(checks.redis_uses)] = Field(
         REDIS_USES,
         description="what Redis accelerates: `wakeups` of workers, live `progress`, reads of ended `jobs`, shared "
         "`caches` of manifests and verdicts, shared rate `limits`",
@@ -125,7 +93,6 @@ class Settings(BaseSettings):
     web_concurrency: int = Field(1, ge=1, le=64, description="API processes that `iidq serve` runs on one port")
     api_key: SecretStr | None = Field(
         None,
-        min_length=1,
         description="the one key that operators and services present as `x-api-key` or `Authorization: Bearer`",
     )
     api_key_scope: Literal["operate", "all"] = Field(
@@ -179,7 +146,7 @@ class Settings(BaseSettings):
     retention_completed_count: int | None = Field(None, ge=0, description="and at most so many of them")
     retention_failed_days: float | None = Field(30, ge=0, le=36_500, description="failed jobs are kept so long")
 
-    ipfs_gateways: CommaSeparated = Field(
+    ipfs_gateways: Annotated[tuple[WebUrl, ...], NoDecode, AfterValidator(checks.gateways)] = Field(
         ("https://ipfs.io", "https://dweb.link", "https://gateway.pinata.cloud"),
         description="comma-separated bases; `https://ipfs.io` is asked for `https://ipfs.io/ipfs/<cid>`",
     )
@@ -188,7 +155,7 @@ class Settings(BaseSettings):
     fetch_allow_private: CommaSeparated = Field(
         (), description="CIDRs or hosts that manifest and callback URLs may reach although private, on any port"
     )
-    rpc_allowed_urls: CommaSeparated = Field(
+    rpc_allowed_urls: Annotated[tuple[WebUrl, ...], NoDecode] = Field(
         (), description="what a request's `rpcUrl` may be, besides the configured ones"
     )
     result_cache_seconds: float = Field(
@@ -240,17 +207,17 @@ class Settings(BaseSettings):
         description="whoever presents the API key may do so many times as much, counted per key whatever the address; "
         "0 = without limit",
     )
-    trusted_proxies: CommaSeparated = Field(
+    trusted_proxies: Annotated[CommaSeparated, AfterValidator(checks.networks)] = Field(
         (),
         description="addresses or CIDRs of proxies whose `X-Forwarded-For` and `X-Forwarded-Prefix` are believed; else "
         "a client is its peer",
     )
-    root_path: str = Field(
+    root_path: Annotated[str, AfterValidator(checks.root_path)] = Field(
         "",
         description="path under which a reverse proxy offers the service, such as `/iidq`; URLs in replies begin with "
         "it. `X-Forwarded-Prefix` of a trusted proxy takes its place",
     )
-    cors_origins: CommaSeparated = Field(
+    cors_origins: Annotated[CommaSeparated, AfterValidator(checks.origins)] = Field(
         ("*",),
         description="origins whose web pages may read and submit: `*` = all, `none` = none, or "
         "`https://app.example.org`, comma-separated; pages of origins named here may also cancel, retry and pause",
@@ -278,7 +245,7 @@ class Settings(BaseSettings):
     )
     @classmethod
     def _comma_separated(cls, value: Any) -> Any:
-        return _split(value) if isinstance(value, str) else value
+        return checks.split_list(value) if isinstance(value, str) else value
 
     @field_validator("*", mode="before")
     @classmethod
@@ -322,96 +289,30 @@ class Settings(BaseSettings):
 
     @field_validator("api_key")
     @classmethod
-    def _presentable_key(cls, value: SecretStr | None) -> SecretStr | None:
-        key = "" if value is None else value.get_secret_value()
-        if not key.isprintable() or key != key.strip():
-            raise ValueError("one line of printable characters, without blanks around it")
-        return value
+    def _api_key(cls, value: SecretStr | None) -> SecretStr | None:
+        return _secret(checks.api_key, value)
+
+    @field_validator("private_key")
+    @classmethod
+    def _private_key(cls, value: SecretStr | None) -> SecretStr | None:
+        return _secret(checks.private_key, value)
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _webhook_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        return _secret(checks.signing_keys, value)
 
     @field_validator("redis_url")
     @classmethod
-    def _redis_place(cls, value: str | None) -> str | None:
+    def _redis_url(cls, value: str | None) -> str | None:
         if value is not None:
             parse_redis_url(value)
         return value
 
-    @field_validator("redis_use")
-    @classmethod
-    def _known_uses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if set(value) - set(REDIS_USES):
-            raise ValueError(f"a comma-separated list of {', '.join(REDIS_USES)}")
-        return value
-
-    @field_validator("rpc_url", "ipfs_gateways", "rpc_allowed_urls")
-    @classmethod
-    def _web_urls(cls, value: Any) -> Any:
-        for url in (value,) if isinstance(value, str) else value or ():
-            _web_url(url)
-        return value
-
     @field_validator("default_registry", mode="before")
     @classmethod
-    def _chain_account(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            match = _CHAIN_ACCOUNT.fullmatch(value)
-            if match is None:
-                raise ValueError("0x and 40 hex digits, or eip155:<chainId>:0x…")
-            return ChainAccount(int(match[1]) if match[1] else None, match[2])
-        return value
-
-    @field_validator("private_key")
-    @classmethod
-    def _curve_key(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None:
-            text = value.get_secret_value()
-            if not _PRIVATE_KEY.fullmatch(text) or not 0 < int(text, 16) < _CURVE_ORDER:
-                raise ValueError("0x and the 64 hex digits of a secp256k1 private key")
-        return value
-
-    @field_validator("webhook_secret")
-    @classmethod
-    def _webhook_keys(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None:
-            signing_keys(value.get_secret_value())
-        return value
-
-    @field_validator("trusted_proxies")
-    @classmethod
-    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for item in value:
-            try:
-                # 10.1.2.3/8 is meant as 10.0.0.0/8.
-                ip_network(item, strict=False)
-            except ValueError:
-                raise ValueError("a comma-separated list of addresses or CIDRs") from None
-        return value
-
-    @field_validator("root_path")
-    @classmethod
-    def _path_prefix(cls, value: str) -> str:
-        prefix = parse_prefix(value)
-        if prefix in OWN_PATHS:
-            raise ValueError("a path that is none of the service's own, such as /iidq")
-        return prefix
-
-    @field_validator("cors_origins")
-    @classmethod
-    def _known_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        alone = value in (("*",), ("none",))
-        if not value or not (alone or all(_ORIGIN.fullmatch(item) for item in value)):
-            raise ValueError("*, none, or a comma-separated list of origins such as https://app.example.org")
-        return value
-
-    @field_validator("ipfs_gateways")
-    @classmethod
-    def _some_gateway(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not value:
-            raise ValueError("at least one gateway")
-        return tuple(url.rstrip("/") for url in value)
-
-
-def _split(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    def _default_registry(cls, value: Any) -> Any:
+        return checks.chain_account(value) if isinstance(value, str) else value
 
 
 def load_settings(*require: str, **overrides: Any) -> Settings:
@@ -440,7 +341,7 @@ def load_settings(*require: str, **overrides: Any) -> Settings:
 def _rpc_urls_by_chain() -> dict[int, tuple[str, ...]]:
     environment = {**dotenv_values(".env"), **os.environ}
     return {
-        int(match[1]): _split(value)
+        int(match[1]): checks.split_list(value)
         for name, value in environment.items()
         if value and (match := _RPC_URLS.fullmatch(name))
     }

@@ -37,7 +37,7 @@ from iidq.observability import logs
 from iidq.queue.job import Job
 from iidq.queue.read import readers
 from iidq.redis.redis_connection import Redis
-from iidq.redis.redis_url import Kind, parse_redis_url
+from iidq.setting_values.redis_url import Kind, parse_redis_url
 from iidq.settings import Settings
 
 LEASE_KEY: Final = "iidq:1:bull-keys"

@@ -30,6 +30,7 @@ from iidq.queue.job import Job
 from iidq.queue.read.readers import find
 from iidq.queue.row_faults import each_apart, refusal
 from iidq.queue.store import confirm
+from iidq.setting_values.checks import signing_keys
 from iidq.settings import Settings
 from iidq.webhooks import delivery_store
 from iidq.webhooks.delivery import Delivery, DeliveryState, Settlement
@@ -37,7 +38,6 @@ from iidq.webhooks.event import event_body, event_headers
 from iidq.webhooks.judgement import judge_answer, judge_failure
 from iidq.webhooks.schedule import LONGEST_PATIENCE_SECONDS, MAX_ATTEMPTS
 from iidq.webhooks.sending import Sender
-from iidq.webhooks.signing import signing_keys
 
 JobShape = Callable[[Job], Mapping[str, Any]]
 

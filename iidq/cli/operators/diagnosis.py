@@ -14,7 +14,6 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from iidq.database.connections import connect, server_fault
-from iidq.database.database_url import hide_options
 from iidq.database.obstacles import find_migration_fault, find_obstacles
 from iidq.database.pool import Database, open_database
 from iidq.database.queries import shipped_migrations
@@ -26,7 +25,8 @@ from iidq.provenance.ethereum.rpc import RpcEndpoint, open_http, quantity
 from iidq.provenance.ipfs.gateways import Gateway
 from iidq.queue.notify import announcements
 from iidq.queue.read import readers
-from iidq.redis.redis_url import parse_redis_url
+from iidq.setting_values.database_url import hide_options
+from iidq.setting_values.redis_url import parse_redis_url
 from iidq.settings import Settings
 
 CHECK_SECONDS: Final = 10.0

@@ -24,7 +24,8 @@ PURE = {
     "iidq.errors",
     "iidq.observability.redaction",
     "iidq.database.sqlstates",
-    "iidq.redis.redis_url",
+    "iidq.setting_values.checks",
+    "iidq.setting_values.redis_url",
     "iidq.redis.sealing",
     "iidq.provenance.ethereum.address",
     "iidq.provenance.proof.canonical_json",
@@ -97,6 +98,11 @@ def inside(package: str, names: set[str]) -> set[str]:
         ("iidq.web", "iidq.embedded"),
         ("iidq.embedded", "iidq.queue"),
         ("iidq.embedded", "iidq.web"),
+        *(
+            (foundation, package)
+            for foundation in ("iidq.settings", "iidq.setting_values", "iidq.errors", "iidq.database")
+            for package in ("iidq.web", "iidq.webhooks", "iidq.redis", "iidq.provenance", "iidq.worker")
+        ),
     ],
 )
 def test_packages_keep_apart(importer: str, banned: str) -> None:
