@@ -32,7 +32,7 @@ from tests.eventually import eventually
 from tests.job_rows import insert, scalar
 from tests.restricted_role import restricted_role
 
-NAMES = sorted(path.stem for path in (Path(migration.__file__).parent.parent / "migrations").glob("????_*[a-z].sql"))
+NAMES = sorted(path.stem for path in (Path(migration.__file__).parents[2] / "migrations").glob("????_*[a-z].sql"))
 NAMES = [name for name in NAMES if not name.endswith(".rollback")]
 
 
@@ -77,7 +77,7 @@ def test_rollbacks_undo_everything(empty_database_url: str) -> None:
     """Rolled back in reverse order, nothing is left; applied again, everything is there."""
     migrate(empty_database_url)
     complete = objects(empty_database_url)
-    folder = Path(migration.__file__).parent.parent / "migrations"
+    folder = Path(migration.__file__).parents[2] / "migrations"
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
         for name in reversed(NAMES):
             for statement in sqlparse.split((folder / f"{name}.rollback.sql").read_text()):
