@@ -92,12 +92,12 @@ class BullMirror:
                     # The circuit says it once, for all who use Redis; a Redis that is full says so for a while.
                     pause_seconds *= 3 if self._redis.available else 1
                 elif isinstance(error, (IidqError, psycopg.Error)):
-                    self._database.faults.stands("BullMQ keys", error, pause_seconds)
+                    self._database.faults.failed("BullMQ keys", error, pause_seconds)
                 else:
                     pause_seconds *= 5
                     logs.background_crashed("BullMQ keys", error, pause_seconds)
             else:
-                self._database.faults.over("BullMQ keys")
+                self._database.faults.succeeded("BullMQ keys")
                 rest = _REST if pause_seconds else _REST_BEHIND
                 pause_seconds = min(_LONGEST_PAUSE_SECONDS, max(pause_seconds, rest * (clock() - began)))
             await wait_at_most(self._stopping, pause_seconds)

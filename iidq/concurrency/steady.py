@@ -26,9 +26,9 @@ async def try_step(
     except (IidqError, psycopg.Error) as error:
         longest_seconds = retry_seconds if is_passing(error) else max(retry_seconds, refused_seconds)
         pause_seconds = longest_seconds * random.uniform(0.3, 1.0)  # noqa: S311
-        faults.stands(part, error, pause_seconds)
+        faults.failed(part, error, pause_seconds)
         return pause_seconds
-    faults.over(part)
+    faults.succeeded(part)
     return 0.0
 
 

@@ -23,8 +23,8 @@ from iidq.strict_json import read_stored_json
 CONNECT_TIMEOUT_SECONDS = 5
 # The first with date_bin, string_to_table and column compression.
 OLDEST_POSTGRES = 14
-# Results and limits depend on these; a role or database may have set others. What an operator may want otherwise
-# (synchronous_commit, default_transaction_read_only, row_security, role) is left alone.
+# Results and limits depend on these; a role or database may have set others. Settings that an operator may choose
+# (synchronous_commit, default_transaction_read_only, row_security, role) are left alone.
 _SESSION = {
     "DateStyle": "ISO, MDY",
     "IntervalStyle": "postgres",
@@ -39,8 +39,7 @@ _SESSION = {
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
     "plan_cache_mode": "auto",
-    # Until Postgres 18 a plan that has to use what is off is priced so high that it is compiled: 220 ms per claim where
-    # the server has LLVM, as Debian's has. With enable_seqscan off that would be every scan of a table of one row.
+    # Before Postgres 18, an unavoidable scan with enable_seqscan=off has a cost that triggers compilation: 220 ms.
     "jit": "off",
     "enable_indexscan": "on",
     "enable_indexonlyscan": "on",
@@ -48,15 +47,15 @@ _SESSION = {
     "client_min_messages": "notice",
 }
 _SINCE_POSTGRES_17 = {"transaction_timeout": "0"}
-# The server's function that waits for a synchronous standby. Its warning has no SQLSTATE, and its text is translated.
+# The server's function that waits for a synchronous standby. Its warning has no SQLSTATE, only a localised text.
 _WAIT_FOR_STANDBY = "SyncRepWaitForLSN"
 set_json_loads(read_stored_json)
 
 
 class Connection(AsyncConnection[tuple[Any, ...]]):
-    """A connection that remembers the server's warning that it gave up its wait for a synchronous standby.
+    """A connection that keeps the server's warnings of commits without a synchronous standby.
 
-    A time-out or ``pg_cancel_backend`` ends that wait; the server then reports the commit as a success.
+    A time-out or ``pg_cancel_backend`` ends the wait for the standby; the server then reports success.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -67,10 +66,10 @@ class Connection(AsyncConnection[tuple[Any, ...]]):
 
 
 class _SchemaCursor(AsyncCursor[Any]):
-    """A cursor whose statements mean the connection's schema. Connections to the default one have plain cursors."""
+    """A cursor that rewrites statements for another schema than the default one."""
 
     async def execute(self, query: Any, *arguments: Any, **options: Any) -> Self:
-        """As psycopg's."""
+        """Execute the statement in the connection's schema."""
         connection: Any = self.connection
         text = in_schema(query, connection.schema) if isinstance(query, bytes) else query
         return await super().execute(text, *arguments, **options)
@@ -82,14 +81,14 @@ def _note_unconfirmed(unconfirmed: list[Diagnostic], notice: Diagnostic) -> None
 
 
 def not_confirmed() -> DatabaseUnavailable:
-    """For a commit that no synchronous standby is known to have."""
+    """Return the error of a commit that no synchronous standby has confirmed."""
     return DatabaseUnavailable("no standby of the database confirmed the change in time", code="database.not_confirmed")
 
 
 async def connect(settings: Settings) -> Connection:
-    """One connection of one's own, outside the pool; raises :class:`DatabaseUnavailable`.
+    """Open a connection outside the pool; raise :class:`DatabaseUnavailable`.
 
-    Through a pooler its statements want :func:`our_settings` around them.
+    Through a pooler, wrap statements in :func:`our_settings`.
     """
     try:
         connection = await Connection.connect(settings.database_url or "", **connect_arguments())
@@ -104,7 +103,7 @@ async def connect(settings: Settings) -> Connection:
 
 
 def connect_arguments() -> dict[str, Any]:
-    """How every connection of ours is made: bounded waits, dead peers noticed, and only a writable server."""
+    """Return libpq's arguments: bounded waits, dead peers noticed, and only a writable server."""
     return {
         "autocommit": True,
         "connect_timeout": CONNECT_TIMEOUT_SECONDS,
@@ -119,7 +118,7 @@ def connect_arguments() -> dict[str, Any]:
 
 
 async def settle(connection: Connection, schema: str, settings: Mapping[str, str] | None = None) -> None:
-    """Set up a new connection for the objects of ``schema``, or mark it as shared where it leads through a pooler."""
+    """Set up a new connection for ``schema``, or mark the connection as shared behind a pooler."""
     if schema != DEFAULT_SCHEMA:
         connection.schema = schema
         connection.cursor_factory = _SchemaCursor
@@ -129,18 +128,17 @@ async def settle(connection: Connection, schema: str, settings: Mapping[str, str
         if row is not None and row[0] == connection.info.backend_pid:
             await connection.execute(QUERIES["prefer_lz4"], prepare=False)
             return
-    # Another client's prepared statement may bear the name of ours.
+    # Prepared statements of other clients may have the same names.
     connection.prepare_threshold = None
     await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
 
 
 def session_statement(info: ConnectionInfo, settings: Mapping[str, str] | None = None, *, local: bool = False) -> bytes:
-    """Return the statement that sets what we rely on, and ``settings``; its first column is the server's process.
+    """Return the statement that sets the session's parameters and ``settings``; column 1 is the server's process.
 
-    It lasts for the session. Where the server's process is another than the one that greeted us, a pooler is between,
-    and a session is everybody's: then, as with ``local``, it lasts for the transaction. Our statements name their
-    schema, so the path is left to the operator's triggers. Only pg_catalog comes first, also where the path names it
-    later: no function or operator of another schema is taken for a built-in one, in this statement neither.
+    The values last for the session. With ``local``, and behind a pooler (another process than at the connection's
+    start), they last for the transaction. The search path stays as the triggers of operators need it, with pg_catalog
+    first: no object of another schema is taken for a built-in one.
     """
     wanted = {**_SESSION, **(_SINCE_POSTGRES_17 if info.server_version >= 170_000 else {}), **(settings or {})}
     lasts = "true" if local else f"pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) {info.backend_pid}"
@@ -156,23 +154,23 @@ def session_statement(info: ConnectionInfo, settings: Mapping[str, str] | None =
 
 @asynccontextmanager
 async def our_settings(connection: Connection, settings: Mapping[str, str] | None = None) -> AsyncIterator[None]:
-    """On a shared connection a transaction with our settings; one's own has had them since it was set up."""
+    """Run the block with the session's settings: on a shared connection in a transaction that sets them."""
     if not is_shared(connection):
         yield
         return
-    # A plain SET would stay behind for other clients of the pooler.
+    # A plain SET would remain for other clients of the pooler.
     async with connection.transaction():
         await connection.execute(session_statement(connection.info, settings, local=True))
         yield
 
 
 def is_shared(connection: Connection) -> bool:
-    """Whether it leads through a pooler, as it was set up then."""
+    """Return whether the connection leads through a pooler."""
     return connection.prepare_threshold is None
 
 
 def server_fault(info: ConnectionInfo) -> str | None:
-    """Return why the server or the database's encoding cannot be used, None where they can."""
+    """Return the fault of the server's version or the database's encoding, or None."""
     if info.server_version // 10000 < OLDEST_POSTGRES:
         return f"the server is PostgreSQL {info.server_version // 10000}; expected {OLDEST_POSTGRES} or later"
     encoding = info.parameter_status("server_encoding")
@@ -183,12 +181,11 @@ def server_fault(info: ConnectionInfo) -> str | None:
 
 @contextlib.contextmanager
 def answered_within(connection: Connection, seconds: float) -> Iterator[None]:
-    """Hang up on a server that leaves us waiting for so long; the statement then fails as on any lost connection.
+    """Shut the connection's socket after ``seconds``; statements then fail as on any lost connection.
 
-    A dead peer behind a proxy sends nothing and closes nothing. A mere time-out would not do: psycopg waits for the
-    server's answer also when it is cancelled.
+    A time-out of asyncio is not enough: psycopg waits for the server's answer also when cancelled.
 
-    Raises DatabaseUnavailable where the server answered, but gave up its wait for a standby.
+    Raise DatabaseUnavailable where the server answered without confirmation of a standby.
     """
     connection.unconfirmed.clear()
     timer = asyncio.get_running_loop().call_later(seconds, hang_up, connection)
@@ -201,6 +198,6 @@ def answered_within(connection: Connection, seconds: float) -> Iterator[None]:
 
 
 def hang_up(connection: Connection) -> None:
-    # Gone already: all the better.
+    # The connection may be closed already.
     with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as line:
         line.shutdown(socket.SHUT_RDWR)

@@ -21,9 +21,9 @@ _SUCCESS = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK)
 
 
 class HeldConnection:
-    """As :meth:`Database.run`, without a visit to the pool at each statement: of 28 µs per enqueued job it took 5.
+    """:meth:`Database.run` without a visit to the pool at each statement, a sixth of an insert's time.
 
-    One statement at a time; whoever has no more of them calls :meth:`release`.
+    One statement at a time. Call :meth:`release` after the last one.
     """
 
     def __init__(self, database: Database) -> None:
@@ -32,17 +32,14 @@ class HeldConnection:
         self._pooled = False
 
     async def run(self, work: Callable[[Connection], Awaitable[T]], *, by: float | None = None) -> T:
-        """Do ``work``, which must bear repetition: it is done once more where another connection may serve it.
-
-        ``by`` and what it raises are as for :meth:`Database.run`.
-        """
+        """Do repeatable ``work``, once more where another connection may serve. Else as :meth:`Database.run`."""
         if self._pooled:
             return await self._database.run(work, by=by)
         connection: Connection | None = None
         try:
             connection = await self._hold(by)
             if is_shared(connection):
-                # Its statements want what Database.run puts around them.
+                # Database.run sets the session's parameters per transaction.
                 self._pooled = True
                 await self.release()
                 return await self._database.run(work, by=by)
@@ -50,7 +47,7 @@ class HeldConnection:
                 return await work(connection)
         except psycopg.Error as error:
             if connection is not None and isinstance(error, errors.ReadOnlySqlTransaction):
-                # This server is no primary any more.
+                # The server became a standby.
                 await connection.close()
             await self.release()
             await self._database.recover(error, connection)
@@ -58,7 +55,7 @@ class HeldConnection:
             return await work(connection)
 
     async def release(self) -> None:
-        """The connection is others' until the next statement."""
+        """Return the connection to the pool until the next statement."""
         connection, self._connection = self._connection, None
         if connection is not None:
             await self._database.give_back(connection)
@@ -71,9 +68,10 @@ class HeldConnection:
 
 
 class Statement:
-    """A statement with psycopg's named parameters, of the form ``%(name)s``, whose rows, if any, nobody reads.
+    """A statement with parameters ``%(name)s``, sent by libpq's own call without a cursor; rows are dropped.
 
-    All values are given as text; casts in the statement give their types.
+    psycopg's cursor takes 45 µs of Python per statement, this way half. All values are text; the statement casts them.
+    Not prepared, because DEALLOCATE ALL or a pooler could remove the prepared statement unnoticed.
     """
 
     def __init__(self, statement: bytes) -> None:
@@ -83,7 +81,7 @@ class Statement:
         self._numbered = statement.replace(b"%%", b"%")
 
     async def run(self, connection: Connection, values: Mapping[str, str]) -> None:
-        """Execute it with these values. Raises what psycopg would raise."""
+        """Execute the statement with these values; raise psycopg's errors."""
         async with connection.lock:
             self._send(connection, values)
             results = await connection.wait(generators.execute(connection.pgconn))
@@ -94,9 +92,9 @@ class Statement:
     async def run_before(
         self, connection: Connection, values: Mapping[str, str], then: "Statement", then_values: Mapping[str, str]
     ) -> bool:
-        """Execute it, and at once ``then``, without a round trip between their two transactions.
+        """Execute the statement and then ``then``, each in a transaction of its own, in one round trip.
 
-        Return whether ``then`` succeeded, too. Raises only for the first. Not within a transaction.
+        Return whether ``then`` succeeded; raise for the first alone. Not within a transaction.
         """
         pgconn = connection.pgconn
         async with connection.lock:
@@ -119,7 +117,7 @@ class Statement:
 
 
 def _answers_until_sync(pgconn: PGconn, *, count: int) -> PQGen[list[list[PGresult]]]:
-    """The results before each of ``count`` ends of a transaction. A commit fails, or warns, just before such an end."""
+    """Return the results of ``count`` transactions; a failed commit is the last result of a transaction."""
     yield from generators.send(pgconn)
     answers: list[list[PGresult]] = [[]]
     while len(answers) <= count:
@@ -136,5 +134,5 @@ def _leave_pipeline_mode(pgconn: PGconn) -> None:
         if pgconn.pipeline_status != PipelineStatus.OFF:
             pgconn.exit_pipeline_mode()
     except errors.Error:
-        # Broken off in the middle: nobody reads what is still to come.
+        # Interrupted: the remaining results are never read.
         pgconn.finish()

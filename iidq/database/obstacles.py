@@ -51,9 +51,9 @@ class Site(NamedTuple):
 
 
 async def find_obstacles(connection: AsyncConnection[Any], *problems: str) -> list[str]:
-    """Return one sentence per missing object, lacking right, and rule of a table that no row of iidq's can keep.
+    """Return one sentence per missing object, lacking right, and rule of a table that refuses every row.
 
-    ``problems``: these alone, of those that the query ``obstacles`` names; without any, all.
+    ``problems`` selects kinds of the query ``obstacles``; without any, all kinds.
     """
     rows = await (await connection.execute(QUERIES["obstacles"])).fetchall()
     schema = getattr(connection, "schema", DEFAULT_SCHEMA)
@@ -67,13 +67,13 @@ async def find_obstacles(connection: AsyncConnection[Any], *problems: str) -> li
 
 
 async def find_migration_fault(connection: AsyncConnection[Any]) -> str | None:
-    """Return why `iidq migrate` cannot make what is missing, None where it can or nothing is."""
+    """Return why `iidq migrate` cannot make the missing objects, or None."""
     site, applied = await _look(connection)
     return first_run_fault(site, getattr(connection, "schema", DEFAULT_SCHEMA), shipped_migrations(), applied)
 
 
 async def is_migrated(connection: AsyncConnection[Any]) -> bool:
-    """Return whether all migrations were applied, as far as the role may know: then none makes what is missing."""
+    """Return whether all migrations are applied, as far as the role may see."""
     _, applied = await _look(connection)
     return applied >= set(shipped_migrations())
 
@@ -88,7 +88,7 @@ async def _look(connection: AsyncConnection[Any]) -> tuple[Site, set[str]]:
 
 
 def _sentence(schema: str, missing: str, problem: str, kind: str, name: str, detail: str, role: str) -> str:
-    """Return the obstacle with its remedy; ``missing`` is that of an object that is not there."""
+    """Return the obstacle with its remedy; ``missing`` is the remedy for a missing object."""
     quoted = (sql.Identifier(name) if kind == "schema" else sql.Identifier(schema, name)).as_string()
     of_role = sql.Identifier(role).as_string()
     match problem:
@@ -114,9 +114,9 @@ def _sentence(schema: str, missing: str, problem: str, kind: str, name: str, det
 
 
 def first_run_fault(site: Site, schema: str, shipped: Collection[str], applied: Collection[str]) -> str | None:
-    """Return what keeps the ``shipped`` migrations from being applied, None where nothing does.
+    """Return why the ``shipped`` migrations cannot be applied, in one sentence with the remedy, or None.
 
-    ``applied`` is yoyo's list, empty where it cannot be read.
+    ``applied`` is yoyo's list, empty where the role may not read it.
     """
     name, role = (sql.Identifier(word).as_string() for word in (schema, site.role))
     if _UNRELEASED in applied:
@@ -144,10 +144,10 @@ def first_run_fault(site: Site, schema: str, shipped: Collection[str], applied: 
 
 
 async def name_refusal(error: psycopg.Error, connection: AsyncConnection[Any]) -> Exception:
-    """Return our error for one of Postgres', or ``error`` itself. Its notes name what an operator has to mend.
+    """Return the translated error, or ``error``; notes name the obstacles that an operator has to remove.
 
-    The catalogs tell whether an object of iidq's is missing or one that the operator's own code names, and whether
-    the row that was refused is like all others.
+    The catalogs show whether a missing object is iidq's or is named by an operator's code, and whether a rule refuses
+    all rows or one.
     """
     ours = translate(error)
     problems = problems_to_look_for(error, ours)
@@ -166,7 +166,7 @@ async def name_refusal(error: psycopg.Error, connection: AsyncConnection[Any]) -
 
 
 def problems_to_look_for(error: psycopg.Error, ours: IidqError | None) -> tuple[str, ...] | None:
-    """Which obstacles may explain the error; no name: any of them. None: the error says all."""
+    """Return the kinds of obstacles that may explain the error; empty: any kind. None: no look is needed."""
     match ours:
         case RowRefused():
             return _PROBLEMS_OF_ALL_ROWS.get(error.sqlstate or "")

@@ -1,7 +1,7 @@
 """A pool of connections that never fails the start.
 
 While Postgres is away, callers get :class:`DatabaseUnavailable` within ``WAIT_SECONDS``, and the next call tries again.
-Where ``web/availability.py`` watches Postgres, callers get the error at once.
+Where ``web/availability.py`` probes Postgres, callers get the error at once.
 """
 
 import asyncio
@@ -33,24 +33,21 @@ from iidq.errors import DatabaseBusy, DatabaseRefusal, DatabaseUnavailable, Iidq
 from iidq.settings import Settings
 
 T = TypeVar("T")
-# How long a caller waits for a connection before it is told that there is none.
+# The longest wait for a connection of the pool.
 WAIT_SECONDS = 2.0
-# How long a connection may be in use: beyond all statement timeouts. Past it the server counts as lost.
+# The longest use of a connection, beyond all statement timeouts. Then the server counts as lost.
 ANSWER_SECONDS = 20.0
-# How long a write may take in all before its caller is answered, and how long before commits are doubted.
+# The longest duration of a write, and the duration after which commits are doubted.
 WRITE_SECONDS = 5.0
 DOUBT_SECONDS = 2.0
-# A caller whose connection broke under it (a restart, a failover) is served once more on a new one.
+# Work whose connection broke (a restart, a failover) is done once more on a new one.
 _TRIES = 2
-# Its callers are told of every failure; the pool's own lines beside that would name hosts, once per attempt.
+# Callers get every failure as an error. The pool's own log lines would name hosts at each attempt.
 logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
 
 
 class Database:
-    """A bounded pool of autocommitting connections.
-
-    ``suspected`` is set by callers that met a broken connection, for whoever watches Postgres to look at once.
-    """
+    """A bounded pool of autocommitting connections, with a circuit that an availability probe opens and closes."""
 
     def __init__(
         self,
@@ -66,64 +63,65 @@ class Database:
         self._writing: dict[Connection, float] = {}
         self._waits: set[asyncio.Timeout] = set()
         self.suspected = asyncio.Event()
+        """Set when a connection broke, so that the availability probe looks at once."""
         self.refusal: IidqError | None = None
-        """Why Postgres refused the last connection; None where it did not, or was not there."""
+        """The error with which Postgres refused the last connection, None without a refusal."""
         self.faults = faults or Faults()
-        """What the parts of this process that use this database cannot do."""
+        """Present faults of the process, for logs and operators."""
 
     @property
     def away(self) -> bool:
-        """Whether callers are refused without asking Postgres: the circuit is open."""
+        """Whether the circuit is open: callers are refused at once."""
         return self._away
 
     @property
     def stalled(self) -> bool:
-        """Whether writes alone are refused without asking Postgres: it answers, and confirms no commit."""
+        """Whether writes alone are refused at once, because commits are not confirmed."""
         return self._stalled
 
     @property
     def refuses_writes(self) -> bool:
-        """Whether writes are refused without asking Postgres: the circuit is open, at least for them."""
+        """Whether writes are refused at once, alone or with reads."""
         return self._away or self._stalled
 
     @property
     def commits_doubted(self) -> bool:
-        """Whether a write has been under way for longer than ``DOUBT_SECONDS``."""
+        """Whether a write has lasted longer than ``DOUBT_SECONDS``."""
         now = asyncio.get_running_loop().time()
         return any(now - began > DOUBT_SECONDS for began in self._writing.values())
 
-    async def lose(self) -> None:
-        """Open the circuit: callers to come, waiting for a connection or in the middle of a statement are refused."""
+    async def open_circuit(self) -> None:
+        """Open the circuit: refuse new callers, callers in wait for a connection, and running statements."""
         self._away, self._stalled = True, False
         waits, self._waits = self._waits, set()
         for wait in waits:
             wait.reschedule(asyncio.get_running_loop().time())
         await self.reconnect()
 
-    def stall(self) -> None:
-        """Refuse writes, also those under way, until :meth:`regain`: their commits are not confirmed. Reads go on."""
+    def refuse_writes(self) -> None:
+        """Refuse writes until :meth:`close_circuit`, including running ones. Reads go on."""
         self._away, self._stalled = False, True
         for connection in self._writing:
             hang_up(connection)
 
-    def regain(self) -> None:
+    def close_circuit(self) -> None:
         """Close the circuit."""
         self._away = self._stalled = False
 
-    def note_dial(self, error: psycopg.Error | None) -> None:
-        """Remember whether Postgres refused the last connection for good; None: it did not."""
+    def note_connect(self, error: psycopg.Error | None) -> None:
+        """Store the outcome of the last attempt to connect in ``refusal``; None: no error."""
         ours = None if error is None else translate(error)
         self.refusal = ours if isinstance(ours, DatabaseRefusal) else None
 
     async def reconnect(self) -> None:
-        """Give up all connections that stand; the statements on them fail as on any lost connection."""
+        """Close all connections; running statements fail as on any lost connection."""
         for connection in self._in_use:
             hang_up(connection)
         await self._pool.drain()
 
     @asynccontextmanager
     async def connection(self, by: float | None = None) -> AsyncIterator[Connection]:
-        """A connection for a moment; errors come out translated. For ``by``, see :meth:`run`."""
+        """Lend a connection for the block; errors are translated. For ``by``, see :meth:`run`."""
         try:
             async with self._lent(by) as connection:
                 yield connection
@@ -131,16 +129,16 @@ class Database:
             raise await self._named(error) from error
 
     async def write(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """As :meth:`run`, for what a caller is answered for: within ``WRITE_SECONDS``, whatever happens."""
+        """Do a write with a waiting caller: as :meth:`run`, within ``WRITE_SECONDS``."""
         return await self.run(work, by=asyncio.get_running_loop().time() + WRITE_SECONDS)
 
     async def run(self, work: Callable[[Connection], Awaitable[T]], *, by: float | None = None) -> T:
-        """Do ``work``, once more if its connection broke or a deadlock chose it as victim.
+        """Do ``work``, and once more after a broken connection or a deadlock.
 
-        ``work`` must bear repetition: a read, or a write guarded by an id of its own. ``by`` makes it a write that is
-        over at this time of the event loop, and that is refused while commits stall.
+        ``work`` must be repeatable: a read, or a write guarded by an id. ``by``, a time of the event loop, is the
+        deadline of a write; writes are refused while commits stall.
 
-        Raises DatabaseUnavailable also where the work is done but a commit of it was not confirmed.
+        Raise DatabaseUnavailable also where the work is done but its commit was not confirmed.
         """
         for _ in range(_TRIES - 1):
             lent: Connection | None = None
@@ -153,19 +151,19 @@ class Database:
             return await work(connection)
 
     async def recover(self, error: psycopg.Error, lent: Connection | None) -> None:
-        """After an error on a connection (None: there was none): return once another try may succeed, else raise."""
+        """Return when another try may succeed after ``error`` on the connection ``lent``; else raise."""
         if isinstance(error, errors.DeadlockDetected | errors.SerializationFailure):
-            # Whoever won must get through first: at once, the two can lock each other out again.
+            # Let the winner of the deadlock commit first.
             await asyncio.sleep(random.uniform(0.02, 0.1))  # noqa: S311
         elif lent is None or not lent.closed:
             raise await self._named(error) from error
         else:
             self.suspected.set()
-            # The others in the pool broke with it; asking each of them could take for ever.
+            # The other connections of the pool are broken, too.
             await self._pool.drain()
 
     async def _named(self, error: psycopg.Error) -> Exception:
-        """Our error for one of Postgres', or ``error`` itself; its notes name the objects and rights that we lack."""
+        """Return the translated error, or ``error``; notes name missing objects and rights."""
         ours = translate(error)
         if problems_to_look_for(error, ours) is not None:
             with contextlib.suppress(IidqError, psycopg.Error):
@@ -181,20 +179,20 @@ class Database:
                 async with our_settings(connection, self._own_settings):
                     yield connection
         except errors.ReadOnlySqlTransaction:
-            # This server is no primary any more; only a new connection finds the one that is.
+            # The server became a standby; only a new connection finds the primary.
             await connection.close()
             raise
         finally:
             await self.give_back(connection)
 
     async def borrow(self, by: float | None = None) -> Connection:
-        """A connection until :meth:`give_back`, for ``held_connection.py``; errors are not translated."""
+        """Lend a connection until :meth:`give_back`, for ``hot_statement.py``; errors are not translated."""
         connection = await self._take(by)
         self._in_use.add(connection)
         return connection
 
     def answered(self, connection: Connection, by: float | None) -> contextlib.AbstractContextManager[None]:
-        """As :func:`answered_within`, for one use of a borrowed connection. For ``by``, see :meth:`run`."""
+        """Bound one use of a borrowed connection, as :func:`answered_within`. For ``by``, see :meth:`run`."""
         return answered_within(connection, ANSWER_SECONDS) if by is None else self._writing_until(by, connection)
 
     @contextlib.contextmanager
@@ -209,7 +207,7 @@ class Database:
             del self._writing[connection]
 
     async def give_back(self, connection: Connection) -> None:
-        """The pool throws out what is closed or in the middle of something."""
+        """Return the connection; the pool drops a closed or unfinished one."""
         self._in_use.discard(connection)
         await self._pool.putconn(connection)
 
@@ -248,12 +246,10 @@ async def open_database(
     sorts: bool = True,
     faults: Faults | None = None,
 ) -> AsyncIterator[Database]:
-    """A :class:`Database` of at most ``pool_size`` connections, whether Postgres is there yet or not.
+    """Open a :class:`Database` of at most ``pool_size`` connections; Postgres may be away.
 
-    Its statements find rows by an index also where a scan of the table would be cheaper at the moment: a plan is kept,
-    and one that was made while the table was all but empty made each claim of the first burst 28 times as slow.
-    Without ``sorts`` they walk an index in order even where the planner thinks that there is little to sort. ``faults``
-    are those of the process, where it has several pools.
+    Sequential scans are off: a kept plan from an empty table would make later claims many times slower. Without
+    ``sorts``, plans walk an index in order instead of sorting. ``faults`` are shared by the pools of a process.
     """
 
     async def configure(connection: Connection) -> None:
@@ -262,20 +258,20 @@ async def open_database(
             wanted["enable_sort"] = "off"
         await settle(connection, settings.database_schema, wanted)
         if is_shared(connection):
-            # Notifications of other clients arrive, and nothing here takes them off the backlog.
+            # Drop notifications of other clients, which would pile up.
             connection.add_notify_handler(lambda _: None)
 
     class Dialled(Connection):
-        """The pool tells nobody why it cannot connect."""
+        """A connection that notes why the pool cannot connect."""
 
         @classmethod
         async def connect(cls, *arguments: Any, **keywords: Any) -> "Dialled":
             try:
                 connection = await super().connect(*arguments, **keywords)
             except psycopg.Error as error:
-                database.note_dial(error)
+                database.note_connect(error)
                 raise
-            database.note_dial(None)
+            database.note_connect(None)
             return connection
 
     pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(

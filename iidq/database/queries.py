@@ -1,7 +1,4 @@
-"""Loads ``queries.sql``: one attribute-like key per named statement.
-
-Statements are kept as bytes, the one type besides SQL literals that psycopg takes without guessing.
-"""
+"""The SQL that ships: named statements of ``queries.sql`` as bytes, and the files of ``migrations/``."""
 
 import contextlib
 import re
@@ -13,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 DEFAULT_SCHEMA: Final = "public"
-"""The schema that our SQL names, here and in ``migrations/``. The word means nothing else in it."""
+"""The schema named in all shipped SQL. The word has no other meaning there."""
 
 _SCHEMA = re.compile(rb"\bpublic\b")
 
@@ -21,11 +18,11 @@ _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
 
 def parse_queries(text: str) -> dict[str, bytes]:
-    """Split a file of ``-- name: …`` sections; raises ValueError for a name that stands twice."""
+    """Split a file of ``-- name: …`` sections; raise ValueError for a repeated name."""
     parts = _NAME.split(text)[1:]
     names, bodies = parts[0::2], parts[1::2]
     if len(set(names)) != len(names):
-        raise ValueError("a query name stands twice")
+        raise ValueError("a query name is repeated")
     return {name: _statement(body) for name, body in zip(names, bodies, strict=True)}
 
 
@@ -36,7 +33,7 @@ def _statement(body: str) -> bytes:
 
 @lru_cache(maxsize=1024)
 def in_schema(statement: bytes, schema: str) -> bytes:
-    """Return SQL of ours with the objects of ``schema``, whose name is one that the settings take."""
+    """Return shipped SQL rewritten for ``schema``, a valid name."""
     if schema == DEFAULT_SCHEMA:
         return statement
     quoted = b'"%s"' % schema.replace('"', '""').encode()
@@ -48,7 +45,7 @@ QUERIES = parse_queries(files("iidq.queue").joinpath("queries.sql").read_text(en
 
 @contextlib.contextmanager
 def migrations_folder(schema: str = DEFAULT_SCHEMA) -> Iterator[Path]:
-    """``migrations/`` inside the installed wheel, or beside the package in a checkout; rewritten for another schema."""
+    """Provide the folder ``migrations/`` of the wheel or the checkout, rewritten for another schema."""
     with as_file(files("iidq")) as package, contextlib.ExitStack() as temporary:
         inside = package / "migrations"
         folder = inside if inside.is_dir() else package.parent / "migrations"
@@ -61,6 +58,6 @@ def migrations_folder(schema: str = DEFAULT_SCHEMA) -> Iterator[Path]:
 
 
 def shipped_migrations() -> list[str]:
-    """Names of the migrations that belong to this version, in their order."""
+    """Return the names of this version's migrations in order."""
     with migrations_folder() as folder:
         return sorted(path.stem for path in folder.glob("*.sql") if not path.stem.endswith(".rollback"))

@@ -20,19 +20,19 @@ from iidq.errors import (
 )
 
 _CONNECTION_LOST = (psycopg.OperationalError, psycopg.InterfaceError)
-# Classes that tell of the server, the role, the schema or the statement. Any other may come from one row: its values,
-# its constraints, or a trigger of the operator's that raises.
+# Classes of errors of the server, the role, the schema or the statement. Any other may come from one row: its values,
+# its constraints, or a trigger that an operator added.
 _CONCERN_ALL_ROWS = frozenset(
     ["08", "0A", "25", "26", "28", "3D", "3F", "40", "42", "53", "55", "57", "58", "F0", "XX"],
 )
-# Those of them that pass by themselves, also where a trigger meets them.
+# The passing errors of these classes, also inside a trigger.
 _PASSING = ("40", "53", "57014", "55P03", "25006")
 NOT_MIGRATED_ERRORS = (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction)
 # SQLSTATE, or its first two characters (PostgreSQL manual, appendix A). The connection: lost, or ended by the server.
 _LOST = ("08", "57P01", "57P02", "57P03", "57P05", "25P03", "25P04")
 _EXHAUSTED = "53"
 _CONFLICT = "40"
-# What an operator has to look at; the catalogs name the object and the right (obstacles.py).
+# Errors for an operator; obstacles.py finds the object and the right.
 _REFUSALS = {
     "0A": "Postgres does not support the statement",
     "28": "Postgres refuses the login of DATABASE_URL",
@@ -59,7 +59,7 @@ _REFUSED_LOGINS = {
     'role "': "28000",
     'database "': "3D000",
 }
-# Postgres' own wording of these names objects and no values of a row.
+# Classes in which Postgres' message names objects and no values of a row.
 _NAMES_OBJECTS = ("0A", "3F", "42", "55")
 _QUOTES_CODE = "42601"
 _WORDING_CHARACTERS = 200
@@ -75,14 +75,14 @@ _FUNCTION = re.compile(
 _OURS = re.compile(r"(.*[.])?(iidq_\w+|cancel_job|retry_job|pause_queue|resume_queue)")
 # The server's function that checks a new row against policies: its error has the SQLSTATE of a lacking right.
 _CHECKS_POLICIES = "ExecWithCheckOptions"
-# What iidq_enqueue raises for rows that a trigger kept out of the table without a word.
+# Raised by iidq_enqueue for rows that a trigger dropped silently.
 _DROPPED = "27000"
 
 
 def translate(error: psycopg.Error) -> IidqError | None:
-    """Our error for one of Postgres'; None where psycopg itself refuses a value, or was not asked in its way.
+    """Return iidq's error for one of Postgres; None for psycopg's own refusals of values and misuse.
 
-    A statement's own SQLSTATE tells less than where it was raised: see :func:`name_refusal`.
+    ``obstacles.name_refusal`` adds the names of missing objects and rights.
     """
     if isinstance(error, PoolTimeout | TooManyRequests):
         return DatabaseUnavailable("no connection to the database in time")
@@ -121,7 +121,7 @@ def translate(error: psycopg.Error) -> IidqError | None:
 
 
 def is_passing(error: BaseException) -> bool:
-    """Whether the same statement may succeed in a moment: connection lost, deadlock, shutdown, disk full."""
+    """Return whether the same statement may succeed in a moment: connection lost, deadlock, shutdown, disk full."""
     if isinstance(error, psycopg.Error):
         error = translate(error) or error
     return isinstance(error, DatabaseUnavailable) and error.code != NOT_MIGRATED
@@ -130,22 +130,22 @@ def is_passing(error: BaseException) -> bool:
 def concerns_one_row(error: BaseException) -> bool:
     """Return whether a statement over many rows may succeed once a certain row is left out."""
     if isinstance(error, psycopg.Error):
-        # psycopg's own refusal of a value, or Postgres' of a row.
+        # psycopg refuses values, Postgres refuses rows.
         ours = translate(error)
         return isinstance(error, psycopg.DataError) if ours is None else concerns_one_row(ours)
-    # Python's own refusals are those of values that it cannot hold.
+    # Python raises the last three for values that it cannot hold.
     return isinstance(error, RowRefused | TriggerFault | InvalidInput | ValueError | OverflowError | RecursionError)
 
 
 def may_be_of_one_row(error: BaseException) -> bool:
-    """Return whether the rows are worth trying apart: one of them, or the operator's code for it, may be at fault."""
+    """Return whether to try the rows apart: one row, or an operator's code for one row, may be at fault."""
     return concerns_one_row(error) or fault_of_code(error) is not None
 
 
 def fault_of_code(error: BaseException) -> TriggerFault | None:
-    """Return the fault where a function of the operator's raised what would pass by itself elsewhere.
+    """Return the fault of an operator's function that raised a passing error, or None.
 
-    It may raise that each time, and for one row alone. None: the error comes from elsewhere, or is another.
+    Such a function may raise the error each time, and for one row alone.
     """
     cause = error if isinstance(error, psycopg.Error) else error.__cause__
     if not is_passing(error) or not isinstance(cause, psycopg.Error) or (cause.sqlstate or "").startswith(_EXHAUSTED):
@@ -157,7 +157,7 @@ def fault_of_code(error: BaseException) -> TriggerFault | None:
 
 
 def _operators_function(error: psycopg.Error) -> str | None:
-    """The innermost function that the error came through, unless it is one of ours."""
+    """Return the innermost function of the error's context, unless the function is iidq's."""
     found = _FUNCTION.search(error.diag.context or "")
     name = found and (found[1] or found[2])
     return None if name is None or _OURS.fullmatch(name) else name
@@ -179,14 +179,14 @@ def _refused_login(error: psycopg.Error) -> str:
 
 
 def _says(text: str, words: str) -> bool:
-    # Names are the operator's: the rest of such a sentence is what tells.
+    # Names between quotes are chosen by operators; the end of the sentence decides.
     return words in text and (not words.endswith('"') or "does not exist" in text)
 
 
 def _rule(error: psycopg.Error, function: str | None) -> str:
-    """Return the name of what refuses the row, bounded: a function that raises can give others than the schema's.
+    """Return the name of the rule that refuses the row, bounded because a raising function can invent names.
 
-    Clients read it in the error of a job, so it leaves the table out; the log has Postgres' own sentence.
+    Clients read the name in a job's error, so the table is left out.
     """
     known = error.diag
     if known.constraint_name:

@@ -1,10 +1,7 @@
 """Every metric of iidq, by Prometheus' names, and the functions that move them.
 
-Code calls the functions below and knows no metric by name. Every label has few values, all of them ours: what a
-client or an upstream sends (paths, methods, hosts) never becomes one. Children are looked up once and kept, so that
-counting costs a request about as much as a dictionary look-up.
-
-The queue's own depth is not kept here but read from the database at a scrape: see ``web/routes/scrape.py``.
+Every label has few values: no path, method or host of a client or an upstream. Children are looked up once and kept,
+so that counting costs about a dictionary look-up. The queue's depth is read at a scrape by ``web/routes/scrape.py``.
 """
 
 from collections import Counter as Counts
@@ -13,11 +10,11 @@ from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
-# When a series was born is told by nothing that we alert on, and doubles the length of a scrape.
+# No alert uses the birth of a series, which doubles the length of a scrape.
 disable_created_metrics()
 
 REGISTRY: Final = CollectorRegistry()
-"""This process's own metrics; ``exposition.py`` adds up those of several."""
+"""Metrics of this process; ``exposition.py`` adds up several processes."""
 
 Upstream = Literal["gateway", "rpc", "web", "webhook"]
 Step = Literal["hash", "manifest", "signature", "registry", "wallet", "transaction", "store"]
@@ -27,7 +24,7 @@ _REQUEST_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 _WORK_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _OTHER: Final = "other"
-# Second parts of our errors' codes: `fetch.timeout` is a "timeout".
+# Second parts of error codes: `fetch.timeout` is a "timeout".
 _UPSTREAM_FAULTS: Final = frozenset(
     (
         *(
@@ -171,7 +168,7 @@ _REDIS_READS: Final = Counter(
 
 
 class _Children(dict[tuple[str, ...], Counter]):
-    """A counter's children by their labels' values, each made once."""
+    """A counter's children by label values, each made once."""
 
     def __init__(self, counter: Counter) -> None:
         super().__init__()
@@ -196,7 +193,7 @@ _step_seconds: Final = {step: _STEP_SECONDS.labels(step) for step in STEPS}
 
 
 def request_served(method: str, route: str, status: int, seconds: float) -> None:
-    """A request has been answered; ``route`` is a template of ours, never the path."""
+    """Count an answered request; ``route`` is a template, never the path."""
     key = (method if method in _METHODS else _OTHER, route, status)
     children = _requests.get(key)
     if children is None:
@@ -206,7 +203,7 @@ def request_served(method: str, route: str, status: int, seconds: float) -> None
 
 
 def upload_hashed(size_bytes: int, seconds: float) -> None:
-    """A file has come in whole and its hash is known."""
+    """Count a completely received and hashed file."""
     _UPLOADS.inc()
     _UPLOAD_BYTES.inc(size_bytes)
     _UPLOAD_SECONDS.observe(seconds)
@@ -214,22 +211,22 @@ def upload_hashed(size_bytes: int, seconds: float) -> None:
 
 
 def rate_limited(limit: str) -> None:
-    """A request was answered with 429 because of this limit, submit or read."""
+    """Count a request answered with 429 because of ``limit``, submit or read."""
     _rate_limited[(limit,)].inc()
 
 
 def synchronous_run(outcome: Literal["completed", "failed", "refused"]) -> None:
-    """A verification ran inside its request; refused: too many were running."""
+    """Count a verification inside its request; refused: too many were running."""
     _synchronous[(outcome,)].inc()
 
 
 def synchronous_fallback() -> None:
-    """A submission is verified inside its request, for the queue is not available."""
+    """Count a submission verified inside its request because the queue is not available."""
     _FALLBACKS.inc()
 
 
 def worker_starts(slots: int, running: Callable[[], int]) -> None:
-    """The worker runs up to ``slots`` jobs at a time; a scrape asks how many it is ``running``."""
+    """Set the worker's slots; a scrape calls ``running`` for the number of running jobs."""
     _SLOTS.set(slots)
     _RUNNING.set_function(running)
 
@@ -238,7 +235,7 @@ AttemptEnd = Literal["completed", "failed", "retried", "released", "lost", "canc
 
 
 def attempts_ended(ends: Sequence[tuple[AttemptEnd, float | None]]) -> None:
-    """Attempts came to their ends, each so many seconds after it began; None: it had not."""
+    """Count ended attempts with their seconds; None: the attempt never started."""
     for outcome, attempts in Counts(outcome for outcome, _ in ends).items():
         _attempts[(outcome,)].inc(attempts)
     for _, seconds in ends:
@@ -247,23 +244,23 @@ def attempts_ended(ends: Sequence[tuple[AttemptEnd, float | None]]) -> None:
 
 
 def lease_lost(seconds: float | None) -> None:
-    """Another worker holds a job that this one held; the attempt ended with that, ``seconds`` after it began."""
+    """Count a lost lease and its attempt, which lasted ``seconds``."""
     _LEASES_LOST.inc()
     attempts_ended([("lost", seconds)])
 
 
 def leases_expired(count: int) -> None:
-    """So many jobs were taken back from workers that fell silent."""
+    """Count jobs taken back from silent workers."""
     _LEASES_EXPIRED.inc(count)
 
 
 def listening(listener: Literal["jobs", "changes"], hears: bool) -> None:
-    """Whether this process's LISTEN connection of that kind hears itself."""
+    """Set whether this process's LISTEN connection of that kind receives its own notifications."""
     _LISTENING.labels(listener).set(hears)
 
 
 def webhook_tried(state: str, error: str | None) -> None:
-    """A delivery was tried and is now in this state; ``error`` is None or ``"code: message"``."""
+    """Count a delivery attempt that led to ``state``; ``error`` is None or ``"code: message"``."""
     _webhooks[(state,)].inc()
     upstream_asked("webhook")
     if error is not None:
@@ -271,38 +268,38 @@ def webhook_tried(state: str, error: str | None) -> None:
 
 
 def verdict_found(kind: str, status: str) -> None:
-    """A verification came to OK, WARN or FAIL; ``kind`` is verify or proof."""
+    """Count a verdict OK, WARN or FAIL; ``kind`` is verify or proof."""
     _verdicts[kind, status].inc()
 
 
 def step_ended(step: Step, seconds: float) -> None:
-    """A step of a verification is done, or has failed."""
+    """Observe the duration of a step of a verification, also of a failed one."""
     _step_seconds[step].observe(seconds)
 
 
 def upstream_asked(upstream: Upstream) -> None:
-    """A question goes to a gateway, an RPC endpoint, a web server or a webhook's receiver."""
+    """Count a request to a gateway, an RPC endpoint, a web server or a webhook receiver."""
     _upstream_requests[(upstream,)].inc()
 
 
 def upstream_failed(upstream: Upstream, code: str) -> None:
-    """A question got no usable answer; ``code`` is that of our error."""
+    """Count a request without a usable answer; ``code`` is the error's."""
     error = code.split(".")[1] if "." in code else code
     _upstream_errors[upstream, error if error in _UPSTREAM_FAULTS else _OTHER].inc()
 
 
 def redis_changed(state: Literal["up", "open"], since: float) -> None:
-    """The circuit to Redis closed (up) or opened, at ``since`` (seconds since 1970)."""
+    """Set the state of the circuit to Redis, closed (up) or open, since ``since`` (seconds since 1970)."""
     for each in ("up", "open"):
         _REDIS_STATE.labels(each).set(each == state)
     _REDIS_CHANGED.set(since)
 
 
 def redis_command(outcome: Literal["answered", "failed", "refused"]) -> None:
-    """A command was answered, failed, or was not sent because the circuit is open."""
+    """Count a command: answered, failed, or refused because the circuit is open."""
     _redis_commands[(outcome,)].inc()
 
 
 def redis_read(use: str, outcome: Literal["hit", "miss", "rejected"]) -> None:
-    """A value was asked for; ``use`` is that of ``REDIS_USE``."""
+    """Count a read of a value; ``use`` is one of ``REDIS_USE``."""
     _redis_reads[use, outcome].inc()

@@ -96,7 +96,7 @@ class Retention:
             return await self._remove(connection)
 
     async def _remove(self, connection: Connection, only: Sequence[UUID] | None = None) -> tuple[int, datetime | None]:
-        kept = self._faults.resting("retention", _KEPT_SECONDS)
+        kept = self._faults.refused_rows("retention", _KEPT_SECONDS)
         removed, last_time = await store.purge(
             connection,
             completed_seconds=self._completed_seconds,
@@ -133,7 +133,7 @@ class Retention:
             cursor = await connection.execute(QUERIES["take_retention_turn"])
             if await cursor.fetchone() != (True,):
                 return 0, None
-            kept = self._faults.resting("retention", _KEPT_SECONDS)
+            kept = self._faults.refused_rows("retention", _KEPT_SECONDS)
             oldest = await store.oldest_ended(connection, batch=_PURGE_BATCH, from_time=self._from_time, without=kept)
             await each_apart([job_id for job_id, _ in oldest], remove, refuse)
         return removed, oldest[-1][1] if len(oldest) == _PURGE_BATCH else None

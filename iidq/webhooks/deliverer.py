@@ -254,7 +254,7 @@ class Deliverer:
                     return
                 # If it never goes through, the attempt is repeated when its lease runs out.
                 pause_seconds = random.uniform(0.5, 1.0) * tried  # noqa: S311
-                self._database.faults.stands("webhook", error, pause_seconds, self._lease_seconds)
+                self._database.faults.failed("webhook", error, pause_seconds, self._lease_seconds)
                 await asyncio.sleep(pause_seconds)
                 continue
             if stored:
