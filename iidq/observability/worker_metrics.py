@@ -31,7 +31,7 @@ def serve_metrics(settings: Settings) -> Iterator[None]:
         return
     key = settings.api_key.get_secret_value().encode() if settings.api_key else None
     try:
-        server = _Server(listen(settings.host, port, "WORKER_METRICS_PORT"), key)
+        server = _MetricsServer(listen(settings.host, port, "WORKER_METRICS_PORT"), key)
     except SettingsFault as error:
         logs.metrics_unavailable(port, error)
         yield
@@ -46,7 +46,7 @@ def serve_metrics(settings: Settings) -> Iterator[None]:
         server.server_close()
 
 
-class _Server(ThreadingHTTPServer):
+class _MetricsServer(ThreadingHTTPServer):
     # The end must not wait for a slow scraper.
     block_on_close = False
 
@@ -73,7 +73,7 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Scrape(BaseHTTPRequestHandler):
-    server: _Server
+    server: _MetricsServer
     server_version = f"iidq/{__version__}"
     sys_version = ""
     timeout = _IDLE_SECONDS
