@@ -33,8 +33,8 @@ def freeze_gc() -> None:
 def raise_malloc_threshold() -> None:
     """Let the C library reuse blocks of up to 4 MiB; call once per process.
 
-    glibc maps each block above 128 KiB anew, so that every piece of an upload would be freshly zeroed pages. Its
-    threshold rises to the size of a mapped block that is freed (mallopt(3), M_MMAP_THRESHOLD). No effect elsewhere.
+    glibc maps each block above 128 KiB separately, and every piece of an upload would be freshly zeroed pages. The
+    threshold rises to the size of a freed mapped block (mallopt(3), M_MMAP_THRESHOLD). No effect elsewhere.
     """
     bytearray(_REUSED_BYTES)
 
@@ -56,9 +56,9 @@ def most_connections() -> int:
 
 
 def die_with_parent(how: signal.Signals) -> Callable[[], None] | None:
-    """Return a ``preexec_fn`` that makes Linux send ``how`` to a child when its parent dies; None elsewhere.
+    """Return a ``preexec_fn`` for Linux to send ``how`` to a child at the parent's death; None elsewhere.
 
-    The parent is the *thread* that starts the child: use one that lives as long as the process.
+    The parent is the starting *thread*: use a thread with the lifetime of the process.
     """
     if sys.platform != "linux":
         return None

@@ -1,4 +1,4 @@
-"""JSON with bounds: documents that can be read in one way only, and values of rows that plain SQL has written. Pure.
+"""JSON with bounds: documents with a single reading, and values of rows written by plain SQL. Pure.
 
 Python's parser recurses once per level and relies on the interpreter's recursion limit, which any imported library may
 raise. A hostile document then ends the process instead of the call. ``pydantic_core.from_json`` bounds the depth too,
@@ -64,7 +64,7 @@ def parse_strictly(body: bytes) -> Any:
 
 
 def read_stored_json(document: str | bytes) -> Any:
-    """Return the value of a row's JSON, or an object whose member ``unreadable`` says why there is none.
+    """Return the value of a row's JSON, or an object with the reason as its member ``unreadable``.
 
     A jsonb number may have 130,000 digits, and arrays may be nested thousands of levels deep. One such value must not
     fail the statement that reads other rows as well.

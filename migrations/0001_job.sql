@@ -12,7 +12,7 @@ CREATE FUNCTION public.iidq_new_job_id() RETURNS uuid LANGUAGE sql VOLATILE PARA
     'hex')::uuid
 $$;
 
--- docs/migration.md imports jobs of the replaced system, whose clients have a "jobId", under this id.
+-- docs/migration.md imports jobs of the replaced system under this id; its clients have a "jobId".
 CREATE FUNCTION public.iidq_imported_id(job_id text) RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
   SELECT CASE WHEN lower(job_id) ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN job_id::uuid
     ELSE md5(job_id)::uuid END

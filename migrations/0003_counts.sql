@@ -113,7 +113,7 @@ BEGIN
   IF was <> is_now AND is_now IN ('waiting', 'delayed') THEN
     PERFORM pg_notify('iidq_jobs', '');
   END IF;
-  -- A row whose time lies in the future leaves the claim's index. This update comes by here, too.
+  -- A row with a time in the future leaves the claim's index. The trigger fires for this update, too.
   IF is_now = 'waiting' AND NEW."runAt" > now() THEN
     UPDATE public."VerificationJob" SET ready = false WHERE id = NEW.id AND ready AND "runAt" > now();
   END IF;

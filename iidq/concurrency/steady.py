@@ -1,4 +1,4 @@
-"""The two parts of a steady background loop: a step that may fail because of the database, and a pause."""
+"""The parts of a steady background loop: a step, which may fail because of the database, and a pause."""
 
 import asyncio
 import contextlib
@@ -17,9 +17,9 @@ async def try_step(
 ) -> float:
     """Await ``step``; return 0, or after an error of the database the seconds until the next try.
 
-    The pause is a random 0.3 to 1.0 of ``retry_seconds``, or of ``refused_seconds`` where that is longer and the error
-    does not pass by itself. ``faults`` logs under the name ``part`` that the database was lost or refuses the step,
-    and that it is back. Any other error is raised.
+    The pause is a random 0.3 to 1.0 of ``retry_seconds``. An error that only an operator can end makes the longer of
+    ``retry_seconds`` and ``refused_seconds`` the base. ``faults`` logs loss and return under the name ``part``. Any
+    other error is raised.
     """
     try:
         await step

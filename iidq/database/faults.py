@@ -56,7 +56,7 @@ class Faults:
             logs.row_refused(step, job_id, error)
 
     def refused_rows(self, step: str, seconds: float) -> list[UUID]:
-        """Return the jobs whose rows refused ``step`` within the last ``seconds``."""
+        """Return the jobs with rows that refused ``step`` within the last ``seconds``."""
         rows = self._rows.get(step)
         if not rows:
             return []

@@ -16,7 +16,7 @@ from iidq.errors import DatabaseRefusal, IidqError, ObjectMissing, RowRefused, T
 # The first migration of versions before the first release.
 _UNRELEASED = "0001_verification_job"
 _ELSEWHERE = "set DATABASE_SCHEMA to a schema of iidq's own"
-# A row that lacks a value, or that no policy lets in, may be like all others: the catalogs tell.
+# A row without a value, or refused by a policy, may be like all others: the catalogs show which.
 _PROBLEMS_OF_ALL_ROWS = {"23502": ("default",), "42501": ("policy",)}
 
 

@@ -40,7 +40,7 @@ ANSWER_SECONDS = 20.0
 # The longest duration of a write, and the duration after which commits are doubted.
 WRITE_SECONDS = 5.0
 DOUBT_SECONDS = 2.0
-# Work whose connection broke (a restart, a failover) is done once more on a new one.
+# After a broken connection (a restart, a failover) work is done once more on a new one.
 _TRIES = 2
 # Callers get every failure as an error. The pool's own log lines would name hosts at each attempt.
 logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)

@@ -25,8 +25,8 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
     """yoyo with other ways to connect, to lock, to find its tables and to apply a migration.
 
     yoyo's URL parser supports neither several hosts nor sockets. Its lock is a row, which a killed process leaves
-    behind; callers hold an advisory lock instead. Its tables follow the search path. It applies a migration in one
-    transaction and records the migration in another.
+    behind; callers hold an advisory lock instead. yoyo's tables follow the search path, and a migration is recorded in
+    a second transaction.
     """
 
     current = ""

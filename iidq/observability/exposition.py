@@ -1,7 +1,7 @@
-"""The metrics as text, of this process alone or of all processes that share a port.
+"""The metrics as text, of one process or of all processes on a port.
 
-Processes of ``iidq serve`` count in files of one private folder (prometheus-client's multiprocess mode), and any of
-them adds the files up for a scrape. The next scrape folds files of dead processes into one, so that sums never fall.
+Processes of ``iidq serve`` count in files of a private folder (prometheus-client's multiprocess mode), and any process
+adds the files up for a scrape. A scrape also folds the files of dead processes, so sums never fall.
 """
 
 import fcntl

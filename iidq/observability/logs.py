@@ -1,4 +1,4 @@
-"""Structured logging: the form of lines, and every event that iidq logs. Other code calls these functions only."""
+"""Structured logging: the form of lines, and a function per event of iidq."""
 
 import contextlib
 import logging
@@ -52,12 +52,12 @@ def _redact(_logger: Any, _method: str, event: structlog.typing.EventDict) -> st
 
 
 def worker_started(worker_id: str, concurrency: int) -> None:
-    """Log that the worker accepts jobs."""
+    """Log the start of the worker."""
     _log.info("worker.started", worker_id=worker_id, concurrency=concurrency)
 
 
 def worker_draining(running: int, deadline_seconds: float) -> None:
-    """Log that a stop was requested: no more claims, and running jobs may end."""
+    """Log a requested stop: no more claims, and running jobs may end."""
     _log.info("worker.draining", running=running, deadline_seconds=deadline_seconds)
 
 
@@ -67,13 +67,13 @@ def worker_stopped(worker_id: str, released: int) -> None:
 
 
 def attempt_started(job_id: Any, attempt: int, kind: str) -> None:
-    """Log, for debugging, that a claimed job runs."""
+    """Log, for debugging, the start of a claimed job."""
     if _debugging:
         _log.debug("attempt.started", job_id=str(job_id), attempt=attempt, type=kind)
 
 
 def attempt_ended(job_id: Any, attempt: int, status: str) -> None:
-    """Log, for debugging, that an outcome goes to the store."""
+    """Log, for debugging, an outcome on its way to the store."""
     if _debugging:
         _log.debug("attempt.ended", job_id=str(job_id), attempt=attempt, status=status)
 
@@ -94,17 +94,17 @@ def background_crashed(what: str, error: BaseException, restart_in_seconds: floa
 
 
 def process_hangs(seconds: float) -> None:
-    """Log that a process did not end within ``seconds`` and is killed."""
+    """Log the kill of a process without an end within ``seconds``."""
     _log.error("process.hangs", seconds=seconds)
 
 
 def lease_lost(job_id: Any, attempt: int) -> None:
-    """Log that another worker holds the job; the outcome of this attempt is dropped."""
+    """Log the loss of a job to another worker; the attempt's outcome is dropped."""
     _log.warning("lease.lost", job_id=str(job_id), attempt=attempt)
 
 
 def lease_expired(job_id: Any, attempt: int, status: str) -> None:
-    """Log that a worker fell silent; its job is now in ``status``."""
+    """Log a silent worker; the job is now in ``status``."""
     _log.warning("lease.expired", job_id=str(job_id), attempt=attempt, status=status)
 
 
@@ -114,7 +114,7 @@ def attempt_cancelled(job_id: Any, attempt: int) -> None:
 
 
 def purged(count: int) -> None:
-    """Log that retention removed old jobs."""
+    """Log the removal of old jobs."""
     _log.info("upkeep.purged", count=count)
 
 
@@ -122,14 +122,14 @@ def purged(count: int) -> None:
 
 
 def webhook_delivered(job_id: Any, event_id: Any, attempt: int, host: str) -> None:
-    """Log that the receiver accepted the event."""
+    """Log an event accepted by the receiver."""
     _log.info("webhook.delivered", job_id=str(job_id), event_id=str(event_id), attempt=attempt, host=host)
 
 
 def webhook_failed(
     job_id: Any, event_id: Any, attempt: int, host: str, error: str | None, retry_in_seconds: float | None
 ) -> None:
-    """Log that the receiver did not accept the event this time."""
+    """Log a failed attempt to deliver an event."""
     _log.warning(
         "webhook.failed",
         job_id=str(job_id),
@@ -170,22 +170,22 @@ def database_parameters_ignored(names: Sequence[str]) -> None:
 
 
 def database_lost(what: str, error: BaseException, retry_in_seconds: float) -> None:
-    """Log a statement that could not be sent or answered; a retry follows."""
+    """Log a statement without an answer; a retry follows."""
     _log.warning("database.lost", what=what, error=_for_operators(error), retry_in_seconds=round(retry_in_seconds, 2))
 
 
 def database_refuses(what: str, error: BaseException) -> None:
-    """Log that Postgres refuses a statement until an operator helps; logged at each change."""
+    """Log a statement refused by Postgres until an operator helps; logged at each change."""
     _log.error("database.refuses", what=what, error=_for_operators(error))
 
 
 def row_refused(what: str, job_id: Any, error: BaseException) -> None:
-    """Log that Postgres refuses this job's row; other jobs of the batch were written."""
+    """Log a job's row refused by Postgres; other jobs of the batch were written."""
     _log.error("row.refused", what=what, job_id=str(job_id), error=_with_wording(error))
 
 
 def submission_refused(job_id: Any, error: BaseException) -> None:
-    """Log that a rule of the database refuses a caller's job: 409 or 422."""
+    """Log a caller's job refused by a rule of the database: 409 or 422."""
     _log.warning("submission.refused", job_id=str(job_id), error=_with_wording(error))
 
 
@@ -199,7 +199,7 @@ def _with_wording(error: BaseException) -> str:
 
 
 def database_back(what: str) -> None:
-    """Log that a statement succeeded after a loss."""
+    """Log the first successful statement after a loss."""
     _log.info("database.back", what=what)
 
 
@@ -217,37 +217,37 @@ def circuit_closed(seconds_open: float) -> None:
 
 
 def listener_up() -> None:
-    """Log that LISTEN works: inserts wake this process."""
+    """Log a working LISTEN: inserts wake the process."""
     _log.info("listener.up")
 
 
 def listener_down(error: BaseException) -> None:
-    """Log that LISTEN is lost or deaf; polling covers the gap until ``listener.up``."""
+    """Log a lost or deaf LISTEN; polling covers the gap until ``listener.up``."""
     _log.warning("listener.down", error=str(error).strip() or "does not hear itself")
 
 
 def redis_up(seconds_away: float) -> None:
-    """Log that Redis answers and is used from now on."""
+    """Log the return of Redis, used from now on."""
     _log.info("redis.up", seconds_away=round(seconds_away, 1))
 
 
 def redis_lost(error: BaseException | None) -> None:
-    """Log that Redis is not used until ``redis.up``: no answer in time, or every command refused."""
+    """Log the loss of Redis until ``redis.up``: no answer in time, or every command refused."""
     _log.warning("redis.lost", error=str(error).strip() or "no answer in time")
 
 
 def redis_refuses(error: BaseException) -> None:
-    """Log that Redis refuses commands, as when its memory is full; once until the next loss."""
+    """Log commands refused by Redis, as when memory is full; once until the next loss."""
     _log.warning("redis.refuses", error=str(error).strip())
 
 
 def bull_keys_kept() -> None:
-    """Log that this process keeps BullMQ's keys in Redis from now on."""
+    """Log the process as keeper of BullMQ's keys in Redis."""
     _log.info("bull_keys.kept")
 
 
 def bull_keys_foreign() -> None:
-    """Log that Redis has a queue "verification" of BullMQ itself, which stays untouched."""
+    """Log a queue "verification" of BullMQ itself in Redis, which stays untouched."""
     _log.warning(
         "bull_keys.foreign",
         hint="a real BullMQ queue is there: use another database or Redis, or remove its keys bull:verification:*",
@@ -260,7 +260,7 @@ def migrated(names: list[str]) -> None:
 
 
 def migration_waits(name: str, holders: list[str], *, seconds_left: float) -> None:
-    """Log that a migration did not get its locks and will be tried again."""
+    """Log a migration without its locks; a retry follows."""
     _log.warning("migration.waits", migration=name, holders=holders, seconds_left=round(seconds_left))
 
 
@@ -285,12 +285,12 @@ def request_served(
 
 
 def request_refused(correlation_id: str, status: int, error: str) -> None:
-    """Log bytes that are no valid request; the server answers and ends the connection."""
+    """Log an invalid request; the server answers and ends the connection."""
     _log.info("request.refused", correlation_id=correlation_id, status=status, error=error)
 
 
 def client_gone(correlation_id: str, method: str, path: str) -> None:
-    """Log that the client left before the request was complete."""
+    """Log a client gone before the request was complete."""
     _log.info("request.client_gone", correlation_id=correlation_id, method=method, path=path)
 
 
@@ -298,12 +298,12 @@ def client_gone(correlation_id: str, method: str, path: str) -> None:
 
 
 def api_serving(pid: int) -> None:
-    """Log that an API process accepts connections."""
+    """Log an API process ready for connections."""
     _log.info("api.serving", pid=pid)
 
 
 def api_draining(requests: int, deadline_seconds: float) -> None:
-    """Log that a stop was requested: no new connections, and open requests may end."""
+    """Log a requested stop: no new connections, and open requests may end."""
     _log.info("api.draining", requests=requests, deadline_seconds=deadline_seconds)
 
 
@@ -331,15 +331,15 @@ def api_restart_abandoned(kept_pid: int, reason: str) -> None:
 
 
 def traces_unavailable(remedy: str) -> None:
-    """Log that traces are configured and their packages are missing; iidq runs without traces."""
+    """Log configured traces without installed packages; iidq runs without traces."""
     _log.warning("traces.unavailable", remedy=remedy)
 
 
 def metrics_served(port: int) -> None:
-    """Log that the worker serves ``GET /metrics``."""
+    """Log the port of the worker's ``GET /metrics``."""
     _log.info("metrics.served", port=port)
 
 
 def metrics_unavailable(port: int, error: BaseException) -> None:
-    """Log that the worker's metrics port cannot be bound; the worker runs without metrics."""
+    """Log an unusable metrics port; the worker runs without metrics."""
     _log.warning("metrics.unavailable", port=port, error=str(error))

@@ -1,4 +1,4 @@
-"""Every metric of iidq, by Prometheus' names, and the functions that move them.
+"""Every metric of iidq, by Prometheus' names, and the functions that count.
 
 Every label has few values: no path, method or host of a client or an upstream. Children are looked up once and kept,
 so that counting costs about a dictionary look-up. The queue's depth is read at a scrape by ``web/routes/scrape.py``.
@@ -255,7 +255,7 @@ def leases_expired(count: int) -> None:
 
 
 def listening(listener: Literal["jobs", "changes"], hears: bool) -> None:
-    """Set whether this process's LISTEN connection of that kind receives its own notifications."""
+    """Set whether the process's LISTEN connection receives its own notifications."""
     _LISTENING.labels(listener).set(hears)
 
 

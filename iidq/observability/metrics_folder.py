@@ -1,6 +1,6 @@
-"""The folder in which processes that share a port count; ``exposition.py`` adds up its files.
+"""The folder in which the processes on a port count; ``exposition.py`` adds up the files.
 
-A module of its own, because the variable must be set before prometheus_client is loaded.
+A separate module, because the variable must be set before prometheus_client is loaded.
 """
 
 import os

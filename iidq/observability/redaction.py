@@ -16,7 +16,7 @@ _PATH_KEY = re.compile(r"(?<=/v[0-9]/)[\w.-]{16,}|(?<=[^/]/)[\w-]{24,}(?=[/?#]|$
 
 
 def redact_endpoint(url: str) -> str:
-    """Redact the URL of a JSON-RPC endpoint, whose key may be a segment of the path."""
+    """Redact the URL of a JSON-RPC endpoint; its key may be a segment of the path."""
     return _PATH_KEY.sub("***", redact_url(url))
 
 

@@ -1,6 +1,6 @@
 """``GET /metrics`` of a worker; off unless ``WORKER_METRICS_PORT`` is set.
 
-Threads serve scrapes, so that a job that blocks the event loop does not block them.
+Threads serve scrapes, also while a job blocks the event loop.
 """
 
 import hmac

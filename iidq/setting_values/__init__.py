@@ -1,1 +1,1 @@
-"""The texts that settings can have, each with the function that reads it. Pure."""
+"""Parsers of the values of settings."""

@@ -1,6 +1,6 @@
 """``REDIS_URL``: one server, a Sentinel's service, or a Cluster. Pure.
 
-``redis://user:password@host:6379/0`` is one server, ``unix:///path/redis.sock?db=0`` a server on this machine,
+``redis://user:password@host:6379/0`` is a server, ``unix:///path/redis.sock?db=0`` a server on the same machine,
 ``redis+sentinel://host1,host2:26379/name/0`` the master that Sentinels call ``name``, and
 ``redis+cluster://host1,host2:6379`` a Cluster by some of its nodes. ``rediss`` instead of ``redis`` adds TLS.
 """
