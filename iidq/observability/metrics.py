@@ -25,146 +25,11 @@ _WORK_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _OTHER: Final = "other"
 # Second parts of error codes: `fetch.timeout` is a "timeout".
-_UPSTREAM_FAULTS: Final = frozenset(
-    (
-        *(
-            "bad_car",
-            "block_unknown",
-            "chain_mismatch",
-            "chain_not_configured",
-            "closed",
-            "http_status",
-            "limited",
-            "nonsense",
-        ),
-        *("not_found", "not_here", "not_json", "refused", "reorg", "reverted", "slow", "stale", "status", "timeout"),
-        *("too_large", "too_long", "unavailable", "unreachable", "withheld", "wrong_bytes", "wrong_chain"),
-    )
-)
-
-# API
-
-_REQUESTS: Final = Counter(
-    "iidq_http_requests",
-    "Requests answered. Status 499: the client went away before its reply; 0: no reply was begun",
-    ("method", "route", "status"),
-    registry=REGISTRY,
-)
-_REQUEST_SECONDS: Final = Histogram(
-    "iidq_http_request_duration_seconds",
-    "From a request's headers to the end of its reply, uploads and waits included",
-    ("route",),
-    buckets=_REQUEST_BUCKETS,
-    registry=REGISTRY,
-)
-_UPLOADS: Final = Counter("iidq_uploads", "Files uploaded and hashed to their end", registry=REGISTRY)
-_UPLOAD_BYTES: Final = Counter("iidq_upload_bytes", "Bytes of files uploaded and hashed", registry=REGISTRY)
-_UPLOAD_SECONDS: Final = Histogram(
-    "iidq_upload_duration_seconds",
-    "How long an upload took from its first byte to its hash; slow clients make it long",
-    buckets=_WORK_BUCKETS,
-    registry=REGISTRY,
-)
-_RATE_LIMITED: Final = Counter(
-    "iidq_rate_limited_requests", "Requests answered with 429", ("limit",), registry=REGISTRY
-)
-_SYNCHRONOUS: Final = Counter(
-    "iidq_synchronous_runs",
-    "Verifications inside a request, fallbacks and legacy calls; refused: too many were running",
-    ("outcome",),
-    registry=REGISTRY,
-)
-_FALLBACKS: Final = Counter(
-    "iidq_synchronous_fallbacks",
-    "Submissions verified inside their request because the queue was not available",
-    registry=REGISTRY,
-)
-
-# Worker
-
-_ATTEMPTS: Final = Counter(
-    "iidq_attempts",
-    "Attempts ended: completed, failed, retried, released, lost (another worker has it), cancelled",
-    ("outcome",),
-    registry=REGISTRY,
-)
-_ATTEMPT_SECONDS: Final = Histogram(
-    "iidq_attempt_duration_seconds",
-    "From the start of an attempt to its outcome, before that is stored",
-    buckets=_WORK_BUCKETS,
-    registry=REGISTRY,
-)
-_LEASES_LOST: Final = Counter(
-    "iidq_leases_lost", "Jobs whose lease this worker lost while it ran them", registry=REGISTRY
-)
-_LEASES_EXPIRED: Final = Counter(
-    "iidq_leases_expired", "Jobs taken back from workers that fell silent", registry=REGISTRY
-)
-_RUNNING: Final = Gauge(
-    "iidq_worker_running_jobs",
-    "Jobs between their claim and their stored outcome",
-    multiprocess_mode="livesum",
-    registry=REGISTRY,
-)
-_SLOTS: Final = Gauge(
-    "iidq_worker_slots", "Jobs that this worker runs at a time", multiprocess_mode="livesum", registry=REGISTRY
-)
-_LISTENING: Final = Gauge(
-    "iidq_listening",
-    "1 while the process's LISTEN connection hears itself, 0 while it is deaf and polls",
-    ("listener",),
-    multiprocess_mode="livemin",
-    registry=REGISTRY,
-)
-_WEBHOOKS: Final = Counter(
-    "iidq_webhook_deliveries",
-    "Tries to deliver a webhook, by the state after them: delivered, pending (tried again later), or given up",
-    ("state",),
-    registry=REGISTRY,
-)
-
-# Verification, in workers and in synchronous runs
-
-_VERDICTS: Final = Counter("iidq_verdicts", "Verdicts found", ("type", "status"), registry=REGISTRY)
-_STEP_SECONDS: Final = Histogram(
-    "iidq_verification_step_duration_seconds",
-    "How long each step of a verification took; hash is the API's upload, store is one batch of outcomes",
-    ("step",),
-    buckets=_WORK_BUCKETS,
-    registry=REGISTRY,
-)
-_UPSTREAM_REQUESTS: Final = Counter(
-    "iidq_upstream_requests", "Questions to what verifications depend on", ("upstream",), registry=REGISTRY
-)
-_UPSTREAM_ERRORS: Final = Counter(
-    "iidq_upstream_errors", "Questions that got no usable answer", ("upstream", "error"), registry=REGISTRY
-)
-
-_REDIS_STATE: Final = Gauge(
-    "iidq_redis_state",
-    "1 for the state in which this process finds Redis: up, or open (the circuit); none where Redis is not used",
-    ("state",),
-    multiprocess_mode="livemax",
-    registry=REGISTRY,
-)
-_REDIS_CHANGED: Final = Gauge(
-    "iidq_redis_last_change_timestamp_seconds",
-    "When that state came about, in seconds since 1970; 0 where Redis is not used",
-    multiprocess_mode="livemax",
-    registry=REGISTRY,
-)
-_REDIS_COMMANDS: Final = Counter(
-    "iidq_redis_commands",
-    "Commands for Redis: answered, failed (an error or a time-out), or refused unsent while the circuit is open",
-    ("outcome",),
-    registry=REGISTRY,
-)
-_REDIS_READS: Final = Counter(
-    "iidq_redis_reads",
-    "Values asked for: hit, miss, or rejected because they were forged or outdated",
-    ("use", "outcome"),
-    registry=REGISTRY,
-)
+_UPSTREAM_FAULTS: Final = frozenset({
+    "bad_car", "block_unknown", "chain_mismatch", "chain_not_configured", "closed", "http_status", "limited",
+    "nonsense", "not_found", "not_here", "not_json", "refused", "reorg", "reverted", "slow", "stale", "status",
+    "timeout", "too_large", "too_long", "unavailable", "unreachable", "withheld", "wrong_bytes", "wrong_chain",
+})  # fmt: skip
 
 
 class _Children(dict[tuple[str, ...], Counter]):
@@ -179,17 +44,112 @@ class _Children(dict[tuple[str, ...], Counter]):
         return child
 
 
-_requests: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
-_synchronous = _Children(_SYNCHRONOUS)
-_attempts = _Children(_ATTEMPTS)
-_verdicts = _Children(_VERDICTS)
-_webhooks = _Children(_WEBHOOKS)
-_upstream_requests = _Children(_UPSTREAM_REQUESTS)
-_upstream_errors = _Children(_UPSTREAM_ERRORS)
-_rate_limited = _Children(_RATE_LIMITED)
-_redis_commands = _Children(_REDIS_COMMANDS)
-_redis_reads = _Children(_REDIS_READS)
+def _counter(name: str, meaning: str) -> Counter:
+    return Counter(f"iidq_{name}", meaning, registry=REGISTRY)
+
+
+def _counters(name: str, meaning: str, *labels: str) -> _Children:
+    return _Children(Counter(f"iidq_{name}", meaning, labels, registry=REGISTRY))
+
+
+def _seconds(name: str, meaning: str, *labels: str, buckets: Sequence[float] = _WORK_BUCKETS) -> Histogram:
+    return Histogram(f"iidq_{name}_seconds", meaning, labels, buckets=buckets, registry=REGISTRY)
+
+
+def _gauge(name: str, meaning: str, mode: Literal["livesum", "livemin", "livemax"], *labels: str) -> Gauge:
+    return Gauge(f"iidq_{name}", meaning, labels, multiprocess_mode=mode, registry=REGISTRY)
+
+
+# API
+
+_REQUESTS: Final = Counter(
+    "iidq_http_requests",
+    "Requests answered. Status 499: the client went away before its reply; 0: no reply was begun",
+    ("method", "route", "status"),
+    registry=REGISTRY,
+)
+_REQUEST_SECONDS: Final = _seconds(
+    "http_request_duration",
+    "From a request's headers to the end of its reply, uploads and waits included",
+    "route",
+    buckets=_REQUEST_BUCKETS,
+)
+_UPLOADS: Final = _counter("uploads", "Files uploaded and hashed to their end")
+_UPLOAD_BYTES: Final = _counter("upload_bytes", "Bytes of files uploaded and hashed")
+_UPLOAD_SECONDS: Final = _seconds(
+    "upload_duration", "How long an upload took from its first byte to its hash; slow clients make it long"
+)
+_rate_limited: Final = _counters("rate_limited_requests", "Requests answered with 429", "limit")
+_synchronous: Final = _counters(
+    "synchronous_runs",
+    "Verifications inside a request, fallbacks and legacy calls; refused: too many were running",
+    "outcome",
+)
+_FALLBACKS: Final = _counter(
+    "synchronous_fallbacks", "Submissions verified inside their request because the queue was not available"
+)
+
+# Worker
+
+_attempts: Final = _counters(
+    "attempts",
+    "Attempts ended: completed, failed, retried, released, lost (another worker has it), cancelled",
+    "outcome",
+)
+_ATTEMPT_SECONDS: Final = _seconds(
+    "attempt_duration", "From the start of an attempt to its outcome, before that is stored"
+)
+_LEASES_LOST: Final = _counter("leases_lost", "Jobs whose lease this worker lost while it ran them")
+_LEASES_EXPIRED: Final = _counter("leases_expired", "Jobs taken back from workers that fell silent")
+_RUNNING: Final = _gauge("worker_running_jobs", "Jobs between their claim and their stored outcome", "livesum")
+_SLOTS: Final = _gauge("worker_slots", "Jobs that this worker runs at a time", "livesum")
+_LISTENING: Final = _gauge(
+    "listening",
+    "1 while the process's LISTEN connection hears itself, 0 while it is deaf and polls",
+    "livemin",
+    "listener",
+)
+_webhooks: Final = _counters(
+    "webhook_deliveries",
+    "Tries to deliver a webhook, by the state after them: delivered, pending (tried again later), or given up",
+    "state",
+)
+
+# Verification, in workers and in synchronous runs
+
+_verdicts: Final = _counters("verdicts", "Verdicts found", "type", "status")
+_STEP_SECONDS: Final = _seconds(
+    "verification_step_duration",
+    "How long each step of a verification took; hash is the API's upload, store is one batch of outcomes",
+    "step",
+)
 _step_seconds: Final = {step: _STEP_SECONDS.labels(step) for step in STEPS}
+_upstream_requests: Final = _counters("upstream_requests", "Questions to what verifications depend on", "upstream")
+_upstream_errors: Final = _counters("upstream_errors", "Questions that got no usable answer", "upstream", "error")
+
+# Redis
+
+_REDIS_STATE: Final = _gauge(
+    "redis_state",
+    "1 for the state in which this process finds Redis: up, or open (the circuit); none where Redis is not used",
+    "livemax",
+    "state",
+)
+_REDIS_CHANGED: Final = _gauge(
+    "redis_last_change_timestamp_seconds",
+    "When that state came about, in seconds since 1970; 0 where Redis is not used",
+    "livemax",
+)
+_redis_commands: Final = _counters(
+    "redis_commands",
+    "Commands for Redis: answered, failed (an error or a time-out), or refused unsent while the circuit is open",
+    "outcome",
+)
+_redis_reads: Final = _counters(
+    "redis_reads", "Values asked for: hit, miss, or rejected because they were forged or outdated", "use", "outcome"
+)
+
+_requests: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
 
 def request_served(method: str, route: str, status: int, seconds: float) -> None:
