@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from iidq.embedded.lifetime import die_with_parent
+from iidq.process import die_with_parent
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 40.0

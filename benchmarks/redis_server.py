@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import Self
 
 from benchmarks.service import ServiceFailed
-from iidq.embedded.lifetime import die_with_parent
 from iidq.embedded.postgres import free_port
+from iidq.process import die_with_parent
 
 _START_SECONDS = 10.0
 

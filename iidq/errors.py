@@ -1,8 +1,8 @@
-"""Every error iidq raises on purpose, and what becomes of the job that meets it.
+"""Every error that iidq raises on purpose, and the consequence for the job.
 
     IidqError
     ├── SettingsFault             a variable has a bad value; the start stops with one line
-    ├── IdempotencyConflict       a key stands for another request; HTTP 422
+    ├── IdempotencyConflict       a key belongs to another request; HTTP 422
     ├── InvalidInput              a caller's fields are wrong; HTTP 400, one entry per fault
     ├── RowRefused                database.row_refused  a constraint or trigger refuses one row; HTTP 409 or 422
     ├── DatabaseRefusal           database.*      Postgres is there and refuses: a right, the login, a setting; HTTP 503
@@ -19,7 +19,7 @@
         ├── AttemptTimedOut       attempt.timeout the whole attempt took too long
         ├── DatabaseUnavailable   database.*      Postgres unreachable, or not migrated
         │   └── DatabaseBusy      database.busy   all connections of this process are in use; HTTP 503
-        ├── RedisUnavailable      redis.*         the accelerator is away; whoever asks does without it
+        ├── RedisUnavailable      redis.*         Redis is away; the service goes on without it
         └── TooManyWatchers       watching.limit  no room for another client that waits; HTTP 503
 
 ``code`` is stable and for machines; the message is one sentence for people and carries nothing internal:
@@ -47,20 +47,22 @@ class IidqError(Exception):
 
 
 class SettingsFault(IidqError):
-    """An environment variable has a value that cannot be used."""
+    """An environment variable has an unusable value."""
 
     code = "settings.invalid"
 
 
 class FieldFault(NamedTuple):
-    """One thing wrong with one field of a request, with what was expected instead."""
+    """One fault of one field of a request."""
 
     field: str
+    """Name of the field, as clients send it."""
     message: str
+    """The fault and the expected value, as one sentence."""
 
 
 class InvalidInput(IidqError):
-    """The caller's fields are wrong; carries every fault at once."""
+    """The caller's fields are wrong; ``faults`` has all of them."""
 
     code = "input.invalid"
 
@@ -70,36 +72,36 @@ class InvalidInput(IidqError):
 
 
 class IdempotencyConflict(IidqError):
-    """The caller's Idempotency-Key stands for a request with other fields."""
+    """The caller's Idempotency-Key belongs to a request with other fields."""
 
     code = "idempotency.conflict"
 
 
 class DatabaseRefusal(IidqError):
-    """Postgres answers and refuses. Only an operator can help, so it is never taken for an outage.
+    """Postgres refuses, and only an operator can help; not an outage.
 
-    The message names the object and the right where these are known. It is for operators and never for clients.
+    The message names the object and the right where known. The message is for operators, never for clients.
     """
 
     code = "database.refused"
 
 
 class TriggerFault(DatabaseRefusal):
-    """Code that an operator added to the database fails by itself: a trigger names a missing table or lacks a right.
+    """Code that an operator added to the database fails: a trigger names a missing table or lacks a right.
 
-    It may concern one row alone. A job that meets it waits until an operator has mended the code.
+    The fault may concern one row alone. The job waits until an operator has fixed the code.
     """
 
 
 class ObjectMissing(DatabaseRefusal):
-    """An object of iidq's is missing although all migrations were applied: they do not make it again."""
+    """An object of iidq's is missing although all migrations are applied; `iidq migrate` does not restore it."""
 
 
 class RowRefused(IidqError):
     """A constraint, trigger or policy of the database refuses one row; trying again cannot help.
 
-    The message names the rule and nothing of the row. ``conflict``: the row goes against another row. ``item``: which
-    of a batch it is, where that is known.
+    The message names the rule and no value of the row. ``conflict``: another row is in the way. ``item``: the row's
+    index in a batch, None where unknown.
     """
 
     code = "database.row_refused"
@@ -151,13 +153,13 @@ class TemporaryFault(IidqError):
 
 
 class GatewayFault(TemporaryFault):
-    """A web server or IPFS gateway did not deliver this time."""
+    """A web server or IPFS gateway failed to deliver."""
 
     code = "fetch.unavailable"
 
 
 class RpcFault(TemporaryFault):
-    """An Ethereum JSON-RPC endpoint did not answer usefully this time."""
+    """An Ethereum JSON-RPC endpoint gave no usable answer."""
 
     code = "rpc.unavailable"
 
@@ -169,7 +171,7 @@ class AttemptTimedOut(TemporaryFault):
 
 
 NOT_MIGRATED: Final = "database.not_migrated"
-"""The code of a :class:`DatabaseUnavailable` that does not pass by itself: the schema lacks an object."""
+"""Code of a :class:`DatabaseUnavailable` that does not pass by itself: the schema lacks an object."""
 
 
 class DatabaseUnavailable(TemporaryFault):
@@ -179,18 +181,18 @@ class DatabaseUnavailable(TemporaryFault):
 
 
 class DatabaseBusy(DatabaseUnavailable):
-    """Postgres is there, and this process has no connection left for the caller."""
+    """Postgres answers, and this process has no connection left for the caller."""
 
     code = "database.busy"
 
 
 class RedisUnavailable(TemporaryFault):
-    """Redis is away, slow, full or refuses; never a reason for a request or a job to fail."""
+    """Redis is away, slow, full or refuses; no request or job fails because of that."""
 
     code = "redis.unavailable"
 
 
 class TooManyWatchers(TemporaryFault):
-    """As many clients wait for changes of jobs as this process lets."""
+    """The process serves the most clients that may wait for changes of jobs."""
 
     code = "watching.limit"

@@ -1,4 +1,4 @@
-"""The command that installs an extra of this very installation; no index offers iidq by name."""
+"""The command that installs an extra of this installation; no package index offers iidq."""
 
 import shlex
 import sys
@@ -6,11 +6,11 @@ from importlib import metadata
 
 
 def install_command(extra: str) -> str:
-    """Return a shell command that installs what the extra of pyproject.toml names, in the versions it names."""
+    """Return a shell command that installs the packages of an extra of pyproject.toml, in its versions."""
     try:
         requirements = metadata.requires("iidq") or []
     except metadata.PackageNotFoundError:
-        # The sources run without having been installed, so the extra is at hand in their folder.
+        # The sources run without installation, so their folder has the extra.
         return f"{shlex.quote(sys.executable)} -m pip install '.[{extra}]'"
     parts = (requirement.replace('"', "'").partition(";") for requirement in requirements)
     named = [package.strip() for package, _, marker in parts if marker.endswith(f"extra == '{extra}'")]

@@ -1,4 +1,4 @@
-"""The socket that an API listens on; a port or host that cannot be used is one line that names the variable."""
+"""The listening socket of an API; an unusable port or host is one line that names the variable."""
 
 import errno
 import os
@@ -11,14 +11,14 @@ from iidq.errors import SettingsFault
 _SHOWABLE: Final = re.compile(r"[\w.:%\[\]-]{1,253}", re.ASCII)
 _NOT_OURS: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 BACKLOG: Final = 2048
-"""Connections that the kernel accepts for processes that are busy, or not up yet."""
+"""Connections that the kernel accepts for busy processes, and before processes are up."""
 
 
 def listen(host: str, port: int, port_variable: str = "PORT") -> socket.socket:
-    """Return a socket that clients can connect to from now on; port 0 takes any free one.
+    """Return a listening socket; port 0 takes any free port.
 
-    An IPv6 address may have brackets, as in URLs. Of a name with several addresses the first that this machine has is
-    taken, IPv4 before IPv6. Raises :class:`SettingsFault` that names HOST or ``port_variable``.
+    An IPv6 address may have brackets, as in URLs. For a name with several addresses, take the first of this machine,
+    IPv4 before IPv6. Raise :class:`SettingsFault` that names HOST or ``port_variable``.
     """
     fault: OSError = socket.gaierror()
     for family, address in _addresses(host, port):
@@ -36,18 +36,18 @@ def _addresses(host: str, port: int) -> list[tuple[int, Any]]:
     try:
         found = socket.getaddrinfo(plain, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP) if plain else []
     except (ValueError, TypeError, socket.gaierror):
-        # The first two are raised for a text that cannot even be asked for.
+        # The first two are raised for a text that cannot be encoded.
         return []
     return sorted(((family, address) for family, *_, address in found), key=lambda one: one[0] != socket.AF_INET)
 
 
 def _bound(family: int, address: Any) -> socket.socket:
-    # With the protocol named, asyncio sets TCP_NODELAY on accepted connections; without it a reply takes 40 ms more.
+    # asyncio sets TCP_NODELAY only with the protocol named; otherwise a reply takes 40 ms more.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        # Clients wait in the backlog while the processes come up.
+        # Clients wait in the backlog until the processes are up.
         listener.listen(BACKLOG)
     except OSError:
         listener.close()
@@ -56,16 +56,16 @@ def _bound(family: int, address: Any) -> socket.socket:
 
 
 def base_url(listener: socket.socket) -> str:
-    """Return the ``http`` URL of a listening socket, without a slash at its end."""
+    """Return the ``http`` URL of a listening socket, without a final slash."""
     host, port, *of_ipv6 = listener.getsockname()
     if of_ipv6 and of_ipv6[1]:
-        # A link-local address means nothing without its interface.
+        # A link-local address needs its interface.
         host += f"%{socket.if_indextoname(of_ipv6[1])}"
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _fault(host: str, port: int, port_variable: str, error: OSError) -> SettingsFault:
-    # What is neither an address nor a name may be another variable's value, with a password in it.
+    # A text that is neither address nor name may be another variable's value, with a password.
     shown = repr(host) if _SHOWABLE.fullmatch(host) else "(hidden)"
     match error:
         case socket.gaierror():

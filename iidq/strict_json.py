@@ -1,30 +1,44 @@
-"""JSON that can be read in one way only (RFC 8259, with what RFC 7493 forbids); anything else is refused. Pure."""
+"""JSON with bounds: documents with a single reading, and values of rows written by plain SQL. Pure.
+
+Python's parser recurses once per level and relies on the interpreter's recursion limit, which any imported library may
+raise. A hostile document then ends the process instead of the call. ``pydantic_core.from_json`` bounds the depth too,
+but accepts repeated names and fewer than the 500 levels of a row.
+"""
 
 import json
+import math
+import re
 from typing import Any, Final, Literal, NoReturn
 
-from iidq.json_depth import is_too_deep
+DEEPEST: Final = 100
+"""Levels of nesting that a document may have: manifests need fewer than ten."""
+# Half of the levels that Python's parser and encoder bear by default.
+_DEEPEST_STORED: Final = 500
+# A tenth of a second of work, during which the parser keeps the interpreter's lock.
+_MAX_VALUES: Final = 1 << 18
+# A string, also an unfinished one, or one bracket. Brackets inside strings do not nest.
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
+
+UNREADABLE: Final = "the stored JSON is nested too deeply, or has a number that is too large"
+"""The text in place of a stored value that cannot be read."""
 
 Kind = Literal["not_utf8", "too_deep", "too_complex", "not_json", "duplicate_key"]
 
-# A tenth of a second of work, during which the parser keeps the interpreter's lock.
-_MAX_VALUES: Final = 1 << 18
-
 
 class StrictJsonFault(ValueError):
-    """What keeps a document from being read, as the end of a sentence about it, and its ``kind`` for machines."""
+    """A document cannot be read. The message is the end of a sentence about the document."""
 
     def __init__(self, kind: Kind, message: str) -> None:
         super().__init__(message)
         self.kind: Kind = kind
+        """The fault for machines."""
 
 
 def parse_strictly(body: bytes) -> Any:
     """Return the document's value; raise :class:`StrictJsonFault`.
 
-    UTF-8 without a byte order mark; member names once each (RFC 8259 leaves repeated ones open, so two readers could
-    differ); no NaN or infinities; nested no deeper than :data:`iidq.json_depth.DEEPEST`; at most 262,144 values, where
-    commas and brackets inside strings count as well.
+    Accepted is RFC 8259 without everything that RFC 7493 forbids: UTF-8 without a byte order mark, each member name
+    once per object, no NaN or infinity, at most :data:`DEEPEST` levels and 262,144 commas and opening brackets.
     """
     if body.startswith(b"\xef\xbb\xbf"):
         raise StrictJsonFault("not_utf8", "begins with a byte order mark; expected plain UTF-8")
@@ -37,7 +51,7 @@ def parse_strictly(body: bytes) -> Any:
     if is_too_deep(body):
         raise StrictJsonFault("too_deep", "is nested too deeply")
     try:
-        return json.loads(text, object_pairs_hook=_members_once, parse_constant=_refuse_constant)
+        return json.loads(text, object_pairs_hook=members_once, parse_constant=_refuse_constant)
     except StrictJsonFault:
         raise
     except json.JSONDecodeError as error:
@@ -45,11 +59,44 @@ def parse_strictly(body: bytes) -> Any:
             "not_json", f"is not JSON (line {error.lineno}, column {error.colno}); expected a JSON object"
         ) from None
     except ValueError:
-        # Python's bound on the digits of an integer.
+        # Python bounds the digits of an integer.
         raise StrictJsonFault("not_json", "holds a number of absurd length") from None
 
 
-def _members_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def read_stored_json(document: str | bytes) -> Any:
+    """Return the value of a row's JSON, or an object with the reason as its member ``unreadable``.
+
+    A jsonb number may have 130,000 digits, and arrays may be nested thousands of levels deep. One such value must not
+    fail the statement that reads other rows as well.
+    """
+    data = document.encode() if isinstance(document, str) else document
+    try:
+        if not is_too_deep(data, _DEEPEST_STORED):
+            return json.loads(data, parse_float=_finite)
+    except ValueError:
+        # The integer has more digits than sys.get_int_max_str_digits(), or the float would be infinite.
+        pass
+    return {"unreadable": UNREADABLE}
+
+
+def is_too_deep(document: bytes, deepest: int = DEEPEST) -> bool:
+    """Return whether arrays and objects are nested more than ``deepest`` levels; the bytes need not be JSON."""
+    if document.count(b"[") + document.count(b"{") <= deepest:
+        return False
+    depth = 0
+    for token in _TOKEN.finditer(document):
+        match token[0]:
+            case b"[" | b"{":
+                depth += 1
+                if depth > deepest:
+                    return True
+            case b"]" | b"}":
+                depth -= 1
+    return False
+
+
+def members_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object's members; raise :class:`StrictJsonFault` for a repeated name. An ``object_pairs_hook``."""
     members = dict(pairs)
     if len(members) != len(pairs):
         raise StrictJsonFault("duplicate_key", "repeats a member's name in one object; expected each once")
@@ -58,3 +105,10 @@ def _members_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise StrictJsonFault("not_json", f"holds {name}, which is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(text)
+    return number

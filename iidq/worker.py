@@ -18,10 +18,10 @@ from iidq.bullmq.bull_mirror import open_bull_mirror
 from iidq.concurrency.background import END_SECONDS, end_within
 from iidq.database.faults import Faults
 from iidq.errors import SettingsFault
-from iidq.garbage import spare_lasting_objects
 from iidq.observability import logs
 from iidq.observability.traces import open_traces
 from iidq.observability.worker_metrics import serve_metrics
+from iidq.process import freeze_gc
 from iidq.provenance.verifier import Verifier, open_verifier
 from iidq.provenance.verify import Subject
 from iidq.queue.job import ClaimedJob
@@ -84,7 +84,7 @@ async def work(settings: Settings) -> int:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop)
-        spare_lasting_objects()
+        freeze_gc()
         logs.worker_started(worker_id, settings.worker_concurrency)
         with serve_metrics(settings):
             released = await loop.run(draining)

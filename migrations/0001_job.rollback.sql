@@ -1,3 +1,2 @@
 DROP TABLE public."VerificationJob";
-DROP FUNCTION public.iidq_new_job_id();
-DROP FUNCTION public.iidq_imported_id(text);
+DROP FUNCTION public.iidq_new_job_id(), public.iidq_imported_id(text);

@@ -1,8 +1,7 @@
--- "VerificationJob": the table that is the queue, its history, and the API for people who work in SQL.
+-- "VerificationJob": the queue, its history, and the interface for SQL users.
 -- depends:
 
--- Ids are UUID version 7 (RFC 9562): 48 bits of milliseconds, then random. The same text on every version of Postgres:
--- a dump of one that has uuidv7() is restored on one that has not.
+-- UUID version 7 (RFC 9562). Not uuidv7(): dumps must restore on every version of Postgres.
 CREATE FUNCTION public.iidq_new_job_id() RETURNS uuid LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
   SELECT encode(
     set_bit(set_bit(
@@ -13,7 +12,7 @@ CREATE FUNCTION public.iidq_new_job_id() RETURNS uuid LANGUAGE sql VOLATILE PARA
     'hex')::uuid
 $$;
 
--- Clients of the replaced system ask for its "jobId", a short text; docs/migration.md imports its jobs under this id.
+-- docs/migration.md imports jobs of the replaced system under this id; its clients have a "jobId".
 CREATE FUNCTION public.iidq_imported_id(job_id text) RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
   SELECT CASE WHEN lower(job_id) ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN job_id::uuid
     ELSE md5(job_id)::uuid END
@@ -37,8 +36,7 @@ CREATE TABLE public."VerificationJob" (
   priority          smallint    NOT NULL DEFAULT 0,
   progress          smallint    NOT NULL DEFAULT 0,
   ready             boolean     NOT NULL DEFAULT true,
-  -- Null, which costs no byte, for jobs without a callback. A flag, not the URL: URLs can carry secrets, and this table
-  -- is read by people.
+  -- Null, which takes no byte, without a callback. A flag, because the URL may carry secrets.
   "hasCallback"     boolean,
   type              text        NOT NULL,
   status            text        NOT NULL DEFAULT 'queued',
@@ -54,8 +52,7 @@ CREATE TABLE public."VerificationJob" (
   errors            jsonb       NOT NULL DEFAULT '[]',
   result            jsonb,
   "jobId"           text        NOT NULL GENERATED ALWAYS AS (id::text) STORED,
-  -- The whole life of a job in one constraint; as five they cost a tenth of the drain. What only a value of its own can
-  -- break is checked by iidq_note_change (0003_counts): a constraint is evaluated at each update of any column.
+  -- One constraint for all states, checked at every update; rules of single values are in iidq_broken_rules.
   CONSTRAINT "VerificationJob_state_is_whole" CHECK (CASE status
     WHEN 'queued'     THEN "completedAt" IS NULL     AND "leaseUntil" IS NULL     AND "workerId" IS NULL
     WHEN 'processing' THEN "completedAt" IS NULL     AND "leaseUntil" IS NOT NULL AND "workerId" IS NOT NULL
@@ -66,9 +63,9 @@ CREATE TABLE public."VerificationJob" (
     WHEN 'cancelled'  THEN "completedAt" IS NOT NULL AND "leaseUntil" IS NULL     AND "workerId" IS NULL
     ELSE false END)
 ) WITH (
-  -- A tenth of each page is kept free so that renewals and progress stay on their page (HOT).
+  -- Renewals and progress stay on their page (HOT) in the free tenth.
   fillfactor = 90,
-  -- A queue makes dead rows at the pace of its work: vacuum by count, not by a share of the history.
+  -- Vacuum by count: dead rows come at the pace of the work, not by the size of the history.
   autovacuum_vacuum_scale_factor = 0.01,
   autovacuum_vacuum_threshold = 2000,
   autovacuum_analyze_scale_factor = 0.02,
@@ -76,12 +73,11 @@ CREATE TABLE public."VerificationJob" (
   autovacuum_vacuum_cost_delay = 0
 );
 
--- No statistics that no plan reads: each ANALYZE sorted the results of 30,000 rows, 0.2 s of a core.
+-- No plan reads these statistics, and ANALYZE would sort whole results.
 ALTER TABLE public."VerificationJob"
   ALTER result SET STATISTICS 0, ALTER errors SET STATISTICS 0, ALTER "manifestUri" SET STATISTICS 0,
   ALTER "rpcUrl" SET STATISTICS 0, ALTER "fileName" SET STATISTICS 0, ALTER "traceContext" SET STATISTICS 0,
   ALTER "jobId" SET STATISTICS 0;
-
 COMMENT ON TABLE public."VerificationJob" IS 'One row per verification or proof: the queue and its history. INSERT to ask, SELECT to see.';
 COMMENT ON COLUMN public."VerificationJob".id IS 'UUID version 7; made by the database unless given';
 COMMENT ON COLUMN public."VerificationJob"."jobId" IS 'id as text, for clients of the replaced system';
@@ -92,23 +88,23 @@ COMMENT ON COLUMN public."VerificationJob"."contentHash" IS 'SHA-256 of the file
 COMMENT ON COLUMN public."VerificationJob"."manifestUri" IS 'where the manifest is: ipfs://CID[/path], http:// or https://';
 COMMENT ON COLUMN public."VerificationJob"."registryAddress" IS 'the ContentRegistry contract: 0x and 40 hex digits';
 COMMENT ON COLUMN public."VerificationJob"."rpcUrl" IS 'JSON-RPC endpoint named by the caller, credentials redacted; null: the configured one';
-COMMENT ON COLUMN public."VerificationJob"."rpcEndpointId" IS 'which endpoint "rpcUrl" is, as a digest: endpoints that differ in their credentials are shown alike; null: the only one shown so';
+COMMENT ON COLUMN public."VerificationJob"."rpcEndpointId" IS 'digest that tells apart endpoints with the same redacted "rpcUrl"; null: there is only one';
 COMMENT ON COLUMN public."VerificationJob"."chainId" IS 'chain named by the caller; null: the default chain';
 COMMENT ON COLUMN public."VerificationJob"."fileName" IS 'name of the uploaded file; the file itself is never stored';
 COMMENT ON COLUMN public."VerificationJob"."traceContext" IS 'traceparent (W3C Trace Context) of the request that asked for the job; null where traces were off';
 COMMENT ON COLUMN public."VerificationJob"."hasCallback" IS 'whether iidq_webhook_delivery has a row for this job; null: no';
 COMMENT ON COLUMN public."VerificationJob".result IS 'the verdict (verify) or the proof (proof), as HTTP clients see it';
-COMMENT ON COLUMN public."VerificationJob".error IS 'why it failed, "code: sentence"; set only at the end';
-COMMENT ON COLUMN public."VerificationJob".errors IS 'what earlier attempts met: [{attempt, at, error}], the last 20';
+COMMENT ON COLUMN public."VerificationJob".error IS 'why the job failed, "code: sentence"; set only at the end';
+COMMENT ON COLUMN public."VerificationJob".errors IS 'errors of earlier attempts: [{attempt, at, error}], the last 20';
 COMMENT ON COLUMN public."VerificationJob".attempt IS 'grows with every claim; an outcome is stored only by the attempt that holds the lease';
 COMMENT ON COLUMN public."VerificationJob"."maxAttempts" IS 'failures and lost leases after which the job fails';
 COMMENT ON COLUMN public."VerificationJob"."retryCount" IS 'retries so far; a drained worker''s job is not one';
 COMMENT ON COLUMN public."VerificationJob".priority IS 'each step up is worth 30 s in line, each step down costs 30 s';
 COMMENT ON COLUMN public."VerificationJob".ready IS 'in line now (in the claim index); false for future and backoff rows until they are due';
 COMMENT ON COLUMN public."VerificationJob"."runAt" IS 'earliest time of the next claim';
-COMMENT ON COLUMN public."VerificationJob"."leaseUntil" IS 'while processing: renewed by the worker; after this another may take the job';
-COMMENT ON COLUMN public."VerificationJob"."workerId" IS 'while processing: who holds the lease';
-COMMENT ON COLUMN public."VerificationJob"."createdAt" IS 'when it was asked';
+COMMENT ON COLUMN public."VerificationJob"."leaseUntil" IS 'while processing: renewed by the worker; later another worker may take the job';
+COMMENT ON COLUMN public."VerificationJob"."workerId" IS 'while processing: the worker that holds the lease';
+COMMENT ON COLUMN public."VerificationJob"."createdAt" IS 'when the job was requested';
 COMMENT ON COLUMN public."VerificationJob"."startedAt" IS 'when the latest attempt was claimed';
-COMMENT ON COLUMN public."VerificationJob"."completedAt" IS 'when it ended, in whichever way';
+COMMENT ON COLUMN public."VerificationJob"."completedAt" IS 'when the job ended, in any way';
 COMMENT ON COLUMN public."VerificationJob"."updatedAt" IS 'when iidq last changed the row';

@@ -1,9 +1,3 @@
-DROP TRIGGER iidq_inserted ON public."VerificationJob";
-DROP TRIGGER iidq_updated ON public."VerificationJob";
-DROP TRIGGER iidq_deleted ON public."VerificationJob";
-DROP TRIGGER iidq_truncated ON public."VerificationJob";
-DROP FUNCTION public.iidq_note_truncate();
-DROP FUNCTION public.iidq_note_change();
-DROP FUNCTION public.iidq_broken_rules(public."VerificationJob");
-DROP FUNCTION public.iidq_queue_state(text, boolean);
+DROP FUNCTION public.iidq_note_truncate(), public.iidq_note_change() CASCADE;
+DROP FUNCTION public.iidq_broken_rules(public."VerificationJob"), public.iidq_queue_state(text, boolean);
 DROP TABLE public.iidq_queue_count;

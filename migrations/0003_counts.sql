@@ -1,9 +1,8 @@
--- How many jobs stand in each state, kept by the database and read in a millisecond at any size of the history; and the
--- trigger that sees to rows of plain SQL: it checks them, counts them, and wakes a worker.
+-- Counts of jobs per state, read in a millisecond at any size. The trigger that checks and counts rows of plain SQL.
 -- depends: 0002_job_indexes
 
--- Append-only: writers add a row of changes and never wait for one another, as they would on a shared counter.
--- A count is the sum over all rows; upkeep folds them, one row per minute of the last hour and one for all before.
+-- Append-only: writers add a row of changes and wait for no shared counter. A count is the sum over all rows; upkeep
+-- folds them to one row per minute of the last hour and one before that.
 CREATE TABLE public.iidq_queue_count (
   at        timestamptz NOT NULL DEFAULT now(),
   waiting   bigint NOT NULL DEFAULT 0,
@@ -12,16 +11,14 @@ CREATE TABLE public.iidq_queue_count (
   completed bigint NOT NULL DEFAULT 0,
   failed    bigint NOT NULL DEFAULT 0,
   cancelled bigint NOT NULL DEFAULT 0,
-  -- Events, for the throughput: these only grow.
+  -- Events, for the throughput: they only grow.
   enqueued  bigint NOT NULL DEFAULT 0,
   succeeded bigint NOT NULL DEFAULT 0,
   gave_up   bigint NOT NULL DEFAULT 0
 ) WITH (autovacuum_vacuum_threshold = 500, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 0);
 
--- A publication refuses to delete from a table whose rows nothing tells apart. Whole rows do, and only where changes
--- are published does that cost anything; a key would cost each enqueue, claim and outcome an entry of its index.
+-- A publication refuses to delete from a table without identity. A key would cost every write an index entry.
 ALTER TABLE public.iidq_queue_count REPLICA IDENTITY FULL;
-
 COMMENT ON TABLE public.iidq_queue_count IS 'Changes of the number of jobs per state; the sum over all rows is the present number. Kept by iidq and, for other writers, by triggers.';
 COMMENT ON COLUMN public.iidq_queue_count.at IS 'when; folded to the minute, and to -infinity after an hour';
 COMMENT ON COLUMN public.iidq_queue_count.waiting IS 'change of: queued and due';
@@ -34,17 +31,14 @@ COMMENT ON COLUMN public.iidq_queue_count.enqueued IS 'jobs asked for';
 COMMENT ON COLUMN public.iidq_queue_count.succeeded IS 'jobs completed';
 COMMENT ON COLUMN public.iidq_queue_count.gave_up IS 'jobs failed';
 
--- What one row counts as.
 CREATE FUNCTION public.iidq_queue_state(status text, ready boolean) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
   SELECT CASE status WHEN 'queued' THEN CASE WHEN ready THEN 'waiting' ELSE 'delayed' END
                      WHEN 'processing' THEN 'active' ELSE status END
 $$;
 
--- Which rules a row breaks, each as a name, ": ", and the rule. Times are those that every client can hold, in any time
--- zone; counters are far enough from the end of integer for every "+ 1". The length of a hash is tested apart, because
--- a pattern with {64} builds 64 states at each match (10 µs a row instead of 3). Documents are measured by their text,
--- as they are sent; iidq's own results take 1 MiB of it at most before jsonb puts its blanks in.
+-- The rules that a row breaks, each "name: rule". Times are those that every client can hold; counters leave room for
+-- "+ 1". A length test is cheaper than {64} in a pattern. Documents are measured as text, as they are sent.
 CREATE FUNCTION public.iidq_broken_rules(job public."VerificationJob") RETURNS text[] LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
@@ -78,12 +72,9 @@ BEGIN
   ], NULL);
 END $$;
 
--- iidq's own statements write what it has checked, count for themselves (one row per batch), and say so with the
--- transaction-local setting iidq.writer; for everybody else these triggers work row by row. Their WHEN clauses, which
--- look at no row, keep them off the hot path: a trigger costs an insert 9 µs of 230 for reading its clause, fired or
--- not, so there is one; domains and constraints cost more, and other tools do not know the domains' types. After the
--- write, because a trigger before an update has each row locked and logged by itself. However many rows a transaction
--- has, Postgres sends its notifications of one wording once.
+-- iidq's own statements check and count for themselves and set iidq.writer for the transaction; for other writers this
+-- trigger works row by row. Its WHEN clauses read no row, to stay off the hot path. One trigger, because each costs an
+-- insert even unfired. AFTER, because a BEFORE UPDATE trigger locks and logs each row by itself.
 CREATE FUNCTION public.iidq_note_change() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
@@ -122,7 +113,7 @@ BEGIN
   IF was <> is_now AND is_now IN ('waiting', 'delayed') THEN
     PERFORM pg_notify('iidq_jobs', '');
   END IF;
-  -- A row whose time lies in the future leaves the claim's index. This update comes by here, too.
+  -- A row with a time in the future leaves the claim's index. The trigger fires for this update, too.
   IF is_now = 'waiting' AND NEW."runAt" > now() THEN
     UPDATE public."VerificationJob" SET ready = false WHERE id = NEW.id AND ready AND "runAt" > now();
   END IF;
@@ -134,7 +125,6 @@ COMMENT ON FUNCTION public.iidq_note_change() IS
 CREATE TRIGGER iidq_inserted AFTER INSERT ON public."VerificationJob"
   FOR EACH ROW WHEN (current_setting('iidq.writer', true) IS DISTINCT FROM 'on' OR NEW.ready AND NEW."runAt" > now())
   EXECUTE FUNCTION public.iidq_note_change();
--- All columns that it looks at.
 CREATE TRIGGER iidq_updated AFTER UPDATE OF status, ready, type, "contentHash", "registryAddress", "chainId",
   "maxAttempts",
     progress, "traceContext", "createdAt", "updatedAt", "runAt", "startedAt", "completedAt", "leaseUntil", attempt,
@@ -145,8 +135,8 @@ CREATE TRIGGER iidq_deleted AFTER DELETE ON public."VerificationJob"
   FOR EACH ROW WHEN (current_setting('iidq.writer', true) IS DISTINCT FROM 'on')
   EXECUTE FUNCTION public.iidq_note_change();
 
--- Whoever may empty the jobs need not be let at the counts; the path is fixed, lest a caller's temporary table of the
--- same name be written with the owner's rights.
+-- SECURITY DEFINER: a role with TRUNCATE on the jobs needs no right to the counts. The fixed path keeps a caller's
+-- temporary table of the same name out.
 CREATE FUNCTION public.iidq_note_truncate() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
@@ -161,6 +151,5 @@ END $$;
 CREATE TRIGGER iidq_truncated AFTER TRUNCATE ON public."VerificationJob"
   FOR EACH STATEMENT EXECUTE FUNCTION public.iidq_note_truncate();
 
--- Postgres asks for this right where a trigger is made, not where it fires: nobody may hang these functions, which have
--- their owner's rights, on a table of their own.
+-- Postgres checks EXECUTE when a trigger is made: no role may put these functions on a table of its own.
 REVOKE EXECUTE ON FUNCTION public.iidq_note_change(), public.iidq_note_truncate() FROM PUBLIC;

@@ -1,8 +1,8 @@
--- iidq's own inserts, and the keys under which jobs were asked for.
+-- iidq's own inserts, and idempotency keys.
 -- depends: 0003_counts
 
--- The rows that a JSON document of new jobs stands for. The planner puts its body where it is called. One document:
--- psycopg takes 200 µs for eight arrays, however short, and 25 for this.
+-- The rows of a JSON document of new jobs, inlined by the planner. One document, because psycopg takes eight times as
+-- long for eight arrays.
 CREATE FUNCTION public.iidq_new_jobs(jobs json)
 RETURNS TABLE (id uuid, type text, content_hash text, manifest_uri text, registry_address text, rpc_url text,
                chain_id bigint, file_name text, trace_context text, has_callback boolean, rpc_endpoint_id text)
@@ -11,15 +11,11 @@ LANGUAGE sql STABLE AS $$
          registry_address text, rpc_url text, chain_id bigint, file_name text, trace_context text,
          has_callback boolean, endpoint_id text);
 $$;
-
 COMMENT ON FUNCTION public.iidq_new_jobs(json) IS 'The rows that iidq_enqueue inserts.';
 
--- Many jobs in one statement. It does not commit: a COMMIT within a CALL runs under statement_timeout, which ends the
--- wait for a synchronous standby and leaves the caller with a success that no standby has. The jobs are counted after
--- the insert: one statement for both would have to keep the ids (15 µs of 310, for 16 rows). ON CONFLICT looks each id
--- up beforehand, takes a lock for each row and logs it twice: 35 µs of 260. So the first try goes without; where its
--- fate was unknown, a repeated one meets "VerificationJob_pkey", and its caller comes back with ``again``. Within a
--- transaction, which that would end, ``again`` is right at once.
+-- Many jobs in one statement. No COMMIT in here: under statement_timeout it would end the wait for a synchronous
+-- standby and report success. ON CONFLICT costs a tenth, so only a repeated try ("again") and a call within a
+-- transaction have it.
 CREATE PROCEDURE public.iidq_enqueue(
   jobs json, max_attempts integer, again boolean DEFAULT true, expected integer DEFAULT NULL)
 LANGUAGE plpgsql AS $$
@@ -51,11 +47,10 @@ BEGIN
   INSERT INTO public.iidq_queue_count (waiting, enqueued) VALUES (inserted, inserted);
 END
 $$;
-
 COMMENT ON PROCEDURE public.iidq_enqueue(json, integer, boolean, integer) IS
   'How iidq inserts jobs that it has checked: all or none, counted; again: jobs whose id is there stay; expected: how many.';
 
--- Requests that name a key get the first job made under it; requests that ask to share get a job already under way.
+-- The first job made under a key; for shared requests, the job under way.
 CREATE TABLE public.iidq_idempotency_key (
   scope       text        NOT NULL,
   key         text        NOT NULL,
@@ -68,10 +63,9 @@ CREATE TABLE public.iidq_idempotency_key (
 );
 -- Expired keys, for upkeep.
 CREATE INDEX iidq_idempotency_key_expiry ON public.iidq_idempotency_key ("expiresAt");
-
 COMMENT ON TABLE public.iidq_idempotency_key IS 'Which job a caller''s key stands for, until the key expires.';
-COMMENT ON COLUMN public.iidq_idempotency_key.scope IS 'who uses the key (a digest), or ''shared'' for single-flight requests';
+COMMENT ON COLUMN public.iidq_idempotency_key.scope IS 'user of the key (a digest), or ''shared'' for single-flight requests';
 COMMENT ON COLUMN public.iidq_idempotency_key.key IS 'the Idempotency-Key header, or the digest of a shared request';
 COMMENT ON COLUMN public.iidq_idempotency_key.fingerprint IS 'SHA-256 of the request''s fields; another request under the same key is refused';
-COMMENT ON COLUMN public.iidq_idempotency_key."jobId" IS 'the job made for the first request; for a batch, what its jobs'' ids are derived from';
-COMMENT ON COLUMN public.iidq_idempotency_key."expiresAt" IS 'after this the key is free again';
+COMMENT ON COLUMN public.iidq_idempotency_key."jobId" IS 'the job made for the first request; for a batch, the source of its jobs'' ids';
+COMMENT ON COLUMN public.iidq_idempotency_key."expiresAt" IS 'from then on the key is free again';

@@ -1,4 +1,4 @@
--- What operators steer: pause and resume, cancel and retry; and who is at work.
+-- Pause and resume, cancel and retry, and the live workers.
 -- depends: 0004_enqueue
 
 CREATE TABLE public.iidq_queue_control (
@@ -13,17 +13,15 @@ CREATE TABLE public.iidq_queue_control (
       AND greatest("pausedAt", "upkeepAt", "countedAt") < '9999-01-01 00:00:00Z')
 ) WITH (fillfactor = 50);
 INSERT INTO public.iidq_queue_control DEFAULT VALUES;
-
 COMMENT ON TABLE public.iidq_queue_control IS 'One row: whether the queue is paused, and when upkeep was last done.';
 COMMENT ON COLUMN public.iidq_queue_control.only_row IS 'always true: there is one queue';
 COMMENT ON COLUMN public.iidq_queue_control."pausedAt" IS 'since when no job is claimed; null while the queue runs';
-COMMENT ON COLUMN public.iidq_queue_control."pauseReason" IS 'what pause_queue was told';
+COMMENT ON COLUMN public.iidq_queue_control."pauseReason" IS 'the reason given to pause_queue';
 COMMENT ON COLUMN public.iidq_queue_control."upkeepAt" IS 'when a worker last swept: expired leases, due retries, counts';
 COMMENT ON COLUMN public.iidq_queue_control."countedAt" IS 'when all jobs were last counted; null: upkeep or `iidq migrate` has to do it';
 
--- A row of another database comes with a dump of the data alone, or with a subscription. It joins the row that is
--- there. The other database's counts came as well, and triggers may have counted the same jobs: all are counted again.
--- Where the triggers were disabled for a load, the counts of the other database are right, and this trigger is silent.
+-- A dump of the data or a subscription brings the row of another database. It is merged with the present row, and all
+-- jobs are counted again, because triggers may have counted them on top of the imported counts.
 CREATE FUNCTION public.iidq_take_control() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
@@ -42,8 +40,8 @@ ALTER TABLE public.iidq_queue_control ENABLE ALWAYS TRIGGER iidq_taken;
 -- As in 0003_counts.
 REVOKE EXECUTE ON FUNCTION public.iidq_take_control() FROM PUBLIC;
 
--- Count all jobs, and add what the counts lack. Jobs and counts are those of one moment, as one statement sees them, so
--- that writers need not wait; two that add at the same time would add twice.
+-- Count all jobs and add the difference. One statement sees jobs and counts of one moment, so writers need not wait.
+-- The lock keeps two recounts from adding twice.
 CREATE FUNCTION public.iidq_recount_queue() RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
@@ -70,7 +68,7 @@ BEGIN
     SELECT only_row FROM public.iidq_queue_control FOR UPDATE SKIP LOCKED));
 END $$;
 COMMENT ON FUNCTION public.iidq_recount_queue() IS
-  'Counts all jobs: for after a load that the triggers did not see, or saw beside the counts of another database.';
+  'Counts all jobs: after a load without triggers, or with triggers on top of imported counts.';
 
 CREATE TABLE public.iidq_queue_worker (
   "workerId"   text PRIMARY KEY,
@@ -88,9 +86,8 @@ CREATE TABLE public.iidq_queue_worker (
     CHECK (least("startedAt", "seenAt", "aliveUntil") >= '0002-01-01 00:00:00Z'
       AND greatest("startedAt", "seenAt", "aliveUntil") < '9999-01-01 00:00:00Z')
 ) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scale_factor = 0);
-
-COMMENT ON TABLE public.iidq_queue_worker IS 'One row per worker process; it says that it lives at every poll.';
-COMMENT ON COLUMN public.iidq_queue_worker."workerId" IS 'host:pid:random, new at every start; stands in "VerificationJob"."workerId"';
+COMMENT ON TABLE public.iidq_queue_worker IS 'One row per worker process; updated at every poll.';
+COMMENT ON COLUMN public.iidq_queue_worker."workerId" IS 'host:pid:random, new at every start, as in "VerificationJob"."workerId"';
 COMMENT ON COLUMN public.iidq_queue_worker.host IS 'where it runs';
 COMMENT ON COLUMN public.iidq_queue_worker.pid IS 'its process id there';
 COMMENT ON COLUMN public.iidq_queue_worker.version IS 'of iidq';
@@ -100,9 +97,9 @@ COMMENT ON COLUMN public.iidq_queue_worker.listening IS 'whether inserts wake it
 COMMENT ON COLUMN public.iidq_queue_worker."startedAt" IS 'when it started';
 COMMENT ON COLUMN public.iidq_queue_worker."seenAt" IS 'its last sign of life';
 COMMENT ON COLUMN public.iidq_queue_worker."aliveUntil" IS 'counts as live until then: three of its polls';
-COMMENT ON COLUMN public.iidq_queue_worker.faults IS 'what it cannot do until an operator mends it: rights, settings';
+COMMENT ON COLUMN public.iidq_queue_worker.faults IS 'obstacles that an operator has to remove: rights, settings';
 
--- Stops all claims at once; running jobs go on. No row of "VerificationJob" is touched.
+-- Stop all claims; running jobs go on.
 CREATE FUNCTION public.pause_queue(reason text DEFAULT NULL) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
@@ -118,8 +115,8 @@ SET search_path = pg_catalog, public, pg_temp AS $$
   SELECT pg_notify('iidq_jobs', 'rest');
 $$;
 
--- Ends a job that waits or runs; a running attempt is interrupted and its outcome dropped.
--- True: cancelled. False: it had ended already. An unknown id is an error (P0002).
+-- End a job that waits or runs; a running attempt is interrupted. True: cancelled. False: already ended. An unknown id
+-- is an error (P0002).
 CREATE FUNCTION public.cancel_job(job_id uuid) RETURNS boolean LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
@@ -141,8 +138,8 @@ BEGIN
   RETURN true;
 END $$;
 
--- Puts a job that ended back in line, as new but for its attempt number and the errors of earlier attempts.
--- True: queued. False: it has not ended. An unknown id is an error (P0002).
+-- Put an ended job back in line; attempt number and earlier errors stay. True: queued. False: not ended. An unknown id
+-- is an error (P0002).
 CREATE FUNCTION public.retry_job(job_id uuid) RETURNS boolean LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE

@@ -1,4 +1,1 @@
-DROP VIEW public.queue_throughput;
-DROP VIEW public.queue_errors;
-DROP VIEW public.queue_health;
-DROP VIEW public.queue_workers;
+DROP VIEW public.queue_throughput, public.queue_errors, public.queue_health, public.queue_workers;

@@ -1,4 +1,4 @@
--- Views for operators: what stands where, who works, what fails, how fast it goes. Safe for a read-only role.
+-- Views for operators: state, workers, failures, throughput. Safe for a read-only role.
 -- depends: 0005_control
 
 CREATE VIEW public.queue_workers AS
@@ -7,7 +7,6 @@ SELECT "workerId" AS worker_id, host, pid, version, concurrency, running, listen
 FROM public.iidq_queue_worker WHERE "aliveUntil" > now();
 COMMENT ON VIEW public.queue_workers IS 'One row per live worker process.';
 
--- The first of each state's index stands for the oldest: no walk through the history.
 CREATE VIEW public.queue_health AS
 SELECT
   CASE WHEN control."pausedAt" IS NOT NULL THEN 'paused'
@@ -22,8 +21,7 @@ SELECT
   control."upkeepAt" AS upkeep_at,
   (SELECT coalesce(array_agg(DISTINCT fault), '{}') FROM public.queue_workers, unnest(faults) AS fault) AS faults
 FROM
-  -- First, so that the jobs are locked before the counts, as everywhere: TRUNCATE of the jobs empties the counts, too,
-  -- and would meet a reader that holds these and waits for those.
+  -- First: the jobs are locked before the counts, as everywhere. TRUNCATE of the jobs takes both in this order.
   (SELECT
      extract(epoch FROM now() - (
        SELECT "runAt" FROM public."VerificationJob" WHERE ready AND status = 'queued'

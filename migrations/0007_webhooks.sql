@@ -1,8 +1,7 @@
--- Webhooks: the end of a job that named a callbackUrl is an event, kept here until it is delivered or given up.
+-- Webhooks: the end of a job with a callbackUrl is an event, kept here until delivered or given up.
 -- depends: 0006_views
 
--- No foreign key: it would cost each update and deletion of a job a look here, and forbid TRUNCATE. Triggers, which
--- fire for jobs with a callback alone, do its work.
+-- No foreign key: it would cost each update of a job a look-up and forbid TRUNCATE. Triggers do its work.
 CREATE TABLE public.iidq_webhook_delivery (
   "jobId"       uuid PRIMARY KEY,
   "eventId"     uuid        NOT NULL DEFAULT public.iidq_new_job_id(),
@@ -23,13 +22,12 @@ CREATE TABLE public.iidq_webhook_delivery (
       AND greatest("createdAt", "nextAt", "deliveredAt") < '9999-01-01 00:00:00Z')
 ) WITH (fillfactor = 80, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_scale_factor = 0.01);
 
--- What is due, and when the next will be; per host, so that one that hangs cannot hide the others.
+-- Due and next deliveries, also per host: one that hangs must not hide the others.
 CREATE INDEX iidq_webhook_delivery_due ON public.iidq_webhook_delivery ("nextAt", host) WHERE state = 'pending';
 CREATE INDEX iidq_webhook_delivery_due_by_host ON public.iidq_webhook_delivery (host, "nextAt") WHERE state = 'pending';
--- Whether any job with a callback is still to end.
+-- Whether any job with a callback has yet to end.
 CREATE INDEX iidq_webhook_delivery_waiting ON public.iidq_webhook_delivery ("jobId") WHERE state = 'waiting';
-
-COMMENT ON TABLE public.iidq_webhook_delivery IS 'One row per job that named a callbackUrl: where its end is told, and how far that has come.';
+COMMENT ON TABLE public.iidq_webhook_delivery IS 'One row per job that named a callbackUrl: the receiver of its end and the state of the delivery.';
 COMMENT ON COLUMN public.iidq_webhook_delivery."jobId" IS 'the job; the row goes with it';
 COMMENT ON COLUMN public.iidq_webhook_delivery."eventId" IS 'the header webhook-id: the same at every attempt, new at every end of the job';
 COMMENT ON COLUMN public.iidq_webhook_delivery."createdAt" IS 'when the job was asked for';
@@ -38,12 +36,11 @@ COMMENT ON COLUMN public.iidq_webhook_delivery."deliveredAt" IS 'when the receiv
 COMMENT ON COLUMN public.iidq_webhook_delivery.attempts IS 'begun so far, for this end of the job';
 COMMENT ON COLUMN public.iidq_webhook_delivery."lastStatus" IS 'HTTP status of the last answer; null where there was none';
 COMMENT ON COLUMN public.iidq_webhook_delivery.state IS 'waiting (the job has not ended), pending, delivered, gave_up';
-COMMENT ON COLUMN public.iidq_webhook_delivery.url IS 'where to; whole, as its query can be a secret that the receiver wants to see';
+COMMENT ON COLUMN public.iidq_webhook_delivery.url IS 'URL of the receiver, with its query, which can be a secret';
 COMMENT ON COLUMN public.iidq_webhook_delivery.host IS 'host and port of the url';
 COMMENT ON COLUMN public.iidq_webhook_delivery."lastError" IS 'why the last attempt failed; null after a success';
 
--- Whoever ends a job (a worker, cancel_job, a lease that ran out, an UPDATE by hand), its end becomes an event; a job
--- that is put back in line waits for its next end, which is another event.
+-- Any end of a job is an event, also by UPDATE; a retried job waits for its next end, another event.
 CREATE FUNCTION public.iidq_follow_callback() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
@@ -78,7 +75,7 @@ CREATE TRIGGER iidq_callback_delete AFTER DELETE ON public."VerificationJob"
 CREATE TRIGGER iidq_callback_truncate AFTER TRUNCATE ON public."VerificationJob"
   FOR EACH STATEMENT EXECUTE FUNCTION public.iidq_follow_callback();
 
--- The member "callback" of a job, as clients see it. The query of the url stays in the table.
+-- The member "callback" of a job for clients, without the secret query of the URL.
 CREATE FUNCTION public.iidq_callback_state(job_id uuid) RETURNS jsonb LANGUAGE sql STABLE PARALLEL SAFE AS $$
   SELECT jsonb_build_object(
     'url', regexp_replace(url, '[?].*', '?***'), 'state', state, 'attempts', attempts,

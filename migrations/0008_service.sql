@@ -1,34 +1,31 @@
--- What the processes of the service share beside the queue: rate limits, and the key of what they keep in Redis.
+-- Shared by the processes of the service: rate limits, and the key that signs entries in Redis.
 -- depends: 0007_webhooks
 
--- Unlogged: these counts matter for a minute, and starting again from zero after a crash or on a standby harms nobody.
+-- Unlogged: counts matter for a minute, and a crash may reset them.
 CREATE UNLOGGED TABLE public.iidq_rate_count (
   key      bytea   NOT NULL,
   step     integer NOT NULL,
   requests integer NOT NULL,
   PRIMARY KEY (key, step)
 ) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0.1);
--- Old counts, for their removal.
+-- Old counts, for removal.
 CREATE INDEX iidq_rate_count_step ON public.iidq_rate_count (step);
-
 COMMENT ON TABLE public.iidq_rate_count IS 'Requests per client that the API processes admitted in the last minutes; theirs alone.';
 COMMENT ON COLUMN public.iidq_rate_count.key IS 'which limit and which client: a digest, so no address is stored';
 COMMENT ON COLUMN public.iidq_rate_count.step IS 'ten seconds, counted from 1970';
-COMMENT ON COLUMN public.iidq_rate_count.requests IS 'admitted in that step by all processes together';
+COMMENT ON COLUMN public.iidq_rate_count.requests IS 'requests admitted in that step by all processes';
 
--- What is kept in Redis is signed, so that whoever writes there cannot lie to the service.
+-- Entries in Redis are signed: a writer to Redis cannot forge them.
 CREATE TABLE public.iidq_accelerator_key (
   only_one boolean PRIMARY KEY DEFAULT true CHECK (only_one),
   key      bytea NOT NULL CHECK (octet_length(key) = 32)
 );
-
-COMMENT ON TABLE public.iidq_accelerator_key IS 'One row, made at first use: the secret with which API and workers sign what they keep in Redis. Delete it for a new one, and restart them.';
+COMMENT ON TABLE public.iidq_accelerator_key IS 'One row, made at first use: the secret with which API and workers sign entries in Redis. Delete it for a new one, and restart them.';
 COMMENT ON COLUMN public.iidq_accelerator_key.only_one IS 'always true: there is one row';
-COMMENT ON COLUMN public.iidq_accelerator_key.key IS '32 random bytes; whoever knows them and writes to Redis can forge cached verdicts';
+COMMENT ON COLUMN public.iidq_accelerator_key.key IS '32 random bytes; with these, a writer to Redis can forge cached verdicts';
 
--- A dump of the data alone, and a subscription, bring rows that a migrated database has by itself: the migrations that
--- were applied, and the key. They would end in a duplicate key; the row that is there stays. Always: in a subscriber
--- other triggers are silent.
+-- A dump of the data or a subscription brings rows that a migrated database has: applied migrations and the key. The
+-- present row stays instead of a duplicate-key error. ALWAYS, because a subscriber silences other triggers.
 CREATE FUNCTION public.iidq_keep_present() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE

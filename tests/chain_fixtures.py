@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from iidq.embedded.development_chain.chain_process import DevelopmentChain
-from iidq.embedded.lifetime import die_with_parent
+from iidq.process import die_with_parent
 
 RpcCall = Callable[..., Any]
 """``call(method, *params)``: the whole reply, with ``result`` or ``error``."""

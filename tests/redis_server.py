@@ -18,7 +18,7 @@ from typing import Self
 import pytest
 
 from benchmarks.redis_server import redis_program
-from iidq.embedded.lifetime import die_with_parent
+from iidq.process import die_with_parent
 
 _START_SECONDS = 10.0
 

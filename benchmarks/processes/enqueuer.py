@@ -11,8 +11,8 @@ from pathlib import Path
 from benchmarks.processes.lines import Lines, run
 from benchmarks.samples import REGISTRY, read_samples
 from iidq.database.pool import open_database
-from iidq.garbage import spare_lasting_objects
 from iidq.observability.logs import configure_logging
+from iidq.process import freeze_gc
 from iidq.queue.batching import Enqueuer, open_enqueuer
 from iidq.queue.job import JobType, NewJob
 from iidq.queue.notify import announcements
@@ -42,7 +42,7 @@ async def enqueue(jobs: Iterable[NewJob], tasks: int) -> None:
     async with open_database(settings, pool_size=8) as database, open_enqueuer(database, settings) as enqueuer:
         # A connection is open before the clock starts.
         await database.run(announcements.announce)
-        spare_lasting_objects()
+        freeze_gc()
         lines = Lines()
         await lines.ready()
         source = iter(jobs)

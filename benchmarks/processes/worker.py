@@ -8,8 +8,8 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from benchmarks.processes.lines import Lines, run
-from iidq.garbage import spare_lasting_objects
 from iidq.observability.logs import configure_logging
+from iidq.process import freeze_gc
 from iidq.provenance.verifier import open_verifier
 from iidq.queue.job import ClaimedJob
 from iidq.queue.processing.execution import Handler, Progress
@@ -82,7 +82,7 @@ async def work(handler_name: str, pause_ms: float) -> None:
         cpu_at_go = time.process_time()
         telling = asyncio.create_task(lines.tell(lambda: hits.count))
         async with open_work_loop(settings, handler, new_worker_id()) as loop:
-            spare_lasting_objects()
+            freeze_gc()
             running = asyncio.create_task(loop.run())
             closed = asyncio.create_task(lines.closed())
             await asyncio.wait([running, closed], return_when=asyncio.FIRST_COMPLETED)

@@ -27,15 +27,17 @@ from iidq.bullmq.bull_lists import Command
 from iidq.bullmq.bull_outline import Outline, outline_parameters, parse_outline
 from iidq.bullmq.bull_plan import MOST_ENDED, Plan, Shown, Survey, ownership, plan, survey
 from iidq.concurrency.background import keep_running
+from iidq.concurrency.steady import wait_at_most
+from iidq.database.connections import Connection
 from iidq.database.faults import Faults
-from iidq.database.pool import Connection, Database, open_database
+from iidq.database.pool import Database, open_database
 from iidq.database.queries import QUERIES
 from iidq.errors import IidqError, RedisUnavailable
 from iidq.observability import logs
 from iidq.queue.job import Job
 from iidq.queue.read import readers
 from iidq.redis.redis_connection import Redis
-from iidq.redis.redis_url import Kind, parse_redis_url
+from iidq.setting_values.redis_url import Kind, parse_redis_url
 from iidq.settings import Settings
 
 LEASE_KEY: Final = "iidq:1:bull-keys"
@@ -90,15 +92,15 @@ class BullMirror:
                     # The circuit says it once, for all who use Redis; a Redis that is full says so for a while.
                     pause_seconds *= 3 if self._redis.available else 1
                 elif isinstance(error, (IidqError, psycopg.Error)):
-                    self._database.faults.stands("BullMQ keys", error, pause_seconds)
+                    self._database.faults.failed("BullMQ keys", error, pause_seconds)
                 else:
                     pause_seconds *= 5
                     logs.background_crashed("BullMQ keys", error, pause_seconds)
             else:
-                self._database.faults.over("BullMQ keys")
+                self._database.faults.succeeded("BullMQ keys")
                 rest = _REST if pause_seconds else _REST_BEHIND
                 pause_seconds = min(_LONGEST_PAUSE_SECONDS, max(pause_seconds, rest * (clock() - began)))
-            await self._rest(pause_seconds)
+            await wait_at_most(self._stopping, pause_seconds)
 
     async def stop(self, run: asyncio.Task[None]) -> None:
         """End ``run`` and leave the lease to another process."""
@@ -111,11 +113,6 @@ class BullMirror:
             with contextlib.suppress(RedisUnavailable):
                 if await self._ask(("GET", LEASE_KEY)) == [self._token.encode()]:
                     await self._ask(("DEL", LEASE_KEY))
-
-    async def _rest(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
 
     async def _turn(self, now: float) -> float:
         """One look, or one try to get the lease; the seconds to wait before the next."""

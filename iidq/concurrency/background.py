@@ -1,4 +1,4 @@
-"""Tasks that nobody awaits until the end: a crash is logged when it happens, and what can begin again does."""
+"""Background tasks: a crash is logged at once, and a lasting task is started again."""
 
 import asyncio
 import os
@@ -10,24 +10,24 @@ from typing import Any, Final
 from iidq.observability import logs
 
 END_SECONDS: Final = 15.0
-"""What a process has for its end beyond the time that its requests or jobs get."""
-_ASKED_AGAIN_SECONDS = 1.0
+"""Time for the end of a process, beyond the time for its requests or jobs."""
+_CANCEL_AGAIN_SECONDS = 1.0
 _FIRST_RESTART_SECONDS = 0.5
 _LONGEST_RESTART_SECONDS = 30.0
 
 
 def start_background(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-    """Run ``work``, which ends by itself, beside the caller, who keeps the task. The log names a crash at once."""
+    """Start a task for ``work``, which ends by itself; log a crash at once. The caller keeps the task."""
     task = asyncio.create_task(work, name=name)
-    task.add_done_callback(_tell)
+    task.add_done_callback(_log_crash)
     return task
 
 
 def keep_running(begin: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:
-    """Run ``begin()`` beside the caller until it returns or the task is cancelled.
+    """Start a task that runs ``begin()`` until it returns or the task is cancelled.
 
-    After a crash, which the log names at once, it is begun again: after half a second, and each time twice as late up
-    to half a minute. A run that lasted longer than that begins the series again.
+    After a crash, log the error and run ``begin()`` again: after 0.5 s, doubled at each crash up to 30 s. A run of more
+    than 30 s resets the pause.
     """
     return asyncio.create_task(_keep(begin, name), name=name)
 
@@ -40,7 +40,7 @@ async def _keep(begin: Callable[[], Awaitable[None]], name: str) -> None:
         try:
             await begin()
         except (Exception, asyncio.CancelledError) as error:
-            # A cancellation that nobody asked this task for came out of something that it awaited.
+            # A cancellation without a request for this task came from an awaited task: a crash.
             if task is None or task.cancelling():
                 raise
             if clock() - began > _LONGEST_RESTART_SECONDS:
@@ -53,7 +53,7 @@ async def _keep(begin: Callable[[], Awaitable[None]], name: str) -> None:
 
 
 def end_within(seconds: float) -> None:
-    """End the process with exit code 1 after so long, whatever hangs: a task, a thread, the interpreter's own end."""
+    """End the process with exit code 1 after ``seconds``, whichever task or thread hangs."""
     timer = threading.Timer(seconds, _end_now, [seconds])
     timer.daemon = True
     timer.start()
@@ -65,10 +65,10 @@ def _end_now(seconds: float) -> None:
 
 
 async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel them and return when they have ended, however they did.
+    """Cancel the tasks and return when all have ended, with any result.
 
-    Python 3.11's wait_for, in which psycopg's pool waits, loses a cancellation that comes while what it waits for ends:
-    the task would go on, and whoever awaits it would for ever. So who is still there after a second is asked again.
+    Python 3.11's wait_for, in which psycopg's pool waits, can lose a cancellation. Tasks are cancelled again each
+    second.
     """
     waiting = ending = set(tasks)
     cancelled = False
@@ -76,19 +76,19 @@ async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
         for task in waiting:
             task.cancel()
         try:
-            _, waiting = await asyncio.wait(waiting, timeout=_ASKED_AGAIN_SECONDS)
+            _, waiting = await asyncio.wait(waiting, timeout=_CANCEL_AGAIN_SECONDS)
         except asyncio.CancelledError:
-            # Who ends the caller asks again, too, and must not make it leave its own tasks behind.
+            # A cancellation of the caller must not leave the tasks behind.
             cancelled = True
             waiting = {task for task in waiting if not task.done()}
     for task in ending:
         if not task.cancelled():
-            # Looked at, or asyncio would complain that nobody did.
+            # Retrieved, or asyncio would log that the exception never was.
             task.exception()
     if cancelled:
         raise asyncio.CancelledError
 
 
-def _tell(task: asyncio.Task[None]) -> None:
+def _log_crash(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         logs.background_crashed(task.get_name(), error)

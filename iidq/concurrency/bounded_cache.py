@@ -1,4 +1,4 @@
-"""What is kept in memory to be used again: the most recently used values, as many as fit."""
+"""A cache in memory of the most recently used values, bounded in bytes."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -9,7 +9,7 @@ Value = TypeVar("Value")
 
 
 class BoundedCache(Generic[Value]):
-    """At most ``max_bytes`` of values, by what ``cost`` says each takes; a value may have an end."""
+    """Values of at most ``max_bytes`` by ``cost``, each with an optional time of expiry."""
 
     def __init__(self, max_bytes: int, cost: Callable[[Value], int], clock: Callable[[], float] = monotonic) -> None:
         self._max_bytes = max_bytes
@@ -19,7 +19,7 @@ class BoundedCache(Generic[Value]):
         self._bytes = 0
 
     def get(self, key: Hashable) -> Value | None:
-        """The value kept under ``key``, unless its time is over."""
+        """Return the value under ``key``, or None when missing or expired."""
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -31,7 +31,7 @@ class BoundedCache(Generic[Value]):
         return value
 
     def put(self, key: Hashable, value: Value, *, for_seconds: float | None = None) -> None:
-        """Keep a value, for ever or for a while; one that is too large for the whole cache is not kept."""
+        """Store a value, with or without expiry; a value larger than the whole cache is dropped."""
         self._forget(key)
         cost = self._cost(value)
         if cost > self._max_bytes:

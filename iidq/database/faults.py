@@ -1,4 +1,4 @@
-"""What the parts of one process cannot do at present because of the database, each change of it logged once."""
+"""Present faults of one process because of the database; each change is logged once."""
 
 import time
 from math import inf
@@ -13,22 +13,22 @@ from iidq.observability import logs
 _ROW_KNOWN_SECONDS: Final = 3600.0
 _ROWS_KNOWN: Final = 10_000
 _ROWS_LOGGED: Final = 100
-"""Where more rows refuse the same step, the log has the kind."""
+"""Refused rows of one step that are logged one by one."""
 
 
 class Faults:
-    """The last error of each part that failed and has not succeeded since, and the rows that refuse a step."""
+    """The last error of each part of the process until the part succeeds, and the rows that refuse a step."""
 
     def __init__(self) -> None:
-        # With the end of its time, by the monotonic clock.
+        # With the time of expiry, by the monotonic clock.
         self._last: dict[str, tuple[BaseException, float]] = {}
-        # By step: when each row refused it last, in this order.
+        # By step: the time of each row's last refusal, oldest first.
         self._rows: dict[str, dict[UUID, float]] = {}
 
-    def stands(self, part: str, error: BaseException, retry_in_seconds: float, lasts_seconds: float = inf) -> None:
-        """Remember that ``part`` failed; log it unless its last error was the same.
+    def failed(self, part: str, error: BaseException, retry_in_seconds: float, lasts_seconds: float = inf) -> None:
+        """Store the error of ``part``; log the error unless the last one was the same.
 
-        It is forgotten after ``lasts_seconds``, where no success of this part is ever reported.
+        The error expires after ``lasts_seconds``, for parts that report no success.
         """
         last, until = self._last.get(part, (None, 0.0))
         now = time.monotonic()
@@ -40,13 +40,13 @@ class Faults:
         else:
             logs.database_lost(part, error, retry_in_seconds)
 
-    def over(self, part: str) -> None:
-        """Forget the error of ``part``, which succeeded; log it where there was one."""
+    def succeeded(self, part: str) -> None:
+        """Remove the error of ``part``; log the return where there was an error."""
         if self._last and self._last.pop(part, None) is not None:
             logs.database_back(part)
 
     def row_refused(self, step: str, job_id: UUID, error: BaseException) -> None:
-        """Remember that the job's row refuses ``step``; log it unless that was so within the last hour."""
+        """Store that the job's row refuses ``step``; log the refusal at most once per hour."""
         rows, now = self._rows.setdefault(step, {}), time.monotonic()
         last = rows.pop(job_id, -inf)
         rows[job_id] = now
@@ -55,8 +55,8 @@ class Faults:
         if now - last > _ROW_KNOWN_SECONDS and len(rows) <= _ROWS_LOGGED:
             logs.row_refused(step, job_id, error)
 
-    def resting(self, step: str, seconds: float) -> list[UUID]:
-        """Return the jobs whose rows refused ``step`` within the last ``seconds``."""
+    def refused_rows(self, step: str, seconds: float) -> list[UUID]:
+        """Return the jobs with rows that refused ``step`` within the last ``seconds``."""
         rows = self._rows.get(step)
         if not rows:
             return []
@@ -64,15 +64,15 @@ class Faults:
         return [job_id for job_id, at in list(rows.items()) if at > since]
 
     def for_operators(self) -> list[str]:
-        """Return what an operator has to mend, by name where it is known; nothing of a statement or its values."""
+        """Return the faults that only an operator can end, as sentences without values of statements."""
         now = time.monotonic()
-        # A copy: the thread that renews leases writes here, too.
+        # A copy: the thread that renews leases writes, too.
         errors = [error for error, until in list(self._last.values()) if now < until and _only_an_operator_helps(error)]
         return list(dict.fromkeys(sentence for error in errors for sentence in sentences(error)))
 
 
 def sentences(error: BaseException) -> list[str]:
-    """The obstacles that were found by name, or else the general fault."""
+    """Return the named obstacles of the error, or else its general message."""
     if isinstance(error, psycopg.Error):
         return [f"Postgres refuses a statement (SQLSTATE {error.sqlstate})"]
     return getattr(error, "__notes__", None) or [str(error)]

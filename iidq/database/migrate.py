@@ -1,7 +1,7 @@
-"""Applies ``migrations/`` with yoyo; safe to start on several hosts at once, and while the service runs.
+"""Apply ``migrations/`` with yoyo; safe on several hosts at once and while the service runs.
 
-A migration with ``-- transactional: false`` (CREATE INDEX CONCURRENTLY) may end in the middle. It begins with what
-removes its own remains, such as DROP INDEX IF EXISTS.
+A migration with ``-- transactional: false`` (CREATE INDEX CONCURRENTLY) may end in the middle. Its first statement
+removes the remains of an earlier try, such as DROP INDEX IF EXISTS.
 """
 
 import contextlib
@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import errors
 
-from iidq.database.first_run import Site, first_run_fault
-from iidq.database.migration_files import migrations_folder, shipped_migrations
-from iidq.database.pool import connect_arguments, server_fault, session_statement, translate
-from iidq.database.queries import DEFAULT_SCHEMA, QUERIES, in_schema
+from iidq.database.connections import connect_arguments, server_fault, session_statement
+from iidq.database.obstacles import Site, first_run_fault
+from iidq.database.queries import DEFAULT_SCHEMA, QUERIES, in_schema, migrations_folder, shipped_migrations
+from iidq.database.sqlstates import translate
 from iidq.errors import DatabaseRefusal, DatabaseUnavailable, IidqError, SettingsFault
 from iidq.observability import logs
 
@@ -24,23 +24,21 @@ if TYPE_CHECKING:
 
     from iidq.database.yoyo_backend import Backend
 
-# How long others' locks are waited for in all: those of another host that migrates, and those on tables.
+# The longest wait for locks in all: of another host that migrates, and of tables.
 _LOCK_TIMEOUT_SECONDS = 300
 _LOCK_POLL_SECONDS = 0.1
 _TRIES = 10
-# While a migration waits for a table, every later statement on that table waits behind it. Above deadlock_timeout
-# (1 s), after which Postgres ends an autovacuum that is in the way; below the service's DOUBT_SECONDS.
+# While a migration waits for a table, later statements wait behind it. Above deadlock_timeout (1 s), after which
+# Postgres ends an autovacuum in the way; below the service's DOUBT_SECONDS.
 _LOCK_WAIT_SECONDS = 1.5
 _PAUSE_SECONDS = 2.0
 
 
 def migrate(database_url: str, schema: str = DEFAULT_SCHEMA) -> list[str]:
-    """Apply what is missing and return the names.
+    """Apply the missing migrations, count imported jobs, and return the names.
 
-    Jobs that came from another database, without or beside its counts, are counted.
-
-    Raises DatabaseUnavailable, SettingsFault for a server or an encoding that cannot be used, and DatabaseRefusal for
-    anything else that an operator has to mend first.
+    Raise DatabaseUnavailable, SettingsFault for an unusable server or encoding, and DatabaseRefusal for anything else
+    that an operator has to solve first.
     """
     from yoyo import read_migrations
 
@@ -61,7 +59,7 @@ def migrate(database_url: str, schema: str = DEFAULT_SCHEMA) -> list[str]:
         for together in _transactions(pending, is_new=not applied):
             _apply_patiently(backend, together, lambda: _lock_holders(watch, schema))
         with _explained("the jobs were not counted"), contextlib.suppress(errors.LockNotAvailable):
-            # Where others keep the jobs locked, a worker's upkeep counts them later.
+            # While the jobs are locked, a worker's upkeep counts them later.
             watch.execute(in_schema(QUERIES["recount_if_due"], schema))
     names = [migration.id for migration in pending]
     if names:
@@ -70,7 +68,7 @@ def migrate(database_url: str, schema: str = DEFAULT_SCHEMA) -> list[str]:
 
 
 def _look(watch: psycopg.Connection[Any], schema: str) -> tuple[Site, list[str]]:
-    """Return what there is already, and the names of the migrations that were applied."""
+    """Return the present schema and rights, and the names of the applied migrations."""
     [row] = watch.execute(in_schema(QUERIES["migration_site"], schema)).fetchall()
     site = Site(*row)
     if not site.shows_history:
@@ -79,7 +77,7 @@ def _look(watch: psycopg.Connection[Any], schema: str) -> tuple[Site, list[str]]
 
 
 def _transactions(pending: Sequence["Migration"], *, is_new: bool) -> list[Sequence["Migration"]]:
-    """Return what is applied together: all in a new database, so that a fault leaves nothing; later, each by itself."""
+    """Return the migrations per transaction: all in one for a new database, so that a fault leaves nothing."""
     from iidq.database.yoyo_backend import is_transactional
 
     if is_new and pending and all(map(is_transactional, pending)):
@@ -88,7 +86,7 @@ def _transactions(pending: Sequence["Migration"], *, is_new: bool) -> list[Seque
 
 
 def _apply_patiently(backend: "Backend", together: Sequence["Migration"], find_holders: Any) -> None:
-    """Apply these. Where others keep a table locked, let those that wait behind us go first, and try again."""
+    """Apply the migrations. While a table is locked, let waiting statements go first and try again."""
     deadline = time.monotonic() + _LOCK_TIMEOUT_SECONDS
     while True:
         try:
@@ -112,7 +110,7 @@ def _apply_patiently(backend: "Backend", together: Sequence["Migration"], find_h
 
 
 def _lock_holders(watch: psycopg.Connection[Any], schema: str) -> list[str]:
-    """Return whose transactions have kept tables of ours locked since before our wait began."""
+    """Return the transactions that have kept iidq's tables locked since before the wait began."""
     query = in_schema(QUERIES["lock_holders"], schema)
     return [
         (f"prepared transaction {gid}" if pid is None else f"process {pid}")
@@ -131,7 +129,7 @@ def _explained(what: str) -> Iterator[None]:
 
 
 def _fault(error: psycopg.Error, what: str) -> IidqError:
-    """Our error, in Postgres' words where it has any: they are for the operator, and quote no secret of ours."""
+    """Return iidq's error with Postgres' message, which is for the operator and quotes no secret."""
     if error.diag.message_primary is None:
         return translate(error) or DatabaseUnavailable(what)
     match error:
@@ -164,7 +162,7 @@ def _one_at_a_time(database_url: str, schema: str) -> Iterator[psycopg.Connectio
 def _connect_patiently(
     database_url: str, settings: Mapping[str, str] | None = None
 ) -> psycopg.Connection[tuple[Any, ...]]:
-    """In a fresh deployment the database may still be starting."""
+    """Connect, with retries: in a fresh deployment the database may still be starting."""
     for attempt in range(_TRIES):
         try:
             connection = psycopg.connect(database_url, **connect_arguments())

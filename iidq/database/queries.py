@@ -1,15 +1,16 @@
-"""Loads ``queries.sql``: one attribute-like key per named statement.
+"""The SQL that ships: named statements of ``queries.sql`` as bytes, and the files of ``migrations/``."""
 
-Statements are kept as bytes, the one type besides SQL literals that psycopg takes without guessing.
-"""
-
+import contextlib
 import re
+import tempfile
+from collections.abc import Iterator
 from functools import lru_cache
-from importlib.resources import files
+from importlib.resources import as_file, files
+from pathlib import Path
 from typing import Final
 
 DEFAULT_SCHEMA: Final = "public"
-"""The schema that our SQL names, here and in ``migrations/``. The word means nothing else in it."""
+"""The schema named in all shipped SQL. The word has no other meaning there."""
 
 _SCHEMA = re.compile(rb"\bpublic\b")
 
@@ -17,11 +18,11 @@ _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
 
 def parse_queries(text: str) -> dict[str, bytes]:
-    """Split a file of ``-- name: …`` sections; raises ValueError for a name that stands twice."""
+    """Split a file of ``-- name: …`` sections; raise ValueError for a repeated name."""
     parts = _NAME.split(text)[1:]
     names, bodies = parts[0::2], parts[1::2]
     if len(set(names)) != len(names):
-        raise ValueError("a query name stands twice")
+        raise ValueError("a query name is repeated")
     return {name: _statement(body) for name, body in zip(names, bodies, strict=True)}
 
 
@@ -32,7 +33,7 @@ def _statement(body: str) -> bytes:
 
 @lru_cache(maxsize=1024)
 def in_schema(statement: bytes, schema: str) -> bytes:
-    """Return SQL of ours with the objects of ``schema``, whose name is one that the settings take."""
+    """Return shipped SQL rewritten for ``schema``, a valid name."""
     if schema == DEFAULT_SCHEMA:
         return statement
     quoted = b'"%s"' % schema.replace('"', '""').encode()
@@ -40,3 +41,23 @@ def in_schema(statement: bytes, schema: str) -> bytes:
 
 
 QUERIES = parse_queries(files("iidq.queue").joinpath("queries.sql").read_text(encoding="utf-8"))
+
+
+@contextlib.contextmanager
+def migrations_folder(schema: str = DEFAULT_SCHEMA) -> Iterator[Path]:
+    """Provide the folder ``migrations/`` of the wheel or the checkout, rewritten for another schema."""
+    with as_file(files("iidq")) as package, contextlib.ExitStack() as temporary:
+        inside = package / "migrations"
+        folder = inside if inside.is_dir() else package.parent / "migrations"
+        if schema != DEFAULT_SCHEMA:
+            rewritten = Path(temporary.enter_context(tempfile.TemporaryDirectory(prefix="iidq-")))
+            for path in folder.glob("*.sql"):
+                (rewritten / path.name).write_bytes(in_schema(path.read_bytes(), schema))
+            folder = rewritten
+        yield folder
+
+
+def shipped_migrations() -> list[str]:
+    """Return the names of this version's migrations in order."""
+    with migrations_folder() as folder:
+        return sorted(path.stem for path in folder.glob("*.sql") if not path.stem.endswith(".rollback"))

@@ -1,6 +1,6 @@
-"""yoyo on a connection of ours, with its tables in iidq's schema.
+"""yoyo on a given connection, with its tables in iidq's schema.
 
-Apart from ``migrate.py``, because yoyo costs 0.1 s to import and only that command needs it.
+Apart from ``migrate.py``, because yoyo takes 0.1 s to import.
 """
 
 import contextlib
@@ -22,15 +22,15 @@ from iidq.database.queries import QUERIES, in_schema
 
 
 class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
-    """yoyo, but for its own ways to connect, to lock, to find its tables and to apply a migration.
+    """yoyo with other ways to connect, to lock, to find its tables and to apply a migration.
 
-    Its parser knows neither several hosts nor sockets. Its lock is a row, which a killed process leaves behind; callers
-    hold an advisory lock instead. Its tables are where the role's path leads. It applies a migration in one transaction
-    and notes it in another.
+    yoyo's URL parser supports neither several hosts nor sockets. Its lock is a row, which a killed process leaves
+    behind; callers hold an advisory lock instead. yoyo's tables follow the search path, and a migration is recorded in
+    a second transaction.
     """
 
     current = ""
-    """The migration that was tried last."""
+    """Name of the migration tried last."""
 
     def __init__(
         self, connection: psycopg.Connection[Any], schema: str, *, has_schema: bool, has_history: bool
@@ -43,10 +43,10 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         super().__init__(parse_uri("postgresql+psycopg://"), "_yoyo_migration")
 
     def apply(self, migrations: Sequence[Migration], *, lock_wait_seconds: float) -> None:
-        """Apply these in one transaction, all or none, with the schema and yoyo's tables where they are missing.
+        """Apply the migrations in one transaction, with the schema and yoyo's tables where missing.
 
-        Within it a lock is waited for only ``lock_wait_seconds``. A migration that is not transactional comes alone.
-        Raises psycopg's errors.
+        Wait at most ``lock_wait_seconds`` for a lock. A migration without transaction comes alone. Raise psycopg's
+        errors.
         """
         self.current = migrations[0].id
         with contextlib.ExitStack() as together:
@@ -67,7 +67,7 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         self._has_history = True
 
     def get_applied_migration_hashes(self) -> list[str]:
-        """As yoyo's, which would make its tables first."""
+        """Return the hashes; yoyo's own method would create its tables first."""
         return list(super().get_applied_migration_hashes()) if self._has_history else []
 
     def connect(self, _dburi: object) -> psycopg.Connection[Any]:
@@ -80,11 +80,11 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         yield
 
     def list_tables(self, **_keywords: object) -> list[str]:
-        """Return none: yoyo asks only before it makes them."""
+        """Return none: yoyo calls this only before it creates tables."""
         return []
 
     def get_log_data(self, migration: Migration | None = None, operation: str = "apply") -> dict[str, Any]:
-        """As yoyo's, which fails for a user without a name, as in containers, and asks DNS for the host's."""
+        """Return yoyo's log entry for users without a name, as in containers, and without a DNS query."""
         try:
             user = getpass.getuser()
         except (KeyError, OSError):
@@ -105,6 +105,6 @@ class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
 
 
 def is_transactional(migration: Migration) -> bool:
-    """Return whether it runs in a transaction; those with ``-- transactional: false`` do not."""
+    """Return whether the migration runs in a transaction: all without ``-- transactional: false``."""
     migration.load()
     return bool(migration.use_transactions)

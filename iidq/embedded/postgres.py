@@ -21,9 +21,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from iidq.embedded.lifetime import die_with_parent
 from iidq.errors import IidqError
 from iidq.extras import install_command
+from iidq.process import die_with_parent
 
 _USER = "iidq"
 _DATABASE = "iidq"

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from iidq.embedded.lifetime import die_with_parent
+from iidq.process import die_with_parent
 
 _KILL_AFTER_SECONDS = 40.0
 _FIRST_RESTART_SECONDS = 0.2

@@ -1,8 +1,8 @@
-"""The access log's line, written out by hand: one per request, where the general way costs a sixth of a submission.
+"""The line of the access log, formatted by hand: structlog would cost a sixth of a submission.
 
-Both forms are those of ``logs.py``: a JSON object, or time, level, event and ``name=value`` pairs. Whatever a client
-chose (path, method, address) is escaped, so that no request can forge a line or a field; the query string, headers and
-bodies are not in it at all. Pure but for the clock.
+Both forms equal those of ``logs.py``: a JSON object, or time, level, event and ``name=value`` pairs. Values of clients
+(path, method, address) are escaped, so that no request can forge a line or a field. Query string, headers and bodies
+are left out. Pure but for the clock.
 """
 
 import time
@@ -25,7 +25,7 @@ _second: tuple[int, str] = (-1, "")
 def json_line(
     correlation_id: str, method: str, path: str, route: str, status: int, duration_ms: float, client: str
 ) -> str:
-    """One JSON object."""
+    """Return the line as a JSON object."""
     return (
         f'{{"correlation_id": {_quoted(correlation_id)}, "client": {_quoted(client)}, "method": {_quoted(method)}, '
         f'"path": {_quoted(_shown_path(path))}, "route": {_quoted(route)}, "status": {status}, '
@@ -36,7 +36,7 @@ def json_line(
 def text_line(
     correlation_id: str, method: str, path: str, route: str, status: int, duration_ms: float, client: str
 ) -> str:
-    """For people; a value that is not plain stands in quotes."""
+    """Return the line as text; values with special characters are quoted."""
     return (
         f"{_now()} [info     ] {EVENT:<30} client={_plain(client)} correlation_id={_plain(correlation_id)} "
         f"duration_ms={duration_ms:.1f} method={_plain(method)} path={_plain(_shown_path(path))} "
@@ -45,7 +45,7 @@ def text_line(
 
 
 def _shown_path(path: str) -> str:
-    # Only these can begin a credential; the search for one costs more than the rest of the line.
+    # A credential needs one of these characters; the search costs more than the rest of the line.
     if "@" in path or "=" in path:
         path = redact_url(path)
     return path if len(path) <= MAX_PATH_LENGTH else path[:MAX_PATH_LENGTH] + "…"
@@ -58,7 +58,7 @@ def _plain(text: str) -> str:
 
 
 def _now() -> str:
-    """ISO 8601 in UTC with microseconds; all but those is worked out once a second."""
+    """Return the time in ISO 8601, UTC, with microseconds; the seconds are formatted once per second."""
     global _second
     now = time.time()
     whole = int(now)

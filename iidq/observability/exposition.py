@@ -1,8 +1,7 @@
-"""The metrics as text, of this process alone or of all processes that share a port.
+"""The metrics as text, of one process or of all processes on a port.
 
-Several processes of ``iidq serve`` each get some of the scrapes, so each must answer for all: they count in files of
-one private folder (prometheus-client's multiprocess mode), and whoever is asked adds the files up. A process that died
-leaves its files; the next scrape folds them into one, so that sums never fall and restarts do not pile up files.
+Processes of ``iidq serve`` count in files of a private folder (prometheus-client's multiprocess mode), and any process
+adds the files up for a scrape. A scrape also folds the files of dead processes, so sums never fall.
 """
 
 import fcntl
@@ -27,7 +26,7 @@ from iidq.observability.metrics import REGISTRY
 from iidq.observability.metrics_folder import FOLDER_VARIABLE
 
 _FILE: Final = re.compile(r"(?P<kind>counter|histogram|gauge_live[a-z]+)_(?P<pid>\d+)\.db")
-# No process has this id; the counts of all that are gone stand under it.
+# No process has this id; it marks the counts of dead processes.
 _GONE: Final = 0
 
 _LOCK_SECONDS: Final = 2.0
@@ -35,21 +34,21 @@ _LOCK_SECONDS: Final = 2.0
 ProcessCollector(registry=REGISTRY)
 
 
-def exposition(accept: str, beside: Iterable[Collector] = ()) -> tuple[bytes, str]:
-    """The metrics in the format that the ``Accept`` header asks for, and its content type.
+def exposition(accept: str, further: Iterable[Collector] = ()) -> tuple[bytes, str]:
+    """Return the metrics in a format of the ``Accept`` header, and the content type.
 
-    ``beside`` are collectors of the asker's own. Takes some milliseconds and reads files: call it in a thread.
+    ``further`` collectors are added. Reads files for some milliseconds: call in a thread.
     """
     folder = os.environ.get(FOLDER_VARIABLE)
     encode, content_type = choose_encoder(accept)
     whole = CollectorRegistry()
-    for collector in (_Build(), _AddedUp(Path(folder)) if folder else REGISTRY, *beside):
+    for collector in (_Build(), _AddedUp(Path(folder)) if folder else REGISTRY, *further):
         whole.register(collector)
     return encode(whole), content_type
 
 
 class _Build(Collector):
-    """Which version runs."""
+    """The running version."""
 
     def collect(self) -> Iterable[Metric]:
         build = GaugeMetricFamily("iidq_build_info", "1, with the version that runs", labels=["version"])
@@ -58,7 +57,7 @@ class _Build(Collector):
 
 
 class _AddedUp(Collector):
-    """The sums over the files of all processes, living and dead."""
+    """Sums over the files of all processes, live and dead."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -67,7 +66,7 @@ class _AddedUp(Collector):
         with _alone_in(self._folder) as alone:
             if alone:
                 _fold_the_dead(self._folder)
-            # A file is empty for a moment after it was made.
+            # A new file is empty for a moment.
             files = [str(path) for path in self._folder.glob("*.db") if path.stat().st_size]
             found: Iterable[Metric] = MultiProcessCollector.merge(files, accumulate=True)
             return list(found)
@@ -75,7 +74,7 @@ class _AddedUp(Collector):
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[bool]:
-    """Whether nobody else reads or folds meanwhile; after a while of waiting, one reads all the same."""
+    """Lock the folder for the block, waiting up to 2 s; yield whether the lock was taken."""
     deadline = time.monotonic() + _LOCK_SECONDS
     with (folder / "lock").open("a") as lock:
         alone = _locked(lock)

@@ -1,4 +1,7 @@
-"""Where processes that share a port count together; ``exposition.py`` adds up what they find there."""
+"""The folder in which the processes on a port count; ``exposition.py`` adds up the files.
+
+A separate module, because the variable must be set before prometheus_client is loaded.
+"""
 
 import os
 import shutil
@@ -8,12 +11,12 @@ from contextlib import contextmanager
 from typing import Final
 
 FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
-"""prometheus-client looks for it once, when it is loaded."""
+"""Read by prometheus-client once, when loaded."""
 
 
 @contextmanager
 def counted_together() -> Iterator[None]:
-    """Processes started meanwhile count in one private folder, which is removed at the end."""
+    """Let processes started in the block count in one private folder, removed at the end."""
     folder = tempfile.mkdtemp(prefix="iidq-metrics-")
     os.environ[FOLDER_VARIABLE] = folder
     try:

@@ -1,9 +1,9 @@
-"""Credentials inside URLs never leave the process: rows, logs and replies show them redacted."""
+"""Redaction of credentials in URLs for rows, logs and replies. Pure."""
 
 import re
 
 _USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")
-# The first words are secret at the end of any name (sslpassword, accessToken), the others as a word of their own.
+# The first words are secret at the end of any name (sslpassword, accessToken), the others as separate words.
 _SECRET_PARAMETER = re.compile(
     r"([?&;](?:[\w.-]*(?:api[-_]?key|access[-_]?key|token|secret|password|passwd|signature|credential)"
     r"|(?:[\w.-]*[-_.])?(?:d?key|project[-_]?id|pass|pwd|sig|auth))=)[^&#\s]+",
@@ -11,12 +11,12 @@ _SECRET_PARAMETER = re.compile(
 )
 
 
-# As Infura, Alchemy (…/v3/<key>), Ankr (…/eth/<key>) and QuickNode (…/<key>/) have it.
+# Keys of Infura, Alchemy (…/v3/<key>), Ankr (…/eth/<key>) and QuickNode (…/<key>/).
 _PATH_KEY = re.compile(r"(?<=/v[0-9]/)[\w.-]{16,}|(?<=[^/]/)[\w-]{24,}(?=[/?#]|$)")
 
 
 def redact_endpoint(url: str) -> str:
-    """As :func:`redact_url` for a JSON-RPC endpoint, whose key may be a segment of its path."""
+    """Redact the URL of a JSON-RPC endpoint; its key may be a segment of the path."""
     return _PATH_KEY.sub("***", redact_url(url))
 
 

@@ -1,4 +1,4 @@
-"""One step of a verification, measured: how long it took goes into the metrics and, where traces are on, in a span."""
+"""The duration of a verification's step, for the metrics and for a span."""
 
 from time import perf_counter
 from types import TracebackType
@@ -9,7 +9,7 @@ from iidq.observability.metrics import Step
 
 
 class step:  # noqa: N801 — read as a statement: ``with step("manifest"):``
-    """``with step("manifest"):`` measures what is inside, also where it fails."""
+    """Measure the block of ``with step("manifest"):``, also when the block fails."""
 
     __slots__ = ("_name", "_span", "_started")
 

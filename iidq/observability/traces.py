@@ -1,12 +1,11 @@
 """Optional OpenTelemetry traces: one trace from a request, through the queue, to each attempt and its steps.
 
-Off unless ``OTEL_EXPORTER_OTLP_ENDPOINT`` or ``OTEL_TRACES_EXPORTER`` is set and the packages of the extra ``otel``
-are installed; off, nothing of them is imported, and a span costs a comparison. What else the SDK reads from the
-environment (``OTEL_EXPORTER_OTLP_HEADERS``, ``OTEL_TRACES_SAMPLER``, ``OTEL_RESOURCE_ATTRIBUTES`` …) works as its
-documentation says.
+Off unless ``OTEL_EXPORTER_OTLP_ENDPOINT`` or ``OTEL_TRACES_EXPORTER`` is set and the extra ``otel`` is installed; then
+nothing of the SDK is imported, and a span costs a comparison. The SDK reads further variables
+(``OTEL_EXPORTER_OTLP_HEADERS``, ``OTEL_TRACES_SAMPLER``, ``OTEL_RESOURCE_ATTRIBUTES`` …) by itself.
 
-A request's own ``traceparent`` (W3C Trace Context) is its span's parent; the span's ``traceparent`` is stored on the
-job and is the parent of every attempt. Spans carry ids, states and error codes: no URL, no content, no message.
+The ``traceparent`` (W3C Trace Context) of a request is the parent of its span; the span's ``traceparent`` is stored on
+the job and is the parent of every attempt. Spans carry ids, states and error codes: no URL, no content, no message.
 """
 
 import asyncio
@@ -26,7 +25,7 @@ _SHUTDOWN_SECONDS: Final = 5.0
 _TRACEPARENT: Final = b"traceparent"
 
 _off: Final[AbstractContextManager[Any]] = nullcontext()
-# The tracer where traces are on. Its types are not installed everywhere.
+# The tracer while traces are on. The SDK's types may be missing.
 _tracer: Any = None
 
 
@@ -37,7 +36,7 @@ def _without_values(record: LogRecord) -> bool:
 
 
 def on() -> bool:
-    """Whether spans are made."""
+    """Return whether spans are made."""
     return _tracer is not None
 
 
@@ -49,8 +48,8 @@ def use(provider: Any) -> None:
 
 @asynccontextmanager
 async def open_traces(settings: Settings, part: Literal["api", "worker"]) -> AsyncIterator[None]:
-    """Traces as the settings ask for them; at the end what is not sent yet is sent, for a few seconds at most."""
-    # It would quote a malformed OTEL_EXPORTER_OTLP_HEADERS, which holds the collector's credentials.
+    """Enable traces as configured for the block; then send the remaining spans within 5 s."""
+    # The SDK's log line would quote a malformed OTEL_EXPORTER_OTLP_HEADERS with credentials.
     getLogger("opentelemetry.util.re").addFilter(_without_values)
     wanted = settings.otel_exporter_otlp_endpoint or settings.otel_traces_exporter
     if not wanted or settings.otel_traces_exporter == "none":
@@ -66,7 +65,7 @@ async def open_traces(settings: Settings, part: Literal["api", "worker"]) -> Asy
         yield
     finally:
         use(None)
-        # Its exporter may be waiting for a collector that is away.
+        # The exporter may wait for an unreachable collector.
         stopping = asyncio.get_running_loop().run_in_executor(None, provider.shutdown)
         await asyncio.wait([stopping], timeout=_SHUTDOWN_SECONDS)
 
@@ -87,9 +86,9 @@ def _provider(settings: Settings, part: str) -> Any:
         except ImportError:
             return None
         endpoint = settings.otel_exporter_otlp_endpoint
-        # By the OTLP specification the base endpoint gets each signal's path.
+        # The OTLP specification appends each signal's path to the base endpoint.
         exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces" if endpoint else None)
-    # What the operator's OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say wins.
+    # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES of the operator win.
     resource = Resource({SERVICE_NAME: f"iidq-{part}", SERVICE_VERSION: __version__}).merge(_named_by_operator())
     provider = TracerProvider(resource=resource)
     provider.add_span_processor(BatchSpanProcessor(exporter))
@@ -104,7 +103,7 @@ def _named_by_operator() -> Any:
 
 @contextmanager
 def request(headers: list[tuple[bytes, bytes]], method: str) -> Iterator[Any]:
-    """The span of a request, current while it is served; only where traces are :func:`on`."""
+    """Make the span of a request current for the block; only while traces are :func:`on`."""
     from opentelemetry.trace import SpanKind, use_span
 
     span = _tracer.start_span(
@@ -131,12 +130,12 @@ def _method(method: str) -> dict[str, str]:
 
 def _sent_traceparent(headers: list[tuple[bytes, bytes]]) -> str | None:
     sent = [value for name, value in headers if name == _TRACEPARENT]
-    # W3C Trace Context, section 4.3: with more than one the trace begins anew.
+    # W3C Trace Context, section 4.3: more than one header starts a new trace.
     return sent[0].decode("latin-1") if len(sent) == 1 else None
 
 
 def attempt(trace_context: str | None, job_id: object, attempt: int, kind: str) -> AbstractContextManager[Any]:
-    """The span of one attempt, a child of the request's that asked for the job."""
+    """Return the span of one attempt, a child of the span of the job's request."""
     if _tracer is None:
         return _off
     return _attempt(trace_context, job_id, attempt, kind)
@@ -157,7 +156,7 @@ def _attempt(trace_context: str | None, job_id: object, attempt: int, kind: str)
 
 
 def attempt_ended(span: Any, outcome: str, error: str | None) -> None:
-    """How the attempt ended, and the code of what went wrong; ``span`` is None where traces are off."""
+    """Set outcome and error code of the attempt; ``span`` is None while traces are off."""
     if span is not None:
         span.set_attribute("iidq.attempt.outcome", outcome)
         if error is not None:
@@ -166,7 +165,7 @@ def attempt_ended(span: Any, outcome: str, error: str | None) -> None:
 
 
 def span(name: str) -> AbstractContextManager[Any]:
-    """A span inside the current one."""
+    """Return a span inside the current one."""
     return _off if _tracer is None else _child(name)
 
 
@@ -188,7 +187,7 @@ def _failed(span: Any, code: str) -> None:
 
 
 def current() -> str | None:
-    """The current span as a ``traceparent``, None where there is none or traces are off."""
+    """Return the current span as a ``traceparent``, or None."""
     if _tracer is None:
         return None
     from opentelemetry.trace import get_current_span
@@ -204,5 +203,5 @@ def _context(traceparent: str | None) -> Any:
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     carrier = {} if traceparent is None else {"traceparent": traceparent}
-    # A fresh context: a span that happens to be current here is not the parent.
+    # A fresh context: the current span is not the parent.
     return TraceContextTextMapPropagator().extract(carrier, context=Context())

@@ -1,6 +1,6 @@
-"""A worker's own ``GET /metrics``: it has no HTTP otherwise. Off unless ``WORKER_METRICS_PORT`` is set.
+"""``GET /metrics`` of a worker; off unless ``WORKER_METRICS_PORT`` is set.
 
-Served by threads, so that it answers while a job keeps the event loop busy.
+Threads serve scrapes, also while a job blocks the event loop.
 """
 
 import hmac
@@ -24,17 +24,14 @@ _AT_ONCE: Final = 8
 
 @contextmanager
 def serve_metrics(settings: Settings) -> Iterator[None]:
-    """Answer on the port that the settings name, if they do.
-
-    A host or port that cannot be used costs the metrics, not the worker.
-    """
+    """Serve scrapes for the block if a port is configured; an unusable host or port is only logged."""
     port = settings.worker_metrics_port
     if port is None:
         yield
         return
     key = settings.api_key.get_secret_value().encode() if settings.api_key else None
     try:
-        server = _Server(listen(settings.host, port, "WORKER_METRICS_PORT"), key)
+        server = _MetricsServer(listen(settings.host, port, "WORKER_METRICS_PORT"), key)
     except SettingsFault as error:
         logs.metrics_unavailable(port, error)
         yield
@@ -49,8 +46,8 @@ def serve_metrics(settings: Settings) -> Iterator[None]:
         server.server_close()
 
 
-class _Server(ThreadingHTTPServer):
-    # Goodbye must not wait for a scraper that reads slowly.
+class _MetricsServer(ThreadingHTTPServer):
+    # The end must not wait for a slow scraper.
     block_on_close = False
 
     def __init__(self, listener: socket.socket, key: bytes | None) -> None:
@@ -61,7 +58,7 @@ class _Server(ThreadingHTTPServer):
         self.socket = listener
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        """One too many is hung up on."""
+        """Refuse while eight scrapes are in progress."""
         return self._room.acquire(blocking=False)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
@@ -72,17 +69,17 @@ class _Server(ThreadingHTTPServer):
             self._room.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A scraper that hangs up is nobody's business."""
+        """Ignore a scraper that disconnects."""
 
 
 class _Scrape(BaseHTTPRequestHandler):
-    server: _Server
+    server: _MetricsServer
     server_version = f"iidq/{__version__}"
     sys_version = ""
     timeout = _IDLE_SECONDS
 
     def do_GET(self) -> None:
-        """The metrics, for whoever has the key if there is one."""
+        """Reply with the metrics; require the API key where one is configured."""
         if self.path.partition("?")[0].removesuffix("/") != "/metrics":
             self._reply(404, b"expected /metrics\n")
         elif not self._is_admitted():

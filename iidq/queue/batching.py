@@ -17,16 +17,10 @@ from uuid import UUID
 import psycopg
 
 from iidq.concurrency.background import start_background
-from iidq.database.held_connection import HeldConnection
-from iidq.database.pool import (
-    WRITE_SECONDS,
-    Connection,
-    Database,
-    concerns_one_row,
-    fault_of_code,
-    is_shared,
-    may_be_of_one_row,
-)
+from iidq.database.connections import Connection, is_shared
+from iidq.database.hot_statement import HeldConnection
+from iidq.database.pool import WRITE_SECONDS, Database
+from iidq.database.sqlstates import concerns_one_row, fault_of_code, may_be_of_one_row
 from iidq.errors import DatabaseUnavailable, FieldFault, IdempotencyConflict, IidqError, InvalidInput, RowRefused
 from iidq.observability import logs
 from iidq.queue import store

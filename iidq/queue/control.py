@@ -5,7 +5,7 @@ from uuid import UUID
 
 from psycopg import errors
 
-from iidq.database.pool import Connection
+from iidq.database.connections import Connection
 from iidq.database.queries import QUERIES
 
 

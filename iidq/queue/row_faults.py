@@ -11,7 +11,8 @@ from uuid import UUID
 
 import psycopg
 
-from iidq.database.pool import Database, concerns_one_row, fault_of_code, may_be_of_one_row
+from iidq.database.pool import Database
+from iidq.database.sqlstates import concerns_one_row, fault_of_code, may_be_of_one_row
 from iidq.errors import IidqError, RowRefused, TriggerFault
 from iidq.queue import store
 from iidq.queue.job import ClaimedJob
@@ -66,7 +67,7 @@ async def end_refused(
     """
     database.faults.row_refused(what, job_id, error)
     if isinstance(error, TriggerFault):
-        database.faults.stands(f"{what} of a job", error, _REST_SECONDS, 2 * _REST_SECONDS)
+        database.faults.failed(f"{what} of a job", error, _REST_SECONDS, 2 * _REST_SECONDS)
         return False
     try:
         return await database.run(
@@ -77,7 +78,7 @@ async def end_refused(
     except (IidqError, psycopg.Error) as last:
         database.faults.row_refused("end", job_id, last)
         if concerns_one_row(last):
-            database.faults.stands(f"{what} of a job", error, _REST_SECONDS, 2 * _REST_SECONDS)
+            database.faults.failed(f"{what} of a job", error, _REST_SECONDS, 2 * _REST_SECONDS)
         return False
 
 
@@ -88,7 +89,7 @@ async def claim(
 
     A row that refuses its end, too, is left out for a while. Raises the error of the first where all refuse.
     """
-    resting = database.faults.resting("claim", _REST_SECONDS)
+    resting = database.faults.refused_rows("claim", _REST_SECONDS)
     if not resting:
         try:
             async with database.connection() as connection:

@@ -16,9 +16,10 @@ from psycopg import errors
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
-from iidq.database.pool import Connection, concerns_one_row, is_shared, not_confirmed
+from iidq.database.connections import Connection, is_shared, not_confirmed
+from iidq.database.hot_statement import Statement
 from iidq.database.queries import QUERIES
-from iidq.database.statement import Statement
+from iidq.database.sqlstates import concerns_one_row
 from iidq.queue.job import ClaimedJob, IdempotencyKey, JobType, NewJob
 from iidq.queue.notify.announcements import TO_FIRST
 from iidq.queue.outcome import Outcome

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
+from iidq.database.connections import Connection
 from iidq.database.faults import Faults
-from iidq.database.pool import Connection, Database, may_be_of_one_row
+from iidq.database.pool import Database
 from iidq.database.queries import QUERIES
+from iidq.database.sqlstates import may_be_of_one_row
 from iidq.observability import logs, metrics
 from iidq.queue import store
 from iidq.queue.row_faults import each_apart, end_refused
@@ -94,7 +96,7 @@ class Retention:
             return await self._remove(connection)
 
     async def _remove(self, connection: Connection, only: Sequence[UUID] | None = None) -> tuple[int, datetime | None]:
-        kept = self._faults.resting("retention", _KEPT_SECONDS)
+        kept = self._faults.refused_rows("retention", _KEPT_SECONDS)
         removed, last_time = await store.purge(
             connection,
             completed_seconds=self._completed_seconds,
@@ -131,7 +133,7 @@ class Retention:
             cursor = await connection.execute(QUERIES["take_retention_turn"])
             if await cursor.fetchone() != (True,):
                 return 0, None
-            kept = self._faults.resting("retention", _KEPT_SECONDS)
+            kept = self._faults.refused_rows("retention", _KEPT_SECONDS)
             oldest = await store.oldest_ended(connection, batch=_PURGE_BATCH, from_time=self._from_time, without=kept)
             await each_apart([job_id for job_id, _ in oldest], remove, refuse)
         return removed, oldest[-1][1] if len(oldest) == _PURGE_BATCH else None

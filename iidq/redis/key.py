@@ -5,7 +5,8 @@ import random
 
 import psycopg
 
-from iidq.database.pool import ANSWER_SECONDS, answered_within, connect, our_settings
+from iidq.database.connections import answered_within, connect, our_settings
+from iidq.database.pool import ANSWER_SECONDS
 from iidq.database.queries import QUERIES
 from iidq.errors import IidqError
 from iidq.redis.sealing import Seal

@@ -10,7 +10,7 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
-from iidq.redis.redis_url import Kind, RedisAddress
+from iidq.setting_values.redis_url import Kind, RedisAddress
 
 CONNECTIONS: Final = 16
 _CLIENT_NAME: Final = "iidq"

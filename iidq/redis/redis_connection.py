@@ -23,7 +23,7 @@ from iidq.concurrency.background import end_tasks, keep_running
 from iidq.errors import RedisUnavailable, SettingsFault
 from iidq.extras import install_command
 from iidq.observability import logs, metrics
-from iidq.redis.redis_url import Kind, parse_redis_url
+from iidq.setting_values.redis_url import Kind, parse_redis_url
 from iidq.settings import Settings
 
 T = TypeVar("T")

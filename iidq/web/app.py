@@ -13,6 +13,7 @@ from iidq.database.pool import open_database
 from iidq.observability import logs
 from iidq.observability.logs import configure_logging
 from iidq.observability.traces import open_traces
+from iidq.process import raise_malloc_threshold
 from iidq.queue.batching import open_enqueuer
 from iidq.queue.notify.watching import open_watch_hub
 from iidq.redis.accelerator import open_accelerator
@@ -34,7 +35,6 @@ from iidq.web.request.path_prefix import PathPrefixes
 from iidq.web.request.submission import SubmissionRules
 from iidq.web.request_context import Exchanges
 from iidq.web.routes import batch, docs, events, health, jobs, legacy, queue_control, scrape
-from iidq.web.server.allocation import keep_freed_memory
 from iidq.web.server.lingering_close import UnreadBodies
 from iidq.web.service import Service
 from iidq.web.synchronous import SynchronousVerification
@@ -134,7 +134,7 @@ async def open_service(settings: Settings, rules: SubmissionRules, admission: Ad
 
 def app_from_environment() -> Starlette:
     """``uvicorn --factory --no-proxy-headers iidq.web.app:app_from_environment``; proxies are ``TRUSTED_PROXIES``."""
-    keep_freed_memory()
+    raise_malloc_threshold()
     settings = load_settings("database_url", "rpc_url")
     configure_logging(settings.log_level, settings.log_format)
     return create_app(settings)

@@ -2,11 +2,11 @@
 
 The probe keeps a connection of its own and asks the cheapest of questions on it. Postgres counts as lost when the
 standing connection breaks or falls silent and a new one cannot be had either; then the circuit opens
-(:meth:`Database.lose`) and no request waits for a time-out any more. It closes when a new connection answers.
+(:meth:`Database.open_circuit`) and no request waits for a time-out any more. It closes when a new connection answers.
 
 A server whose synchronous standby is silent answers all reads and confirms no commit. While a write takes long, and
 until an open circuit closes, the probe commits something, too. Where that is not confirmed, writes alone are refused
-(:meth:`Database.stall`).
+(:meth:`Database.refuse_writes`).
 """
 
 import asyncio
@@ -18,7 +18,9 @@ from typing import Final
 import psycopg
 
 from iidq.concurrency.background import end_tasks, keep_running
-from iidq.database.pool import Connection, Database, answered_within, connect_arguments, settle
+from iidq.concurrency.steady import wait_at_most
+from iidq.database.connections import Connection, answered_within, connect_arguments, settle
+from iidq.database.pool import Database
 from iidq.errors import DatabaseUnavailable
 from iidq.observability import logs
 from iidq.queue import store
@@ -60,9 +62,7 @@ class Availability:
                     logs.database_lost("availability", error, PROBE_INTERVAL_SECONDS)
                 # Cleared after the look: what broke before it was seen by it.
                 self._database.suspected.clear()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(PROBE_INTERVAL_SECONDS):
-                        await self._database.suspected.wait()
+                await wait_at_most(self._database.suspected, PROBE_INTERVAL_SECONDS)
         finally:
             await self._hang_up()
 
@@ -74,13 +74,13 @@ class Availability:
             await self._hang_up()
             there = await self._connect(RECONNECT_SECONDS if stood else CONNECT_ALL_HOSTS_SECONDS)
             if database.refusal is not None:
-                database.faults.stands("connection", database.refusal, PROBE_INTERVAL_SECONDS)
+                database.faults.failed("connection", database.refusal, PROBE_INTERVAL_SECONDS)
             else:
-                database.faults.over("connection")
+                database.faults.succeeded("connection")
             if not there:
                 if not database.away:
                     self._open("the database cannot be reached")
-                    await database.lose()
+                    await database.open_circuit()
                 return
             if stood and not database.away:
                 # The line was dead and the server is not: statements on other such lines would wait for nothing.
@@ -90,10 +90,10 @@ class Availability:
         if await self._confirms():
             if database.refuses_writes:
                 logs.circuit_closed(monotonic() - self._lost_at)
-                database.regain()
+                database.close_circuit()
         elif not database.stalled:
             self._open("commits are not confirmed")
-            database.stall()
+            database.refuse_writes()
 
     def _open(self, cause: str) -> None:
         if not self._database.refuses_writes:
@@ -135,10 +135,10 @@ class Availability:
                 self._connection = connection
                 await settle(connection, self._schema)
         except (psycopg.Error, OSError, TimeoutError, DatabaseUnavailable) as error:
-            self._database.note_dial(error if isinstance(error, psycopg.Error) else None)
+            self._database.note_connect(error if isinstance(error, psycopg.Error) else None)
             await self._hang_up()
             return False
-        self._database.note_dial(None)
+        self._database.note_connect(None)
         if await self._stands():
             return True
         await self._hang_up()

@@ -9,7 +9,8 @@ from typing import Final
 from uuid import UUID
 
 from iidq.concurrency.bounded_cache import BoundedCache
-from iidq.database.pool import Connection, Database
+from iidq.database.connections import Connection
+from iidq.database.pool import Database
 from iidq.queue.batching import GroupCommit
 from iidq.queue.read import readers
 from iidq.redis.ended_jobs import EndedJobs

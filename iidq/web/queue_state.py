@@ -8,8 +8,8 @@ from typing import Final, Generic, TypeVar
 import psycopg
 
 from iidq.concurrency.single_flight import SingleFlight
+from iidq.database.connections import Connection
 from iidq.database.obstacles import find_obstacles
-from iidq.database.pool import Connection
 from iidq.errors import IidqError
 from iidq.queue.read.depth import read_depth
 from iidq.web.reads import Reads

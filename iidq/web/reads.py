@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from iidq.database.pool import Connection, Database
+from iidq.database.connections import Connection
+from iidq.database.pool import Database
 from iidq.errors import DatabaseBusy
 
 T = TypeVar("T")

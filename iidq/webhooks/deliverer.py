@@ -18,8 +18,11 @@ from uuid import UUID
 import psycopg
 
 from iidq.concurrency.background import keep_running
+from iidq.concurrency.steady import try_step, wait_at_most
+from iidq.database.connections import Connection
 from iidq.database.faults import Faults
-from iidq.database.pool import Connection, Database, concerns_one_row, is_passing, open_database
+from iidq.database.pool import Database, open_database
+from iidq.database.sqlstates import concerns_one_row
 from iidq.errors import GatewayFault, IidqError, RowRefused, TriggerFault
 from iidq.guarded_http.fetch_policy import FetchPolicy
 from iidq.observability import logs, metrics
@@ -27,6 +30,7 @@ from iidq.queue.job import Job
 from iidq.queue.read.readers import find
 from iidq.queue.row_faults import each_apart, refusal
 from iidq.queue.store import confirm
+from iidq.setting_values.checks import signing_keys
 from iidq.settings import Settings
 from iidq.webhooks import delivery_store
 from iidq.webhooks.delivery import Delivery, DeliveryState, Settlement
@@ -34,7 +38,6 @@ from iidq.webhooks.event import event_body, event_headers
 from iidq.webhooks.judgement import judge_answer, judge_failure
 from iidq.webhooks.schedule import LONGEST_PATIENCE_SECONDS, MAX_ATTEMPTS
 from iidq.webhooks.sending import Sender
-from iidq.webhooks.signing import signing_keys
 
 JobShape = Callable[[Job], Mapping[str, Any]]
 
@@ -44,6 +47,7 @@ SLOTS_PER_HOST: Final = 4
 POOL_SIZE: Final = 2
 
 _LOOK_SECONDS = 1.0
+_RETRY_SECONDS = 1.5
 # Beside the attempt's own deadline: reading the job and storing what became of it, on a slow database.
 _LEASE_MARGIN_SECONDS = 30.0
 # How long the end of the process waits for receivers; what is not done by then is done by others.
@@ -69,6 +73,7 @@ class Deliverer:
         self._wake = asyncio.Event()
         self._backlog = False
         self._failed = False
+        self._pause_seconds = 0.0
         self._stopping = False
 
     def wake(self) -> None:
@@ -80,23 +85,17 @@ class Deliverer:
         while not self._stopping:
             self._wake.clear()
             try:
-                pause_seconds = await self._turn()
-                self._failed = False
+                retry_seconds = await try_step(
+                    self._database.faults, "webhooks", self._turn(), _RETRY_SECONDS, self._poll_seconds
+                )
             except Exception as error:
-                self._failed = True
-                # What does not pass by itself is tried as rarely as the queue is polled.
-                longest_seconds = 1.5 if is_passing(error) else max(1.5, self._poll_seconds)
-                pause_seconds = longest_seconds * random.uniform(0.3, 1.0)  # noqa: S311
-                if isinstance(error, (IidqError, psycopg.Error)):
-                    self._database.faults.stands("webhooks", error, pause_seconds)
-                else:
-                    logs.webhooks_crashed(error)
-                await asyncio.sleep(pause_seconds)
-                continue
-            self._database.faults.over("webhooks")
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause_seconds):
-                    await self._wake.wait()
+                retry_seconds = _RETRY_SECONDS
+                logs.webhooks_crashed(error)
+            self._failed = retry_seconds > 0
+            if self._failed:
+                await asyncio.sleep(retry_seconds)
+            else:
+                await wait_at_most(self._wake, self._pause_seconds)
 
     async def stop(self, run: asyncio.Task[None]) -> None:
         """End ``run``, let what is under way end within a short grace, and give the rest back."""
@@ -116,19 +115,22 @@ class Deliverer:
                 async with self._database.connection() as connection:
                     await delivery_store.release(connection, list(broken_off.values()))
 
-    async def _turn(self) -> float:
-        """Start what is due and there is room for; return the seconds until the next look."""
+    async def _turn(self) -> None:
+        """Start what is due and there is room for; set the seconds until the next look."""
         slots = SLOTS - len(self._running)
         if slots <= 0:
             self._backlog = True
-            return self._poll_seconds
+            self._pause_seconds = self._poll_seconds
+            return
         outlook = await self._database.run(delivery_store.look)
         longest = _LOOK_SECONDS if outlook.waiting else self._poll_seconds
         # Jittered, so that workers that started together do not look together.
         pause_seconds = longest * random.uniform(0.75, 1.25)  # noqa: S311
         self._backlog = outlook.due_seconds is not None and outlook.due_seconds <= 0
         if not self._backlog:
-            return pause_seconds if outlook.due_seconds is None else min(pause_seconds, outlook.due_seconds + 0.01)
+            due_seconds = pause_seconds if outlook.due_seconds is None else outlook.due_seconds + 0.01
+            self._pause_seconds = min(pause_seconds, due_seconds)
+            return
         try:
             claimed = await self._claim(slots)
         except Exception as error:
@@ -136,7 +138,7 @@ class Deliverer:
                 raise
             claimed = await self._claim_apart(slots)
         # Nothing to be had although something is due: its hosts are busy, or other workers have it.
-        return 0.0 if claimed else min(pause_seconds, _LOOK_SECONDS)
+        self._pause_seconds = 0.0 if claimed else min(pause_seconds, _LOOK_SECONDS)
 
     async def _claim(self, slots: int, only: Sequence[UUID] | None = None) -> int:
         async with self._database.connection() as connection:
@@ -252,7 +254,7 @@ class Deliverer:
                     return
                 # If it never goes through, the attempt is repeated when its lease runs out.
                 pause_seconds = random.uniform(0.5, 1.0) * tried  # noqa: S311
-                self._database.faults.stands("webhook", error, pause_seconds, self._lease_seconds)
+                self._database.faults.failed("webhook", error, pause_seconds, self._lease_seconds)
                 await asyncio.sleep(pause_seconds)
                 continue
             if stored:

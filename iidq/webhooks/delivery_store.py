@@ -10,7 +10,7 @@ from uuid import UUID
 
 from psycopg.rows import tuple_row
 
-from iidq.database.pool import Connection
+from iidq.database.connections import Connection
 from iidq.database.queries import QUERIES
 from iidq.webhooks.delivery import Delivery, Settlement
 

@@ -9,7 +9,8 @@ import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
 from iidq.embedded.endpoint import serve_locally
-from iidq.settings import ChainAccount, Settings
+from iidq.setting_values.checks import ChainAccount
+from iidq.settings import Settings
 from iidq.web.app import create_app
 from iidq.web.server.http_protocol import bounded_http
 from tests.browser.conftest import OpenPage, Service

@@ -19,7 +19,8 @@ from iidq.embedded.content import make_manifest
 from iidq.embedded.demo_registry import revoke
 from iidq.embedded.development_chain.accounts import DEVELOPMENT_KEYS
 from iidq.embedded.endpoint import serve_locally
-from iidq.settings import ChainAccount, Settings
+from iidq.setting_values.checks import ChainAccount
+from iidq.settings import Settings
 from iidq.web.app import create_app
 from iidq.web.pages import PAGE_POLICY
 from tests.browser.buffering_proxy import buffering_proxy

@@ -1,6 +1,6 @@
 """The store's steps as a worker of a given name takes them."""
 
-from iidq.database.pool import Connection
+from iidq.database.connections import Connection
 from iidq.queue import store
 from iidq.queue.job import ClaimedJob
 from iidq.queue.outcome import Outcome

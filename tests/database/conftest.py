@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from iidq.database.pool import Connection, connect
+from iidq.database.connections import Connection, connect
 from iidq.settings import Settings, load_settings
 from tests.conftest import postgres_binaries
 

@@ -13,8 +13,8 @@ import psycopg
 import pytest
 
 from iidq.database.migrate import migrate
-from iidq.embedded.lifetime import die_with_parent
 from iidq.embedded.postgres import EmbeddedPostgres
+from iidq.process import die_with_parent
 
 _LEDGER = """
 CREATE TABLE execution (job_id uuid, attempt int, pid int);

@@ -12,8 +12,8 @@ import sys
 import traceback
 from typing import Any
 
-from iidq.embedded.lifetime import die_with_parent
 from iidq.observability.logs import configure_logging
+from iidq.process import die_with_parent
 from iidq.queue.job import ClaimedJob
 from iidq.queue.processing.execution import Progress
 from iidq.queue.processing.loop import open_work_loop

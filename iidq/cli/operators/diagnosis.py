@@ -13,10 +13,10 @@ import httpx
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from iidq.database.database_url import hide_options
-from iidq.database.migration_files import shipped_migrations
+from iidq.database.connections import connect, server_fault
 from iidq.database.obstacles import find_migration_fault, find_obstacles
-from iidq.database.pool import Database, connect, open_database, server_fault
+from iidq.database.pool import Database, open_database
+from iidq.database.queries import shipped_migrations
 from iidq.errors import IidqError
 from iidq.extras import install_command
 from iidq.guarded_http.http_connection import Deadlines
@@ -27,7 +27,8 @@ from iidq.provenance.ethereum.rpc_http import open_http
 from iidq.provenance.ipfs.gateway import Gateway
 from iidq.queue.notify import announcements
 from iidq.queue.read import readers
-from iidq.redis.redis_url import parse_redis_url
+from iidq.setting_values.database_url import hide_options
+from iidq.setting_values.redis_url import parse_redis_url
 from iidq.settings import Settings
 
 CHECK_SECONDS: Final = 10.0

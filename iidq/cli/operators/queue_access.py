@@ -15,7 +15,8 @@ from psycopg.errors import InsufficientPrivilege
 
 from iidq.cli.api_client import ENDED, Body, JobClient, NotFoundOut, Refused
 from iidq.cli.service_options import DEFAULT_SERVER
-from iidq.database.pool import Connection, Database, open_database
+from iidq.database.connections import Connection
+from iidq.database.pool import Database, open_database
 from iidq.errors import DatabaseRefusal
 from iidq.queue import control
 from iidq.queue.identifiers import find_job_id

@@ -16,8 +16,8 @@ from functools import partial
 from typing import Any, Final
 
 from iidq.concurrency.background import end_tasks, keep_running
-from iidq.embedded.lifetime import die_with_parent
 from iidq.observability import logs
+from iidq.process import die_with_parent
 from iidq.settings import Settings
 
 READY_SECONDS: Final = 60.0

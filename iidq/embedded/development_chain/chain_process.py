@@ -16,9 +16,9 @@ import time
 from types import TracebackType
 from typing import IO, Self
 
-from iidq.embedded.lifetime import die_with_parent
 from iidq.errors import IidqError, SettingsFault
 from iidq.extras import install_command
+from iidq.process import die_with_parent
 
 DEVELOPMENT_CHAIN_ID = 31337
 

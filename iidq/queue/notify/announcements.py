@@ -9,7 +9,7 @@ from uuid import UUID
 
 from psycopg.sql import SQL, Identifier
 
-from iidq.database.pool import Connection
+from iidq.database.connections import Connection
 from iidq.database.queries import QUERIES
 
 # What an announcement says: whoever is first responder may answer, or all who have room.

@@ -15,7 +15,8 @@ from uuid import uuid4
 import psycopg
 
 from iidq.concurrency.background import end_tasks, keep_running
-from iidq.database.pool import Connection, Database, answered_within, connect
+from iidq.database.connections import Connection, answered_within, connect
+from iidq.database.pool import Database
 from iidq.errors import IidqError
 from iidq.observability import logs, metrics
 from iidq.queue.notify import announcements

@@ -7,18 +7,16 @@ makes in psql; while a relay brings the hints, every five seconds. Rows that are
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from itertools import islice
 from uuid import UUID
 
-import psycopg
-
 from iidq.concurrency.background import end_tasks, keep_running
+from iidq.concurrency.steady import try_step, wait_at_most
 from iidq.database.pool import Database
-from iidq.errors import IidqError, TooManyWatchers
+from iidq.errors import TooManyWatchers
 from iidq.observability import logs
 from iidq.queue.job import Job
 from iidq.queue.notify import announcements
@@ -160,28 +158,25 @@ class WatchHub:
                     listening = None
                 if await self._serve(now):
                     continue
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._idle_seconds(now, listening is not None)):
-                        await self._wake.wait()
+                await wait_at_most(self._wake, self._idle_seconds(now, listening is not None))
         finally:
             await end_tasks([ending, relaying, *([listening] if listening else [])])
 
     async def _serve(self, now: float) -> bool:
         """One call to the workers or one look, where either is due; return whether there may be more to do at once."""
-        try:
-            if now < self._listen_until and now >= self._next_call:
-                self._next_call = now + _CALL_SECONDS
-                self._relay.publish(announcements.WATCHING_CHANNEL, "")
-                await self._database.run(announcements.announce_watching)
-                return True
-            if self._due:
-                await self._look()
-                return True
-        except (IidqError, psycopg.Error) as error:
-            self._database.faults.stands("watched jobs", error, LOOK_SECONDS)
-            await asyncio.sleep(LOOK_SECONDS)
-            return True
-        return False
+        if now < self._listen_until and now >= self._next_call:
+            step = self._call_workers(now)
+        elif self._due:
+            step = self._look()
+        else:
+            return False
+        await asyncio.sleep(await try_step(self._database.faults, "watched jobs", step, LOOK_SECONDS))
+        return True
+
+    async def _call_workers(self, now: float) -> None:
+        self._next_call = now + _CALL_SECONDS
+        self._relay.publish(announcements.WATCHING_CHANNEL, "")
+        await self._database.run(announcements.announce_watching)
 
     def _look_seconds(self) -> float:
         return _RELAYED_LOOK_SECONDS if self._relay.hears(announcements.CHANGED_CHANNEL) else LOOK_SECONDS
@@ -241,7 +236,6 @@ class WatchHub:
         except BaseException:
             self._due.update(seen)
             raise
-        self._database.faults.over("watched jobs")
         for key, version, row in changed:
             job = row and self._live.seen(key, row)
             for watch in watches[key]:

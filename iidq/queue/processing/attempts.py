@@ -262,7 +262,7 @@ class Attempts:
             self._any_progress.clear()
             if not self._progressed:
                 continue
-            resting = set(self._database.faults.resting("progress", _REFUSED_PROGRESS_RESTS_SECONDS))
+            resting = set(self._database.faults.refused_rows("progress", _REFUSED_PROGRESS_RESTS_SECONDS))
             progressed = [told for told in self._progressed.items() if told[0][0] not in resting]
             self._progressed.clear()
             # Progress is for onlookers: what cannot be written now is overtaken by the next.

@@ -13,8 +13,10 @@ from typing import Any, Self
 
 import psycopg
 
+from iidq.database.connections import Connection, answered_within, connect, our_settings
 from iidq.database.faults import Faults
-from iidq.database.pool import Connection, answered_within, connect, name_refusal, our_settings, translate
+from iidq.database.obstacles import name_refusal
+from iidq.database.sqlstates import translate
 from iidq.errors import IidqError
 from iidq.observability import logs
 from iidq.queue import store
@@ -97,12 +99,12 @@ class LeaseKeeper:
                             connection = await connect(self._settings)
                     with answered_within(connection, self._interval_seconds):
                         kept = await self._renew(connection, held)
-                    self._faults.over("lease renewal")
+                    self._faults.succeeded("lease renewal")
                     if gone := set(held) - kept:
                         self._worker_loop.call_soon_threadsafe(self._lost, gone)
                 except (IidqError, psycopg.Error, TimeoutError) as error:
                     pause_seconds = min(_AGAIN_SECONDS, self._interval_seconds / 4)
-                    self._faults.stands("lease renewal", await _named(error, connection), pause_seconds)
+                    self._faults.failed("lease renewal", await _named(error, connection), pause_seconds)
                     if connection is not None:
                         await connection.close()
                     connection = None
@@ -131,7 +133,7 @@ class LeaseKeeper:
             # The job is lost if it runs for longer than its lease: operators must not look for a worker that died.
             ours = (translate(error) if isinstance(error, psycopg.Error) else None) or error
             self._faults.row_refused("lease renewal", fence[0], ours)
-            self._faults.stands("a job's lease renewal", ours, self._interval_seconds, 2 * self._interval_seconds)
+            self._faults.failed("a job's lease renewal", ours, self._interval_seconds, 2 * self._interval_seconds)
 
         await each_apart(held, renew, refuse)
         return kept

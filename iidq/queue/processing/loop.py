@@ -17,9 +17,11 @@ import psycopg
 
 from iidq import __version__
 from iidq.concurrency.background import end_tasks, keep_running
+from iidq.database.connections import answered_within, connect, our_settings
 from iidq.database.faults import Faults
 from iidq.database.obstacles import find_obstacles
-from iidq.database.pool import Database, answered_within, connect, is_passing, open_database, our_settings
+from iidq.database.pool import Database, open_database
+from iidq.database.sqlstates import is_passing
 from iidq.errors import DatabaseRefusal, IidqError
 from iidq.observability import logs, metrics
 from iidq.queue import row_faults, store, upkeep
@@ -246,9 +248,9 @@ class WorkLoop:
             # What does not pass by itself is tried as rarely as the queue is polled.
             longest_seconds = 1.0 if is_passing(error) else max(1.0, self._settings.poll_interval_seconds)
             pause_seconds = longest_seconds * random.uniform(0.2, 1.0)  # noqa: S311
-            self._database.faults.stands(part, error, pause_seconds)
+            self._database.faults.failed(part, error, pause_seconds)
             return pause_seconds
-        self._database.faults.over(part)
+        self._database.faults.succeeded(part)
         return 0.0
 
     async def _sweep(self, now: float) -> None:
@@ -349,9 +351,9 @@ class WorkLoop:
                 pause_seconds = await self._retention.purge(self._database)
             except (IidqError, psycopg.Error) as error:
                 pause_seconds = self._settings.poll_interval_seconds
-                self._database.faults.stands("retention", error, pause_seconds)
+                self._database.faults.failed("retention", error, pause_seconds)
             else:
-                self._database.faults.over("retention")
+                self._database.faults.succeeded("retention")
 
     async def _recount(self) -> None:
         """Count all jobs when a sweep has found that to be due, apart from the sweeps and their deadline."""
@@ -363,9 +365,9 @@ class WorkLoop:
                         async with our_settings(connection):
                             await store.recount(connection)
             except (IidqError, psycopg.Error) as error:
-                self._database.faults.stands("recount", error, self._settings.poll_interval_seconds)
+                self._database.faults.failed("recount", error, self._settings.poll_interval_seconds)
             else:
-                self._database.faults.over("recount")
+                self._database.faults.succeeded("recount")
             # A sweep that ran meanwhile found the same.
             self._uncounted.clear()
 
@@ -379,9 +381,9 @@ class WorkLoop:
                     hidden = DatabaseRefusal("row-level security may hide rows from this worker")
                     for obstacle in obstacles:
                         hidden.add_note(obstacle)
-                    self._database.faults.stands("policies", hidden, poll_seconds)
+                    self._database.faults.failed("policies", hidden, poll_seconds)
                     await asyncio.sleep(poll_seconds)
-                self._database.faults.over("policies")
+                self._database.faults.succeeded("policies")
             await asyncio.sleep(_POLLS_BETWEEN_LOOKS * poll_seconds)
 
     async def _leave(self) -> None:

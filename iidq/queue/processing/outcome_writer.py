@@ -10,7 +10,9 @@ from time import perf_counter
 import psycopg
 
 from iidq.concurrency.background import keep_running
-from iidq.database.pool import Connection, Database, concerns_one_row, fault_of_code, is_passing
+from iidq.database.connections import Connection
+from iidq.database.pool import Database
+from iidq.database.sqlstates import concerns_one_row, fault_of_code, is_passing
 from iidq.errors import DatabaseRefusal, DatabaseUnavailable, IidqError, RowRefused
 from iidq.observability import logs, metrics
 from iidq.queue import store
@@ -166,19 +168,19 @@ class OutcomeWriter:
             except (IidqError, psycopg.Error) as error:
                 passes = is_passing(error)
                 if not passes and isinstance(error, DatabaseRefusal | DatabaseUnavailable):
-                    faults.stands("outcomes", error, _LOCKED_RETRY_SECONDS)
+                    faults.failed("outcomes", error, _LOCKED_RETRY_SECONDS)
                 if not passes or getattr(error, "code", None) == "database.locked":
                     raise
                 if (fault := fault_of_code(error)) is None:
-                    faults.stands("outcomes", error, delay_seconds)
+                    faults.failed("outcomes", error, delay_seconds)
                 else:
                     tries_of_code -= 1
                     if tries_of_code <= 0:
-                        faults.stands("outcomes of some jobs", fault, _LOCKED_RETRY_SECONDS, _FAULT_LASTS_SECONDS)
+                        faults.failed("outcomes of some jobs", fault, _LOCKED_RETRY_SECONDS, _FAULT_LASTS_SECONDS)
                         raise
                 await asyncio.sleep(delay_seconds * random.uniform(0.5, 1.0))  # noqa: S311
                 delay_seconds = min(_LONGEST_RETRY_SECONDS, delay_seconds * 2)
             else:
                 metrics.step_ended("store", perf_counter() - started)
-                faults.over("outcomes")
+                faults.succeeded("outcomes")
                 return lost

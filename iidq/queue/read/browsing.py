@@ -13,7 +13,7 @@ from uuid import UUID
 
 from psycopg.rows import class_row, tuple_row
 
-from iidq.database.pool import Connection
+from iidq.database.connections import Connection
 from iidq.database.queries import QUERIES
 from iidq.notation import ADDRESS, HASH
 from iidq.queue.identifiers import parse_job_id

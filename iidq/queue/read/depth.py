@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from psycopg.rows import class_row
 
-from iidq.database.pool import Connection
+from iidq.database.connections import Connection
 from iidq.database.queries import QUERIES
 
 

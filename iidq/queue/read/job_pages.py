@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from psycopg.rows import dict_row
 
-from iidq.database.pool import Connection, is_shared
+from iidq.database.connections import Connection, is_shared
 from iidq.database.queries import QUERIES
 from iidq.queue.job import JobStatus, JobType
 from iidq.queue.read.paging import Cursor

@@ -6,7 +6,7 @@ from typing import Final
 
 from psycopg.rows import class_row
 
-from iidq.database.pool import Connection
+from iidq.database.connections import Connection
 from iidq.database.queries import QUERIES
 
 MOST_WORKERS: Final = 200

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from psycopg.rows import class_row, dict_row
 
-from iidq.database.pool import Connection
+from iidq.database.connections import Connection
 from iidq.database.queries import QUERIES
 from iidq.queue.job import Job, JobStatus, JobType, QueueCounts
 from iidq.queue.read.job_pages import REACH, Filter, find_page

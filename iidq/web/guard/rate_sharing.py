@@ -16,13 +16,11 @@ from collections.abc import AsyncIterator, Sequence
 from hashlib import blake2b
 from typing import Final, NamedTuple, Protocol
 
-import psycopg
-
 from iidq.concurrency.background import end_tasks, keep_running
+from iidq.concurrency.steady import try_step
 from iidq.database.faults import Faults
 from iidq.database.pool import Database
 from iidq.database.queries import QUERIES
-from iidq.errors import IidqError
 from iidq.web.guard.rate_limits import STEP_SECONDS, STEPS, Addition, RateLimits, SlidingWindow
 
 EXCHANGE_SECONDS: Final = 0.25
@@ -116,14 +114,9 @@ class RateSharing:
         pause_seconds = EXCHANGE_SECONDS
         while True:
             await asyncio.sleep(pause_seconds * random.uniform(0.8, 1.0))  # noqa: S311
-            try:
-                await self.exchange()
-            except (IidqError, psycopg.Error) as error:
-                self._faults.stands("rate limits", error, 2 * pause_seconds)
-                pause_seconds = min(_LONGEST_PAUSE_SECONDS, 2 * pause_seconds)
-            else:
-                self._faults.over("rate limits")
-                pause_seconds = EXCHANGE_SECONDS
+            longer_seconds = min(_LONGEST_PAUSE_SECONDS, 2 * pause_seconds)
+            failed = await try_step(self._faults, "rate limits", self.exchange(), longer_seconds)
+            pause_seconds = longer_seconds if failed else EXCHANGE_SECONDS
 
     async def exchange(self) -> None:
         """Tell what is new and learn of these clients what others told; raises what ``SharedCounts`` raises."""

@@ -73,7 +73,7 @@ async def _on_temporary_fault(request: Request, error: Exception) -> Response:
 
 async def _on_database_refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, DatabaseRefusal)
-    service_of(request).database.faults.stands("requests", error, RETRY_AFTER_SECONDS, _REFUSAL_SHOWN_SECONDS)
+    service_of(request).database.faults.failed("requests", error, RETRY_AFTER_SECONDS, _REFUSAL_SHOWN_SECONDS)
     # Objects and rights are for operators: the log, /readyz and `iidq doctor` name them.
     sentence = "The service's database refuses this request; try again later, or tell the service's operator"
     return error_reply(request, 503, sentence, code=error.code, retry_after=str(RETRY_AFTER_SECONDS))

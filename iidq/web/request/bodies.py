@@ -4,13 +4,13 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from time import perf_counter
-from typing import Any, Final
+from typing import Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
-from iidq.json_depth import is_too_deep
 from iidq.observability import metrics
+from iidq.strict_json import is_too_deep, members_once
 from iidq.web.request.hashing import BackgroundDigest
 from iidq.web.request.parameters import HeaderValue, parse_header
 from iidq.web.request.submission import Submission, SubmissionRules
@@ -91,14 +91,7 @@ def _json_object(body: bytes) -> dict[str, object]:
     return {name: given for name, given in value.items() if given is not None}
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        raise ValueError("a name stands twice")
-    return value
-
-
-_JSON: Final = json.JSONDecoder(object_pairs_hook=_unique)
+_JSON: Final = json.JSONDecoder(object_pairs_hook=members_once)
 
 
 async def _chunks(request: Request) -> AsyncIterator[bytes]:

@@ -7,41 +7,14 @@ Proxies that keep the prefix send ``/iidq/api/…``, others ``/api/…``; both a
 request's path: a header that a proxy passes on unseen would let clients avoid the paths that the proxy refuses.
 """
 
-import re
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
+from iidq.setting_values.checks import LONGEST_PREFIX, parse_prefix
 from iidq.web.guard.client_address import ClientAddresses
 
-EXPECTED: Final = (
-    "a path such as /iidq: at most 200 letters, digits and . _ ~ : @ + - between single slashes, without . and .. alone"
-)
-OWN_PATHS: Final = frozenset({
-    "/livez", "/readyz", "/metrics",
-    *(f"/api/{rest}" for rest in ("verify", "proof", "health", "docs", "docs.json", "docs/style.css")),
-    "/api/verification-jobs",
-    *(f"/api/verification-jobs/{step}" for step in ("verify", "proof", "batch", "stats", "pause", "resume")),
-    *("/admin/queues", "/admin/queues/jobs", "/admin/queues/data/failures/retry"),
-    *(f"/admin/queues/data/{rest}" for rest in ("session", "sign-in", "sign-out", "snapshot")),
-    *(f"/admin/queues/data/{rest}" for rest in ("jobs", "pause", "resume")),
-})  # fmt: skip
-"""The routes that hold no id: under a prefix of the same name, requests for one would become requests for the root."""
-
 _HEADER: Final = b"x-forwarded-prefix"
-_LONGEST: Final = 200
-# None of these characters has a meaning in HTML, in a header or at the start of a URL path.
-_PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~:@+-]+)+")
-
-
-def parse_prefix(text: str) -> str:
-    """``/iidq`` for that text, ``iidq`` or ``/iidq/``; empty for ``/`` and for nothing. Raises :class:`ValueError`."""
-    if text in ("", "/"):
-        return ""
-    prefix = "/" + text.removeprefix("/").removesuffix("/")
-    if len(prefix) > _LONGEST or _PATH.fullmatch(prefix) is None:
-        raise ValueError(EXPECTED)
-    return prefix
 
 
 class PathPrefixes:
@@ -63,7 +36,7 @@ class PathPrefixes:
             scope["path"] = self._without(prefix, scope["path"])
         if _HEADER in headers and self._addresses.trusts_peer(scope):
             fields = b",".join([value for name, value in scope["headers"] if name == _HEADER])
-            joined = _joined(fields) if len(fields) <= _LONGEST else None
+            joined = _joined(fields) if len(fields) <= LONGEST_PREFIX else None
             return prefix if joined is None else joined
         return prefix
 

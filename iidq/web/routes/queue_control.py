@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from iidq.database.pool import Connection
+from iidq.database.connections import Connection
 from iidq.errors import FieldFault, InvalidInput
 from iidq.queue import control
 from iidq.queue.identifiers import find_job_id

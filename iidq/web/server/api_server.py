@@ -21,15 +21,13 @@ import uvicorn
 from starlette.applications import Starlette
 
 from iidq.concurrency.background import END_SECONDS, end_within
-from iidq.garbage import spare_lasting_objects
 from iidq.listening import BACKLOG
 from iidq.observability import logs
 from iidq.observability.logs import configure_logging
+from iidq.process import freeze_gc, raise_malloc_threshold, raise_open_files
 from iidq.settings import Settings
 from iidq.web.app import create_app
-from iidq.web.server.allocation import keep_freed_memory
 from iidq.web.server.http_protocol import BoundedHttp, bounded_http
-from iidq.web.server.open_files import raise_open_files
 
 QUIET_SECONDS: Final = 1.0
 REPLY_SECONDS: Final = 2.0
@@ -42,7 +40,7 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 def serve_on(listener: socket.socket, settings: Settings, serving: Callable[[], None] = lambda: None) -> int:
     """Serve until a signal; call ``serving`` once requests are answered. Returns the exit code: 1 if hurried."""
-    keep_freed_memory()
+    raise_malloc_threshold()
     raise_open_files()
     configure_logging(settings.log_level, settings.log_format)
     server = ApiServer(create_app(settings), settings, serving, stopping=end_within)
@@ -81,7 +79,7 @@ class ApiServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's."""
         await super().startup(sockets)
-        spare_lasting_objects()
+        freeze_gc()
         logs.api_serving(os.getpid())
         self._serving()
 

@@ -30,10 +30,10 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from iidq.observability import logs
+from iidq.process import most_connections
 from iidq.settings import Settings
 from iidq.web.reply.wire import JsonReply
 from iidq.web.server.lingering_close import LINGER_BYTES, LINGER_SECONDS
-from iidq.web.server.open_files import most_connections
 from iidq.web.server.single_piece import WholeMessages
 
 MAX_HEAD_BYTES: Final = 64 * 1024

@@ -6,7 +6,8 @@ from typing import Any
 import psycopg
 from psycopg.sql import SQL, Identifier, Literal
 
-from iidq.database.pool import Connection, open_database
+from iidq.database.connections import Connection
+from iidq.database.pool import open_database
 from iidq.queue import control, store
 from iidq.queue.job import Job, JobStatus, NewJob
 from iidq.queue.outcome import Outcome

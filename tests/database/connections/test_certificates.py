@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from iidq.database.pool import connect
+from iidq.database.connections import connect
 from iidq.errors import DatabaseUnavailable
 from iidq.settings import load_settings
 

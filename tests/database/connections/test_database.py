@@ -7,7 +7,9 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from iidq.database.pool import Connection, connect, is_passing, open_database, translate
+from iidq.database.connections import Connection, connect
+from iidq.database.pool import open_database
+from iidq.database.sqlstates import is_passing, translate
 from iidq.errors import NOT_MIGRATED, DatabaseUnavailable, ObjectMissing, RowRefused
 from iidq.settings import Settings, load_settings
 from tests.job_rows import QUEUED, insert, scalar

@@ -7,8 +7,9 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from iidq.database.held_connection import HeldConnection
-from iidq.database.pool import Connection, open_database
+from iidq.database.connections import Connection
+from iidq.database.hot_statement import HeldConnection
+from iidq.database.pool import open_database
 from iidq.errors import DatabaseUnavailable, RowRefused
 from iidq.queue.batching import GroupCommit, open_enqueuer
 from iidq.settings import Settings
@@ -86,10 +87,10 @@ async def test_errors_are_translated(settings: Settings) -> None:
         held = HeldConnection(database)
         with pytest.raises(RowRefused):
             await held.run(lambda connection: connection.execute("SELECT 1 / 0"))
-        await database.lose()
+        await database.open_circuit()
         with pytest.raises(DatabaseUnavailable):
             await held.run(backend)
-        database.regain()
+        database.close_circuit()
         assert await held.run(backend) > 0
         await held.release()
     away = settings.model_copy(update={"database_url": "postgresql://iidq@/iidq?host=/nonexistent"})

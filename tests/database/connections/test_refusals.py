@@ -11,7 +11,8 @@ from structlog.testing import capture_logs
 
 from iidq.database.faults import Faults
 from iidq.database.obstacles import find_obstacles
-from iidq.database.pool import concerns_one_row, is_passing, open_database, translate
+from iidq.database.pool import open_database
+from iidq.database.sqlstates import concerns_one_row, is_passing, translate
 from iidq.errors import NOT_MIGRATED, DatabaseRefusal, DatabaseUnavailable, RowRefused, TriggerFault
 from iidq.queue.processing.loop import WorkLoop
 from iidq.settings import load_settings

@@ -14,8 +14,8 @@ from hypothesis import settings as profile
 from hypothesis import strategies as st
 
 from iidq.cli.operators.diagnosis import Outcome, diagnose
+from iidq.database.connections import connect
 from iidq.database.migrate import migrate
-from iidq.database.pool import connect
 from iidq.queue.job import ClaimedJob
 from iidq.queue.processing.execution import Progress
 from iidq.settings import Settings, load_settings

@@ -7,8 +7,8 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from iidq.database.pool import Connection
-from iidq.database.statement import Statement
+from iidq.database.connections import Connection
+from iidq.database.hot_statement import Statement
 from tests.eventually import eventually
 from tests.job_rows import insert, scalar
 

@@ -9,7 +9,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from iidq.database.pool import connect
+from iidq.database.connections import connect
 from iidq.errors import GatewayFault, ManifestFault
 from iidq.queue import control, store
 from iidq.queue.job import ClaimedJob

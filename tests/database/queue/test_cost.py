@@ -7,7 +7,8 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 
-from iidq.database.pool import Connection, open_database
+from iidq.database.connections import Connection
+from iidq.database.pool import open_database
 from iidq.database.queries import QUERIES
 from iidq.queue import store
 from iidq.queue.job import ClaimedJob, JobType

@@ -215,7 +215,7 @@ async def test_a_row_that_refuses_even_its_end_is_told_once_and_left_out(databas
                 claim = await row_faults.claim(database, worker_id="w", slots=2, lease_seconds=30)
                 assert [job.id for job in claim.jobs] == [good]
                 await upkeep.sweep(database, SIGNS)
-        assert database.faults.resting("claim", 60) == [odd]
+        assert database.faults.refused_rows("claim", 60) == [odd]
         fault = "database.row_refused: function operators_rule (SQLSTATE P0001)"
         assert database.faults.for_operators() == [fault]
         await upkeep.sweep(database, replace(SIGNS, faults=database.faults.for_operators()))

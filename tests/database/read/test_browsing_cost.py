@@ -5,7 +5,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from iidq.database.pool import Connection
+from iidq.database.connections import Connection
 from iidq.queue.read.browsing import JobState, Search, browse
 from iidq.queue.read.overview import MOST_COUNTED, read_lately
 from tests.database.queue.test_cost import blocks, explain, nodes

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from iidq.bullmq.bull_outline import outline_parameters
-from iidq.database.pool import Connection
+from iidq.database.connections import Connection
 from iidq.database.queries import QUERIES
 from iidq.queue.job import JobStatus, JobType
 from iidq.queue.read import job_pages, readers

@@ -11,8 +11,8 @@ from psycopg.types.json import Jsonb
 
 from iidq.cli.operators.diagnosis import Outcome as Answer
 from iidq.cli.operators.diagnosis import diagnose
+from iidq.database.connections import connect
 from iidq.database.migrate import migrate
-from iidq.database.pool import connect
 from iidq.queue import store
 from iidq.queue.job import JobStatus
 from iidq.queue.outcome import Outcome

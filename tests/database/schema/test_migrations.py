@@ -18,13 +18,12 @@ import sqlparse
 from psycopg.sql import SQL, Identifier
 
 from iidq.cli.operators.diagnosis import Outcome, diagnose
+from iidq.database import connections
 from iidq.database import migrate as migration
-from iidq.database import pool
+from iidq.database.connections import connect
 from iidq.database.migrate import migrate
-from iidq.database.migration_files import migrations_folder
 from iidq.database.obstacles import find_obstacles
-from iidq.database.pool import connect
-from iidq.database.queries import in_schema
+from iidq.database.queries import in_schema, migrations_folder
 from iidq.errors import DatabaseRefusal, DatabaseUnavailable, SettingsFault
 from iidq.observability import logs
 from iidq.settings import Settings, load_settings
@@ -33,7 +32,7 @@ from tests.eventually import eventually
 from tests.job_rows import insert, scalar
 from tests.restricted_role import restricted_role
 
-NAMES = sorted(path.stem for path in (Path(migration.__file__).parent.parent / "migrations").glob("????_*[a-z].sql"))
+NAMES = sorted(path.stem for path in (Path(migration.__file__).parents[2] / "migrations").glob("????_*[a-z].sql"))
 NAMES = [name for name in NAMES if not name.endswith(".rollback")]
 
 
@@ -78,7 +77,7 @@ def test_rollbacks_undo_everything(empty_database_url: str) -> None:
     """Rolled back in reverse order, nothing is left; applied again, everything is there."""
     migrate(empty_database_url)
     complete = objects(empty_database_url)
-    folder = Path(migration.__file__).parent.parent / "migrations"
+    folder = Path(migration.__file__).parents[2] / "migrations"
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
         for name in reversed(NAMES):
             for statement in sqlparse.split((folder / f"{name}.rollback.sql").read_text()):
@@ -326,7 +325,7 @@ def test_a_user_without_a_name(empty_database_url: str, monkeypatch: pytest.Monk
 
 def test_a_server_that_is_too_old(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is refused before anything is changed, with the oldest version that will do."""
-    monkeypatch.setattr(pool, "OLDEST_POSTGRES", 99)
+    monkeypatch.setattr(connections, "OLDEST_POSTGRES", 99)
     with pytest.raises(SettingsFault, match=r"the server is PostgreSQL \d\d; expected 99 or later"):
         migrate(empty_database_url)
     assert objects(empty_database_url) == []
@@ -341,7 +340,7 @@ def test_the_command(empty_database_url: str, tmp_path: Path) -> None:
         [
             sys.executable,
             "-c",
-            "from iidq import migrate; migrate._TRIES = 1\nfrom iidq.cli import main\nmain()",
+            "from iidq.database import migrate; migrate._TRIES = 1\nfrom iidq.cli import main\nmain()",
             "migrate",
         ],
         env=os.environ | {"DATABASE_URL": empty_database_url},

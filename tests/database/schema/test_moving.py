@@ -12,8 +12,8 @@ import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
 
+from iidq.database.connections import connect
 from iidq.database.migrate import migrate
-from iidq.database.pool import connect
 from iidq.embedded.postgres import EmbeddedPostgres, PostgresNotStarted
 from iidq.queue.outcome import Outcome
 from iidq.settings import load_settings

@@ -21,8 +21,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from iidq.database.connections import Connection, connect
 from iidq.database.migrate import migrate
-from iidq.database.pool import Connection, connect
 from iidq.embedded.postgres import EmbeddedPostgres, free_port
 from iidq.settings import load_settings
 from tests.conftest import ON_ONE_POSTGRES, postgres_binaries

@@ -10,9 +10,9 @@ import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
 
+from iidq.database.connections import connect
 from iidq.database.migrate import migrate
 from iidq.database.obstacles import find_obstacles
-from iidq.database.pool import connect
 from iidq.embedded.postgres import EmbeddedPostgres
 from iidq.queue import store
 from iidq.queue.job import JobStatus

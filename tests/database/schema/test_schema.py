@@ -10,10 +10,9 @@ import pytest
 from psycopg.sql import SQL, Identifier, Literal
 
 from iidq.cli.operators.diagnosis import Outcome, diagnose
+from iidq.database.connections import connect
 from iidq.database.migrate import migrate
-from iidq.database.migration_files import migrations_folder
-from iidq.database.pool import connect
-from iidq.database.queries import QUERIES, in_schema
+from iidq.database.queries import QUERIES, in_schema, migrations_folder
 from iidq.queue.job import ClaimedJob
 from iidq.queue.processing.execution import Progress
 from iidq.settings import Settings, load_settings

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from psycopg.conninfo import conninfo_to_dict
 
-from iidq.embedded.lifetime import die_with_parent
 from iidq.embedded.postgres import free_port
+from iidq.process import die_with_parent
 
 _CONFIGURATION = """
 [databases]

@@ -11,7 +11,8 @@ import httpx
 import psycopg
 import pytest
 
-from iidq.database.pool import Connection, open_database
+from iidq.database.connections import Connection
+from iidq.database.pool import open_database
 from iidq.errors import GatewayFault, ManifestFault
 from iidq.queue.batching import open_enqueuer
 from iidq.queue.identifiers import new_job_id

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from iidq.database import pool as databases
+from iidq.database.connections import Connection
 from iidq.database.migrate import migrate
 from iidq.database.pool import open_database
 from iidq.embedded.postgres import EmbeddedPostgres, free_port
@@ -178,7 +179,7 @@ async def test_callers_are_told_when_no_answer_comes(
         found = await database.run(lambda connection: readers.find(connection, job.id))
         assert found is not None
 
-        async def always_cut(connection: databases.Connection) -> None:
+        async def always_cut(connection: Connection) -> None:
             proxy.fall_silent()
             await announcements.echo(connection, "x")
 

@@ -15,8 +15,9 @@ import psycopg
 import pytest
 
 from iidq.database import pool as databases
+from iidq.database.connections import Connection
 from iidq.database.migrate import migrate
-from iidq.database.pool import Connection, Database, open_database
+from iidq.database.pool import Database, open_database
 from iidq.embedded.postgres import EmbeddedPostgres
 from iidq.errors import DatabaseUnavailable
 from iidq.queue import batching, control, store

@@ -19,9 +19,9 @@ import psycopg
 import pytest
 
 from iidq.database.pool import open_database
-from iidq.embedded.lifetime import die_with_parent
 from iidq.embedded.postgres import EmbeddedPostgres
 from iidq.errors import DatabaseUnavailable
+from iidq.process import die_with_parent
 from iidq.queue.batching import Enqueuer, open_enqueuer
 from iidq.settings import load_settings
 from tests.job_rows import new_job, scalar, statuses

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from iidq.database.pool import Connection
+from iidq.database.connections import Connection
 from iidq.queue import store
 from iidq.queue.store import Claim, Sweep, WorkerSigns
 from tests.database.processing.test_work_loop import Executions

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from psycopg.rows import dict_row
 
-from iidq.database.pool import Connection, connect
+from iidq.database.connections import Connection, connect
 from iidq.queue import control, store
 from iidq.queue.job import FINAL, LEGAL, ClaimedJob, JobStatus, NewJob
 from iidq.queue.outcome import Outcome

@@ -24,11 +24,11 @@ PURE = {
     "iidq.concurrency.circuit_breaker",
     "iidq.errors",
     "iidq.guarded_http.addresses",
-    "iidq.json_depth",
     "iidq.notation",
     "iidq.observability.redaction",
-    "iidq.stored_json",
-    "iidq.redis.redis_url",
+    "iidq.database.sqlstates",
+    "iidq.setting_values.checks",
+    "iidq.setting_values.redis_url",
     "iidq.redis.sealing",
     "iidq.provenance.ethereum.address",
     "iidq.provenance.proof.canonical_json",
@@ -103,6 +103,11 @@ def inside(package: str, names: set[str]) -> set[str]:
         ("iidq.web", "iidq.embedded"),
         ("iidq.embedded", "iidq.queue"),
         ("iidq.embedded", "iidq.web"),
+        *(
+            (foundation, package)
+            for foundation in ("iidq.settings", "iidq.setting_values", "iidq.errors", "iidq.database")
+            for package in ("iidq.web", "iidq.webhooks", "iidq.redis", "iidq.provenance", "iidq.worker")
+        ),
     ],
 )
 def test_packages_keep_apart(importer: str, banned: str) -> None:

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from starlette.routing import Route
 
 from iidq.errors import SettingsFault
+from iidq.setting_values.checks import OWN_PATHS, parse_prefix
 from iidq.settings import Settings, load_settings
 from iidq.web.app import create_app
-from iidq.web.request.path_prefix import OWN_PATHS, PathPrefixes, parse_prefix
+from iidq.web.request.path_prefix import PathPrefixes
 
 OWN = ("/", "/api/docs", "/jobs/{job_id}", "/livez")
 HARMLESS = re.compile(r"(/[A-Za-z0-9._~:@+-]+)*")

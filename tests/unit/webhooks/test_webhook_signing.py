@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from iidq.errors import FetchRefused, GatewayFault, SettingsFault
+from iidq.setting_values.checks import signing_keys
 from iidq.settings import load_settings
 from iidq.webhooks.delivery import DeliveryState
 from iidq.webhooks.event import event_body, event_headers
 from iidq.webhooks.judgement import judge_answer, judge_failure
 from iidq.webhooks.schedule import LONGEST_PATIENCE_SECONDS, MAX_ATTEMPTS, delay_seconds
-from iidq.webhooks.signing import signature, signing_keys
+from iidq.webhooks.signing import signature
 
 OLD = "whsec_" + base64.b64encode(bytes(24)).decode()
 NEW = "whsec_" + base64.b64encode(bytes(range(64))).decode()

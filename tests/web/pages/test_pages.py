@@ -7,7 +7,8 @@ import pytest
 
 from iidq.errors import SettingsFault
 from iidq.queue.identifiers import new_job_id
-from iidq.settings import ChainAccount, load_settings
+from iidq.setting_values.checks import ChainAccount
+from iidq.settings import load_settings
 from iidq.web.pages import PAGE_POLICY
 from tests.web.serving import JOBS, ServeApi
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from iidq.embedded.lifetime import die_with_parent
+from iidq.process import die_with_parent
 from tests.eventually import eventually
 from tests.exposition_format import samples, value
 from tests.web.serving import NO_DATABASE

@@ -13,7 +13,7 @@ from tests.web.serving import ServeApi
 
 _LIMITS = """
 import resource
-from iidq.web.server.open_files import RESERVED_FILES, most_connections, raise_open_files
+from iidq.process import RESERVED_FILES, most_connections, raise_open_files
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 1024))
 before = most_connections()
 raise_open_files()

@@ -1,8 +1,8 @@
-"""What ``REDIS_URL`` names: one server, a Sentinel's service, or a Cluster. Pure.
+"""``REDIS_URL``: one server, a Sentinel's service, or a Cluster. Pure.
 
-``redis://user:password@host:6379/0`` is one server, ``unix:///path/redis.sock?db=0`` one on this machine,
+``redis://user:password@host:6379/0`` is a server, ``unix:///path/redis.sock?db=0`` a server on the same machine,
 ``redis+sentinel://host1,host2:26379/name/0`` the master that Sentinels call ``name``, and
-``redis+cluster://host1,host2:6379`` a Cluster by some of its nodes. With ``rediss`` each of them has TLS.
+``redis+cluster://host1,host2:6379`` a Cluster by some of its nodes. ``rediss`` instead of ``redis`` adds TLS.
 """
 
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ _CERTIFICATE_CHECKS: Final = ("none", "optional", "required")
 
 
 class Kind(StrEnum):
-    """What answers at the address."""
+    """The kind of installation."""
 
     ONE_SERVER = "one server"
     SENTINEL = "sentinel"
@@ -32,39 +32,50 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RedisAddress:
-    """Where Redis is, and how one comes in. ``options`` are redis-py's TLS settings, as the query names them."""
+    """The address of Redis and the credentials."""
 
     kind: Kind
+    """One server, Sentinels or a Cluster."""
     hosts: tuple[tuple[str, int], ...] = ()
+    """Host and port of servers, Sentinels or nodes; empty with ``path``."""
     path: str | None = None
+    """Unix socket of one server."""
     service: str = ""
+    """Name of the master for Sentinels; else empty."""
     database: int = 0
+    """Number of the database."""
     username: str | None = None
+    """User at Redis; None: the default user."""
     password: str | None = None
+    """Password at Redis; None: no AUTH."""
     tls: bool = False
+    """Whether connections use TLS."""
     options: tuple[tuple[str, str], ...] = ()
+    """redis-py's TLS settings, sorted pairs of the URL's query."""
     sentinel_username: str | None = None
+    """User at the Sentinels."""
     sentinel_password: str | None = None
+    """Password at the Sentinels."""
 
     @property
     def place(self) -> str:
-        """Where it is, without a credential: for people."""
+        """The address without credentials, for people."""
         return self.path or ", ".join(f"{host}:{port}" for host, port in self.hosts)
 
 
 def parse_redis_url(url: str) -> RedisAddress:
-    """Read ``REDIS_URL``; raises ValueError that says what was expected."""
+    """Read ``REDIS_URL``; raise ValueError with the expected form."""
     scheme, separator, rest = url.partition("://")
     tls = scheme.startswith("rediss")
     kinds = {"redis": Kind.ONE_SERVER, "redis+sentinel": Kind.SENTINEL, "redis+cluster": Kind.CLUSTER}
     kind = Kind.ONE_SERVER if scheme == "unix" else kinds.get(scheme.replace("rediss", "redis", 1))
     if not separator or kind is None:
         raise ValueError(EXPECTED)
-    # urlsplit knows one host; the hosts stand between the last @ and the first / or ?.
+    # urlsplit reads one host; several hosts are between the last @ and the first / or ?.
     try:
         parts = urlsplit(f"redis://{rest}")
     except ValueError:
-        # Its own words would quote the URL.
+        # The message of urlsplit would quote the URL.
         raise ValueError(f"{EXPECTED}; its host is malformed") from None
     if "@" in parts.path + parts.query + parts.fragment and scheme != "unix":
         raise ValueError("a reserved character (% / ? # @ :) of its user or password percent-encoded")

@@ -3,7 +3,7 @@
 import pytest
 
 from iidq.errors import SettingsFault
-from iidq.redis.redis_url import Kind, RedisAddress, parse_redis_url
+from iidq.setting_values.redis_url import Kind, RedisAddress, parse_redis_url
 from iidq.settings import load_settings
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from iidq.json_depth import DEEPEST, is_too_deep
+from iidq.strict_json import DEEPEST, is_too_deep
 
 MIB = 1 << 20
 

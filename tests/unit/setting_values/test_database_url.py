@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import Conninfo
 
-from iidq.database.database_url import FORM, IGNORED, read_database_url
 from iidq.errors import SettingsFault
+from iidq.setting_values.database_url import FORM, IGNORED, read_database_url
 from iidq.settings import Settings, load_settings
 
 NO_ROOT = {"sslmode": "require", "sslrootcert": "/dev/null/none"}

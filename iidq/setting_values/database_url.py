@@ -1,9 +1,7 @@
-"""``DATABASE_URL``: what libpq gets of it, whichever driver's parameters it carries.
+"""``DATABASE_URL``: a URL for libpq, made from a URL with any driver's parameters.
 
-Other drivers have parameters that libpq refuses. Those with a meaning for libpq are translated, those of
-:data:`IGNORED` are left out. An unknown name is a fault: it may be a misspelt ``sslmode``, or the rest of a password.
-
-A fault names the part that is wrong and never quotes the URL; libpq's own words would.
+Parameters of other drivers are translated, or left out if in :data:`IGNORED`. An unknown name is a fault, because the
+name may be a misspelt ``sslmode`` or the rest of a password. A fault names the wrong part and never quotes the URL.
 """
 
 import os
@@ -40,13 +38,13 @@ _TRANSLATED: Final = {"schema", "ssl", "sslaccept"}
 # Without the signs that mean something else within SQL: quotes of literals and bodies, parameters.
 _SCHEMA_NAME = re.compile(r'[\w .\-"]+')
 _SCHEME = re.compile(r"postgres(?:ql(?:\+\w+)?)?://")
-# As libpq takes it apart: user and password end at the first @ that no / precedes.
+# As libpq reads a URL: user and password end at the first @ without a / before.
 _PARTS = re.compile(r"([^@/]*@)?([^/?]*)(/[^?]*)?(?:\?(.*))?")
 _RESERVED = "a reserved character (% / ? # @ : and blanks) of its user, password or database must be percent-encoded"
 # node-postgres and asyncpg verify chain and host.
 _SSL_MODES = {"true": "verify-full", "1": "verify-full", "false": "disable", "0": "disable"}
 _MODES_WITH_TLS = ("require", "no-verify", "verify-ca", "verify-full")
-# libpq verifies with sslmode=require, too, where it finds a root certificate, such as ~/.postgresql/root.crt.
+# With sslmode=require libpq verifies, too, where a root certificate exists, such as ~/.postgresql/root.crt.
 _NO_ROOT_CERTIFICATE = "/dev/null/none"
 _SYSTEM_ROOT_CERTIFICATES = "system"
 _FILES = ("passfile", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslcrldir")
@@ -55,9 +53,9 @@ _INTEGERS = (
 )  # fmt: skip
 _NOT_GIVEN_IF_EMPTY = _TRANSLATED.union(_INTEGERS)
 _INTEGER = re.compile(r"[+-]?[0-9]{1,9}")
-# An address that is none. With user and password libpq looks neither for the account's name nor into the passfile.
+# No valid address. With user and password libpq reads neither the account's name nor the passfile.
 _NOWHERE = {"host": "", "hostaddr": "none", "port": "1", "user": "x", "password": "x", "dbname": "x"}
-# Defaults that libpq's list of options leaves out, and for which it takes no empty text.
+# Defaults missing in libpq's list of options, for which libpq takes no empty text.
 _DEFAULTS = {"sslcertmode": "allow", "min_protocol_version": "3.0", "max_protocol_version": "latest"}
 _EXPECTED = {
     "sslmode": "disable, allow, prefer, require, no-verify, verify-ca or verify-full",
@@ -68,15 +66,18 @@ _EXPECTED = {
 
 
 class DatabaseUrl(NamedTuple):
-    """``libpq`` is a URL that libpq takes; reading it again gives the same."""
+    """A URL that was read."""
 
     libpq: str
+    """The URL for libpq; reading that URL again gives the same."""
     schema: str | None
+    """The schema of Prisma's ``?schema=``; None without."""
     ignored: tuple[str, ...]
+    """Names of parameters that were left out."""
 
 
 def read_database_url(text: str) -> DatabaseUrl:
-    """Return what ``text`` means; raise :class:`ValueError` that says what was expected instead."""
+    """Return the parts of the URL; raise :class:`ValueError` with the expected form."""
     text = text.strip()
     try:
         unquote(text, errors="strict").encode()
@@ -108,12 +109,12 @@ def read_database_url(text: str) -> DatabaseUrl:
 
 
 def is_schema_name(name: str) -> bool:
-    """Return whether iidq's schema can have this name; Postgres cuts longer ones, and keeps ``pg_``."""
+    """Return whether ``name`` is valid for iidq's schema; Postgres cuts longer names and reserves ``pg_``."""
     return bool(_SCHEMA_NAME.fullmatch(name)) and len(name.encode()) <= 63 and not name.startswith("pg_")
 
 
 def hide_options(text: str, url: str) -> str:
-    """Replace the words of parameters that only the server understands in its answer, which quotes them singly."""
+    """Replace words of the parameters ``options`` and ``replication`` in a server's answer by ``***``."""
     from psycopg.conninfo import conninfo_to_dict
 
     found = conninfo_to_dict(url)
@@ -156,7 +157,7 @@ def _translate_tls(parameters: dict[str, str]) -> None:
     if accept not in (None, "strict", "accept_invalid_certs"):
         raise _wrong_value("sslaccept", "strict or accept_invalid_certs")
     if (accept or "sslidentity" in parameters) and "sslcert" in parameters and "sslkey" not in parameters:
-        # Prisma's name for the certificate that the server's is signed with.
+        # Prisma's name for the root certificate.
         parameters.setdefault("sslrootcert", parameters.pop("sslcert"))
     mode = parameters.get("sslmode", "")
     if mode.startswith("verify") if accept == "accept_invalid_certs" else accept and mode in ("disable", "no-verify"):
@@ -200,18 +201,18 @@ def _check_values(parameters: Mapping[str, str]) -> None:
             raise _wrong_value(name, "a whole number")
     for name in _FILES:
         value = parameters.get(name)
-        # A key with a colon lies in an OpenSSL engine.
+        # A key with a colon is in an OpenSSL engine.
         elsewhere = value in (None, "", _NO_ROOT_CERTIFICATE, _SYSTEM_ROOT_CERTIFICATES) or ":" in str(value)
         if not elsewhere and not os.access(str(value), os.R_OK):
             raise _wrong_value(name, "the path of a file that can be read")
     values = {name: value for name, value in parameters.items() if name not in _NOWHERE}
     variables = _variables()
-    # libpq takes the rest from its variables: the URL's own values are right if they are so without these.
+    # libpq takes other values from its variables: check the URL's values without these.
     tried = {name: default for name, default in variables.values() if name not in _NOWHERE}
     words = _libpq_words(tried)
     if _libpq_words(values) == words:
         return
-    # The mode comes first: the other values may or may not go with it.
+    # The mode comes first: other values depend on the mode.
     for name in sorted(values, key=lambda name: name != "sslmode"):
         tried[name] = values[name]
         if _libpq_words(tried) != words:
@@ -220,7 +221,7 @@ def _check_values(parameters: Mapping[str, str]) -> None:
 
 
 def _variables() -> dict[str, tuple[str, str]]:
-    """Return libpq's variables that are set, each with its parameter and the value that this has without it."""
+    """Return libpq's variables that are set, each with its parameter and the parameter's default."""
     from psycopg.pq import Conninfo
 
     names = {option.envvar.decode(): option for option in Conninfo.get_defaults() if option.envvar}
@@ -232,7 +233,7 @@ def _variables() -> dict[str, tuple[str, str]]:
 
 
 def _libpq_words(parameters: Mapping[str, str]) -> str:
-    """Return why libpq does not connect to an address that is none: the same words for all values that it takes."""
+    """Return libpq's error for no valid address: the same words for all valid values of ``parameters``."""
     from psycopg.conninfo import make_conninfo
     from psycopg.pq import PGconn
 
