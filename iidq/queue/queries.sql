@@ -48,7 +48,7 @@ FROM jsonb_array_elements_text(%(payloads)s::jsonb) AS payload;
 -- this commit in a crash only un-claims rows, so it need not be durable. "reached": nothing stands before it that this
 -- claim did not see, but for rows that come in out of turn: an insert gives the time at which it began, and hardly any
 -- takes 100 ms to its commit. With 5 s the next claims of a drain walked over all that it had claimed, and beside a
--- held snapshot took 12 ms instead of 4. See claim_span.py. "only": null, or the only jobs that may be taken.
+-- held snapshot took 12 ms instead of 4. See claiming.py. "only": null, or the only jobs that may be taken.
 WITH next AS MATERIALIZED (
   SELECT ctid FROM public."VerificationJob"
   WHERE ready AND status = 'queued' AND NOT EXISTS (SELECT FROM public.iidq_queue_control WHERE "pausedAt" IS NOT NULL)

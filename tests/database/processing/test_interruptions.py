@@ -13,7 +13,6 @@ from iidq.queue import store
 from iidq.queue.job import ClaimedJob
 from iidq.queue.notify.changes import ChangeAnnouncer
 from iidq.queue.processing.attempts import Attempts
-from iidq.queue.processing.claim_ahead import ClaimAhead
 from iidq.queue.processing.execution import Progress
 from iidq.settings import Settings
 from tests.eventually import eventually
@@ -45,10 +44,8 @@ class Bystander:
             self._handle,
             WORKER,
             changes=ChangeAnnouncer(database),
-            ahead=ClaimAhead(settings.worker_concurrency),
             freed=lambda: None,
-            back_in_line=lambda _seconds: None,
-            callback_due=lambda: None,
+            stored=lambda _job, _outcome: None,
         )
 
     async def claim(self) -> list[ClaimedJob]:

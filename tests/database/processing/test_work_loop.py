@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import Counter
+from contextvars import ContextVar
 from typing import Any
 from uuid import UUID
 
@@ -78,20 +79,31 @@ async def test_concurrency_is_reached_and_kept(database_url: str, sql: psycopg.C
     assert handler.most == 6
 
 
-async def test_long_jobs_of_a_backlog_are_claimed_when_they_can_run(
+async def test_the_jobs_of_a_backlog_are_claimed_when_they_can_run(
     database_url: str, sql: psycopg.Connection[Any]
 ) -> None:
-    """Where a claim takes little beside a job, none is taken before there is a slot for it, and none is given back."""
+    """Also behind short jobs a claim takes no more jobs than there are free slots, so that none is given back."""
+    insert(sql, copies=60)
+    async with working(database_url, Executions(), worker_concurrency=2):
+        await eventually(lambda: statuses(sql) == {"completed": 60})
+    assert scalar(sql, 'SELECT max(attempt) FROM "VerificationJob"') == 1
 
-    async def long(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
-        # Longer than a job would stand by.
-        await asyncio.sleep(0.6)
+
+async def test_a_handlers_context_is_its_own(database_url: str, sql: psycopg.Connection[Any]) -> None:
+    """A handler sees no context variable that another one has set."""
+    left_behind = ContextVar("left_behind", default=False)
+    seen: set[bool] = set()
+
+    async def leaves_something(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
+        seen.add(left_behind.get())
+        left_behind.set(True)
+        await asyncio.sleep(0.01)
         return OK
 
-    insert(sql, copies=8)
-    async with working(database_url, long, worker_concurrency=2):
-        await eventually(lambda: statuses(sql) == {"completed": 8})
-    assert scalar(sql, 'SELECT max(attempt) FROM "VerificationJob"') == 1
+    insert(sql, copies=40)
+    async with working(database_url, leaves_something, worker_concurrency=2):
+        await eventually(lambda: statuses(sql) == {"completed": 40})
+    assert seen == {False}
 
 
 async def test_a_free_slot_is_filled_while_others_run(database_url: str, sql: psycopg.Connection[Any]) -> None:

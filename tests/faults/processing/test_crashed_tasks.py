@@ -15,10 +15,11 @@ from iidq.bullmq.bull_mirror import BullMirror
 from iidq.queue.notify.changes import ChangeAnnouncer
 from iidq.queue.notify.listener import Announcer, Listener
 from iidq.queue.notify.watching import WatchHub
-from iidq.queue.processing.attempts import Attempts
 from iidq.queue.processing.leases import LeaseKeeper
 from iidq.queue.processing.loop import WorkLoop
+from iidq.queue.processing.maintenance import Maintenance
 from iidq.queue.processing.outcome_writer import OutcomeWriter
+from iidq.queue.processing.progress_writer import ProgressWriter
 from iidq.redis.key import SharedKey
 from iidq.redis.redis_connection import Redis
 from iidq.redis.redis_hint_bus import RedisRelay
@@ -39,8 +40,8 @@ from tests.web.serving import JOBS, ServeApi
 OF_WORKER: list[tuple[type, str, str]] = [
     (Listener, "run", "listener"),
     (ChangeAnnouncer, "run", "changes"),
-    (Attempts, "report_progress", "progress"),
-    (WorkLoop, "_purge", "retention"),
+    (ProgressWriter, "run", "progress"),
+    (Maintenance, "_purge", "retention"),
     (WorkLoop, "_hear_relay", "relay"),
     (LeaseKeeper, "_keep", "lease renewal"),
     (OutcomeWriter, "_write_all", "outcomes"),
