@@ -115,7 +115,7 @@ def lease_expired(job_id: Any, attempt: int, status: str) -> None:
 
 
 def attempt_cancelled(job_id: Any, attempt: int) -> None:
-    """Somebody cancelled the job while it ran or stood by; the attempt was interrupted."""
+    """Somebody cancelled the job while it ran; the attempt was interrupted."""
     _log.info("attempt.cancelled", job_id=str(job_id), attempt=attempt)
 
 

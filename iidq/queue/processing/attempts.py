@@ -1,4 +1,4 @@
-"""All attempts of one worker, each from its claim to the report of its end.
+"""All attempts of a worker, from the claim to the report of the end.
 
 claimed ───▶ started ───▶ ran ───▶ recorded ───▶ reported
 start()      _begin()     _run()   _record()     _report()
@@ -6,11 +6,11 @@ start()      _begin()     _run()   _record()     _report()
   │                         └─ lease lost or job cancelled: interrupted and forgotten
   └─ draining, or no free slot: released at once, uncharged
 
-claimed    The attempt is under way: the worker renews its lease.
-started    It takes a slot, and its task begins under a deadline.
-ran        Its handler has returned, raised or was interrupted: ``execution.py`` makes an outcome of that.
-recorded   Its slot is free, and its outcome is with the ``OutcomeWriter``, which stores many in one statement.
-reported   Its row is committed or was lost: logs, metrics, traces, watchers, webhooks and the loop hear of it.
+claimed    The attempt is under way: the worker renews the lease.
+started    The attempt has a slot, a deadline and a task.
+ran        The handler has returned, raised or was interrupted: ``execution.py`` makes the outcome.
+recorded   The slot is free, and the outcome is with the ``OutcomeWriter``, which stores many in a statement.
+reported   The outcome is committed, or the lease was lost: logs, metrics, traces, watchers, webhooks, the loop.
 """
 
 import asyncio
@@ -34,8 +34,7 @@ from iidq.queue.processing.execution import (
     interrupted,
     run_attempt,
 )
-from iidq.queue.processing.outcome_writer import OutcomeWriter
-from iidq.queue.processing.progress_writer import ProgressWriter
+from iidq.queue.processing.writers import OutcomeWriter, ProgressWriter
 from iidq.queue.store import Fence
 from iidq.settings import Settings
 
@@ -46,8 +45,8 @@ _LAST_WRITE_SECONDS = 5.0
 class Attempts:
     """Runs claimed jobs and stores their outcomes.
 
-    ``freed`` is called when a slot, or the memory of an outcome, is free again. ``stored`` is called with each job and
-    outcome that is committed.
+    ``freed`` is called when a slot, or the memory of an outcome, is free again. ``stored`` is called with each
+    committed outcome and the job.
     """
 
     def __init__(
@@ -83,7 +82,7 @@ class Attempts:
     # The pipeline
 
     def start(self, jobs: Sequence[ClaimedJob]) -> None:
-        """Start the jobs of one claim; release those without a free slot."""
+        """Start the jobs of a claim; release the rest when no slot is free."""
         free = 0 if self._draining else self._settings.worker_concurrency - self.executing
         begun: list[Attempt] = []
         for job in jobs:
@@ -157,7 +156,7 @@ class Attempts:
             del self._under_way[fence]
 
     def _report(self, outcomes: Sequence[Outcome], lost: Collection[Fence]) -> None:
-        """Take over a batch from the outcome writer; the ``lost`` ones were not stored."""
+        """Take over a batch from the outcome writer; outcomes in ``lost`` were not stored."""
         ended: list[tuple[OutcomeKind, float | None]] = []
         for outcome in outcomes:
             fence = (outcome.id, outcome.attempt)
@@ -182,16 +181,15 @@ class Attempts:
     # Interruptions
 
     def cancel(self, job_id: UUID) -> None:
-        """Stop the attempt of a cancelled job; its outcome would not be stored."""
+        """Stop the attempt of a cancelled job: no outcome could be stored."""
         for attempt in self._lose({fence for fence in self._under_way if fence[0] == job_id}):
             logs.attempt_cancelled(attempt.job.id, attempt.job.attempt)
             metrics.attempts_ended([("cancelled", attempt.seconds())])
 
     def lose(self, fences: Collection[Fence]) -> None:
-        """Stop the attempts that a renewal of leases did not find.
+        """Stop attempts without a lease, as found by a renewal.
 
-        An attempt claimed twice is spared once: its first claim may be the one that is gone. If both are gone, the next
-        renewal does not find it either.
+        An attempt claimed twice is spared once, since only the first claim may be gone. The next renewal decides.
         """
         gone: set[Fence] = set()
         for fence in fences:
@@ -204,7 +202,7 @@ class Attempts:
             self._report_lost(attempt)
 
     def _lose(self, fences: Collection[Fence]) -> list[Attempt]:
-        """Interrupt the attempts that have not ended; return them."""
+        """Interrupt running attempts; return the interrupted."""
         found = [attempt for fence in fences if (attempt := self._under_way.get(fence)) is not None]
         running = [
             attempt

@@ -1,4 +1,4 @@
-"""Decisions around a claim: where its scan starts, when to wake other workers, what is due next. Pure.
+"""Decisions around a claim: where to start the scan, when to wake other workers, when to act next. Pure.
 
 All times are the event loop's, in seconds.
 """
@@ -19,12 +19,12 @@ _DUE_MARGIN_SECONDS = 0.01
 
 
 class ScanCursor:
-    """Remember where the next claim starts its index scan.
+    """Remember where the index scan of the next claim starts.
 
-    Claimed rows leave dead index entries at the head of the line, and vacuum cannot remove them while any transaction
-    is open. A scan from the head passes all of them: 3 ms after 50,000 jobs. So a claim starts where the last claim
-    ended. A full scan once in a while finds the rows in front of the cursor: a higher priority, a released job, an
-    insert that took long to commit.
+    Claimed rows leave dead index entries at the head of the line. While a transaction is open, vacuum cannot remove
+    dead entries, and a scan from the head passes all of them: 3 ms after 50,000 jobs. So a claim starts where the last
+    claim ended. An occasional full scan finds rows in front of the cursor: a higher priority, a released job, a slow
+    insert.
     """
 
     def __init__(self) -> None:
@@ -54,10 +54,10 @@ class ScanCursor:
 
 
 class WakeOthers:
-    """Decide when this worker wakes all others, because there are more jobs than free slots here.
+    """Decide when to wake all other workers, because there are more jobs than free slots here.
 
-    Of all live workers only the designated one answers an announcement, so that one job does not wake them all. When
-    the designated worker has no free slot, it passes the announcement on.
+    Only the designated worker answers an announcement, so that a single job does not wake every worker. Without a free
+    slot, the designated worker passes the announcement on.
     """
 
     def __init__(self) -> None:
@@ -67,15 +67,15 @@ class WakeOthers:
         self._earliest = 0.0
 
     def due_at(self) -> float | None:
-        """Return when to wake the others; None: there is no need."""
+        """Return when to wake the others; None: not needed."""
         return self._earliest if self._wanted else None
 
     def request(self) -> None:
-        """Record a job that this worker cannot take."""
+        """Record a job without a free slot here."""
         self._wanted = True
 
     def claimed(self, *, short: bool, room: bool) -> None:
-        """Record a claim. ``short``: it took the last job; ``room``: free slots are left. A backlog wakes once."""
+        """Record a claim. ``short``: no job is left; ``room``: free slots are left. A backlog wakes once."""
         if short:
             self._backlog_announced = False
         elif not room and self.designated and not self._backlog_announced:

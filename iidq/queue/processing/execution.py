@@ -1,4 +1,4 @@
-"""One claimed job, one attempt: the handler under its deadline, and the outcome.
+"""An attempt at a claimed job: the handler under a deadline, and the outcome.
 
 handler returns ───────────────▶ completed
 handler raises, or takes too long
@@ -24,7 +24,7 @@ from iidq.queue.outcome import Outcome
 Progress = Callable[[int], None]
 """Reports the percentage that a handler has reached, 0 to 99."""
 Handler = Callable[[ClaimedJob, Progress], Awaitable[dict[str, Any]]]
-"""Runs a job and returns its result. Raises an IidqError when there is none."""
+"""Runs a job and returns the result. Raises an IidqError when there is none."""
 
 # Shown to clients in place of an unexpected error; the log has the stack.
 _UNEXPECTED = IidqError("an unexpected error; see the worker's log")
@@ -34,11 +34,11 @@ class Phase(Enum):
     """How far an attempt has come in this worker."""
 
     CLAIMED = auto()
-    """Its task has not taken its first step."""
+    """The task has not taken the first step."""
     RUNNING = auto()
-    """Its handler runs."""
+    """The handler runs."""
     ENDED = auto()
-    """Its outcome is being stored."""
+    """The outcome is being stored."""
 
 
 class Interruption(Enum):
@@ -49,11 +49,11 @@ class Interruption(Enum):
     RELEASED = auto()
     """By a drain; uncharged."""
     LOST = auto()
-    """Its lease is gone, or its job was cancelled; nothing may be stored."""
+    """The lease is gone, or the job was cancelled; nothing may be stored."""
 
 
 class Attempt:
-    """One claimed job in this worker, until its outcome is stored."""
+    """A claimed job in a worker, until the outcome is stored."""
 
     __slots__ = (
         "_ended_at",
@@ -72,12 +72,12 @@ class Attempt:
         self.phase = Phase.CLAIMED
         self.interruption: Interruption | None = None
         self.deadline: Deadline | None = None
-        """Its own and that of the attempts of the same claim; None before the start."""
+        """Shared by all attempts of a claim; None before the start."""
         self.task: asyncio.Task[Outcome | None] | None = None
         self.progress = 0
         """The largest percentage reported so far."""
         self.claimed_again: ClaimedJob | None = None
-        """The same attempt of the same job, out of a second claim: a crash of the database had undone the first."""
+        """The same attempt, claimed a second time: a crash of the database had undone the first claim."""
         self.stored: asyncio.Future[None] | None = None
         """Done when the outcome is stored; None where traces are off."""
         self._ended_at: float | None = None
@@ -105,9 +105,9 @@ class Attempt:
 
 
 class Deadline:
-    """The deadline of all attempts of one claim. One timer for all: a timer each cost 4 µs of 30 per job.
+    """The deadline of all attempts of a claim, with a single timer: a timer each cost 4 µs of 30 per job.
 
-    ``began`` is by ``perf_counter``: the event loop's own clock does not move while a handler blocks the loop.
+    ``began`` is by ``perf_counter``: the event loop's clock does not move while a handler blocks the loop.
     """
 
     __slots__ = ("_attempts", "_left", "_timer", "began")
@@ -119,7 +119,7 @@ class Deadline:
         self._timer = asyncio.get_running_loop().call_later(seconds, self._pass)
 
     def leave(self) -> None:
-        """One of the attempts has ended."""
+        """Record that an attempt has ended."""
         self._left -= 1
         if not self._left:
             self._timer.cancel()
@@ -131,7 +131,7 @@ class Deadline:
 
 
 async def run_attempt(job: ClaimedJob, handler: Handler, progress: Progress, *, policy: RetryPolicy) -> Outcome:
-    """Run the handler and return the outcome. Raise only CancelledError, and only if this task is cancelled."""
+    """Run the handler and return the outcome. Raise only CancelledError, and only if the task is cancelled."""
     try:
         return Outcome.completed(job, await handler(job, progress))
     except IidqError as error:

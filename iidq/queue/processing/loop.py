@@ -1,4 +1,4 @@
-"""A worker's loop: sweep when it is time, claim for the free slots, wake the other workers, sleep until an event.
+"""The loop of a worker: sweep, claim for the free slots, wake other workers, sleep until an event.
 
   NOTIFY ─ Redis ─ poll ─ due time ─ free slot
                     │ wake
@@ -6,10 +6,10 @@
       ┌─▶ sweep ─▶ wake others ─▶ claim ─┐
       └──────────── sleep ◀──────────────┘──▶ attempts: started ▶ ran ▶ recorded ▶ reported
                                                  ▲
-                     leases, in a thread of its own: renewed, or lost
+                     leases, in a separate thread: renewed, or lost
 
-``claiming.py`` has the decisions, ``attempts.py`` the life of a claimed job, ``maintenance.py`` the tasks that no job
-waits for. The parts meet in ``Attempts.held``: every job from its claim until its outcome is stored.
+``claiming.py`` has the decisions, ``attempts.py`` the life of a claimed job, ``maintenance.py`` tasks in the
+background. The parts share ``Attempts.held``: every job from the claim until the outcome is stored.
 """
 
 import asyncio
@@ -107,7 +107,7 @@ class WorkLoop:
     async def run(self, draining: Callable[[], None] = _nothing) -> int:
         """Work until stopped; return how many jobs were released. ``draining`` is called when the drain begins.
 
-        An unexpected error stops the loop, too: it is logged, attempts may end, and ``crashed`` is true.
+        An unexpected error stops the loop, too: the log has the error, attempts may end, and ``crashed`` is true.
         """
         attempts, settings = self._attempts, self._settings
         metrics.worker_starts(settings.worker_concurrency, lambda: attempts.executing)
@@ -193,7 +193,7 @@ class WorkLoop:
     # One turn
 
     async def _turn(self) -> None:
-        """Take each step that is due, then sleep, unless a claim may find more. A failed step stops no other."""
+        """Take all due steps, then sleep, unless a claim may find more. A failed step stops no other step."""
         now, schedule = _now(), self._schedule
         if now >= schedule.next_sweep:
             await self._try_sweep(now)
@@ -208,7 +208,7 @@ class WorkLoop:
             await wait_at_most(self._wake, schedule.next_event(room=self._room() > 0) - _now())
 
     async def _try(self, part: str, step: Awaitable[None]) -> float:
-        """Take one step with the database. Return 0, or after a failure the seconds until the next try."""
+        """Take a step with the database. Return 0, or after a failure the seconds until the next try."""
         return await try_step(self._database.faults, part, step, _RETRY_SECONDS, self._settings.poll_interval_seconds)
 
     async def _try_sweep(self, now: float) -> None:
@@ -282,7 +282,7 @@ class WorkLoop:
         schedule.others.claimed(short=short, room=self._room() > 0)
 
     async def _release_unknown(self) -> None:
-        """Release what an earlier claim has committed, although its answer never came."""
+        """Release jobs of an earlier claim that was committed although no answer came."""
         async with self._database.connection() as connection:
             await store.release_unknown(connection, worker_id=self._worker_id, known=list(self._attempts.held))
         self._claim_uncertain = False
@@ -307,7 +307,7 @@ class WorkLoop:
             await self._wake.wait()
 
     async def _leave(self) -> None:
-        """Remove this worker from the list. If that fails, the others drop it after three missed polls."""
+        """Remove the worker from the list. After a failure the others drop the worker after three missed polls."""
         with contextlib.suppress(IidqError, psycopg.Error):
             async with self._database.connection() as connection:
                 await store.leave(connection, self._worker_id)
@@ -327,9 +327,9 @@ async def open_work_loop(
     relay: Relay = NO_RELAY,
     faults: Faults | None = None,
 ) -> AsyncIterator[WorkLoop]:
-    """Open a :class:`WorkLoop` with a pool of its own: one connection each to claim, store, report or purge, announce.
+    """Open a :class:`WorkLoop` with a separate pool: a connection each to claim, store, report or purge, announce.
 
-    ``callback_due`` is called when a job that names a callback has ended here and its outcome is stored.
+    ``callback_due`` is called when the outcome of a job with a callback is stored.
     """
     # The statistics of a queue are always late: analyzed while it was empty, each claim would sort the whole burst.
     async with open_database(settings, pool_size=4, sorts=False, faults=faults) as database:

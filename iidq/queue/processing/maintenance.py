@@ -1,4 +1,4 @@
-"""Maintenance by one worker, in tasks of its own: retention, a recount of all jobs, the search for hidden rows."""
+"""Maintenance in background tasks of a worker: retention, a recount of all jobs, a search for hidden rows."""
 
 import asyncio
 import contextlib
@@ -21,14 +21,14 @@ _POLLS_BETWEEN_SEARCHES = 20
 
 
 class Maintenance:
-    """Keeps a database in order while its worker runs."""
+    """Keeps the database in order while a worker runs."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self._settings = settings
         self._database = database
         self._poll_seconds = settings.poll_interval_seconds
         self.uncounted = asyncio.Event()
-        """Set by a sweep that finds the kept counts to be another database's: all jobs are counted."""
+        """Set by a sweep when the kept counts can be of another database: all jobs are counted."""
 
     def begin(self) -> list[asyncio.Task[None]]:
         """Start the tasks; the caller ends them."""
@@ -58,14 +58,14 @@ class Maintenance:
             self.uncounted.clear()
 
     async def _count(self) -> None:
-        """Count all jobs, on a connection of its own: a long count must not meet the pool's deadline."""
+        """Count all jobs, on a separate connection: a long count must not meet the deadline of the pool."""
         async with await connect(self._settings) as connection:
             with answered_within(connection, _COUNT_SECONDS):
                 async with our_settings(connection):
                     await store.recount(connection)
 
     async def _find_policies(self) -> None:
-        """Report row-level security that may hide jobs from this worker: no statement fails because of it."""
+        """Report row-level security: jobs may be hidden from the worker without any failing statement."""
         faults = self._database.faults
         while True:
             await asyncio.sleep(self._poll_seconds)

@@ -18,8 +18,7 @@ from iidq.queue.notify.watching import WatchHub
 from iidq.queue.processing.leases import LeaseKeeper
 from iidq.queue.processing.loop import WorkLoop
 from iidq.queue.processing.maintenance import Maintenance
-from iidq.queue.processing.outcome_writer import OutcomeWriter
-from iidq.queue.processing.progress_writer import ProgressWriter
+from iidq.queue.processing.writers import OutcomeWriter, ProgressWriter
 from iidq.redis.key import SharedKey
 from iidq.redis.redis_connection import Redis
 from iidq.redis.redis_hint_bus import RedisRelay
