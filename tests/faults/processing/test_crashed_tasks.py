@@ -1,4 +1,4 @@
-"""Every long-lived task of API and worker, crashed once on purpose: logged at once, and begun again."""
+"""Every long-lived task of API and worker crashes once on purpose, is logged at once, and begins again."""
 
 import asyncio
 import functools
@@ -82,12 +82,12 @@ class Crashes:
         return fail_once
 
     def all_began_again(self) -> bool:
-        """Whether each runs for the second time."""
+        """Return whether every task runs for the second time."""
         return all(self.calls[name] >= 2 for _, _, name in self.table)
 
 
 def crashed(logged: list[Any]) -> list[str]:
-    """The names of what the log says has crashed."""
+    """Return the names of the crashed tasks in the log."""
     return sorted(line["what"] for line in logged if line["event"] == "background.crashed")
 
 
@@ -133,7 +133,7 @@ async def test_the_tasks_of_an_api_begin_again(
 
 
 async def test_a_crashed_loop_ends_the_process(database_url: str, start_worker: StartWorker) -> None:
-    """Its exit code is 1, its log says why, and the jobs that ran have ended."""
+    """The exit code is 1, the log has the reason, and running jobs have ended."""
     worker = start_worker(database_url, module="tests.faults.crashing_worker_process")
     assert await asyncio.to_thread(worker.exit_code) == 1
     log = worker.log.read_text()
@@ -142,7 +142,7 @@ async def test_a_crashed_loop_ends_the_process(database_url: str, start_worker: 
 
 @pytest.mark.parametrize("hang", ["task", "thread"])
 async def test_nothing_keeps_a_process_from_its_end(database_url: str, start_worker: StartWorker, hang: str) -> None:
-    """A task that hears no cancellation, or a thread that never ends, is left behind after the drain's deadline."""
+    """A task that ignores cancellation, or a thread without an end, is left behind after the drain's deadline."""
     worker = start_worker(
         database_url, module="tests.faults.crashing_worker_process", HANG=hang, DRAIN_TIMEOUT_SECONDS="0"
     )

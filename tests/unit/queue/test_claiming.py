@@ -1,4 +1,4 @@
-"""Where claims start to scan, when other workers are woken, and what a worker's loop does next."""
+"""Where claims start to scan, when other workers are woken, and when the loop of a worker acts next."""
 
 from hypothesis import given
 from hypothesis import strategies as st
