@@ -11,6 +11,7 @@ lease lost, or job cancelled ───▶ no outcome
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from enum import Enum, auto
 from time import perf_counter
 from typing import Any
@@ -52,35 +53,25 @@ class Interruption(Enum):
     """The lease is gone, or the job was cancelled; nothing may be stored."""
 
 
+@dataclass(slots=True, eq=False)
 class Attempt:
     """A claimed job in a worker, until the outcome is stored."""
 
-    __slots__ = (
-        "_ended_at",
-        "claimed_again",
-        "deadline",
-        "interruption",
-        "job",
-        "phase",
-        "progress",
-        "stored",
-        "task",
-    )
-
-    def __init__(self, job: ClaimedJob) -> None:
-        self.job = job
-        self.phase = Phase.CLAIMED
-        self.interruption: Interruption | None = None
-        self.deadline: Deadline | None = None
-        """Shared by all attempts of a claim; None before the start."""
-        self.task: asyncio.Task[Outcome | None] | None = None
-        self.progress = 0
-        """The largest percentage reported so far."""
-        self.claimed_again: ClaimedJob | None = None
-        """The same attempt, claimed a second time: a crash of the database had undone the first claim."""
-        self.stored: asyncio.Future[None] | None = None
-        """Done when the outcome is stored; None where traces are off."""
-        self._ended_at: float | None = None
+    job: ClaimedJob
+    phase: Phase = Phase.CLAIMED
+    interruption: Interruption | None = None
+    """Set from the first interruption on; None: none so far."""
+    deadline: "Deadline | None" = None
+    """Shared by all attempts of a claim; None before the start."""
+    task: asyncio.Task[Outcome | None] | None = None
+    progress: int = 0
+    """The largest percentage reported so far."""
+    claimed_again: ClaimedJob | None = None
+    """The same attempt, claimed a second time: a crash of the database had undone the first claim."""
+    stored: asyncio.Future[None] | None = None
+    """Done when the outcome is stored; None where traces are off."""
+    ended_at: float | None = None
+    """When the handler ended, by ``perf_counter``; None before."""
 
     def interrupt(self, reason: Interruption) -> None:
         """Cancel the handler, unless it has ended. The first reason counts, but a lost lease always does."""
@@ -94,14 +85,14 @@ class Attempt:
         """Leave the deadline and stop the time."""
         self.phase = Phase.ENDED
         if self.deadline is not None:
-            self._ended_at = perf_counter()
+            self.ended_at = perf_counter()
             self.deadline.leave()
 
     def seconds(self) -> float | None:
         """Return how long the attempt has run; None if it never started."""
         if self.deadline is None:
             return None
-        return (self._ended_at or perf_counter()) - self.deadline.began
+        return (self.ended_at or perf_counter()) - self.deadline.began
 
 
 class Deadline:
