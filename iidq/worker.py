@@ -1,7 +1,7 @@
-"""``python -m iidq.worker``: one worker process. Settings, signals, wiring, exit code.
+"""``python -m iidq.worker``: a worker process. Settings, signals, wiring, exit code.
 
-Here the queue meets the verification: a claimed job becomes a subject, a verdict becomes its result, and the end of a
-job becomes a webhook.
+The queue meets the verification here: a claimed job becomes a subject, a verdict becomes the result of the job, and the
+end of a job becomes a webhook.
 """
 
 import argparse
@@ -34,12 +34,12 @@ from iidq.webhooks.deliverer import open_deliverer
 
 
 def new_worker_id() -> str:
-    """Names host and process for people, and is new at every start, so that no worker inherits another's leases."""
+    """Return an id with host and process for people. A new id at every start inherits no leases."""
     return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
 
 def verification(verifier: Verifier) -> Handler:
-    """The queue's handler: what a claimed job asks for, answered by ``verifier``."""
+    """Return the handler of the queue, which has ``verifier`` verify the subject of a claimed job."""
 
     async def handle(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
         subject = Subject(
@@ -57,9 +57,9 @@ def verification(verifier: Verifier) -> Handler:
 
 
 async def work(settings: Settings) -> int:
-    """Run until SIGTERM or SIGINT, then drain; a second signal gives the jobs back at once. Returns the exit code.
+    """Run until SIGTERM or SIGINT, then drain; a second signal releases all jobs at once. Return the exit code.
 
-    The process ends within ``END_SECONDS`` after the drain's deadline, whatever hangs.
+    The process ends within ``END_SECONDS`` after the drain's deadline, even if a task or thread hangs.
     """
     worker_id = new_worker_id()
     faults = Faults()
@@ -93,7 +93,7 @@ async def work(settings: Settings) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit code.
+    """Run the command line; return the exit code.
 
     0 after a clean drain, 1 after a hurried one or a crash, 2 for bad settings.
     """
@@ -112,7 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's, where it is published for the platform."""
+    """Return uvloop's factory, or None on platforms without uvloop."""
     try:
         import uvloop
     except ImportError:

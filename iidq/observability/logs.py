@@ -109,7 +109,7 @@ def lease_expired(job_id: Any, attempt: int, status: str) -> None:
 
 
 def attempt_cancelled(job_id: Any, attempt: int) -> None:
-    """Log the cancellation of a running or prefetched job; the attempt was interrupted."""
+    """Log the cancellation of a running job; the attempt was interrupted."""
     _log.info("attempt.cancelled", job_id=str(job_id), attempt=attempt)
 
 

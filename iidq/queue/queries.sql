@@ -43,12 +43,12 @@ SELECT set_config('synchronous_commit', 'off', true), pg_notify('iidq_changed', 
 FROM jsonb_array_elements_text(%(payloads)s::jsonb) AS payload;
 
 -- name: claim
--- For all free slots at once, and for the next ones, in the order of "VerificationJob_line". The locked rows are
+-- For all free slots at once, in the order of "VerificationJob_line". The locked rows are
 -- updated by ctid: a join on id turns into a hash join over the whole table once the batch is large against it. Losing
 -- this commit in a crash only un-claims rows, so it need not be durable. "reached": nothing stands before it that this
 -- claim did not see, but for rows that come in out of turn: an insert gives the time at which it began, and hardly any
 -- takes 100 ms to its commit. With 5 s the next claims of a drain walked over all that it had claimed, and beside a
--- held snapshot took 12 ms instead of 4. See claim_span.py. "only": null, or the only jobs that may be taken.
+-- held snapshot took 12 ms instead of 4. See claiming.py. "only": null, or the only jobs that may be taken.
 WITH next AS MATERIALIZED (
   SELECT ctid FROM public."VerificationJob"
   WHERE ready AND status = 'queued' AND NOT EXISTS (SELECT FROM public.iidq_queue_control WHERE "pausedAt" IS NOT NULL)
@@ -781,7 +781,7 @@ SELECT (SELECT moment FROM before) AS moment,
 
 -- name: overview
 -- The head of the operations page, once a second however many watch: the view, two more ages, and the pause.
--- A worker holds more jobs than it runs: some are claimed ahead of a free slot, some have ended and are being stored.
+-- A worker holds more jobs than it runs: some have ended and are being stored.
 SELECT now() AS at, state, pause_reason, (SELECT "pausedAt" FROM public.iidq_queue_control) AS paused_at,
   waiting, delayed, active, completed, failed, cancelled, oldest_waiting_seconds, next_due_at,
   (SELECT extract(epoch FROM now() - min("startedAt")) FROM public."VerificationJob"

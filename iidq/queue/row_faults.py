@@ -16,7 +16,7 @@ from iidq.database.sqlstates import concerns_one_row, fault_of_code, may_be_of_o
 from iidq.errors import IidqError, RowRefused, TriggerFault
 from iidq.queue import store
 from iidq.queue.job import ClaimedJob
-from iidq.queue.processing.claim_span import WHOLE
+from iidq.queue.processing.claiming import FROM_HEAD
 from iidq.queue.store import Claim
 
 Item = TypeVar("Item")
@@ -83,7 +83,7 @@ async def end_refused(
 
 
 async def claim(
-    database: Database, *, worker_id: str, slots: int, lease_seconds: float, from_order: float = WHOLE
+    database: Database, *, worker_id: str, slots: int, lease_seconds: float, from_order: float = FROM_HEAD
 ) -> Claim:
     """Claim as ``store.claim`` does; a job whose row refuses to be claimed ends as failed.
 

@@ -23,7 +23,7 @@ from iidq.database.sqlstates import concerns_one_row
 from iidq.queue.job import ClaimedJob, IdempotencyKey, JobType, NewJob
 from iidq.queue.notify.announcements import TO_FIRST
 from iidq.queue.outcome import Outcome
-from iidq.queue.processing.claim_span import WHOLE
+from iidq.queue.processing.claiming import FROM_HEAD
 
 # One attempt of one job: what a write must present to be let through.
 Fence = tuple[UUID, int]
@@ -183,7 +183,7 @@ async def claim(
     worker_id: str,
     slots: int,
     lease_seconds: float,
-    from_order: float = WHOLE,
+    from_order: float = FROM_HEAD,
     only: Sequence[UUID] | None = None,
 ) -> Claim:
     """Take up to ``slots`` ready jobs, first in line first; nobody else gets them. ``only``: none but these."""

@@ -121,7 +121,7 @@ async def test_the_overview_is_live(
         await expect(page.locator("#state")).to_have_text("No workers")
 
 
-async def test_what_is_claimed_ahead_is_not_running(
+async def test_jobs_that_are_being_stored_are_not_running(
     serve: Serve, sql: psycopg.Connection[Any], open_page: OpenPage
 ) -> None:
     """A worker that holds more jobs than it has slots fills its slots: the page never shows more than there are."""

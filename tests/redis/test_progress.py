@@ -10,7 +10,7 @@ import pytest
 from iidq.queue.job import ClaimedJob
 from iidq.queue.notify import watching as hub
 from iidq.queue.notify.hint_bus import PROGRESS_CHANNEL, progress_line
-from iidq.queue.processing import attempts
+from iidq.queue.processing import writers
 from iidq.queue.processing.execution import Progress
 from iidq.queue.processing.loop import open_work_loop
 from iidq.settings import load_settings
@@ -32,7 +32,7 @@ async def test_watchers_of_all_processes_see_each_step_before_it_is_stored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Twenty steps, each seen by watchers of two API processes while the row still says what it said at the claim."""
-    monkeypatch.setattr(attempts, "_RELAYED_PROGRESS_INTERVAL_SECONDS", 3600)
+    monkeypatch.setattr(writers, "_RELAYED_PROGRESS_INTERVAL_SECONDS", 3600)
     steps = list(range(10, 50, 2))
     seen: asyncio.Queue[int] = asyncio.Queue()
     begin = asyncio.Event()

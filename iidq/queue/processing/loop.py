@@ -1,7 +1,15 @@
-"""A worker's loop: one claim fills free slots and the next ones, woken by NOTIFY, the poll, or the next due time.
+"""The loop of a worker: sweep, claim for the free slots, wake other workers, sleep until an event.
 
-Four things run beside each other: this loop, the attempts, the lease keeper's thread, and the listener. They meet
-in ``Attempts.held``: every job between its claim and the moment its outcome is stored.
+  NOTIFY ─ Redis ─ poll ─ due time ─ free slot
+                    │ wake
+                    ▼
+      ┌─▶ sweep ─▶ wake others ─▶ claim ─┐
+      └──────────── sleep ◀──────────────┘──▶ attempts: started ▶ ran ▶ recorded ▶ reported
+                                                 ▲
+                     leases, in a separate thread: renewed, or lost
+
+``claiming.py`` has the decisions, ``attempts.py`` the life of a claimed job, ``maintenance.py`` tasks in the
+background. The parts share ``Attempts.held``: every job from the claim until the outcome is stored.
 """
 
 import asyncio
@@ -11,50 +19,41 @@ import random
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from time import perf_counter
 
 import psycopg
 
 from iidq import __version__
 from iidq.concurrency.background import end_tasks, keep_running
-from iidq.database.connections import answered_within, connect, our_settings
+from iidq.concurrency.steady import try_step, wait_at_most
 from iidq.database.faults import Faults
-from iidq.database.obstacles import find_obstacles
 from iidq.database.pool import Database, open_database
-from iidq.database.sqlstates import is_passing
-from iidq.errors import DatabaseRefusal, IidqError
+from iidq.errors import IidqError
 from iidq.observability import logs, metrics
 from iidq.queue import row_faults, store, upkeep
 from iidq.queue.identifiers import parse_job_id
+from iidq.queue.job import FINAL, ClaimedJob, JobStatus
 from iidq.queue.notify import announcements
 from iidq.queue.notify.changes import ChangeAnnouncer
 from iidq.queue.notify.hint_bus import NO_RELAY, Relay
 from iidq.queue.notify.listener import Listener
+from iidq.queue.outcome import Outcome
 from iidq.queue.processing.attempts import Attempts
-from iidq.queue.processing.call_to_others import CallToOthers
-from iidq.queue.processing.claim_ahead import ClaimAhead
-from iidq.queue.processing.claim_span import ClaimSpan
+from iidq.queue.processing.claiming import Schedule
 from iidq.queue.processing.execution import Handler
 from iidq.queue.processing.leases import LeaseKeeper
+from iidq.queue.processing.maintenance import Maintenance
 from iidq.queue.store import WorkerSigns
 from iidq.settings import Settings
 
 _LARGEST_CLAIM = 250
-# Beside three missed polls: how long the sweep of a live worker may take on a crowded machine.
+# Added to three missed polls: how long the sweep of a live worker may take on a crowded machine.
 _ALIVE_MARGIN_SECONDS = 5.0
-
-# How long a count of all jobs may take: some 100 million of them.
-_COUNT_SECONDS = 3600.0
-# How often a worker asks the catalogs for policies that hide rows from it.
-_POLLS_BETWEEN_LOOKS = 20
+# The longest pause after a failed step, unless only an operator can help: then it is the poll interval.
+_RETRY_SECONDS = 1.0
 
 
-def _nothing_to_do() -> None:
-    """The drain needs no preparation."""
-
-
-def _nobody_calls_back() -> None:
-    """Webhooks are off."""
+def _nothing() -> None:
+    """Do nothing: the default of callbacks."""
 
 
 class WorkLoop:
@@ -66,26 +65,21 @@ class WorkLoop:
         database: Database,
         handler: Handler,
         worker_id: str,
-        callback_due: Callable[[], None] = _nobody_calls_back,
+        callback_due: Callable[[], None] = _nothing,
         relay: Relay = NO_RELAY,
     ) -> None:
         self._settings = settings
         self._database = database
         self._worker_id = worker_id
-        self._retention = upkeep.Retention(settings)
-        self._wake = asyncio.Event()
-        self._uncounted = asyncio.Event()
-        self._work_may_wait = True
-        self._next_sweep = self._next_claim = 0.0
-        self._stopping = False
-        self.crashed = False
-        """Whether the loop ended by an error that nobody foresaw."""
-        self._hurry = asyncio.Event()
-        self._call = CallToOthers()
-        self._claim_uncertain = False
-        self._span = ClaimSpan()
-        self._ahead = ClaimAhead(settings.worker_concurrency)
+        self._callback_due = callback_due
         self._relay = relay
+        self._schedule = Schedule()
+        self._wake = asyncio.Event()
+        self._stopping, self._hurry = False, asyncio.Event()
+        self._claim_uncertain = False
+        self.crashed = False
+        """Whether an unexpected error has ended the loop."""
+        self._maintenance = Maintenance(settings, database)
         self._changes = ChangeAnnouncer(database, relay)
         self._attempts = Attempts(
             settings,
@@ -93,10 +87,8 @@ class WorkLoop:
             handler,
             worker_id,
             changes=self._changes,
-            ahead=self._ahead,
             freed=self._wake.set,
-            back_in_line=self._back_in_line,
-            callback_due=callback_due,
+            stored=self._stored,
         )
         heard: dict[str, Callable[[str], None]] = {
             announcements.JOBS_CHANNEL: self._announced,
@@ -104,50 +96,42 @@ class WorkLoop:
             announcements.WATCHING_CHANNEL: self._changes.watched,
         }
         self.listener = Listener(settings, database, heard, lambda: self._announced(announcements.TO_ALL))
-        # A cancellation is worth believing only from Postgres.
-        self._relayed: dict[str, Callable[[str], None]] = {
-            announcements.JOBS_CHANNEL: self._relayed_work,
-            announcements.WATCHING_CHANNEL: self._changes.watched,
-        }
 
     def stop(self) -> None:
-        """Claim no more and let running jobs end within the drain's deadline. A second call gives them back now."""
+        """Claim no more and let attempts end within the drain's deadline. A second call releases their jobs now."""
         if self._stopping:
             self._hurry.set()
         self._stopping = True
         self._wake.set()
 
-    async def run(self, draining: Callable[[], None] = _nothing_to_do) -> int:
-        """Work until stopped; return how many jobs were given back. ``draining`` is called when the drain begins.
+    async def run(self, draining: Callable[[], None] = _nothing) -> int:
+        """Work until stopped; return how many jobs were released. ``draining`` is called when the drain begins.
 
-        An error that nobody foresaw stops the loop, too: it is logged, running jobs may end, and ``crashed`` is true.
+        An unexpected error stops the loop, too: the log has the error, attempts may end, and ``crashed`` is true.
         """
-        attempts = self._attempts
-        metrics.worker_starts(self._settings.worker_concurrency, lambda: attempts.executing)
-        keeper = LeaseKeeper(
-            self._settings,
+        attempts, settings = self._attempts, self._settings
+        metrics.worker_starts(settings.worker_concurrency, lambda: attempts.executing)
+        async with LeaseKeeper(
+            settings,
             self._worker_id,
             attempts.held,
             attempts.lose,
             lambda: self.listener.listening,
             self._database.faults,
-        )
-        async with keeper:
+        ):
             tasks = [
                 keep_running(self.listener.run, "listener"),
                 keep_running(self._changes.run, "changes"),
-                keep_running(attempts.report_progress, "progress"),
-                keep_running(self._purge, "retention"),
-                keep_running(self._recount, "recount"),
-                keep_running(self._look_for_policies, "policies"),
+                keep_running(attempts.progress.run, "progress"),
                 keep_running(self._hear_relay, "relay"),
+                *self._maintenance.begin(),
             ]
             try:
                 await self._work()
                 draining()
-                logs.worker_draining(attempts.executing, self._settings.drain_timeout_seconds)
-                tasks.append(keep_running(self._pass_on, "calls to others"))
-                released = await attempts.drain(self._settings.drain_timeout_seconds, self._hurry)
+                logs.worker_draining(attempts.executing, settings.drain_timeout_seconds)
+                tasks.append(keep_running(self._wake_others_during_drain, "calls to others"))
+                released = await attempts.drain(settings.drain_timeout_seconds, self._hurry)
             finally:
                 await end_tasks(tasks)
         await self._leave()
@@ -161,26 +145,32 @@ class WorkLoop:
             logs.background_crashed("work loop", error)
             self.crashed = self._stopping = True
 
-    # Claiming
+    # Events that wake the loop
 
     def _announced(self, payload: str) -> None:
+        """Handle a notification of new jobs, for one worker or for all."""
+        schedule = self._schedule
         if payload == announcements.TO_ALL:
-            self._span.widen()
-            self._work_may_wait = True
-        elif self._call.first_responder:
-            self._work_may_wait = True
+            schedule.scan_all()
+        elif schedule.others.designated:
+            schedule.work_may_wait = True
             if self._stopping or not self._room():
-                self._call.want()
+                schedule.others.request()
         else:
-            # The first responder has it. Should that one be gone, nobody waits for the whole poll interval.
-            self._sweep_in(random.uniform(0.25, 1.0))  # noqa: S311
+            # The designated worker answers. In case it is gone, sweep long before the next poll.
+            schedule.sweep_by(_now() + random.uniform(0.25, 1.0))  # noqa: S311
         self._wake.set()
 
     async def _hear_relay(self) -> None:
-        await self._relay.run(self._relayed, lambda: self._relayed_work(announcements.TO_ALL))
+        # Cancellations are believed only from Postgres.
+        heard: dict[str, Callable[[str], None]] = {
+            announcements.JOBS_CHANNEL: self._relayed,
+            announcements.WATCHING_CHANNEL: self._changes.watched,
+        }
+        await self._relay.run(heard, lambda: self._relayed(announcements.TO_ALL))
 
-    def _relayed_work(self, payload: str) -> None:
-        # Whoever hears Postgres, too, would look for the same job twice.
+    def _relayed(self, payload: str) -> None:
+        # While Postgres' notifications come through, this would be a second search for the same job.
         if not self.listener.listening:
             self._announced(payload)
 
@@ -188,87 +178,64 @@ class WorkLoop:
         if job_id := parse_job_id(payload):
             self._attempts.cancel(job_id)
 
-    def _sweep_in(self, seconds: float) -> None:
-        # A little later than asked for: what is due must not be due in a moment.
-        self._next_sweep = min(self._next_sweep, asyncio.get_running_loop().time() + seconds + 0.01)
-        self._wake.set()
+    def _stored(self, job: ClaimedJob, outcome: Outcome) -> None:
+        """Pass on a committed outcome: to watchers, to webhooks, and to the schedule if the job is queued again."""
+        self._changes.changed(job.id)
+        if job.has_callback and outcome.status in FINAL:
+            self._callback_due()
+        if outcome.status is JobStatus.QUEUED:
+            if outcome.delay_seconds is None:
+                # Released: there is no slot for it here.
+                self._schedule.others.request()
+            self._schedule.sweep_by(_now() + (outcome.delay_seconds or 0.0))
+            self._wake.set()
 
-    def _back_in_line(self, seconds: float | None) -> None:
-        if seconds is None:
-            # Given back: there is no slot for it here.
-            self._call.want()
-        self._sweep_in(seconds or 0.0)
+    # One turn
 
     async def _turn(self) -> None:
-        """One step: sweep when it is time, claim when there is room and reason, else sleep until either.
-
-        A sweep that fails keeps no job from being claimed, nor the other way round.
-        """
-        now = asyncio.get_running_loop().time()
-        if now >= self._next_sweep and (pause_seconds := await self._failure("sweep", self._sweep(now))):
-            self._next_sweep = now + pause_seconds
-            # It would have said whether anything waits, and that this worker lives.
-            self._work_may_wait = True
-            if self._database.faults.for_operators():
-                with contextlib.suppress(IidqError, psycopg.Error):
-                    await self._database.run(lambda connection: store.say_alive(connection, self._signs()))
-        if (call_at := self._call.due()) is not None and now >= call_at:
-            await self._failure("call", self._call_others(now))
-        if self._span.look_at is not None and now >= self._span.look_at:
-            self._work_may_wait = True
-        if now >= self._next_claim and (wanted := self._wanted()):
-            if pause_seconds := await self._failure("claim", self._claim(wanted)):
-                self._next_claim = now + pause_seconds
-                # Whatever was announced meanwhile was not heard.
-                self._next_sweep = min(self._next_sweep, self._next_claim)
+        """Take all due steps, then sleep, unless a claim may find more. A failed step stops no other step."""
+        now, schedule = _now(), self._schedule
+        if now >= schedule.next_sweep:
+            await self._try_sweep(now)
+        if (wake_at := schedule.others.due_at()) is not None and now >= wake_at:
+            await self._try("call", self._wake_others(now))
+        if schedule.claim_due(now) and (slots := self._room()) and not self._stopping:
+            if pause_seconds := await self._try("claim", self._claim(slots)):
+                schedule.claim_failed(now + pause_seconds)
             return
         self._wake.clear()
-        if self._stopping:
-            return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(self._next_event()):
-                await self._wake.wait()
+        if not self._stopping:
+            await wait_at_most(self._wake, schedule.next_event(room=self._room() > 0) - _now())
 
-    def _next_event(self) -> float:
-        event = self._next_sweep
-        if (call_at := self._call.due()) is not None:
-            event = min(event, call_at)
-        if self._span.look_at is not None and self._room():
-            # After a claim that failed this time is past; the next claim looks at the whole line.
-            event = min(event, max(self._span.look_at, self._next_claim))
-        if self._wanted():
-            event = min(event, self._next_claim)
-        return event
+    async def _try(self, part: str, step: Awaitable[None]) -> float:
+        """Take a step with the database. Return 0, or after a failure the seconds until the next try."""
+        return await try_step(self._database.faults, part, step, _RETRY_SECONDS, self._settings.poll_interval_seconds)
 
-    async def _failure(self, part: str, step: Awaitable[None]) -> float:
-        """Take one step with the database. Return 0, or after a failure the seconds until it should be tried again."""
-        try:
-            await step
-        except (IidqError, psycopg.Error) as error:
-            # What does not pass by itself is tried as rarely as the queue is polled.
-            longest_seconds = 1.0 if is_passing(error) else max(1.0, self._settings.poll_interval_seconds)
-            pause_seconds = longest_seconds * random.uniform(0.2, 1.0)  # noqa: S311
-            self._database.faults.failed(part, error, pause_seconds)
-            return pause_seconds
-        self._database.faults.succeeded(part)
-        return 0.0
+    async def _try_sweep(self, now: float) -> None:
+        if pause_seconds := await self._try("sweep", self._sweep(now)):
+            self._schedule.next_sweep = now + pause_seconds
+            # Only a sweep finds out whether jobs wait, so a claim has to try.
+            self._schedule.work_may_wait = True
+            if self._database.faults.for_operators():
+                # A sweep also reports this worker as alive.
+                with contextlib.suppress(IidqError, psycopg.Error):
+                    await self._database.run(lambda connection: store.say_alive(connection, self._signs()))
 
     async def _sweep(self, now: float) -> None:
-        # Jittered, so that workers that started together do not poll together; never more than one per interval.
-        pause_seconds = self._settings.poll_interval_seconds * random.uniform(1.0, 1.25)  # noqa: S311
-        self._next_sweep = now + pause_seconds
+        schedule = self._schedule
+        # At most one poll per interval, with jitter, so that workers started together do not poll together.
+        schedule.next_sweep = now + self._settings.poll_interval_seconds * random.uniform(1.0, 1.25)  # noqa: S311
         seen = await upkeep.sweep(self._database, self._signs())
-        self._call.first_responder = seen.first_responder
+        schedule.others.designated = seen.first_responder
         if seen.uncounted:
-            self._uncounted.set()
+            self._maintenance.uncounted.set()
         if seen.next_event_seconds is not None:
-            self._sweep_in(seen.next_event_seconds)
+            schedule.sweep_by(_now() + seen.next_event_seconds)
         if max(seen.promoted, len(seen.expired)) >= upkeep.SWEEP_BATCH:
-            # A full batch: more of the kind is due already, and no event will tell.
-            self._next_sweep = now
+            # A full batch: more rows are due, without a further event.
+            schedule.next_sweep = now
         if seen.waiting or seen.promoted or seen.expired:
-            self._span.widen()
-            self._work_may_wait = True
+            schedule.scan_all()
 
     def _signs(self) -> WorkerSigns:
         return WorkerSigns(
@@ -283,115 +250,72 @@ class WorkLoop:
             faults=self._database.faults.for_operators(),
         )
 
-    def _room(self, ahead: int = 0) -> int:
-        """How many jobs a claim may take: for the free slots, and ``ahead`` to stand by for the next ones."""
-        limit = self._settings.worker_concurrency
-        slots = limit + ahead - self._attempts.executing - self._attempts.standing_by
-        # Outcomes on their way to the store hold no slot, but there may not be more of them than slots.
-        return max(0, min(slots, 2 * limit - len(self._attempts.held), _LARGEST_CLAIM))
+    def _room(self) -> int:
+        """Return how many jobs a claim may take: the free slots, within the bound of outcomes not stored yet."""
+        slots, attempts = self._settings.worker_concurrency, self._attempts
+        # An outcome on its way to the store holds no slot, but there may be at most as many of these as slots.
+        return max(0, min(slots - attempts.executing, 2 * slots - len(attempts.held), _LARGEST_CLAIM))
 
-    def _wanted(self) -> int:
-        return self._room(self._ahead.jobs(perf_counter())) if self._work_may_wait and not self._stopping else 0
-
-    async def _claim(self, wanted: int) -> None:
-        self._work_may_wait = False
-        clock = asyncio.get_running_loop().time
-        began = clock()
-        looks_from = self._span.begin(began)
+    async def _claim(self, slots: int) -> None:
+        schedule, began = self._schedule, _now()
+        schedule.work_may_wait = False
+        start = schedule.cursor.start(began)
         try:
             if self._claim_uncertain:
                 await self._release_unknown()
             claim = await row_faults.claim(
                 self._database,
                 worker_id=self._worker_id,
-                slots=wanted,
+                slots=slots,
                 lease_seconds=self._settings.job_lease_seconds,
-                from_order=looks_from,
+                from_order=start,
             )
         except BaseException:
-            self._work_may_wait = self._claim_uncertain = True
-            self._span.widen()
+            self._claim_uncertain = True
+            schedule.scan_all()
             raise
-        short = len(claim.jobs) < wanted
-        self._span.end(began, clock(), looks_from, claim.reached, short=short)
-        self._ahead.claimed(perf_counter(), short=short)
+        short = len(claim.jobs) < slots
+        schedule.cursor.finish(began, _now(), start, claim.reached, short=short)
         self._attempts.start(claim.jobs)
-        # Work that was announced meanwhile may be too late for this claim's snapshot.
-        self._work_may_wait |= not short
-        self._call.claimed(short=short, room=self._room() > 0)
-
-    async def _call_others(self, now: float) -> None:
-        self._call.sent(now)
-        self._relay.publish(announcements.JOBS_CHANNEL, announcements.TO_ALL)
-        async with self._database.connection() as connection:
-            await announcements.announce(connection, announcements.TO_ALL)
-
-    async def _pass_on(self) -> None:
-        """While this worker drains, the others are told of what it has given back; until cancelled."""
-        while True:
-            self._wake.clear()
-            if (call_at := self._call.due()) is not None:
-                now = asyncio.get_running_loop().time()
-                await asyncio.sleep(call_at - now)
-                with contextlib.suppress(IidqError, psycopg.Error):
-                    await self._call_others(max(now, call_at))
-            await self._wake.wait()
+        # An announcement during the claim has set it, too: that job may be too late for the claim's snapshot.
+        schedule.work_may_wait |= not short
+        schedule.others.claimed(short=short, room=self._room() > 0)
 
     async def _release_unknown(self) -> None:
-        """A claim may have been committed although its answer never came."""
+        """Release jobs of an earlier claim that was committed although no answer came."""
         async with self._database.connection() as connection:
             await store.release_unknown(connection, worker_id=self._worker_id, known=list(self._attempts.held))
         self._claim_uncertain = False
 
-    async def _purge(self) -> None:
-        pause_seconds = self._settings.poll_interval_seconds
-        while True:
-            await asyncio.sleep(pause_seconds)
-            try:
-                pause_seconds = await self._retention.purge(self._database)
-            except (IidqError, psycopg.Error) as error:
-                pause_seconds = self._settings.poll_interval_seconds
-                self._database.faults.failed("retention", error, pause_seconds)
-            else:
-                self._database.faults.succeeded("retention")
+    async def _wake_others(self, now: float) -> None:
+        self._schedule.others.sent(now)
+        self._relay.publish(announcements.JOBS_CHANNEL, announcements.TO_ALL)
+        async with self._database.connection() as connection:
+            await announcements.announce(connection, announcements.TO_ALL)
 
-    async def _recount(self) -> None:
-        """Count all jobs when a sweep has found that to be due, apart from the sweeps and their deadline."""
-        while True:
-            await self._uncounted.wait()
-            try:
-                async with await connect(self._settings) as connection:
-                    with answered_within(connection, _COUNT_SECONDS):
-                        async with our_settings(connection):
-                            await store.recount(connection)
-            except (IidqError, psycopg.Error) as error:
-                self._database.faults.failed("recount", error, self._settings.poll_interval_seconds)
-            else:
-                self._database.faults.succeeded("recount")
-            # A sweep that ran meanwhile found the same.
-            self._uncounted.clear()
+    # The end
 
-    async def _look_for_policies(self) -> None:
-        """Tell operators of row-level security that may hide jobs: no statement fails because of it."""
-        poll_seconds = self._settings.poll_interval_seconds
+    async def _wake_others_during_drain(self) -> None:
+        """Wake the others for released jobs, until cancelled."""
         while True:
-            await asyncio.sleep(poll_seconds)
-            with contextlib.suppress(IidqError, psycopg.Error):
-                while obstacles := await self._database.run(lambda each: find_obstacles(each, "policy", "hidden")):
-                    hidden = DatabaseRefusal("row-level security may hide rows from this worker")
-                    for obstacle in obstacles:
-                        hidden.add_note(obstacle)
-                    self._database.faults.failed("policies", hidden, poll_seconds)
-                    await asyncio.sleep(poll_seconds)
-                self._database.faults.succeeded("policies")
-            await asyncio.sleep(_POLLS_BETWEEN_LOOKS * poll_seconds)
+            self._wake.clear()
+            if (wake_at := self._schedule.others.due_at()) is not None:
+                now = _now()
+                await asyncio.sleep(wake_at - now)
+                with contextlib.suppress(IidqError, psycopg.Error):
+                    await self._wake_others(max(now, wake_at))
+            await self._wake.wait()
 
     async def _leave(self) -> None:
-        # Who cannot say goodbye is missed after three polls.
+        """Remove the worker from the list. After a failure the others drop the worker after three missed polls."""
         with contextlib.suppress(IidqError, psycopg.Error):
             async with self._database.connection() as connection:
                 await store.leave(connection, self._worker_id)
                 await announcements.announce(connection, announcements.TO_ALL)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 @asynccontextmanager
@@ -399,14 +323,14 @@ async def open_work_loop(
     settings: Settings,
     handler: Handler,
     worker_id: str,
-    callback_due: Callable[[], None] = _nobody_calls_back,
+    callback_due: Callable[[], None] = _nothing,
     relay: Relay = NO_RELAY,
     faults: Faults | None = None,
 ) -> AsyncIterator[WorkLoop]:
-    """A :class:`WorkLoop` with a pool of its own: one connection each to claim, store, report or purge, and announce.
+    """Open a :class:`WorkLoop` with a separate pool: a connection each to claim, store, report or purge, announce.
 
-    ``callback_due`` is called when a job that names a callback has ended here and its outcome is stored.
+    ``callback_due`` is called when the outcome of a job with a callback is stored.
     """
-    # A queue's statistics are always late: analyzed while it was empty, each claim would sort the whole burst.
+    # The statistics of a queue are always late: analyzed while it was empty, each claim would sort the whole burst.
     async with open_database(settings, pool_size=4, sorts=False, faults=faults) as database:
         yield WorkLoop(settings, database, handler, worker_id, callback_due, relay)

@@ -22,7 +22,7 @@ class Head:
     """The queue now, by the database's clock ``at``; ages are None where nothing stands there.
 
     ``active`` counts the jobs that workers hold, ``running`` the slots of live workers in use: it is never above
-    ``slots``. The difference is claimed ahead of a free slot, or has ended and is about to be stored.
+    ``slots``. The difference has ended and is about to be stored.
     """
 
     at: datetime

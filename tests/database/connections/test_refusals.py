@@ -300,13 +300,3 @@ async def test_nothing_is_in_the_way_of_a_migrated_database(role: RestrictedRole
     """The owner lacks nothing, and neither does a role that was granted all tables."""
     async with open_database(load_settings(database_url=role.url), pool_size=1) as database:
         assert await database.run(find_obstacles) == []
-
-
-async def test_a_loop_whose_claims_fail_rests(database_url: str) -> None:
-    """Between two tries of a claim that fails the loop sleeps, although the rest of a line is due to be looked at."""
-    async with working(database_url, Executions()) as work:
-        await eventually(lambda: work.loop.listener.listening)
-        now = asyncio.get_running_loop().time()
-        work.loop._span.look_at = now
-        work.loop._next_claim = work.loop._next_sweep = now + 60
-        assert work.loop._next_event() == now + 60

@@ -1,4 +1,4 @@
-"""Stopping: no more claims, running jobs may end, the rest goes back uncharged."""
+"""A drain: no more claims, running jobs may end, the rest is released uncharged."""
 
 import asyncio
 from typing import Any
@@ -16,7 +16,7 @@ from tests.job_rows import insert, scalar, statuses
 
 @pytest.fixture
 def postgres_kind() -> str:
-    """Nothing here hangs on the version."""
+    """No test here depends on the version."""
     return "embedded"
 
 
@@ -28,7 +28,7 @@ async def test_an_idle_worker_stops_at_once(database_url: str) -> None:
 
 
 async def test_running_jobs_may_end(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """A drain waits for what runs and claims nothing more."""
+    """A drain waits for running jobs and claims nothing more."""
     insert(sql, copies=6)
     handler = Executions(waits=True)
     async with working(database_url, handler, worker_concurrency=2) as work:
@@ -42,7 +42,7 @@ async def test_running_jobs_may_end(database_url: str, sql: psycopg.Connection[A
 
 
 async def test_jobs_that_do_not_end_in_time_go_back_uncharged(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """At the drain's deadline the rest is given back: in line at once, not counted as a failure."""
+    """At the drain's deadline the rest is released: in line at once, not counted as a failure."""
     insert(sql, copies=3)
     handler = Executions(waits=True)
     async with working(database_url, handler, worker_concurrency=2, drain_timeout_seconds=0.1) as work:
@@ -55,7 +55,7 @@ async def test_jobs_that_do_not_end_in_time_go_back_uncharged(database_url: str,
 
 
 async def test_a_second_stop_hurries(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """Whoever asks twice does not wait for the deadline: the jobs go back now, and the next worker runs them."""
+    """A second stop does not wait for the deadline: the jobs are released now, and the next worker runs the jobs."""
     insert(sql, copies=2)
     handler = Executions(waits=True)
     async with working(database_url, handler, drain_timeout_seconds=3600) as work:
@@ -84,7 +84,7 @@ async def test_a_drain_that_comes_during_a_long_lease_keeps_it(database_url: str
 
 
 async def test_cleaning_up_past_the_deadline_is_not_charged(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """A job that the drain interrupts goes back uncharged, also when its handler then outlasts the job's deadline."""
+    """A job interrupted by the drain is released uncharged, even if the handler then outlasts the job's deadline."""
     insert(sql)
     began, timed_out = asyncio.Event(), asyncio.Event()
 

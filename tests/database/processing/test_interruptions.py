@@ -1,4 +1,4 @@
-"""Interruptions and claims at awkward moments, without a worker's loop around them."""
+"""Interruptions and claims at awkward moments, without the loop of a worker."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,7 +13,6 @@ from iidq.queue import store
 from iidq.queue.job import ClaimedJob
 from iidq.queue.notify.changes import ChangeAnnouncer
 from iidq.queue.processing.attempts import Attempts
-from iidq.queue.processing.claim_ahead import ClaimAhead
 from iidq.queue.processing.execution import Progress
 from iidq.settings import Settings
 from tests.eventually import eventually
@@ -24,12 +23,12 @@ WORKER = "test"
 
 @pytest.fixture
 def postgres_kind() -> str:
-    """Nothing here hangs on the version."""
+    """No test here depends on the version."""
     return "embedded"
 
 
 class Bystander:
-    """A worker's attempts without its loop: the handler notes what it is given, and ends when ``go_on`` is set.
+    """The attempts of a worker without the loop: the handler notes each job, and ends when ``go_on`` is set.
 
     Its first job ends in spite of an interruption, once ``give_in`` is set.
     """
@@ -45,10 +44,8 @@ class Bystander:
             self._handle,
             WORKER,
             changes=ChangeAnnouncer(database),
-            ahead=ClaimAhead(settings.worker_concurrency),
             freed=lambda: None,
-            back_in_line=lambda _seconds: None,
-            callback_due=lambda: None,
+            stored=lambda _job, _outcome: None,
         )
 
     async def claim(self) -> list[ClaimedJob]:
@@ -75,7 +72,7 @@ async def bystander(database_url: str) -> AsyncIterator[Bystander]:
 
 
 async def test_a_job_cancelled_as_it_begins_frees_its_slot(bystander: Bystander, sql: psycopg.Connection[Any]) -> None:
-    """Its handler is never called, and the slot is not taken for ever."""
+    """The handler is never called, and the slot is free again."""
     insert(sql)
     [job] = await bystander.claim()
     bystander.attempts.start([job])
@@ -85,7 +82,7 @@ async def test_a_job_cancelled_as_it_begins_frees_its_slot(bystander: Bystander,
 
 
 async def test_what_is_claimed_during_a_drain_goes_back(bystander: Bystander, sql: psycopg.Connection[Any]) -> None:
-    """A job that comes into a worker that is ending does not begin there."""
+    """A job claimed by a draining worker is released without a start."""
     insert(sql, copies=2)
     jobs = await bystander.claim()
     assert await bystander.attempts.drain(3600, asyncio.Event()) == 0
@@ -97,7 +94,7 @@ async def test_what_is_claimed_during_a_drain_goes_back(bystander: Bystander, sq
 async def test_a_claim_that_a_crash_undid_and_that_was_made_again_is_kept(
     bystander: Bystander, sql: psycopg.Connection[Any]
 ) -> None:
-    """That the first of two claims of the same attempt is gone comes to light late: the second one's job runs."""
+    """A late report that the first of two claims is gone: the job of the second claim runs."""
     insert(sql)
     [job] = await bystander.claim()
     bystander.attempts.start([job])
@@ -111,7 +108,7 @@ async def test_a_claim_that_a_crash_undid_and_that_was_made_again_is_kept(
 async def test_a_lost_attempt_that_ends_late_leaves_its_successor_alone(
     bystander: Bystander, sql: psycopg.Connection[Any]
 ) -> None:
-    """The same attempt, claimed anew after a crash of the database, keeps its lease and stores its own result."""
+    """The same attempt, claimed again after a crash of the database, keeps the lease and stores the second result."""
     insert(sql)
     [job] = await bystander.claim()
     bystander.go_on.clear()
@@ -129,7 +126,7 @@ async def test_a_lost_attempt_that_ends_late_leaves_its_successor_alone(
 
 
 async def test_a_second_loss_counts(bystander: Bystander, sql: psycopg.Connection[Any]) -> None:
-    """An attempt claimed twice is spared once: what the next renewal tells is believed."""
+    """An attempt claimed twice is spared once: the next renewal decides."""
     insert(sql)
     [job] = await bystander.claim()
     bystander.go_on.clear()

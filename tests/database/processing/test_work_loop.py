@@ -1,8 +1,9 @@
-"""A worker's loop against real Postgres: what runs, how often, and what the row says at the end."""
+"""The loop of a worker against real Postgres: runs of each job, and the row at the end."""
 
 import asyncio
 import time
 from collections import Counter
+from contextvars import ContextVar
 from typing import Any
 from uuid import UUID
 
@@ -25,7 +26,7 @@ OK = {"status": "OK"}
 
 
 class Executions:
-    """A handler that counts what it was given, and ends when ``go_on`` is set."""
+    """A handler that counts the given jobs, and ends when ``go_on`` is set."""
 
     def __init__(self, *, waits: bool = False) -> None:
         self.begun: Counter[UUID] = Counter()
@@ -51,7 +52,7 @@ class Executions:
 
 
 async def test_every_job_runs_once(database_url: str, sql: psycopg.Connection[Any], connection: Any) -> None:
-    """Jobs that waited, that come by SQL and that come through the store are each run once and completed."""
+    """Waiting jobs, jobs inserted by SQL and jobs from the store each run once and complete."""
     insert(sql, copies=30)
     handler = Executions()
     async with working(database_url, handler):
@@ -67,7 +68,7 @@ async def test_every_job_runs_once(database_url: str, sql: psycopg.Connection[An
 
 
 async def test_concurrency_is_reached_and_kept(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """With more jobs than slots, all slots are filled, none is overfilled, and what is claimed is what runs."""
+    """With more jobs than slots, all slots are filled, no slot twice, and only running jobs are claimed."""
     insert(sql, copies=20)
     handler = Executions(waits=True)
     async with working(database_url, handler, worker_concurrency=6):
@@ -78,24 +79,35 @@ async def test_concurrency_is_reached_and_kept(database_url: str, sql: psycopg.C
     assert handler.most == 6
 
 
-async def test_long_jobs_of_a_backlog_are_claimed_when_they_can_run(
+async def test_the_jobs_of_a_backlog_are_claimed_when_they_can_run(
     database_url: str, sql: psycopg.Connection[Any]
 ) -> None:
-    """Where a claim takes little beside a job, none is taken before there is a slot for it, and none is given back."""
-
-    async def long(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
-        # Longer than a job would stand by.
-        await asyncio.sleep(0.6)
-        return OK
-
-    insert(sql, copies=8)
-    async with working(database_url, long, worker_concurrency=2):
-        await eventually(lambda: statuses(sql) == {"completed": 8})
+    """Behind short jobs, too, a claim takes at most as many jobs as there are free slots; no job is released."""
+    insert(sql, copies=60)
+    async with working(database_url, Executions(), worker_concurrency=2):
+        await eventually(lambda: statuses(sql) == {"completed": 60})
     assert scalar(sql, 'SELECT max(attempt) FROM "VerificationJob"') == 1
 
 
+async def test_a_handlers_context_is_its_own(database_url: str, sql: psycopg.Connection[Any]) -> None:
+    """A handler sees no context variable of another handler."""
+    left_behind = ContextVar("left_behind", default=False)
+    seen: set[bool] = set()
+
+    async def leaves_something(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
+        seen.add(left_behind.get())
+        left_behind.set(True)
+        await asyncio.sleep(0.01)
+        return OK
+
+    insert(sql, copies=40)
+    async with working(database_url, leaves_something, worker_concurrency=2):
+        await eventually(lambda: statuses(sql) == {"completed": 40})
+    assert seen == {False}
+
+
 async def test_a_free_slot_is_filled_while_others_run(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """One slow job holds back only its own slot."""
+    """A slow job occupies a single slot."""
     slow = insert(sql)
     may_end = asyncio.Event()
 
@@ -112,7 +124,7 @@ async def test_a_free_slot_is_filled_while_others_run(database_url: str, sql: ps
 
 
 async def test_a_permanent_fault_fails_at_once(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """What trying again cannot mend is not tried again, and the row says what it was."""
+    """A permanent fault is not retried, and the row has the error."""
 
     async def handler(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
         raise ManifestFault("404 from the manifest's host", code="manifest.missing")
@@ -126,7 +138,7 @@ async def test_a_permanent_fault_fails_at_once(database_url: str, sql: psycopg.C
 
 
 async def test_a_temporary_fault_is_retried_and_then_fails(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """Three attempts in all, with the last error at the end and all of them in the list."""
+    """Three attempts in all, with the last error at the end and every error in the list."""
     attempts = []
 
     async def handler(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
@@ -143,7 +155,7 @@ async def test_a_temporary_fault_is_retried_and_then_fails(database_url: str, sq
 
 
 async def test_a_temporary_fault_that_passes_leaves_no_error(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """A success after failures is a success; how often it was retried can be read."""
+    """A success after failures is a success; the row has the number of retries."""
 
     async def handler(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
         if job.attempt == 1:
@@ -202,7 +214,7 @@ def _cancel_itself() -> dict[str, Any]:
 async def test_a_bug_in_the_handler_ends_the_job(
     database_url: str, sql: psycopg.Connection[Any], misbehave: Any
 ) -> None:
-    """An unforeseen error is retried like a passing one, ends the job, and tells its reader nothing internal."""
+    """An unexpected error is retried like a temporary error, ends the job, and shows clients nothing internal."""
 
     async def handler(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
         result: dict[str, Any] = misbehave()
@@ -218,7 +230,7 @@ async def test_a_bug_in_the_handler_ends_the_job(
 
 
 async def test_progress_is_seen_in_the_row(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """While a job runs its row tells how far it is, never backwards; at the end it says 100."""
+    """The row of a running job has the progress, never backwards; at the end, 100."""
     may_end = asyncio.Event()
 
     async def handler(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
@@ -237,7 +249,7 @@ async def test_progress_is_seen_in_the_row(database_url: str, sql: psycopg.Conne
 
 
 async def test_steps_out_of_range_harm_nobody(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """A handler that reports nonsense neither breaks its own row nor the reports of the others."""
+    """Nonsense from a handler breaks neither the row nor the progress of other jobs."""
     may_end = asyncio.Event()
     good, bad = insert(sql), insert(sql)
 
@@ -256,7 +268,7 @@ async def test_steps_out_of_range_harm_nobody(database_url: str, sql: psycopg.Co
 async def test_the_poll_finds_what_nobody_announced(
     database_url: str, sql: psycopg.Connection[Any], connection: Any
 ) -> None:
-    """With its LISTEN connection cut again and again, and jobs that are never announced, a worker still finds them."""
+    """With the LISTEN connection cut again and again, a worker still finds jobs without an announcement."""
     handler = Executions()
 
     def cut_and_look() -> bool:
@@ -275,7 +287,7 @@ async def test_the_poll_finds_what_nobody_announced(
 
 
 async def test_a_wake_up_finds_its_way_back_after_a_cut(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """A lost LISTEN connection is replaced, and what came meanwhile is found without a poll."""
+    """A lost LISTEN connection is replaced, and jobs inserted meanwhile are found without a poll."""
     handler = Executions()
     async with working(database_url, handler) as work:
         await eventually(lambda: work.loop.listener.listening)
@@ -292,7 +304,7 @@ async def test_a_wake_up_finds_its_way_back_after_a_cut(database_url: str, sql: 
 
 
 async def test_due_times_wake_the_worker(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """A future job runs when its time has come, not at the next poll, and not before."""
+    """A future job runs when due, not at the next poll, and not before."""
     handler = Executions()
     async with working(database_url, handler):
         insert(sql, copies=3, runAt=Sql("now() + interval '0.4 seconds'"))
@@ -324,7 +336,7 @@ async def test_jobs_of_a_silent_worker_are_taken_over(database_url: str, sql: ps
 
 
 async def test_a_lost_lease_interrupts_the_attempt(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """Whoever lost its job stops working on it, and its outcome is not stored over the new holder's row."""
+    """A worker without the lease stops the attempt, and stores no outcome over the row of the new holder."""
     handler = Executions(waits=True)
     job_id = insert(sql)
     async with working(database_url, handler, job_lease_seconds=0.5):
@@ -340,7 +352,7 @@ async def test_a_lost_lease_interrupts_the_attempt(database_url: str, sql: psyco
 
 
 async def test_a_cancelled_job_is_interrupted(database_url: str, sql: psycopg.Connection[Any], connection: Any) -> None:
-    """Cancelling a running job stops the work on it and keeps its outcome out of the row."""
+    """Cancelling a running job stops the handler and keeps the outcome out of the row."""
     handler = Executions(waits=True)
     job_id = insert(sql)
     # With such a lease no renewal comes by: it is the cancellation itself that is heard.
@@ -356,7 +368,7 @@ async def test_a_cancelled_job_is_interrupted(database_url: str, sql: psycopg.Co
 async def test_a_blocked_event_loop_keeps_its_lease(
     database_url: str, settings: Settings, sql: psycopg.Connection[Any], blocked_by: str
 ) -> None:
-    """A handler that blocks the whole loop for longer than its lease is not run a second time elsewhere."""
+    """A handler may block the event loop for longer than the lease without a second run of the job."""
     begun = []
 
     async def handler(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
@@ -406,7 +418,7 @@ async def test_a_claim_that_a_crash_undid_does_not_confuse_the_worker(
 
 
 async def test_retention_runs_beside_the_work(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """A worker removes old jobs by itself."""
+    """A worker removes old jobs."""
     insert(
         sql,
         {**QUEUED, "status": "cancelled", "ready": False},

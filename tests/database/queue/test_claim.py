@@ -12,7 +12,7 @@ from iidq.database.pool import open_database
 from iidq.database.queries import QUERIES
 from iidq.queue import store
 from iidq.queue.job import JobType
-from iidq.queue.processing.claim_span import WHOLE
+from iidq.queue.processing.claiming import FROM_HEAD
 from iidq.settings import Settings
 from tests.database.attempts import LEASE_SECONDS, WORKER, claim, claim_one, sweep
 from tests.job_rows import COMPLETED, PROCESSING, Sql, insert, new_job, read, scalar, update
@@ -157,7 +157,7 @@ async def test_the_claim_walks_its_index_without_sorting(
                     "worker_id": WORKER,
                     "slots": slots,
                     "lease_seconds": LEASE_SECONDS,
-                    "from_order": WHOLE,
+                    "from_order": FROM_HEAD,
                     "only": None,
                 }
                 cursor = await connection.execute(b"EXPLAIN (FORMAT JSON) " + QUERIES["claim"], values, prepare=True)
@@ -177,7 +177,13 @@ async def test_no_claim_is_compiled_first(settings: Settings, sql: psycopg.Conne
     """Compiling takes 200 times as long as the claim: not where a server can, and the price of a plan would have it."""
     insert(sql, copies=10)
     async with open_database(settings, pool_size=1, sorts=False) as database, database.connection() as connection:
-        values = {"worker_id": WORKER, "slots": 3, "lease_seconds": LEASE_SECONDS, "from_order": WHOLE, "only": None}
+        values = {
+            "worker_id": WORKER,
+            "slots": 3,
+            "lease_seconds": LEASE_SECONDS,
+            "from_order": FROM_HEAD,
+            "only": None,
+        }
         cursor = await connection.execute(b"EXPLAIN (FORMAT JSON) " + QUERIES["claim"], values)
         [[[explained]]] = await cursor.fetchall()
         assert "JIT" not in explained

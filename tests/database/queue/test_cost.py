@@ -13,7 +13,7 @@ from iidq.database.queries import QUERIES
 from iidq.queue import store
 from iidq.queue.job import ClaimedJob, JobType
 from iidq.queue.outcome import Outcome
-from iidq.queue.processing.claim_span import WHOLE
+from iidq.queue.processing.claiming import FROM_HEAD
 from iidq.queue.read import readers
 from iidq.settings import Settings
 from tests.database.attempts import LEASE_SECONDS, WORKER, claim, claim_one, fence, finish, renew, report, sweep
@@ -72,7 +72,7 @@ async def explain(connection: Connection, name: str, parameters: dict[str, Any])
     return plan
 
 
-async def explain_claim(connection: Connection, from_order: float = WHOLE) -> dict[str, Any]:
+async def explain_claim(connection: Connection, from_order: float = FROM_HEAD) -> dict[str, Any]:
     values = {
         "worker_id": WORKER,
         "slots": SLOTS,
@@ -123,7 +123,7 @@ async def test_a_claim_costs_the_same_in_an_old_and_crowded_table(
         reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         reader.execute("SELECT count(*) FROM iidq_queue_control")
         insert(unwatched, copies=COME_AND_GONE, runAt=Sql("now() - (1 + random()) * interval '1 second'"))
-        reached = WHOLE
+        reached = FROM_HEAD
         while True:
             taken = await store.claim(
                 connection, worker_id=WORKER, slots=1000, lease_seconds=LEASE_SECONDS, from_order=reached

@@ -20,7 +20,7 @@ from iidq.queue.job import ClaimedJob, JobStatus
 from iidq.queue.notify.watching import open_watch_hub
 from iidq.queue.outcome import Outcome
 from iidq.queue.processing.execution import Progress
-from iidq.queue.processing.outcome_writer import OutcomeWriter
+from iidq.queue.processing.writers import OutcomeWriter
 from iidq.queue.read import readers
 from iidq.queue.read.browsing import JobState, browse
 from iidq.queue.read.depth import read_depth

@@ -18,7 +18,7 @@ from iidq.queue.batching import open_enqueuer
 from iidq.queue.job import ClaimedJob, JobStatus
 from iidq.queue.outcome import Outcome
 from iidq.queue.processing.execution import Progress
-from iidq.queue.processing.outcome_writer import OutcomeWriter
+from iidq.queue.processing.writers import OutcomeWriter
 from iidq.queue.read import readers
 from iidq.queue.store import WorkerSigns
 from iidq.queue.upkeep import Retention

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from iidq.database.queries import QUERIES
 from iidq.queue.job import ClaimedJob
-from iidq.queue.processing import claim_ahead
 from iidq.queue.processing.execution import Progress
 from iidq.queue.read.overview import MOST_WORKERS, read_now
 from tests.database.working import working
@@ -60,12 +59,10 @@ def test_running_is_never_above_the_slots(sql: psycopg.Connection[Any], workers:
             assert worker["running"] == min(worker["leases"], worker["concurrency"])
 
 
-async def test_a_worker_that_claims_ahead_reports_no_more_than_its_slots(
-    database_url: str, sql: psycopg.Connection[Any], connection: Any, monkeypatch: pytest.MonkeyPatch
+async def test_a_busy_worker_reports_no_more_than_its_slots(
+    database_url: str, sql: psycopg.Connection[Any], connection: Any
 ) -> None:
-    """Through a whole backlog the worker's own row and the page stay within the slots, also while jobs stand by."""
-    monkeypatch.setattr(claim_ahead, "_BACKLOG_SECONDS", 0.0)
-    monkeypatch.setattr(claim_ahead, "_SHORT_SECONDS", 300.0)
+    """Through a whole backlog the worker's own row and the page stay within the slots."""
     # A row that says more ends the worker, and with it this test.
     sql.execute("ALTER TABLE iidq_queue_worker ADD CHECK (running BETWEEN 0 AND concurrency)")
 

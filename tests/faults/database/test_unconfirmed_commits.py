@@ -24,7 +24,7 @@ from iidq.queue import batching, control, store
 from iidq.queue.batching import Enqueuer, open_enqueuer
 from iidq.queue.job import ClaimedJob, IdempotencyKey
 from iidq.queue.outcome import Outcome
-from iidq.queue.processing.outcome_writer import OutcomeWriter
+from iidq.queue.processing.writers import OutcomeWriter
 from iidq.queue.store import Fence
 from iidq.settings import load_settings
 from iidq.web import availability

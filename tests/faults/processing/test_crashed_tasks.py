@@ -1,4 +1,4 @@
-"""Every long-lived task of API and worker, crashed once on purpose: logged at once, and begun again."""
+"""Every long-lived task of API and worker crashes once on purpose, is logged at once, and begins again."""
 
 import asyncio
 import functools
@@ -15,10 +15,10 @@ from iidq.bullmq.bull_mirror import BullMirror
 from iidq.queue.notify.changes import ChangeAnnouncer
 from iidq.queue.notify.listener import Announcer, Listener
 from iidq.queue.notify.watching import WatchHub
-from iidq.queue.processing.attempts import Attempts
 from iidq.queue.processing.leases import LeaseKeeper
 from iidq.queue.processing.loop import WorkLoop
-from iidq.queue.processing.outcome_writer import OutcomeWriter
+from iidq.queue.processing.maintenance import Maintenance
+from iidq.queue.processing.writers import OutcomeWriter, ProgressWriter
 from iidq.redis.key import SharedKey
 from iidq.redis.redis_connection import Redis
 from iidq.redis.redis_hint_bus import RedisRelay
@@ -39,8 +39,8 @@ from tests.web.serving import JOBS, ServeApi
 OF_WORKER: list[tuple[type, str, str]] = [
     (Listener, "run", "listener"),
     (ChangeAnnouncer, "run", "changes"),
-    (Attempts, "report_progress", "progress"),
-    (WorkLoop, "_purge", "retention"),
+    (ProgressWriter, "run", "progress"),
+    (Maintenance, "_purge", "retention"),
     (WorkLoop, "_hear_relay", "relay"),
     (LeaseKeeper, "_keep", "lease renewal"),
     (OutcomeWriter, "_write_all", "outcomes"),
@@ -82,12 +82,12 @@ class Crashes:
         return fail_once
 
     def all_began_again(self) -> bool:
-        """Whether each runs for the second time."""
+        """Return whether every task runs for the second time."""
         return all(self.calls[name] >= 2 for _, _, name in self.table)
 
 
 def crashed(logged: list[Any]) -> list[str]:
-    """The names of what the log says has crashed."""
+    """Return the names of the crashed tasks in the log."""
     return sorted(line["what"] for line in logged if line["event"] == "background.crashed")
 
 
@@ -133,7 +133,7 @@ async def test_the_tasks_of_an_api_begin_again(
 
 
 async def test_a_crashed_loop_ends_the_process(database_url: str, start_worker: StartWorker) -> None:
-    """Its exit code is 1, its log says why, and the jobs that ran have ended."""
+    """The exit code is 1, the log has the reason, and running jobs have ended."""
     worker = start_worker(database_url, module="tests.faults.crashing_worker_process")
     assert await asyncio.to_thread(worker.exit_code) == 1
     log = worker.log.read_text()
@@ -142,7 +142,7 @@ async def test_a_crashed_loop_ends_the_process(database_url: str, start_worker: 
 
 @pytest.mark.parametrize("hang", ["task", "thread"])
 async def test_nothing_keeps_a_process_from_its_end(database_url: str, start_worker: StartWorker, hang: str) -> None:
-    """A task that hears no cancellation, or a thread that never ends, is left behind after the drain's deadline."""
+    """A task that ignores cancellation, or a thread without an end, is left behind after the drain's deadline."""
     worker = start_worker(
         database_url, module="tests.faults.crashing_worker_process", HANG=hang, DRAIN_TIMEOUT_SECONDS="0"
     )

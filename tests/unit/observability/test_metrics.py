@@ -92,7 +92,7 @@ def test_the_folder_is_private_and_goes() -> None:
 
 
 def test_an_attempt_that_never_began_has_no_duration() -> None:
-    """A job that stood by and was given back counts among the released, and does not make attempts look short."""
+    """A job released before its start counts among the released, and does not make attempts look short."""
     counted = ("iidq_attempts_total", {"outcome": "released"})
     timed = "iidq_attempt_duration_seconds_count"
     before = metrics.REGISTRY.get_sample_value(*counted) or 0.0, metrics.REGISTRY.get_sample_value(timed)

@@ -46,6 +46,7 @@ PURE = {
     "iidq.queue.identifiers",
     "iidq.queue.job",
     "iidq.queue.notify.live_progress",
+    "iidq.queue.processing.claiming",
     "iidq.queue.outcome",
     "iidq.queue.read.paging",
     "iidq.queue.notify.hint_bus",
