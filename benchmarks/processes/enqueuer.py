@@ -17,6 +17,7 @@ from iidq.queue.batching import Enqueuer, open_enqueuer
 from iidq.queue.job import JobType, NewJob
 from iidq.queue.notify import announcements
 from iidq.settings import load_settings
+from iidq.subject import Subject
 
 _ADDRESS = "0x" + "5a" * 20
 
@@ -24,7 +25,8 @@ _ADDRESS = "0x" + "5a" * 20
 def job(number: int, file_name: str | None = None) -> NewJob:
     """A verification like those that come over HTTP, each of another content."""
     digest = hashlib.sha256(number.to_bytes(8, "big")).hexdigest()
-    return NewJob(JobType.VERIFY, f"0x{digest}", f"ipfs://bafkrei{digest[:52]}", _ADDRESS, file_name=file_name)
+    subject = Subject(f"0x{digest}", f"ipfs://bafkrei{digest[:52]}", _ADDRESS, file_name=file_name)
+    return NewJob(JobType.VERIFY, subject)
 
 
 def jobs_from(path: Path | None, count: int) -> Iterable[NewJob]:
@@ -33,7 +35,7 @@ def jobs_from(path: Path | None, count: int) -> Iterable[NewJob]:
         yield from (job(number) for number in range(count))
         return
     for sample in read_samples(path)[:count]:
-        yield NewJob(JobType.VERIFY, sample.content_hash, sample.manifest_uri, REGISTRY)
+        yield NewJob(JobType.VERIFY, Subject(sample.content_hash, sample.manifest_uri, REGISTRY))
 
 
 async def enqueue(jobs: Iterable[NewJob], tasks: int) -> None:

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from iidq.queue.identifiers import new_job_id
+from iidq.subject import Subject
 
 
 class JobType(StrEnum):
@@ -93,13 +94,7 @@ class NewJob:
     """
 
     type: JobType
-    content_hash: str
-    manifest_uri: str
-    registry_address: str
-    rpc_url: str | None = None
-    endpoint_id: str | None = None
-    chain_id: int | None = None
-    file_name: str | None = None
+    subject: Subject
     key: IdempotencyKey | None = None
     trace_context: str | None = None
     callback_url: str | None = None
@@ -110,20 +105,21 @@ class NewJob:
 
         Written out: a dict and json.dumps take 5 µs where this takes 1.2, a tenth of what a job costs its caller.
         """
+        content_hash, manifest_uri, registry_address, rpc_url, endpoint_id, chain_id, file_name = self.subject
         fields = (
-            f'{{"id":"{self.id.hex}","type":"{self.type.value}","content_hash":{_quoted(self.content_hash)},'
-            f'"manifest_uri":{_quoted(self.manifest_uri)},"registry_address":{_quoted(self.registry_address)}'
+            f'{{"id":"{self.id.hex}","type":"{self.type.value}","content_hash":{_quoted(content_hash)},'
+            f'"manifest_uri":{_quoted(manifest_uri)},"registry_address":{_quoted(registry_address)}'
         )
-        if self.rpc_url is not None:
-            fields += f',"rpc_url":{_quoted(self.rpc_url)}'
-        if self.endpoint_id is not None:
-            fields += f',"endpoint_id":{_quoted(self.endpoint_id)}'
-        if self.file_name is not None:
-            fields += f',"file_name":{_quoted(self.file_name)}'
+        if rpc_url is not None:
+            fields += f',"rpc_url":{_quoted(rpc_url)}'
+        if endpoint_id is not None:
+            fields += f',"endpoint_id":{_quoted(endpoint_id)}'
+        if file_name is not None:
+            fields += f',"file_name":{_quoted(file_name)}'
         if self.trace_context is not None:
             fields += f',"trace_context":{_quoted(self.trace_context)}'
-        if self.chain_id is not None:
-            fields += f',"chain_id":{self.chain_id}'
+        if chain_id is not None:
+            fields += f',"chain_id":{chain_id}'
         if self.callback_url is not None:
             fields += ',"has_callback":true'
         return fields + "}"
@@ -140,12 +136,7 @@ class Job:
     type: JobType
     status: JobStatus
     progress: int
-    content_hash: str
-    manifest_uri: str
-    registry_address: str
-    rpc_url: str | None
-    chain_id: int | None
-    file_name: str | None
+    subject: Subject
     result: dict[str, Any] | None
     error: str | None
     errors: list[dict[str, Any]]
@@ -170,17 +161,11 @@ class ClaimedJob(NamedTuple):
     id: UUID
     attempt: int
     type: JobType
-    content_hash: str
-    manifest_uri: str
-    registry_address: str
-    rpc_url: str | None
-    chain_id: int | None
-    file_name: str | None
+    subject: Subject
     retry_count: int
     max_attempts: int
     trace_context: str | None = None
     has_callback: bool | None = None
-    endpoint_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,14 +66,14 @@ WITH next AS MATERIALIZED (
     AND (SELECT set_config('iidq.writer', 'on', true)) IS NOT NULL
     AND (SELECT set_config('synchronous_commit', 'off', true)) IS NOT NULL
   RETURNING job.id, job.attempt, job.type, job."contentHash", job."manifestUri", job."registryAddress",
-    job."rpcUrl", job."chainId", job."fileName", job."retryCount", job."maxAttempts",
-    job."traceContext", job."hasCallback", job."rpcEndpointId",
+    job."rpcUrl", job."rpcEndpointId", job."chainId", job."fileName", job."retryCount", job."maxAttempts",
+    job."traceContext", job."hasCallback",
     public.iidq_claim_order(job."runAt", job.type, job.priority) AS place
 ), counted AS (
   INSERT INTO public.iidq_queue_count (waiting, active) SELECT -count(*), count(*) FROM claimed HAVING count(*) > 0
 )
-SELECT id, attempt, type, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "chainId", "fileName",
-  "retryCount", "maxAttempts", "traceContext", "hasCallback", "rpcEndpointId",
+SELECT id, attempt, type, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "rpcEndpointId", "chainId",
+  "fileName", "retryCount", "maxAttempts", "traceContext", "hasCallback",
   (SELECT extract(epoch FROM least(max(place), (now() - interval '100 ms') AT TIME ZONE 'UTC'))::float8
    FROM claimed) AS reached
 FROM claimed
@@ -505,8 +505,8 @@ JOIN public.iidq_idempotency_key AS known USING (scope, key);
 
 -- name: find
 -- One job, by "VerificationJob_pkey".
-SELECT id, type, status, progress, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "chainId", "fileName",
-  result, error, errors, "retryCount", attempt, "maxAttempts", priority, "runAt", "startedAt", "completedAt",
+SELECT id, type, status, progress, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "rpcEndpointId",
+  "chainId", "fileName", result, error, errors, "retryCount", attempt, "maxAttempts", priority, "runAt", "startedAt", "completedAt",
   "createdAt", "updatedAt", CASE WHEN "hasCallback" THEN public.iidq_callback_state(id) END AS callback
 FROM public."VerificationJob" WHERE id = %(id)s;
 
@@ -516,7 +516,7 @@ FROM public."VerificationJob" WHERE id = %(id)s;
 -- search of "VerificationJob_pkey" per job.
 SELECT seen.key AS watched, job.xmin::text AS version,
   job.id, job.type, job.status, job.progress, job."contentHash", job."manifestUri", job."registryAddress",
-  job."rpcUrl", job."chainId", job."fileName", job.result, job.error, job.errors, job."retryCount", job.attempt,
+  job."rpcUrl", job."rpcEndpointId", job."chainId", job."fileName", job.result, job.error, job.errors, job."retryCount", job.attempt,
   job."maxAttempts", job.priority, job."runAt", job."startedAt", job."completedAt", job."createdAt", job."updatedAt",
   CASE WHEN job."hasCallback" THEN public.iidq_callback_state(job.id) END AS callback
 FROM jsonb_each_text(%(seen)s::jsonb) AS seen
@@ -569,7 +569,7 @@ WITH place AS MATERIALIZED (
 )
 SELECT place.id, place.place, place.wanted, place.found, place.cut, job.type, job.status, job.progress,
   job."contentHash", job."manifestUri", job."registryAddress",
-  job."rpcUrl", job."chainId", job."fileName", job.result, job.error, job.errors, job."retryCount", job.attempt,
+  job."rpcUrl", job."rpcEndpointId", job."chainId", job."fileName", job.result, job.error, job.errors, job."retryCount", job.attempt,
   job."maxAttempts", job.priority, job."runAt", job."startedAt", job."completedAt", job."createdAt", job."updatedAt",
   CASE WHEN job."hasCallback" THEN public.iidq_callback_state(job.id) END AS callback
 FROM place LEFT JOIN public."VerificationJob" AS job ON job.id = place.id

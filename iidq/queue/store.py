@@ -23,6 +23,7 @@ from iidq.queue.job import ClaimedJob, IdempotencyKey, JobType, NewJob
 from iidq.queue.notify.announcements import TO_FIRST
 from iidq.queue.outcome import Outcome
 from iidq.queue.processing.claim_span import WHOLE
+from iidq.subject import Subject
 
 # One attempt of one job: what a write must present to be let through.
 Fence = tuple[UUID, int]
@@ -199,7 +200,7 @@ async def claim(
         # With "only" its plan is another: by their ids.
         await cursor.execute(QUERIES["claim"], parameters, prepare=only is None)
         rows = await cursor.fetchall()
-    jobs = [ClaimedJob(row[0], row[1], _JOB_TYPES[row[2]], *row[3:-1]) for row in rows]
+    jobs = [ClaimedJob(row[0], row[1], _JOB_TYPES[row[2]], Subject._make(row[3:10]), *row[10:-1]) for row in rows]
     return Claim(jobs, rows[0][-1] if rows else None)
 
 

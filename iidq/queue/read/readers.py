@@ -13,6 +13,7 @@ from iidq.database.queries import QUERIES
 from iidq.queue.job import Job, JobStatus, JobType, QueueCounts
 from iidq.queue.read.job_pages import REACH, Filter, find_page
 from iidq.queue.read.paging import Cursor
+from iidq.subject import Subject
 
 # Id, version of the row, the job; the latter two are None where there is no such job.
 Changed = tuple[str, str | None, Job | None]
@@ -109,12 +110,15 @@ def _job(row: dict[str, Any]) -> Job:
         type=JobType(row["type"]),
         status=JobStatus(row["status"]),
         progress=row["progress"],
-        content_hash=row["contentHash"],
-        manifest_uri=row["manifestUri"],
-        registry_address=row["registryAddress"],
-        rpc_url=row["rpcUrl"],
-        chain_id=row["chainId"],
-        file_name=row["fileName"],
+        subject=Subject(
+            row["contentHash"],
+            row["manifestUri"],
+            row["registryAddress"],
+            row["rpcUrl"],
+            row["rpcEndpointId"],
+            row["chainId"],
+            row["fileName"],
+        ),
         result=row["result"],
         error=row["error"],
         # Instead of a list, an object where the JSON cannot be read.

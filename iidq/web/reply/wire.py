@@ -93,15 +93,15 @@ def batch_shape(job_ids: Sequence[UUID], prefix: str) -> shapes.AcceptedBatch:
 
 def job_shape(job: Job) -> shapes.Job:
     """One job. Rows can come from SQL with any ``rpcUrl`` and error text, so both are redacted here again."""
-    job_id = str(job.id)
+    job_id, subject = str(job.id), job.subject
     return {
         "id": job_id,
         "jobId": job_id,
         "type": job.type,
-        "contentHash": job.content_hash,
-        "manifestUri": job.manifest_uri,
-        "registryAddress": job.registry_address,
-        "rpcUrl": redact_endpoint(job.rpc_url) if job.rpc_url else job.rpc_url,
+        "contentHash": subject.content_hash,
+        "manifestUri": subject.manifest_uri,
+        "registryAddress": subject.registry_address,
+        "rpcUrl": redact_endpoint(subject.rpc_url) if subject.rpc_url else subject.rpc_url,
         "status": job.status,
         "result": job.result,
         "error": redact_url(job.error) if job.error else job.error,
@@ -111,8 +111,8 @@ def job_shape(job: Job) -> shapes.Job:
         "completedAt": _time(job.completed_at) if job.completed_at else None,
         "createdAt": _time(job.created_at),
         "updatedAt": _time(job.updated_at),
-        "chainId": job.chain_id,
-        "fileName": job.file_name,
+        "chainId": subject.chain_id,
+        "fileName": subject.file_name,
         "attempt": job.attempt,
         "maxAttempts": job.max_attempts,
         "runAt": _time(job.run_at),

@@ -92,7 +92,7 @@ async def run_core(database_url: str, **overrides: Any) -> None:
         await database.run(lambda c: store.enqueue(c, [good, bad, shaky], max_attempts=3))
         taken = {job.id: job for job in await database.run(claim)}
         assert taken.keys() == {good.id, bad.id, shaky.id}
-        assert taken[good.id].file_name == _TEXT
+        assert taken[good.id].subject.file_name == _TEXT
         held = [fence(job) for job in taken.values()]
         assert await database.run(lambda c: renew(c, *held)) == set(held)
         assert await database.run(lambda c: report(c, (held[0], 50))) == {held[0]}
@@ -112,7 +112,7 @@ async def run_core(database_url: str, **overrides: Any) -> None:
         done, failed, again = [await find(job) for job in (good, bad, shaky)]
         callback = failed.callback or {}
         assert done.completed_at is not None
-        assert (done.status, done.result, done.file_name) == (
+        assert (done.status, done.result, done.subject.file_name) == (
             JobStatus.COMPLETED,
             {"status": "OK", "text": _TEXT, "number": 0.1},
             _TEXT,

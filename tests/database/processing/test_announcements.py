@@ -92,7 +92,7 @@ async def test_silence_ends_with_its_transaction(connection: Any, listening: Any
     job = new_job()
     await connection.execute(
         'INSERT INTO "VerificationJob"(type, "contentHash", "manifestUri", "registryAddress") VALUES (%s, %s, %s, %s)',
-        [job.type.value, job.content_hash, job.manifest_uri, job.registry_address],
+        [job.type.value, *job.subject[:3]],
     )
     assert await heard_before_echo(listening) == 1
 

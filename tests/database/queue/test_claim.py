@@ -20,16 +20,11 @@ from tests.job_rows import COMPLETED, PROCESSING, Sql, insert, new_job, read, sc
 
 async def test_a_claim_counts_the_attempt_and_leases_the_row(connection: Any, sql: psycopg.Connection[Any]) -> None:
     """A claimed job is processing, belongs to the worker until its lease runs out, and the attempt is counted."""
-    asked = new_job(JobType.PROOF, rpc_url="https://x.example", chain_id=5, file_name="a.png")
+    asked = new_job(JobType.PROOF, rpc_url="https://x.example", endpoint_id="ab", chain_id=5, file_name="a.png")
     await store.enqueue(connection, [asked], max_attempts=4)
     job = await claim_one(connection)
     assert (job.id, job.attempt, job.type, job.retry_count, job.max_attempts) == (asked.id, 1, JobType.PROOF, 0, 4)
-    assert (job.content_hash, job.manifest_uri, job.registry_address) == (
-        asked.content_hash,
-        asked.manifest_uri,
-        asked.registry_address,
-    )
-    assert (job.rpc_url, job.chain_id, job.file_name) == ("https://x.example", 5, "a.png")
+    assert job.subject == asked.subject
     row = read(sql, asked.id)
     assert (row["status"], row["attempt"], row["workerId"], row["ready"]) == ("processing", 1, WORKER, False)
     assert row["leaseUntil"] - row["startedAt"] == timedelta(seconds=LEASE_SECONDS)

@@ -24,7 +24,7 @@ async def test_find(connection: Any, sql: psycopg.Connection[Any]) -> None:
     job_id = insert(sql, FAILED, rpcUrl="https://x.example")
     job = await readers.find(connection, job_id)
     assert isinstance(job, Job)
-    assert (job.id, job.status, job.error, job.rpc_url) == (
+    assert (job.id, job.status, job.error, job.subject.rpc_url) == (
         job_id,
         JobStatus.FAILED,
         FAILED["error"],

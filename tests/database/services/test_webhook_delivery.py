@@ -124,7 +124,7 @@ async def test_what_clients_see_of_a_delivery(connection: Any, sql: Pg) -> None:
     }
     listed = [
         (await readers.list_jobs(connection, limit=9)).jobs,
-        (await readers.list_jobs(connection, limit=9, content_hash=job.content_hash)).jobs,
+        (await readers.list_jobs(connection, limit=9, content_hash=job.subject.content_hash)).jobs,
     ]
     assert [[job.callback and job.callback["attempts"] for job in page] for page in listed] == [[1], [1]]
 

@@ -59,9 +59,9 @@ async def test_jobs_run_once_with_their_outcomes_and_retries(pooled_url: str, sq
     async def handler(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
         began[job.id] = began.get(job.id, 0) + 1
         progress(50)
-        if job.manifest_uri == "bad":
+        if job.subject.manifest_uri == "bad":
             raise ManifestFault("404", code="manifest.missing")
-        if job.manifest_uri == "shaky" and job.attempt == 1:
+        if job.subject.manifest_uri == "shaky" and job.attempt == 1:
             raise GatewayFault("503")
         return OK
 

@@ -45,6 +45,7 @@ PURE = {
     "iidq.queue.outcome",
     "iidq.queue.read.paging",
     "iidq.queue.notify.hint_bus",
+    "iidq.subject",
     "iidq.webhooks.delivery",
     "iidq.webhooks.event",
     "iidq.webhooks.judgement",

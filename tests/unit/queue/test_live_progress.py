@@ -10,6 +10,7 @@ from iidq.queue.identifiers import new_job_id
 from iidq.queue.job import Job, JobStatus, JobType
 from iidq.queue.notify.hint_bus import progress_line, read_progress
 from iidq.queue.notify.live_progress import LiveProgress
+from iidq.subject import Subject
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 JOB = Job(
@@ -17,12 +18,7 @@ JOB = Job(
     type=JobType.VERIFY,
     status=JobStatus.PROCESSING,
     progress=10,
-    content_hash="0x",
-    manifest_uri="ipfs://",
-    registry_address="0x",
-    rpc_url=None,
-    chain_id=None,
-    file_name=None,
+    subject=Subject("0x", "ipfs://", "0x"),
     result=None,
     error=None,
     errors=[],

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from iidq.queue.job import ClaimedJob, JobStatus, JobType
 from iidq.queue.outcome import Outcome, ResultTooLarge, encode_result, storable_text
+from iidq.subject import Subject
 
 # Text as JSON from the internet may hold it: NUL and halves of surrogate pairs included.
 any_text = st.text(st.characters())
@@ -26,12 +27,7 @@ def job(attempt: int = 1) -> ClaimedJob:
         id=UUID(int=7),
         attempt=attempt,
         type=JobType.VERIFY,
-        content_hash="0x" + "0" * 64,
-        manifest_uri="ipfs://x",
-        registry_address="0x" + "0" * 40,
-        rpc_url=None,
-        chain_id=None,
-        file_name=None,
+        subject=Subject("0x" + "0" * 64, "ipfs://x", "0x" + "0" * 40),
         retry_count=0,
         max_attempts=3,
     )

@@ -9,11 +9,11 @@ from iidq.queue.job import ClaimedJob, JobType
 from iidq.queue.processing import standing_by
 from iidq.queue.processing.attempt import Attempt
 from iidq.queue.processing.standing_by import StandingBy
+from iidq.subject import Subject
 from tests.eventually import eventually
 
-JOB = ClaimedJob(
-    new_job_id(), 1, JobType.VERIFY, "0x" + "ab" * 32, "ipfs://x", "0x" + "cd" * 20, None, None, None, 0, 3, None, False
-)
+SUBJECT = Subject("0x" + "ab" * 32, "ipfs://x", "0x" + "cd" * 20)
+JOB = ClaimedJob(new_job_id(), 1, JobType.VERIFY, SUBJECT, 0, 3, None, False)
 
 
 def some(count: int) -> list[Attempt]:
