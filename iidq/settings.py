@@ -29,7 +29,7 @@ from iidq.database.database_url import SCHEMA_FORM, is_schema_name, read_databas
 from iidq.errors import SettingsFault
 from iidq.redis.redis_url import parse_redis_url
 from iidq.web.request.path_prefix import OWN_PATHS, parse_prefix
-from iidq.webhooks.signing import signing_keys
+from iidq.webhooks.event import signing_keys
 
 _RPC_URLS = re.compile(r"RPC_URLS_([1-9][0-9]*)")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,20}(?:\.[0-9]{1,20})?")

@@ -1,4 +1,4 @@
-"""One process that enqueues through :func:`iidq.queue.batching.open_enqueuer`, as an API process does."""
+"""One process that enqueues through :func:`iidq.queue.enqueuer.open_enqueuer`, as an API process does."""
 
 import argparse
 import asyncio
@@ -13,9 +13,9 @@ from benchmarks.samples import REGISTRY, read_samples
 from iidq.database.pool import open_database
 from iidq.garbage import spare_lasting_objects
 from iidq.observability.logs import configure_logging
-from iidq.queue.batching import Enqueuer, open_enqueuer
+from iidq.queue.enqueuer import Enqueuer, open_enqueuer
 from iidq.queue.job import JobType, NewJob
-from iidq.queue.notify import announcements
+from iidq.queue.notify import channels
 from iidq.settings import load_settings
 from iidq.subject import Subject
 
@@ -43,7 +43,7 @@ async def enqueue(jobs: Iterable[NewJob], tasks: int) -> None:
     settings = load_settings("database_url")
     async with open_database(settings, pool_size=8) as database, open_enqueuer(database, settings) as enqueuer:
         # A connection is open before the clock starts.
-        await database.run(announcements.announce)
+        await database.run(channels.announce)
         spare_lasting_objects()
         lines = Lines()
         await lines.ready()

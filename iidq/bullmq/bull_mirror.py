@@ -29,7 +29,7 @@ from iidq.bullmq.bull_plan import MOST_ENDED, Plan, Shown, Survey, ownership, pl
 from iidq.concurrency.background import keep_running
 from iidq.database.faults import Faults
 from iidq.database.pool import Connection, Database, open_database
-from iidq.database.queries import QUERIES
+from iidq.database.queries import load_queries
 from iidq.errors import IidqError, RedisUnavailable
 from iidq.observability import logs
 from iidq.queue.job import Job
@@ -37,6 +37,8 @@ from iidq.queue.read import readers
 from iidq.redis.redis_connection import Redis
 from iidq.redis.redis_url import Kind, parse_redis_url
 from iidq.settings import Settings
+
+QUERIES = load_queries("iidq.bullmq")
 
 LEASE_KEY: Final = "iidq:1:bull-keys"
 LEASE_SECONDS: Final = 10.0

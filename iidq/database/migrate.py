@@ -15,9 +15,11 @@ from psycopg import errors
 from iidq.database.first_run import Site, first_run_fault
 from iidq.database.migration_files import migrations_folder, shipped_migrations
 from iidq.database.pool import connect_arguments, server_fault, session_statement, translate
-from iidq.database.queries import DEFAULT_SCHEMA, QUERIES, in_schema
+from iidq.database.queries import DEFAULT_SCHEMA, in_schema, load_queries
 from iidq.errors import DatabaseRefusal, DatabaseUnavailable, IidqError, SettingsFault
 from iidq.observability import logs
+
+QUERIES = load_queries("iidq.database")
 
 if TYPE_CHECKING:
     from yoyo.migrations import Migration

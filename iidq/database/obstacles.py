@@ -9,7 +9,9 @@ from psycopg import AsyncConnection, sql
 
 from iidq.database.first_run import Site, first_run_fault
 from iidq.database.migration_files import shipped_migrations
-from iidq.database.queries import DEFAULT_SCHEMA, QUERIES
+from iidq.database.queries import DEFAULT_SCHEMA, load_queries
+
+QUERIES = load_queries("iidq.database")
 
 
 async def find_obstacles(connection: AsyncConnection[Any], *problems: str) -> list[str]:

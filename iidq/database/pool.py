@@ -25,7 +25,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 from iidq.database.faults import Faults
 from iidq.database.obstacles import find_obstacles, is_migrated
-from iidq.database.queries import DEFAULT_SCHEMA, QUERIES, in_schema
+from iidq.database.queries import DEFAULT_SCHEMA, in_schema, load_queries
 from iidq.errors import (
     NOT_MIGRATED,
     DatabaseBusy,
@@ -39,6 +39,8 @@ from iidq.errors import (
 )
 from iidq.settings import Settings
 from iidq.stored_json import read_stored_json
+
+QUERIES = load_queries("iidq.database")
 
 T = TypeVar("T")
 

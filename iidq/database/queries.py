@@ -1,9 +1,11 @@
-"""Loads ``queries.sql``: one attribute-like key per named statement.
+"""Loads the named statements of a package's ``queries.sql``.
 
-Statements are kept as bytes, the one type besides SQL literals that psycopg takes without guessing.
+A file has sections. ``-- name: x`` begins a statement, ``-- fragment: x`` a part of statements. The line
+``-- include x`` in a statement is replaced by the text of section x, so that a shared part is written once.
 """
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.resources import files
 from typing import Final
@@ -12,22 +14,35 @@ DEFAULT_SCHEMA: Final = "public"
 """The schema that our SQL names, here and in ``migrations/``. The word means nothing else in it."""
 
 _SCHEMA = re.compile(rb"\bpublic\b")
+_SECTION = re.compile(r"^-- (name|fragment): (\w+)$", re.MULTILINE)
+_INCLUDE = re.compile(r"^-- include (\w+)$", re.MULTILINE)
 
-_NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+
+@lru_cache
+def load_queries(package: str) -> Mapping[str, bytes]:
+    """Return the statements in ``queries.sql`` of ``package``, by name."""
+    return parse_queries(files(package).joinpath("queries.sql").read_text(encoding="utf-8"))
 
 
 def parse_queries(text: str) -> dict[str, bytes]:
-    """Split a file of ``-- name: …`` sections; raises ValueError for a name that stands twice."""
-    parts = _NAME.split(text)[1:]
-    names, bodies = parts[0::2], parts[1::2]
-    if len(set(names)) != len(names):
-        raise ValueError("a query name stands twice")
-    return {name: _statement(body) for name, body in zip(names, bodies, strict=True)}
+    """Split a file into its statements: bytes without comments, as psycopg takes them.
+
+    Raise ValueError for a name that occurs twice, KeyError for an unknown included section.
+    """
+    kinds, names, bodies = (_SECTION.split(text)[first::3] for first in (1, 2, 3))
+    sections = {name: _without_comments(body) for name, body in zip(names, bodies, strict=True)}
+    if len(sections) != len(names):
+        raise ValueError("a query name occurs twice")
+
+    def expand(name: str) -> str:
+        return _INCLUDE.sub(lambda include: expand(include[1]), sections[name])
+
+    return {name: expand(name).encode() for kind, name in zip(kinds, names, strict=True) if kind == "name"}
 
 
-def _statement(body: str) -> bytes:
-    lines = [line for line in body.strip().splitlines() if not line.startswith("--")]
-    return "\n".join(lines).rstrip(";\n ").encode()
+def _without_comments(body: str) -> str:
+    lines = [line for line in body.strip().splitlines() if not line.startswith("--") or _INCLUDE.match(line)]
+    return "\n".join(lines).rstrip(";\n ")
 
 
 @lru_cache(maxsize=1024)
@@ -37,6 +52,3 @@ def in_schema(statement: bytes, schema: str) -> bytes:
         return statement
     quoted = b'"%s"' % schema.replace('"', '""').encode()
     return _SCHEMA.sub(lambda _: quoted, statement)
-
-
-QUERIES = parse_queries(files("iidq.queue").joinpath("queries.sql").read_text(encoding="utf-8"))

@@ -218,26 +218,34 @@ JOIN public."VerificationJob" AS job ON job.id = told.id AND job.attempt = told.
 WHERE job.id = ANY (%(ids)s::uuid[]) AND job.status = 'processing' AND job."workerId" = %(worker_id)s;
 
 -- name: sweep
--- What a worker does at every poll, in one statement; an idle worker's only one. It says that it lives, and looks
--- whether anything waits ("VerificationJob_line") and in how many seconds time alone brings the next event.
--- Whoever gets the advisory lock also does the upkeep, in bounded batches that skip locked rows: leases that ran out
--- ("VerificationJob_running"), retries and future jobs that are due ("VerificationJob_delayed"), dead workers' rows,
--- expired keys ("iidq_idempotency_key_expiry"), and the folding of iidq_queue_count. A job lost for the first time runs
--- again at once; one lost again waits for a random while, lest a job that kills its worker takes the same neighbours
--- along. "only": null, or the only jobs that may be changed.
+-- One poll of a worker, in one statement: a sign of life, upkeep if it is this worker's turn, and a look at the queue.
+-- An idle worker sends nothing else. The parts follow. "only": null, or the only jobs that may be changed.
 WITH turn AS MATERIALIZED (
   SELECT pg_try_advisory_xact_lock(hashtext('iidq.upkeep public')) AS mine,
          set_config('iidq.writer', 'on', true), set_config('synchronous_commit', 'off', true)
 ), alive AS (
-  INSERT INTO public.iidq_queue_worker ("workerId", host, pid, version, concurrency, running, listening, "aliveUntil",
-    faults)
-  SELECT %(worker_id)s, %(host)s, %(pid)s, %(version)s, %(concurrency)s, %(running)s, %(listening)s,
-         now() + make_interval(secs => %(alive_seconds)s), %(faults)s::text[]
-  FROM turn
-  ON CONFLICT ("workerId") DO UPDATE
-  SET running = excluded.running, listening = excluded.listening, "seenAt" = now(),
-      "aliveUntil" = excluded."aliveUntil", faults = excluded.faults
-), expired AS MATERIALIZED (
+-- include say_alive
+),
+-- include take_back_expired
+,
+-- include promote_due
+,
+-- include remove_expired
+,
+-- include note_upkeep
+,
+-- include fold_counts
+SELECT
+  (SELECT coalesce(jsonb_agg(to_jsonb(taken_back)), '[]') FROM taken_back) AS expired,
+  (SELECT count(*) FROM promoted) AS promoted,
+-- include foresee
+;
+
+-- fragment: take_back_expired
+-- Upkeep: jobs whose lease ran out go back in line, or fail at their last attempt. By "VerificationJob_running", at most
+-- "batch", skipping locked rows. The first loss runs again at once. Later losses wait for a random time, because a job
+-- that kills its worker must not take the same other jobs along each time.
+expired AS MATERIALIZED (
   SELECT ctid FROM public."VerificationJob"
   WHERE "workerId" IS NOT NULL AND "leaseUntil" < now() AND (SELECT mine FROM turn)
     AND (%(only)b::uuid[] IS NULL OR id = ANY (%(only)b::uuid[]))
@@ -257,7 +265,12 @@ WITH turn AS MATERIALIZED (
   FROM turn
   WHERE job.ctid = ANY (ARRAY (SELECT ctid FROM expired))
   RETURNING id, attempt, status, ready
-), due AS MATERIALIZED (
+)
+
+-- fragment: promote_due
+-- Upkeep: retries and future jobs that fell due become ready. By "VerificationJob_delayed", at most "batch", skipping
+-- locked rows.
+due AS MATERIALIZED (
   SELECT ctid FROM public."VerificationJob"
   WHERE status = 'queued' AND NOT ready AND "runAt" <= now() AND (SELECT mine FROM turn)
     AND (%(only)b::uuid[] IS NULL OR id = ANY (%(only)b::uuid[]))
@@ -268,25 +281,36 @@ WITH turn AS MATERIALIZED (
   FROM turn
   WHERE job.ctid = ANY (ARRAY (SELECT ctid FROM due))
   RETURNING id
-), gone_workers AS (
+)
+
+-- fragment: remove_expired
+-- Upkeep: rows of workers silent for a minute, and idempotency keys past their time ("iidq_idempotency_key_expiry").
+gone_workers AS (
   DELETE FROM public.iidq_queue_worker
   WHERE "aliveUntil" < now() - interval '1 minute' AND "workerId" <> %(worker_id)s AND (SELECT mine FROM turn)
 ), expired_keys AS (
   DELETE FROM public.iidq_idempotency_key WHERE ctid = ANY (ARRAY (
     SELECT ctid FROM public.iidq_idempotency_key WHERE "expiresAt" < now() AND (SELECT mine FROM turn)
     LIMIT %(batch)s FOR UPDATE SKIP LOCKED))
-), first_upkeep AS (
-  -- Its trigger leaves "countedAt" null.
+)
+
+-- fragment: note_upkeep
+-- Upkeep: the time of the last upkeep, in the one row of iidq_queue_control. The trigger of that table leaves
+-- "countedAt" of a new row null. A row that an open transaction has locked, such as a pause, is skipped.
+first_upkeep AS (
   INSERT INTO public.iidq_queue_control ("upkeepAt")
   SELECT now() FROM turn WHERE mine AND NOT EXISTS (SELECT FROM public.iidq_queue_control)
   ON CONFLICT DO NOTHING
 ), upkeep AS (
-  -- Somebody may have paused the queue in a transaction that is still open.
   UPDATE public.iidq_queue_control SET "upkeepAt" = now() WHERE only_row = ANY (ARRAY (
     SELECT only_row FROM public.iidq_queue_control WHERE (SELECT mine FROM turn) FOR UPDATE SKIP LOCKED))
-), unfolded AS (
-  -- Bounded: a change of millions of rows in psql leaves as many behind. They are only deleted under this lock, or
-  -- where the table of jobs is locked against us.
+)
+
+-- fragment: fold_counts
+-- Upkeep: more than 200 rows of iidq_queue_count are folded into one per minute, and into one for all minutes older than
+-- an hour. The changes of this sweep are added. Bounded, because a change of millions of rows in psql leaves as many.
+-- Count rows are deleted under this lock alone, or while the table of jobs is locked.
+unfolded AS (
   DELETE FROM public.iidq_queue_count WHERE ctid = ANY (ARRAY (
     SELECT ctid FROM public.iidq_queue_count
     WHERE (SELECT mine FROM turn) AND (SELECT count(*) > 200 FROM (SELECT FROM public.iidq_queue_count LIMIT 201)
@@ -313,9 +337,11 @@ WITH turn AS MATERIALIZED (
   ) AS changes
   GROUP BY minute
 )
-SELECT
-  (SELECT coalesce(jsonb_agg(to_jsonb(taken_back)), '[]') FROM taken_back) AS expired,
-  (SELECT count(*) FROM promoted) AS promoted,
+
+-- fragment: foresee
+-- Whether a claim would find something ("VerificationJob_line"), the seconds until time alone brings the next event
+-- ("VerificationJob_delayed", "VerificationJob_running"), whether this worker answers announcements first, and whether
+-- the kept counts can be another database's.
   EXISTS (SELECT FROM public."VerificationJob" WHERE ready AND status = 'queued')
     AND NOT EXISTS (SELECT FROM public.iidq_queue_control WHERE "pausedAt" IS NOT NULL) AS waiting,
   least(
@@ -327,19 +353,24 @@ SELECT
   %(worker_id)s <= ALL (SELECT "workerId" FROM public.iidq_queue_worker WHERE "aliveUntil" > now() AND listening)
     AS first_responder,
   (SELECT mine FROM turn) AND NOT EXISTS (SELECT FROM public.iidq_queue_control WHERE "countedAt" IS NOT NULL)
-    AS uncounted;
+    AS uncounted
+
+-- name: say_alive
+-- The worker's sign of life and its faults; a part of sweep, and sent alone after a sweep that Postgres refused, since
+-- the worker may still claim. By "iidq_queue_worker_pkey".
+INSERT INTO public.iidq_queue_worker ("workerId", host, pid, version, concurrency, running, listening, "aliveUntil",
+  faults)
+VALUES (%(worker_id)s, %(host)s, %(pid)s, %(version)s, %(concurrency)s, %(running)s, %(listening)s,
+  now() + make_interval(secs => %(alive_seconds)s), %(faults)s::text[])
+ON CONFLICT ("workerId") DO UPDATE
+SET running = excluded.running, listening = excluded.listening, "seenAt" = now(),
+    "aliveUntil" = excluded."aliveUntil", faults = excluded.faults;
 
 -- name: recount
 -- All jobs, where the kept counts can be another database's; see iidq_take_control. Unless another worker counts.
 SELECT public.iidq_recount_queue()
 WHERE NOT EXISTS (SELECT FROM public.iidq_queue_control WHERE "countedAt" IS NOT NULL)
   AND pg_try_advisory_xact_lock(hashtext('iidq.recount public'));
-
--- name: recount_if_due
--- As upkeep does. A database without jobs needs no counts.
-SELECT public.iidq_recount_queue()
-WHERE EXISTS (SELECT FROM public."VerificationJob")
-  AND NOT EXISTS (SELECT FROM public.iidq_queue_control WHERE "countedAt" IS NOT NULL);
 
 -- name: miscounts
 -- States whose kept count is not the number of rows: state, kept, real. Each number by an index alone; completed jobs
@@ -369,16 +400,6 @@ WHERE kept <> counted;
 UNION ALL
 (SELECT id FROM public."VerificationJob" WHERE status = 'queued' AND NOT ready AND "runAt" <= now()
  ORDER BY "runAt" LIMIT %(batch)s);
-
--- name: say_alive
--- As sweep says it, after a sweep that Postgres refused: the worker may still claim, and its faults are to be seen.
-INSERT INTO public.iidq_queue_worker ("workerId", host, pid, version, concurrency, running, listening, "aliveUntil",
-  faults)
-VALUES (%(worker_id)s, %(host)s, %(pid)s, %(version)s, %(concurrency)s, %(running)s, %(listening)s,
-        now() + make_interval(secs => %(alive_seconds)s), %(faults)s::text[])
-ON CONFLICT ("workerId") DO UPDATE
-SET running = excluded.running, listening = excluded.listening, "seenAt" = now(),
-    "aliveUntil" = excluded."aliveUntil", faults = excluded.faults;
 
 -- name: leave
 -- A worker that stopped in order is no longer waited for.
@@ -503,75 +524,40 @@ SELECT known.scope, known.key, known.fingerprint, known."jobId"
 FROM unnest(%(scopes)b::text[], %(keys)b::text[]) AS asked(scope, key)
 JOIN public.iidq_idempotency_key AS known USING (scope, key);
 
+-- fragment: job_columns
+-- The columns of a job that readers show, from "VerificationJob" AS job.
+  job.id, job.type, job.status, job.progress, job."contentHash", job."manifestUri", job."registryAddress",
+  job."rpcUrl", job."rpcEndpointId", job."chainId", job."fileName", job.result, job.error, job.errors,
+  job."retryCount", job.attempt, job."maxAttempts", job.priority, job."runAt", job."startedAt", job."completedAt",
+  job."createdAt", job."updatedAt",
+  CASE WHEN job."hasCallback" THEN public.iidq_callback_state(job.id) END AS callback
+
 -- name: find
 -- One job, by "VerificationJob_pkey".
-SELECT id, type, status, progress, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "rpcEndpointId",
-  "chainId", "fileName", result, error, errors, "retryCount", attempt, "maxAttempts", priority, "runAt", "startedAt", "completedAt",
-  "createdAt", "updatedAt", CASE WHEN "hasCallback" THEN public.iidq_callback_state(id) END AS callback
-FROM public."VerificationJob" WHERE id = %(id)s;
+SELECT
+-- include job_columns
+FROM public."VerificationJob" AS job WHERE job.id = %(id)s;
 
 -- name: find_changed
--- Of watched jobs, those whose row is another version than the one that was seen last, or gone (no version): an object
--- of id → version. A row's version is the transaction that wrote it, so that plain SQL writes count as well. One
--- search of "VerificationJob_pkey" per job.
+-- Watched jobs whose row has another version than the one seen last, or is gone (no version); "seen" is an object of
+-- id → version. The version is the transaction that wrote the row, so plain SQL writes count as well. One search of
+-- "VerificationJob_pkey" per job.
 SELECT seen.key AS watched, job.xmin::text AS version,
-  job.id, job.type, job.status, job.progress, job."contentHash", job."manifestUri", job."registryAddress",
-  job."rpcUrl", job."rpcEndpointId", job."chainId", job."fileName", job.result, job.error, job.errors, job."retryCount", job.attempt,
-  job."maxAttempts", job.priority, job."runAt", job."startedAt", job."completedAt", job."createdAt", job."updatedAt",
-  CASE WHEN job."hasCallback" THEN public.iidq_callback_state(job.id) END AS callback
+-- include job_columns
 FROM jsonb_each_text(%(seen)s::jsonb) AS seen
 LEFT JOIN public."VerificationJob" AS job ON job.id = seen.key::uuid
 WHERE job.xmin::text IS DISTINCT FROM seen.value;
 
--- name: outline
--- For bullmq/bull_mirror.py: which jobs stand where, ids and versions as text that Python splits at once; bounded,
--- and in one snapshot. In line by "VerificationJob_line", running by "VerificationJob_running", for later by
--- "VerificationJob_delayed". Of those that ended: the newest along "VerificationJob_newest", and without "since" the
--- newest failed ones along "VerificationJob_failed". Each inner LIMIT keeps its search from walking through the
--- history.
-SELECT now() AS at,
-  EXISTS (SELECT FROM public.iidq_queue_control WHERE "pausedAt" IS NOT NULL) AS paused,
-  (SELECT string_agg(id::text, ',') FROM (
-    SELECT id FROM public."VerificationJob" WHERE ready AND status = 'queued'
-    ORDER BY public.iidq_claim_order("runAt", type, priority), id LIMIT %(most)s) AS line) AS waiting,
-  (SELECT string_agg(id || ' ' || version, ',') FROM (
-    (SELECT id, xmin AS version FROM public."VerificationJob" WHERE ready AND status = 'queued'
-     ORDER BY public.iidq_claim_order("runAt", type, priority), id LIMIT %(most_whole)s)
-    UNION ALL
-    (SELECT id, xmin FROM public."VerificationJob" WHERE ready AND status = 'queued'
-     ORDER BY public.iidq_claim_order("runAt", type, priority) DESC, id DESC LIMIT %(most_whole)s)) AS both_ends)
-       AS line_ends,
-  (SELECT string_agg(id || ' ' || version, ',') FROM (
-    SELECT id, xmin AS version FROM public."VerificationJob" WHERE "workerId" IS NOT NULL
-    ORDER BY "startedAt", id LIMIT %(most)s) AS running) AS active,
-  (SELECT string_agg(id || ' ' || version || ' ' || due_ms, ',') FROM (
-    SELECT id, xmin AS version, round(extract(epoch FROM "runAt") * 1000)::bigint AS due_ms
-    FROM public."VerificationJob" WHERE status = 'queued' AND NOT ready
-    ORDER BY "runAt" LIMIT %(most)s) AS later) AS delayed,
-  (SELECT string_agg(id || ' ' || version || ' ' || status || ' ' || at_ms, ',') FROM (
-    SELECT id, version, status, round(extract(epoch FROM "completedAt") * 1000)::bigint AS at_ms FROM (
-      SELECT id, xmin AS version, status, "completedAt" FROM public."VerificationJob"
-      ORDER BY "createdAt" DESC, id DESC LIMIT %(newest)s) AS newest
-    WHERE status IN ('completed', 'failed')
-      AND "completedAt" >= coalesce(%(since)s::timestamptz - make_interval(secs => %(overlap_seconds)s), '-infinity')
-    UNION
-    SELECT id, version, status, round(extract(epoch FROM "completedAt") * 1000)::bigint FROM (
-      SELECT id, xmin AS version, status, "completedAt" FROM public."VerificationJob" WHERE status = 'failed'
-      ORDER BY "createdAt" DESC, id DESC
-      LIMIT CASE WHEN %(since)s::timestamptz IS NULL THEN %(most_failed)s ELSE 0 END) AS failed
-  ) AS ended) AS ended;
-
 -- name: list_jobs
 -- One page of jobs for HTTP clients. {places} is one of places_…; the rows come by "VerificationJob_pkey".
--- One statement, so that a row is shown in the state in which it was found.
+-- One statement, so that each row is shown in the state in which the search found it. Two columns are named id; readers
+-- by name take the last, which a row without a job has too.
 WITH place AS MATERIALIZED (
 {places}
 )
-SELECT place.id, place.place, place.wanted, place.found, place.cut, job.type, job.status, job.progress,
-  job."contentHash", job."manifestUri", job."registryAddress",
-  job."rpcUrl", job."rpcEndpointId", job."chainId", job."fileName", job.result, job.error, job.errors, job."retryCount", job.attempt,
-  job."maxAttempts", job.priority, job."runAt", job."startedAt", job."completedAt", job."createdAt", job."updatedAt",
-  CASE WHEN job."hasCallback" THEN public.iidq_callback_state(job.id) END AS callback
+SELECT
+-- include job_columns
+, place.id, place.place, place.wanted, place.found, place.cut
 FROM place LEFT JOIN public."VerificationJob" AS job ON job.id = place.id
 ORDER BY place.place DESC NULLS FIRST, place.id DESC;
 
@@ -779,21 +765,21 @@ WITH before AS MATERIALIZED (
 SELECT (SELECT moment FROM before) AS moment,
   coalesce((SELECT array_agg(id) FROM chosen WHERE public.retry_job(id)), '{}') AS ids;
 
--- name: overview
--- The head of the operations page, once a second however many watch: the view, two more ages, and the pause.
--- A worker holds more jobs than it runs: some are claimed ahead of a free slot, some have ended and are being stored.
+-- name: queue_health
+-- For metrics, probes and the operations page: the view, two more ages, the pause, and the slots in use. The same cost
+-- at any size of the history; running jobs by "VerificationJob_running".
+-- A worker holds more jobs than it runs: an ended job keeps its lease until its outcome is stored.
 SELECT now() AS at, state, pause_reason, (SELECT "pausedAt" FROM public.iidq_queue_control) AS paused_at,
   waiting, delayed, active, completed, failed, cancelled, oldest_waiting_seconds, next_due_at,
   (SELECT extract(epoch FROM now() - min("startedAt")) FROM public."VerificationJob"
-    WHERE "workerId" IS NOT NULL)::float8
-    AS oldest_active_seconds,
+    WHERE "workerId" IS NOT NULL)::float8 AS oldest_active_seconds,
   expired_leases, workers, slots, (
     SELECT coalesce(sum(least(held.jobs, worker.concurrency)), 0)::bigint
     FROM public.queue_workers AS worker JOIN (
       SELECT "workerId", count(*) AS jobs FROM public."VerificationJob" WHERE "workerId" IS NOT NULL GROUP BY "workerId"
     ) AS held ON held."workerId" = worker.worker_id
   ) AS running,
-  listening_workers, extract(epoch FROM now() - upkeep_at)::float8 AS upkeep_age_seconds
+  listening_workers, extract(epoch FROM now() - upkeep_at)::float8 AS upkeep_age_seconds, faults
 FROM public.queue_health;
 
 -- name: overview_workers
@@ -872,113 +858,6 @@ CROSS JOIN LATERAL (
 ) AS latest
 ORDER BY kept.lately DESC, kept.jobs DESC, cause;
 
--- name: look_for_deliveries
--- In how many seconds the next delivery falls due (zero or less: now), by "iidq_webhook_delivery_due"; and whether a
--- job with a callback is still to end, by "iidq_webhook_delivery_waiting".
-SELECT (SELECT extract(epoch FROM min("nextAt") - now())::float8 FROM public.iidq_webhook_delivery
-  WHERE state = 'pending'),
-  EXISTS (SELECT FROM public.iidq_webhook_delivery WHERE state = 'waiting');
-
--- name: claim_deliveries
--- Due deliveries, hosts with the oldest first, and of each host as many as may still run beside those that do: a host
--- that hangs cannot take all slots. By "iidq_webhook_delivery_due_by_host". Until the time in "nextAt" nobody else
--- tries: a crash of the worker only delays. "only": null, or the only jobs whose deliveries may be taken.
-WITH hosts AS MATERIALIZED (
-  SELECT host, %(per_host)s - coalesce((%(running)s::jsonb ->> host)::int, 0) AS room
-  FROM public.iidq_webhook_delivery
-  WHERE state = 'pending' AND "nextAt" <= now()
-    AND (%(only)b::uuid[] IS NULL OR "jobId" = ANY (%(only)b::uuid[]))
-  GROUP BY host
-  HAVING coalesce((%(running)s::jsonb ->> host)::int, 0) < %(per_host)s
-  ORDER BY min("nextAt")
-  LIMIT %(slots)s
-), due AS MATERIALIZED (
-  SELECT of_host."jobId"
-  FROM hosts CROSS JOIN LATERAL (
-    SELECT "jobId" FROM public.iidq_webhook_delivery AS delivery
-    WHERE delivery.state = 'pending' AND delivery.host = hosts.host AND delivery."nextAt" <= now()
-      AND (%(only)b::uuid[] IS NULL OR delivery."jobId" = ANY (%(only)b::uuid[]))
-    ORDER BY delivery."nextAt"
-    LIMIT hosts.room FOR UPDATE SKIP LOCKED
-  ) AS of_host
-  LIMIT %(slots)s
-)
-UPDATE public.iidq_webhook_delivery AS delivery
-SET attempts = least(attempts, 999999999) + 1, "nextAt" = now() + make_interval(secs => %(lease_seconds)s)
-FROM due
-WHERE delivery."jobId" = due."jobId"
-RETURNING delivery."jobId", delivery."eventId", delivery.attempts, delivery.url, delivery.host;
-
--- name: due_deliveries
--- The deliveries that a claim would take, by "iidq_webhook_delivery_due".
-SELECT "jobId" FROM public.iidq_webhook_delivery WHERE state = 'pending' AND "nextAt" <= now()
-  ORDER BY "nextAt" LIMIT %(limit)s;
-
--- name: refuse_delivery
--- Give up a delivery that no claim can take, by "iidq_webhook_delivery_pkey".
-UPDATE public.iidq_webhook_delivery SET state = 'gave_up', "nextAt" = NULL, "lastError" = %(error)s
-WHERE "jobId" = %(job_id)s AND state = 'pending';
-
--- name: settle_delivery
--- What became of an attempt, by "iidq_webhook_delivery_pkey". The fence: it is still the same event's latest attempt. A
--- repeated write of the same end writes again, and so waits for what the first one waited for.
-UPDATE public.iidq_webhook_delivery
-SET state = %(state)s,
-    "nextAt" = CASE WHEN %(state)s = 'pending' THEN now() + make_interval(secs => %(delay_seconds)s::float8) END,
-    "deliveredAt" = CASE WHEN %(state)s = 'delivered' THEN now() END,
-    "lastStatus" = %(status)s::int, "lastError" = %(error)s
-WHERE "jobId" = %(job_id)s AND "eventId" = %(event_id)s AND attempts = %(attempt)s
-  AND state IN ('pending', %(state)s);
-
--- name: release_deliveries
--- Attempts that a stopping worker broke off: due again at once, uncharged. By "iidq_webhook_delivery_pkey".
-UPDATE public.iidq_webhook_delivery AS delivery
-SET "nextAt" = now(), attempts = delivery.attempts - 1
-FROM jsonb_to_recordset(%(broken_off)s::jsonb) AS mine(job_id uuid, event_id uuid, attempt int)
-WHERE delivery."jobId" = mine.job_id AND delivery."eventId" = mine.event_id AND delivery.attempts = mine.attempt
-  AND delivery.state = 'pending';
-
--- name: count
--- Jobs by state from the kept counts, the age of the first in line by "VerificationJob_line", and who is at work.
-SELECT waiting, delayed, active, completed, failed, cancelled, workers, oldest_waiting_seconds,
-  state, pause_reason, listening_workers, expired_leases, faults
-FROM public.queue_health;
-
--- name: queue_depth
--- For metrics and probes: counts, ages and workers, no more than the view and one walk over the running jobs, by
--- "VerificationJob_running".
-SELECT waiting, delayed, active, completed, failed, cancelled, state = 'paused' AS paused,
-  oldest_waiting_seconds,
-  greatest(0, extract(epoch FROM now() - next_due_at))::float8 AS overdue_seconds,
-  (SELECT extract(epoch FROM now() - min("startedAt")) FROM public."VerificationJob"
-    WHERE "workerId" IS NOT NULL)::float8
-    AS oldest_active_seconds,
-  expired_leases, workers, slots, listening_workers,
-  extract(epoch FROM now() - upkeep_at)::float8 AS upkeep_age_seconds, faults
-FROM public.queue_health;
-
--- name: share_rates
--- Rate limits: add what one API process admitted, and read what all of them did, for these clients. Both by
--- "iidq_rate_count_pkey"; keys in order, so that two processes cannot deadlock. The table is unlogged: nothing is
--- awaited. A count that was added to comes twice, as it was and as it is.
-WITH counted AS (
-  INSERT INTO public.iidq_rate_count AS known (key, step, requests)
-  SELECT key, step, requests
-  FROM unnest(%(keys)b::bytea[], %(steps)b::int[], %(requests)b::int[]) AS told(key, step, requests)
-  ORDER BY key, step
-  ON CONFLICT (key, step) DO UPDATE SET requests = known.requests + excluded.requests
-  RETURNING key, step, requests
-)
-SELECT key, step, requests, extract(epoch FROM clock_timestamp())::float8 AS now FROM counted
-UNION ALL
-SELECT key, step, requests, NULL FROM public.iidq_rate_count WHERE key = ANY (%(keys)b::bytea[])
-  AND step > %(since_step)s;
-
--- name: purge_rates
--- Counts of minutes gone by, in bounded batches, by "iidq_rate_count_step".
-DELETE FROM public.iidq_rate_count WHERE ctid = ANY (ARRAY (
-  SELECT ctid FROM public.iidq_rate_count WHERE step < %(before_step)s LIMIT %(batch)s FOR UPDATE SKIP LOCKED));
-
 -- name: probe
 -- Fails where a migration is missing that this version cannot do without, each by something that it made. Reads no row.
 SELECT job."jobId", 'public."VerificationJob_line"'::regclass,
@@ -988,192 +867,7 @@ FROM public."VerificationJob" AS job, public.iidq_queue_count, public.iidq_queue
   public.iidq_ended_jobs_of('') AS ended,
   public.iidq_new_jobs('[]') AS new LIMIT 0;
 
--- name: obstacles
--- What keeps the present role from iidq's work: objects that are missing, rights that it lacks, row-level security
--- without a policy for it or with policies that can hide rows, columns that no insert of iidq's fills, and tables whose
--- changes a publication takes although no column tells their rows apart. The owners of the functions that work with
--- their owner's rights need rights and policies, too. The catalogs alone are read. An object is found by its name also
--- where the role may not use its schema.
-WITH needed(kind, name, privileges) AS (VALUES
-  ('table', 'VerificationJob', 'SELECT,INSERT,UPDATE,DELETE'), ('table', 'iidq_queue_count', 'SELECT,INSERT,DELETE'),
-  ('table', 'iidq_queue_control', 'SELECT,INSERT,UPDATE'),
-  ('table', 'iidq_queue_worker', 'SELECT,INSERT,UPDATE,DELETE'),
-  ('table', 'iidq_idempotency_key', 'SELECT,INSERT,UPDATE,DELETE'),
-  ('table', 'iidq_webhook_delivery', 'SELECT,INSERT,UPDATE,DELETE'),
-  ('table', 'iidq_rate_count', 'SELECT,INSERT,UPDATE,DELETE'),
-  ('table', 'iidq_accelerator_key', 'SELECT,INSERT'), ('view', 'queue_health', 'SELECT'),
-  ('view', 'queue_workers', 'SELECT'),
-  ('procedure', 'iidq_enqueue', 'EXECUTE'), ('function', 'iidq_new_jobs', 'EXECUTE'),
-  ('function', 'iidq_new_job_id', 'EXECUTE'), ('function', 'iidq_claim_order', 'EXECUTE'),
-  ('function', 'iidq_queue_state', 'EXECUTE'), ('function', 'iidq_callback_state', 'EXECUTE'),
-  ('function', 'iidq_ended_jobs_of', 'EXECUTE'), ('function', 'iidq_content_span', 'EXECUTE'),
-  ('view', 'queue_throughput', 'SELECT'), ('function', 'cancel_job', 'EXECUTE'),
-  ('function', 'retry_job', 'EXECUTE'), ('function', 'pause_queue', 'EXECUTE'),
-  ('function', 'resume_queue', 'EXECUTE'), ('index', 'VerificationJob_line', '')
-), found AS MATERIALIZED (
-  SELECT needed.*, relation.oid AS relation, routine.oid AS routine, space.oid AS space, space.nspname
-  FROM needed
-  LEFT JOIN LATERAL (
-    SELECT oid, relnamespace FROM pg_class
-    WHERE relname = name AND relkind IN ('r', 'p', 'v', 'i') AND relnamespace = to_regnamespace('public')
-  ) AS relation ON kind IN ('table', 'view', 'index')
-  LEFT JOIN LATERAL (
-    SELECT oid, pronamespace FROM pg_proc WHERE proname = name AND pronamespace = to_regnamespace('public')
-    LIMIT 1) AS routine ON kind IN ('function', 'procedure')
-  LEFT JOIN pg_namespace AS space ON space.oid IN (relation.relnamespace, routine.pronamespace)
-), used AS MATERIALIZED (
-  SELECT kind, name, relation, privilege, place, pg_roles.oid AS role, rolname, rolsuper OR rolbypassrls AS sees_all
-  FROM found CROSS JOIN string_to_table(privileges, ',') WITH ORDINALITY AS each_one(privilege, place)
-  JOIN pg_roles ON rolname = current_user
-  WHERE relation IS NOT NULL
-  UNION
-  SELECT 'table', relname, pg_class.oid, privilege, place, pg_roles.oid, rolname, rolsuper OR rolbypassrls
-  FROM (VALUES ('iidq_note_change', 'VerificationJob', 'SELECT,UPDATE'),
-      ('iidq_note_change', 'iidq_queue_count', 'INSERT'),
-      ('iidq_follow_callback', 'iidq_webhook_delivery', 'SELECT,UPDATE,DELETE'),
-      ('queue_health', 'VerificationJob', 'SELECT'), ('queue_health', 'iidq_queue_count', 'SELECT'),
-      ('queue_health', 'iidq_queue_control', 'SELECT'), ('queue_workers', 'iidq_queue_worker', 'SELECT')
-    ) AS by_owner(code, relname, privileges)
-  CROSS JOIN string_to_table(privileges, ',') WITH ORDINALITY AS each_one(privilege, place)
-  JOIN (SELECT proname, pronamespace, proowner FROM pg_proc WHERE prosecdef
-    UNION ALL SELECT relname, relnamespace, relowner FROM pg_class WHERE relkind = 'v') AS owned(code, space, owner)
-    USING (code)
-  JOIN pg_class USING (relname) JOIN pg_roles ON pg_roles.oid = owner
-  WHERE space = to_regnamespace('public') AND relnamespace = space
-), guarded AS MATERIALIZED (
-  -- "lets_in": the tables' permissive policies for the role and what it does there, each with its condition.
-  SELECT used.*, policies.* FROM used JOIN pg_class AS guarded_table ON guarded_table.oid = relation
-  CROSS JOIN LATERAL (
-    SELECT count(*) FILTER (WHERE polpermissive) AS lets_in,
-      bool_or(polpermissive AND polqual IS NOT NULL AND pg_get_expr(polqual, polrelid) = 'true')
-        AND coalesce(bool_and(pg_get_expr(polqual, polrelid) = 'true')
-          FILTER (WHERE NOT polpermissive AND polqual IS NOT NULL), true) AS shows_all,
-      string_agg(polname::text, ', ' ORDER BY polname) AS names
-    FROM pg_policy
-    WHERE polrelid = relation AND polcmd IN ('*', CASE privilege WHEN 'SELECT' THEN 'r' WHEN 'INSERT' THEN 'a'
-        WHEN 'UPDATE' THEN 'w' ELSE 'd' END)
-      AND EXISTS (SELECT FROM unnest(polroles) AS allowed(oid)
-        WHERE CASE allowed.oid WHEN 0 THEN true ELSE pg_has_role(role, allowed.oid, 'USAGE') END)
-  ) AS policies
-  WHERE kind = 'table' AND relrowsecurity AND NOT sees_all
-    AND (relforcerowsecurity OR NOT pg_has_role(role, relowner, 'USAGE'))
-)
-SELECT 'missing' AS problem, kind, name, '' AS detail, current_user::text AS role FROM found WHERE space IS NULL
-UNION ALL
--- Columns that databases of earlier, unreleased versions lack.
-SELECT 'missing', 'column', name || '.' || column_name, '', current_user::text
-FROM found JOIN (VALUES ('VerificationJob', 'jobId')) AS newest(name, column_name)
-  USING (name)
-WHERE relation IS NOT NULL AND NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = relation AND attname = column_name)
-UNION ALL
-SELECT DISTINCT 'right', 'schema', nspname::text, 'USAGE', current_user::text
-FROM found WHERE space IS NOT NULL AND NOT has_schema_privilege(space, 'USAGE')
-UNION ALL
-SELECT 'right', kind, name, string_agg(privilege, ', ' ORDER BY place), rolname::text
-FROM used WHERE NOT has_table_privilege(role, relation, privilege)
-GROUP BY kind, name, rolname
-UNION ALL
-SELECT 'right', kind, name, privileges, current_user::text
-FROM found WHERE routine IS NOT NULL AND NOT has_function_privilege(routine, privileges)
-UNION ALL
-SELECT 'policy', kind, name, string_agg(privilege, ', ' ORDER BY place), rolname::text
-FROM guarded WHERE lets_in = 0
-GROUP BY kind, name, rolname
-UNION ALL
-SELECT 'hidden', kind, name, min(names), rolname::text
-FROM guarded WHERE lets_in > 0 AND NOT coalesce(shows_all, false) AND privilege <> 'INSERT'
-GROUP BY kind, name, rolname
-UNION ALL
--- A trigger before the insert may fill it.
-SELECT 'default', kind, name, attname::text, current_user::text
-FROM found JOIN pg_attribute ON attrelid = relation
-WHERE name = 'VerificationJob' AND attnum > 0 AND attnotnull AND NOT atthasdef AND attidentity = '' AND NOT attisdropped
-  AND attname NOT IN ('type', 'contentHash', 'manifestUri', 'registryAddress', 'rpcUrl', 'chainId', 'fileName',
-    'traceContext', 'hasCallback', 'rpcEndpointId')
-  AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = relation AND tgtype & 7 = 7 AND tgenabled <> 'D')
-UNION ALL
-SELECT 'identity', kind, name, string_agg(DISTINCT pubname::text, ', '), current_user::text
-FROM found
-JOIN pg_class AS relation ON relation.oid = found.relation
-JOIN pg_publication_tables AS published ON schemaname = nspname AND tablename = name
-JOIN pg_publication USING (pubname)
-WHERE kind = 'table' AND (pubupdate OR pubdelete)
-  AND (relreplident = 'n'
-    OR relreplident = 'd' AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = relation.oid AND indisprimary)
-    OR relreplident = 'i' AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = relation.oid AND indisreplident))
-GROUP BY kind, name;
-
--- name: prefer_lz4
--- Where it is built in. Results are some 1.5 kB of hex that hardly compresses fast: lz4 costs a third of pglz. Of the
--- session, not of the column: a table that names it cannot be restored on a server without it.
-SELECT set_config('default_toast_compression', 'lz4', false) FROM pg_settings
-WHERE name = 'default_toast_compression' AND 'lz4' = ANY (enumvals);
-
--- name: is_read_only
--- The cheapest question that tells a server that answers, and takes writes, from one that does not. Reads no table.
-SELECT current_setting('transaction_read_only')::boolean;
-
 -- name: confirm
 -- The smallest durable write, without a table. Its commit is confirmed after every commit before it, by the disk and by
 -- synchronous standbys.
 SELECT pg_logical_emit_message(true, 'iidq', '');
-
--- name: lock_migrations
--- One name for all hosts: whoever holds it migrates, the others ask again and then find nothing to do. A statement that
--- waits for it would keep a snapshot open, and CREATE INDEX CONCURRENTLY waits for the end of every older snapshot.
-SELECT pg_try_advisory_lock(hashtext('iidq.database.migrate public'));
-
--- name: applied_migrations
--- What yoyo has noted down.
-SELECT migration_id FROM public._yoyo_migration;
-
--- name: migration_site
--- What migrations find here, for first_run.py: the role's rights, and tables of earlier comers. The catalogs alone are
--- read, where an object is found also without a right to its schema.
-SELECT current_user::text AS role, space.oid IS NOT NULL AS has_schema,
-  has_database_privilege(current_database(), 'CREATE') AS may_create_schema,
-  space.oid IS NOT NULL AND has_schema_privilege(space.oid, 'USAGE') AS may_use,
-  space.oid IS NOT NULL AND has_schema_privilege(space.oid, 'CREATE') AS may_create,
-  jobs.oid IS NOT NULL AS has_jobs, pg_get_userbyid(coalesce(history.relowner, jobs.relowner))::text AS owner,
-  history.oid IS NOT NULL AS has_history,
-  (SELECT count(*) = 2 FROM pg_attribute
-   WHERE attrelid = history.oid AND attname IN ('migration_id', 'migration_hash')) AS has_known_history,
-  history.oid IS NOT NULL AND has_table_privilege(history.oid, 'SELECT') AS may_read_history
-FROM (SELECT to_regnamespace('public') AS oid) AS space
-LEFT JOIN pg_class AS jobs ON jobs.relnamespace = space.oid AND jobs.relname = 'VerificationJob'
-LEFT JOIN pg_class AS history ON history.relnamespace = space.oid AND history.relname = '_yoyo_migration';
-
--- name: create_schema
--- Where migration_site found none. With IF NOT EXISTS also a role that need not create it would have to have the right.
-CREATE SCHEMA public;
-
--- name: limit_lock_waits
--- Until the end of the transaction: a statement that waits for a lock keeps all later ones waiting behind it.
-SELECT set_config('lock_timeout', %(milliseconds)s, true);
-
--- name: lock_holders
--- Whose transactions have held a lock in our schema for so long: the process, what it calls itself, and since when.
--- Times of other roles are not shown to a role without pg_read_all_stats. A prepared transaction has no process.
-SELECT DISTINCT ON (since, lock.pid, gid) lock.pid, gid,
-  coalesce(nullif(application_name, ''), backend_type, '') AS application,
-  to_char(since AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS since
-FROM pg_locks AS lock
-JOIN pg_class AS relation ON relation.oid = lock.relation AND relation.relnamespace = to_regnamespace('public')
-LEFT JOIN pg_stat_activity AS activity ON activity.pid = lock.pid
-LEFT JOIN pg_prepared_xacts ON lock.pid IS NULL AND lock.virtualtransaction = '-1/' || transaction
-CROSS JOIN LATERAL (SELECT coalesce(xact_start, prepared) AS since) AS began
-WHERE lock.granted AND lock.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-  AND coalesce(since, '-infinity') < now() - make_interval(secs => %(seconds)s)
-ORDER BY since, lock.pid, gid
-LIMIT 3;
-
--- name: accelerator_key
--- The one row of iidq_accelerator_key by its primary key, made where there is none. gen_random_uuid() takes 122 bits
--- from the system's generator for secrets; three of them fill the 256 of the hash.
-WITH made AS (
-  INSERT INTO public.iidq_accelerator_key (key)
-  VALUES (sha256(convert_to(concat(gen_random_uuid(), gen_random_uuid(), gen_random_uuid()), 'UTF8')))
-  ON CONFLICT (only_one) DO NOTHING
-  RETURNING key
-)
-SELECT key FROM made UNION ALL SELECT key FROM public.iidq_accelerator_key LIMIT 1;

@@ -17,13 +17,15 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from iidq.database.pool import Connection, concerns_one_row, is_shared, not_confirmed
-from iidq.database.queries import QUERIES
+from iidq.database.queries import load_queries
 from iidq.database.statement import Statement
 from iidq.queue.job import ClaimedJob, IdempotencyKey, JobType, NewJob
-from iidq.queue.notify.announcements import TO_FIRST
+from iidq.queue.notify.channels import WAKE_ONE
 from iidq.queue.outcome import Outcome
 from iidq.queue.processing.claim_span import WHOLE
 from iidq.subject import Subject
+
+QUERIES = load_queries("iidq.queue")
 
 # One attempt of one job: what a write must present to be let through.
 Fence = tuple[UUID, int]
@@ -61,7 +63,7 @@ async def enqueue(connection: Connection, jobs: Sequence[NewJob], *, max_attempt
     if not callbacks:
         try:
             if announce and alone and not is_shared(connection):
-                return await _ENQUEUE.run_before(connection, values, _ANNOUNCE, {"payload": TO_FIRST})
+                return await _ENQUEUE.run_before(connection, values, _ANNOUNCE, {"payload": WAKE_ONE})
             await _ENQUEUE.run(connection, values)
         except errors.UniqueViolation:
             if not alone:

@@ -7,12 +7,14 @@ from uuid import UUID
 
 from iidq.database.faults import Faults
 from iidq.database.pool import Connection, Database, may_be_of_one_row
-from iidq.database.queries import QUERIES
+from iidq.database.queries import load_queries
 from iidq.observability import logs, metrics
 from iidq.queue import store
 from iidq.queue.row_faults import each_apart, end_refused
 from iidq.queue.store import Sweep, WorkerSigns
 from iidq.settings import Settings
+
+QUERIES = load_queries("iidq.queue")
 
 SWEEP_BATCH = 1000
 _PURGE_BATCH = 1000

@@ -13,7 +13,7 @@ from iidq.database.pool import open_database
 from iidq.observability import logs
 from iidq.observability.logs import configure_logging
 from iidq.observability.traces import open_traces
-from iidq.queue.batching import open_enqueuer
+from iidq.queue.enqueuer import open_enqueuer
 from iidq.queue.notify.watching import open_watch_hub
 from iidq.redis.accelerator import open_accelerator
 from iidq.redis.rate_counts import shared_counts

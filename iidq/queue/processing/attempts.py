@@ -21,7 +21,7 @@ from iidq.observability import logs, metrics, traces
 from iidq.queue import store
 from iidq.queue.backoff import RetryPolicy
 from iidq.queue.job import FINAL, ClaimedJob, JobStatus
-from iidq.queue.notify.changes import ChangeAnnouncer
+from iidq.queue.notify.announcer import ChangeAnnouncer
 from iidq.queue.outcome import Outcome, OutcomeKind
 from iidq.queue.processing.attempt import Attempt, Deadline
 from iidq.queue.processing.claim_ahead import ClaimAhead
@@ -257,7 +257,7 @@ class Attempts:
         """Store how far the attempts are, now and then, until cancelled."""
         while True:
             await self._any_progress.wait()
-            relayed = self._changes.relays_progress
+            relayed = self._changes.publishes_progress
             await asyncio.sleep(_RELAYED_PROGRESS_INTERVAL_SECONDS if relayed else _PROGRESS_INTERVAL_SECONDS)
             self._any_progress.clear()
             if not self._progressed:
@@ -272,7 +272,7 @@ class Attempts:
     async def _report(self, progressed: Sequence[tuple[Fence, int]]) -> None:
         async with self._database.connection() as connection:
             stored = await store.report_progress(connection, progressed, worker_id=self._worker_id)
-        if not self._changes.relays_progress:
+        if not self._changes.publishes_progress:
             for job_id, _ in stored:
                 self._changes.changed(job_id)
 

@@ -24,9 +24,9 @@ from iidq.errors import DatabaseRefusal, IidqError
 from iidq.observability import logs, metrics
 from iidq.queue import row_faults, store, upkeep
 from iidq.queue.identifiers import parse_job_id
-from iidq.queue.notify import announcements
-from iidq.queue.notify.changes import ChangeAnnouncer
-from iidq.queue.notify.hint_bus import NO_RELAY, Relay
+from iidq.queue.notify import channels
+from iidq.queue.notify.announcer import ChangeAnnouncer
+from iidq.queue.notify.hint_bus import NO_HINT_BUS, HintBus
 from iidq.queue.notify.listener import Listener
 from iidq.queue.processing.attempts import Attempts
 from iidq.queue.processing.call_to_others import CallToOthers
@@ -65,7 +65,7 @@ class WorkLoop:
         handler: Handler,
         worker_id: str,
         callback_due: Callable[[], None] = _nobody_calls_back,
-        relay: Relay = NO_RELAY,
+        relay: HintBus = NO_HINT_BUS,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -97,15 +97,15 @@ class WorkLoop:
             callback_due=callback_due,
         )
         heard: dict[str, Callable[[str], None]] = {
-            announcements.JOBS_CHANNEL: self._announced,
-            announcements.CANCELLED_CHANNEL: self._cancelled,
-            announcements.WATCHING_CHANNEL: self._changes.watched,
+            channels.JOBS_CHANNEL: self._announced,
+            channels.CANCELLED_CHANNEL: self._cancelled,
+            channels.WATCHING_CHANNEL: self._changes.watched,
         }
-        self.listener = Listener(settings, database, heard, lambda: self._announced(announcements.TO_ALL))
+        self.listener = Listener(settings, database, heard, lambda: self._announced(channels.WAKE_ALL))
         # A cancellation is worth believing only from Postgres.
         self._relayed: dict[str, Callable[[str], None]] = {
-            announcements.JOBS_CHANNEL: self._relayed_work,
-            announcements.WATCHING_CHANNEL: self._changes.watched,
+            channels.JOBS_CHANNEL: self._relayed_work,
+            channels.WATCHING_CHANNEL: self._changes.watched,
         }
 
     def stop(self) -> None:
@@ -162,7 +162,7 @@ class WorkLoop:
     # Claiming
 
     def _announced(self, payload: str) -> None:
-        if payload == announcements.TO_ALL:
+        if payload == channels.WAKE_ALL:
             self._span.widen()
             self._work_may_wait = True
         elif self._call.first_responder:
@@ -175,7 +175,7 @@ class WorkLoop:
         self._wake.set()
 
     async def _hear_relay(self) -> None:
-        await self._relay.run(self._relayed, lambda: self._relayed_work(announcements.TO_ALL))
+        await self._relay.run(self._relayed, lambda: self._relayed_work(channels.WAKE_ALL))
 
     def _relayed_work(self, payload: str) -> None:
         # Whoever hears Postgres, too, would look for the same job twice.
@@ -276,7 +276,7 @@ class WorkLoop:
             version=__version__,
             concurrency=self._settings.worker_concurrency,
             running=self._attempts.executing,
-            listening=self.listener.listening or self._relay.hears(announcements.JOBS_CHANNEL),
+            listening=self.listener.listening or self._relay.is_subscribed(channels.JOBS_CHANNEL),
             alive_seconds=3 * self._settings.poll_interval_seconds + _ALIVE_MARGIN_SECONDS,
             faults=self._database.faults.for_operators(),
         )
@@ -320,9 +320,9 @@ class WorkLoop:
 
     async def _call_others(self, now: float) -> None:
         self._call.sent(now)
-        self._relay.publish(announcements.JOBS_CHANNEL, announcements.TO_ALL)
+        self._relay.publish(channels.JOBS_CHANNEL, channels.WAKE_ALL)
         async with self._database.connection() as connection:
-            await announcements.announce(connection, announcements.TO_ALL)
+            await channels.announce(connection, channels.WAKE_ALL)
 
     async def _pass_on(self) -> None:
         """While this worker drains, the others are told of what it has given back; until cancelled."""
@@ -389,7 +389,7 @@ class WorkLoop:
         with contextlib.suppress(IidqError, psycopg.Error):
             async with self._database.connection() as connection:
                 await store.leave(connection, self._worker_id)
-                await announcements.announce(connection, announcements.TO_ALL)
+                await channels.announce(connection, channels.WAKE_ALL)
 
 
 @asynccontextmanager
@@ -398,7 +398,7 @@ async def open_work_loop(
     handler: Handler,
     worker_id: str,
     callback_due: Callable[[], None] = _nobody_calls_back,
-    relay: Relay = NO_RELAY,
+    relay: HintBus = NO_HINT_BUS,
     faults: Faults | None = None,
 ) -> AsyncIterator[WorkLoop]:
     """A :class:`WorkLoop` with a pool of its own: one connection each to claim, store, report or purge, and announce.

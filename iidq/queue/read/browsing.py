@@ -15,11 +15,13 @@ from uuid import UUID
 from psycopg.rows import class_row, tuple_row
 
 from iidq.database.pool import Connection
-from iidq.database.queries import QUERIES
+from iidq.database.queries import load_queries
 from iidq.queue.identifiers import parse_job_id
 from iidq.queue.job import JobStatus
-from iidq.queue.read.job_pages import REACH, Filter, find_page
 from iidq.queue.read.paging import Cursor
+from iidq.queue.read.readers import REACH, Filter, find_page
+
+QUERIES = load_queries("iidq.queue")
 
 _CONTENT_HASH = re.compile(r"0x[0-9a-f]{64}")
 _ADDRESS = re.compile(r"0x[0-9a-f]{40}")

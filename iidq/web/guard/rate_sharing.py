@@ -21,9 +21,11 @@ import psycopg
 from iidq.concurrency.background import end_tasks, keep_running
 from iidq.database.faults import Faults
 from iidq.database.pool import Database
-from iidq.database.queries import QUERIES
+from iidq.database.queries import load_queries
 from iidq.errors import IidqError
 from iidq.web.guard.rate_limits import STEP_SECONDS, STEPS, Addition, RateLimits, SlidingWindow
+
+QUERIES = load_queries("iidq.web.guard")
 
 EXCHANGE_SECONDS: Final = 0.25
 _LONGEST_PAUSE_SECONDS: Final = 5.0

@@ -10,7 +10,8 @@ from uuid import UUID
 from starlette.responses import Response
 
 from iidq.observability.redaction import redact_endpoint, redact_url
-from iidq.queue.job import Job, JobType, QueueCounts
+from iidq.queue.job import Job, JobType
+from iidq.queue.read.queue_health import QueueHealth
 from iidq.web.reply import shapes
 
 JOBS_PATH = "/api/verification-jobs"
@@ -121,7 +122,7 @@ def job_shape(job: Job) -> shapes.Job:
     }
 
 
-def stats_shape(counts: QueueCounts | None) -> shapes.Stats:
+def stats_shape(counts: QueueHealth | None) -> shapes.Stats:
     """The queue's counts; without a database (None) unavailable, and zeros."""
     return {
         "available": counts is not None,

@@ -10,7 +10,7 @@ from iidq.database.pool import Connection, open_database
 from iidq.queue import control, store
 from iidq.queue.job import Job, JobStatus, NewJob
 from iidq.queue.outcome import Outcome
-from iidq.queue.read import browsing, overview, readers
+from iidq.queue.read import browsing, queue_health, readers
 from iidq.settings import load_settings
 from iidq.webhooks import delivery_store as deliveries
 from tests.database.attempts import claim, fence, finish, renew, report, sweep
@@ -127,11 +127,11 @@ async def run_core(database_url: str, **overrides: Any) -> None:
         assert done.completed_at.utcoffset() == timedelta(0)
         listed = await database.run(lambda c: readers.list_jobs(c, limit=3))
         assert {job.id for job in listed.jobs} == {good.id, bad.id, shaky.id}
-        assert (await database.run(readers.count)).completed >= 1
+        assert (await database.run(queue_health.read_health)).completed >= 1
         changed = await database.run(lambda c: readers.find_changed(c, {str(good.id): ""}))
         assert [job.id for _, _, job in changed if job is not None] == [good.id]
-        await database.run(overview.read_now)
-        await database.run(overview.read_lately)
+        await database.run(queue_health.read_live_overview)
+        await database.run(queue_health.read_recent_overview)
         assert await database.run(lambda c: browsing.browse(c, limit=3))
 
         claimed = await database.run(lambda c: deliveries.claim(c, slots=5, per_host=5, running={}, lease_seconds=30))

@@ -11,7 +11,7 @@ import pytest
 
 from iidq.queue import control
 from iidq.queue.job import ClaimedJob
-from iidq.queue.notify import announcements
+from iidq.queue.notify import channels
 from iidq.queue.processing import claim_ahead, standing_by
 from iidq.queue.processing.execution import Progress
 from tests.database.working import working
@@ -103,7 +103,7 @@ async def test_who_stands_by_for_too_long_goes_back(
 ) -> None:
     """A job behind long ones is soon back in line, uncharged and at its old place, and all workers are told of it."""
     monkeypatch.setattr(standing_by, "_PATIENCE_SECONDS", 0.1)
-    sql.execute(f"LISTEN {announcements.JOBS_CHANNEL}")
+    sql.execute(f"LISTEN {channels.JOBS_CHANNEL}")
     insert(sql, copies=ALL)
     handler = ShortThenLong()
     async with working(database_url, handler, worker_concurrency=SLOTS):
@@ -111,7 +111,7 @@ async def test_who_stands_by_for_too_long_goes_back(
         assert waiting not in handler.begun
         told: list[str] = []
         async with asyncio.timeout(30):
-            while told.count(announcements.TO_ALL) < 2:
+            while told.count(channels.WAKE_ALL) < 2:
                 # One call for the backlog, one for what was given back.
                 told += await asyncio.to_thread(lambda: [each.payload for each in sql.notifies(timeout=1)])
         assert scalar(sql, NEVER_CLAIMED) == LATER

@@ -9,13 +9,15 @@ import psycopg
 import pytest
 
 from iidq.database.pool import open_database
-from iidq.database.queries import QUERIES
+from iidq.database.queries import load_queries
 from iidq.queue import store
 from iidq.queue.job import JobType
 from iidq.queue.processing.claim_span import WHOLE
 from iidq.settings import Settings
 from tests.database.attempts import LEASE_SECONDS, WORKER, claim, claim_one, sweep
 from tests.job_rows import COMPLETED, PROCESSING, Sql, insert, new_job, read, scalar, update
+
+QUERIES = load_queries("iidq.queue")
 
 
 async def test_a_claim_counts_the_attempt_and_leases_the_row(connection: Any, sql: psycopg.Connection[Any]) -> None:

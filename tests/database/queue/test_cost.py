@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from iidq.database.pool import Connection, open_database
-from iidq.database.queries import QUERIES
+from iidq.database.queries import load_queries
 from iidq.queue import store
 from iidq.queue.job import ClaimedJob, JobType
 from iidq.queue.outcome import Outcome
@@ -63,7 +63,7 @@ async def explain(connection: Connection, name: str, parameters: dict[str, Any])
     """The plan that a statement really took, with what it touched; its effect is rolled back."""
     async with connection.transaction(force_rollback=True):
         cursor = await connection.execute(
-            b"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + QUERIES[name], parameters, prepare=False
+            b"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + load_queries("iidq.queue")[name], parameters, prepare=False
         )
         row = await cursor.fetchone()
     assert row is not None

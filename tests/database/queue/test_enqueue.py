@@ -10,7 +10,7 @@ import pytest
 from iidq.database.pool import open_database
 from iidq.errors import DatabaseUnavailable, RowRefused
 from iidq.queue import store
-from iidq.queue.batching import open_enqueuer
+from iidq.queue.enqueuer import open_enqueuer
 from iidq.queue.job import JobStatus, JobType
 from iidq.queue.read import readers
 from iidq.settings import Settings, load_settings

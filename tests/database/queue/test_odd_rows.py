@@ -15,17 +15,16 @@ from iidq.bullmq.bull_keys import BullState, job_fields
 from iidq.database.pool import Database, open_database
 from iidq.errors import RowRefused
 from iidq.queue import control, row_faults, store, upkeep
-from iidq.queue.batching import open_enqueuer
+from iidq.queue.enqueuer import open_enqueuer
 from iidq.queue.job import ClaimedJob, JobStatus
 from iidq.queue.notify.watching import open_watch_hub
 from iidq.queue.outcome import Outcome
 from iidq.queue.processing.execution import Progress
 from iidq.queue.processing.outcome_writer import OutcomeWriter
-from iidq.queue.read import readers
+from iidq.queue.read import queue_health, readers
 from iidq.queue.read.browsing import JobState, browse
-from iidq.queue.read.depth import read_depth
-from iidq.queue.read.overview import read_lately, read_now
 from iidq.queue.read.paging import Cursor
+from iidq.queue.read.queue_health import read_health, read_live_overview, read_recent_overview
 from iidq.queue.store import WorkerSigns
 from iidq.queue.upkeep import Retention
 from iidq.settings import load_settings
@@ -445,10 +444,10 @@ async def show(database: Database, odd: UUID, good: UUID) -> None:
             browsed = await browse(connection, limit=1, state=state)
             if browsed.next is not None:
                 await browse(connection, limit=1, state=state, after=Cursor.decode(browsed.next.encode()))
-        await readers.count(connection)
-        await read_now(connection)
-        await read_lately(connection)
-        await read_depth(connection)
+        await queue_health.read_health(connection)
+        await read_live_overview(connection)
+        await read_recent_overview(connection)
+        await read_health(connection)
         for _, _, changed in await readers.find_changed(connection, {str(odd): "", str(good): ""}):
             assert changed is not None
             for mirrored in BullState:

@@ -14,12 +14,12 @@ from iidq.database.obstacles import find_obstacles
 from iidq.database.pool import Database, open_database
 from iidq.errors import DatabaseRefusal, RowRefused
 from iidq.queue import control, row_faults, store, upkeep
-from iidq.queue.batching import open_enqueuer
+from iidq.queue.enqueuer import open_enqueuer
 from iidq.queue.job import ClaimedJob, JobStatus
 from iidq.queue.outcome import Outcome
 from iidq.queue.processing.execution import Progress
 from iidq.queue.processing.outcome_writer import OutcomeWriter
-from iidq.queue.read import readers
+from iidq.queue.read import queue_health, readers
 from iidq.queue.store import WorkerSigns
 from iidq.queue.upkeep import Retention
 from iidq.settings import load_settings
@@ -446,7 +446,7 @@ async def core(database: Database, url: str, sql: Pg) -> None:
         assert await control.retry(connection, claim.jobs[0].id)
         assert await control.cancel(connection, claim.jobs[0].id)
         assert len((await readers.list_jobs(connection, limit=10, status=JobStatus.COMPLETED)).jobs) == 5
-        counts = await readers.count(connection)
+        counts = await queue_health.read_health(connection)
         assert (counts.completed, counts.cancelled, counts.waiting) == (5, 1, 0)
         assert (await store.purge(connection, completed_seconds=0.0, failed_seconds=0.0, batch=10))[0] == 6
 

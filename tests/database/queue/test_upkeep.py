@@ -10,13 +10,13 @@ from structlog.testing import capture_logs
 
 from iidq.database import pool as databases
 from iidq.database.pool import open_database
-from iidq.database.queries import QUERIES
+from iidq.database.queries import load_queries
 from iidq.queue import control, store
-from iidq.queue.batching import KEY_LIFETIME_SECONDS, open_enqueuer
+from iidq.queue.enqueuer import KEY_LIFETIME_SECONDS, open_enqueuer
 from iidq.queue.job import ClaimedJob, IdempotencyKey
 from iidq.queue.outcome import Outcome
 from iidq.queue.processing.execution import Progress
-from iidq.queue.read import readers
+from iidq.queue.read import queue_health
 from iidq.queue.upkeep import Retention
 from iidq.settings import Settings, load_settings
 from tests.database.attempts import claim, finish, sweep
@@ -24,6 +24,8 @@ from tests.database.queue.test_operator_sql import counted
 from tests.database.working import working
 from tests.eventually import eventually
 from tests.job_rows import COMPLETED, PROCESSING, QUEUED, Sql, insert, new_job, scalar, statuses
+
+QUERIES = load_queries("iidq.queue")
 
 LONG_AGO = Sql("now() - interval '60 days'")
 ENOUGH_SECONDS = 10
@@ -122,7 +124,7 @@ async def test_upkeep_under_way_blocks_no_work(connection: Any, rival: Any, sql:
         assert len(jobs) == 6
         assert len(await finish(rival, *(Outcome.completed(job, {"status": "OK"}) for job in jobs))) == 6
         assert await control.cancel(rival, insert(sql)) is True
-        assert (await readers.count(rival)).completed == 56
+        assert (await queue_health.read_health(rival)).completed == 56
     await connection.commit()
     kept, real = counted(sql)
     assert kept == real

@@ -7,7 +7,7 @@ import pytest
 
 from iidq.database.pool import Connection
 from iidq.queue.read.browsing import JobState, Search, browse
-from iidq.queue.read.overview import MOST_COUNTED, read_lately
+from iidq.queue.read.queue_health import MOST_COUNTED, read_recent_overview
 from tests.database.queue.test_cost import blocks, explain, nodes
 from tests.job_rows import COMPLETED, CONTENT_HASH, FAILED, Sql, insert
 
@@ -91,7 +91,7 @@ async def test_a_popular_content_is_not_searched_in_the_whole_table(
 
 async def test_failures_are_counted_up_to_a_bound(history: psycopg.Connection[Any], connection: Connection) -> None:
     """Causes are found without a walk through the failures, and of each no more are counted than are told."""
-    lately = await read_lately(connection)
+    lately = await read_recent_overview(connection)
     assert {cause.cause: cause.jobs for cause in lately.causes} == {
         "manifest.missing": MOST_COUNTED,
         "rpc.unavailable": MOST_COUNTED,

@@ -10,9 +10,9 @@ import pytest
 
 from iidq.queue.job import Job, JobStatus, JobType
 from iidq.queue.outcome import Outcome
-from iidq.queue.read import readers
-from iidq.queue.read.job_pages import REACH
+from iidq.queue.read import queue_health, readers
 from iidq.queue.read.paging import Cursor
+from iidq.queue.read.readers import REACH
 from tests.database.attempts import claim, claim_one, finish, sweep
 from tests.job_rows import CANCELLED, COMPLETED, CONTENT_HASH, FAILED, PROCESSING, QUEUED, Sql, insert, update
 
@@ -162,7 +162,7 @@ async def test_counts_follow_every_transition(connection: Any, sql: psycopg.Conn
     assert await _counts(connection) == (4, 2, 0, 1, 1, 0)
     sql.execute('DELETE FROM "VerificationJob" WHERE "completedAt" IS NOT NULL')
     assert await _counts(connection) == (4, 2, 0, 0, 0, 0)
-    counts = await readers.count(connection)
+    counts = await queue_health.read_health(connection)
     assert counts.oldest_waiting_seconds is not None
     assert counts.oldest_waiting_seconds >= 0
 
@@ -170,13 +170,13 @@ async def test_counts_follow_every_transition(connection: Any, sql: psycopg.Conn
 async def test_counts_of_an_idle_queue(connection: Any, sql: psycopg.Connection[Any]) -> None:
     """Nothing waits, so nothing has waited."""
     insert(sql, COMPLETED, copies=3)
-    counts = await readers.count(connection)
+    counts = await queue_health.read_health(connection)
     assert (counts.completed, counts.oldest_waiting_seconds) == (3, None)
     insert(sql)
     await claim_one(connection)
-    assert (await readers.count(connection)).oldest_waiting_seconds is None
+    assert (await queue_health.read_health(connection)).oldest_waiting_seconds is None
 
 
 async def _counts(connection: Any) -> tuple[int, ...]:
-    counts = await readers.count(connection)
+    counts = await queue_health.read_health(connection)
     return (counts.waiting, counts.delayed, counts.active, counts.completed, counts.failed, counts.cancelled)

@@ -18,7 +18,7 @@ from iidq.settings import load_settings
 from iidq.web.reply.wire import job_shape
 from iidq.webhooks import deliverer, delivery_store
 from iidq.webhooks.deliverer import open_deliverer
-from iidq.webhooks.delivery import Delivery, DeliveryState, Settlement
+from iidq.webhooks.delivery import Delivery, DeliveryResult, DeliveryState
 from tests.database.attempts import claim_one, finish, sweep
 from tests.eventually import eventually
 from tests.job_rows import COMPLETED, PROCESSING, Sql, insert, new_job, scalar, update
@@ -37,7 +37,7 @@ from tests.webhooks import (
 
 Pg = psycopg.Connection[Any]
 URL = "https://receiver.example/hook"
-SETTLED = Settlement(DeliveryState.DELIVERED, 200)
+SETTLED = DeliveryResult(DeliveryState.DELIVERED, 200)
 
 
 @asynccontextmanager
@@ -106,7 +106,7 @@ async def test_what_clients_see_of_a_delivery(connection: Any, sql: Pg) -> None:
     await store.enqueue(connection, [job], max_attempts=3)
     cancel(sql, job.id)
     [claimed] = await claim(connection)
-    failed = Settlement(DeliveryState.PENDING, 500, "webhook.refused: 500", delay_seconds=5)
+    failed = DeliveryResult(DeliveryState.PENDING, 500, "webhook.refused: 500", delay_seconds=5)
     assert await delivery_store.settle(connection, claimed, failed)
     found = await readers.find(connection, job.id)
     assert found is not None
@@ -222,7 +222,7 @@ async def test_an_end_in_this_process_is_told_at_once(
     sql: Pg, database_url: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The worker's own outcome wakes the deliverer; nothing here is owed to a look at the table."""
-    monkeypatch.setattr(deliverer, "_LOOK_SECONDS", 300.0)
+    monkeypatch.setattr(deliverer, "_POLL_SECONDS", 300.0)
 
     async def handle(job: Any, progress: Any) -> dict[str, Any]:
         return {"status": "OK"}
@@ -412,7 +412,7 @@ async def test_looks_and_claims_walk_over_no_history(connection: Any, sql: Pg) -
     sql.execute("VACUUM ANALYZE iidq_webhook_delivery")
 
     before = scalar(sql, "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'iidq_webhook_delivery'")
-    assert (await delivery_store.look(connection)).waiting is False
+    assert (await delivery_store.poll(connection)).waiting is False
     assert len(await claim(connection)) == 1
     await connection.execute("SELECT pg_stat_force_next_flush()")
     await connection.execute("SELECT 1")

@@ -9,8 +9,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from iidq.webhooks.event import event_body, event_headers
-from iidq.webhooks.signing import signing_keys
+from iidq.webhooks.event import event_body, event_headers, signing_keys
 from tests.webhooks import SECRET, cancel, insert_with_callback
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "webhooks.md").read_text(encoding="utf-8")

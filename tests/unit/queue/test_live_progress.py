@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from iidq.queue.identifiers import new_job_id
 from iidq.queue.job import Job, JobStatus, JobType
 from iidq.queue.notify.hint_bus import progress_line, read_progress
-from iidq.queue.notify.live_progress import LiveProgress
+from iidq.queue.notify.watching import LiveProgress
 from iidq.subject import Subject
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
