@@ -1,9 +1,9 @@
 -- The queue's state as the BullMQ mirror reads it.
 
 -- name: outline
--- For bullmq/bull_mirror.py: which jobs stand where, ids and versions as text that Python splits at once; bounded,
--- and in one snapshot. In line by "VerificationJob_line", running by "VerificationJob_running", for later by
--- "VerificationJob_delayed". Of those that ended: the newest along "VerificationJob_newest", and without "since" the
+-- For bull_mirror.py: the jobs of each state, ids and versions as text that Python splits at once; bounded, and in one
+-- snapshot. In line by "VerificationJob_line", running by "VerificationJob_running", delayed by
+-- "VerificationJob_delayed". Of the ended jobs: the newest along "VerificationJob_newest", and without "since" the
 -- newest failed ones along "VerificationJob_failed". Each inner LIMIT keeps its search from walking through the
 -- history.
 SELECT now() AS at,

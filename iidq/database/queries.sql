@@ -1,21 +1,20 @@
 -- Statements about sessions, the schema and its migrations.
 
 -- name: prefer_lz4
--- Where it is built in. Results are some 1.5 kB of hex that hardly compresses fast: lz4 costs a third of pglz. Of the
--- session, not of the column: a table that names it cannot be restored on a server without it.
+-- If built in: results are some 1.5 kB of hex that hardly compresses, and lz4 costs a third of pglz. Set per session,
+-- because a table that names lz4 cannot be restored on a server without it.
 SELECT set_config('default_toast_compression', 'lz4', false) FROM pg_settings
 WHERE name = 'default_toast_compression' AND 'lz4' = ANY (enumvals);
 
 -- name: is_read_only
--- The cheapest question that tells a server that answers, and takes writes, from one that does not. Reads no table.
+-- The cheapest statement that distinguishes a server that takes writes from one that does not. Reads no table.
 SELECT current_setting('transaction_read_only')::boolean;
 
 -- name: obstacles
--- What keeps the present role from iidq's work: objects that are missing, rights that it lacks, row-level security
--- without a policy for it or with policies that can hide rows, columns that no insert of iidq's fills, and tables whose
--- changes a publication takes although no column tells their rows apart. The owners of the functions that work with
--- their owner's rights need rights and policies, too. The catalogs alone are read. An object is found by its name also
--- where the role may not use its schema.
+-- Everything that keeps the present role from iidq's work: missing objects, missing rights, row-level security without
+-- a policy for the role or with policies that can hide rows, columns that no insert of iidq fills, and published tables
+-- without a replica identity. The owners of security definer functions need rights and policies too. Reads the catalogs
+-- alone. An object is found by name even if the role may not use its schema.
 WITH needed(kind, name, privileges) AS (VALUES
   ('table', 'VerificationJob', 'SELECT,INSERT,UPDATE,DELETE'), ('table', 'iidq_queue_count', 'SELECT,INSERT,DELETE'),
   ('table', 'iidq_queue_control', 'SELECT,INSERT,UPDATE'),
@@ -63,7 +62,7 @@ WITH needed(kind, name, privileges) AS (VALUES
   JOIN pg_class USING (relname) JOIN pg_roles ON pg_roles.oid = owner
   WHERE space = to_regnamespace('public') AND relnamespace = space
 ), guarded AS MATERIALIZED (
-  -- "lets_in": the tables' permissive policies for the role and what it does there, each with its condition.
+  -- "lets_in": the tables' permissive policies for the role and the privilege, each with its condition.
   SELECT used.*, policies.* FROM used JOIN pg_class AS guarded_table ON guarded_table.oid = relation
   CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE polpermissive) AS lets_in,
@@ -126,17 +125,17 @@ WHERE kind = 'table' AND (pubupdate OR pubdelete)
 GROUP BY kind, name;
 
 -- name: lock_migrations
--- One name for all hosts: whoever holds it migrates, the others ask again and then find nothing to do. A statement that
--- waits for it would keep a snapshot open, and CREATE INDEX CONCURRENTLY waits for the end of every older snapshot.
+-- One lock name for all hosts: the holder migrates, the others retry and then find nothing to do. Not waiting, because
+-- a waiting statement keeps a snapshot open, and CREATE INDEX CONCURRENTLY waits for the end of every older snapshot.
 SELECT pg_try_advisory_lock(hashtext('iidq.database.migrate public'));
 
 -- name: applied_migrations
--- What yoyo has noted down.
+-- The migrations that yoyo has recorded.
 SELECT migration_id FROM public._yoyo_migration;
 
 -- name: migration_site
--- What migrations find here, for first_run.py: the role's rights, and tables of earlier comers. The catalogs alone are
--- read, where an object is found also without a right to its schema.
+-- The state before a migration, for first_run.py: the role's rights, and tables of earlier installations. Reads the
+-- catalogs alone, in which an object is found also without a right to its schema.
 SELECT current_user::text AS role, space.oid IS NOT NULL AS has_schema,
   has_database_privilege(current_database(), 'CREATE') AS may_create_schema,
   space.oid IS NOT NULL AND has_schema_privilege(space.oid, 'USAGE') AS may_use,
@@ -151,16 +150,16 @@ LEFT JOIN pg_class AS jobs ON jobs.relnamespace = space.oid AND jobs.relname = '
 LEFT JOIN pg_class AS history ON history.relnamespace = space.oid AND history.relname = '_yoyo_migration';
 
 -- name: create_schema
--- Where migration_site found none. With IF NOT EXISTS also a role that need not create it would have to have the right.
+-- If migration_site found none. IF NOT EXISTS would demand the right also from a role that need not create it.
 CREATE SCHEMA public;
 
 -- name: limit_lock_waits
--- Until the end of the transaction: a statement that waits for a lock keeps all later ones waiting behind it.
+-- Until the end of the transaction: a statement that waits for a lock makes all later ones wait behind it.
 SELECT set_config('lock_timeout', %(milliseconds)s, true);
 
 -- name: lock_holders
--- Whose transactions have held a lock in our schema for so long: the process, what it calls itself, and since when.
--- Times of other roles are not shown to a role without pg_read_all_stats. A prepared transaction has no process.
+-- Transactions that have held a lock in our schema for so long: process, application name, and begin. Times of other
+-- roles are hidden from a role without pg_read_all_stats. A prepared transaction has no process.
 SELECT DISTINCT ON (since, lock.pid, gid) lock.pid, gid,
   coalesce(nullif(application_name, ''), backend_type, '') AS application,
   to_char(since AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS since
@@ -175,7 +174,7 @@ ORDER BY since, lock.pid, gid
 LIMIT 3;
 
 -- name: recount_if_due
--- As upkeep does. A database without jobs needs no counts.
+-- As upkeep does, after a migration. A database without jobs needs no counts.
 SELECT public.iidq_recount_queue()
 WHERE EXISTS (SELECT FROM public."VerificationJob")
   AND NOT EXISTS (SELECT FROM public.iidq_queue_control WHERE "countedAt" IS NOT NULL);

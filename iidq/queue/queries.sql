@@ -1,54 +1,51 @@
--- Every statement of the queue. Each says what it is for and which index serves it.
--- Loaded by name in queries.py; parameters are psycopg's %(name)s.
+-- The queue's statements. Each comment gives the purpose and the index.
+-- Loaded by name in database/queries.py; parameters are psycopg's %(name)s.
 --
--- Statements that change a job's state also add their changes to iidq_queue_count, one row per batch, and set
--- iidq.writer for their transaction so that the triggers, which count and wake a worker for everybody else, stay
--- silent.
+-- A statement that changes the state of jobs also adds the changes to iidq_queue_count, one row per batch. It sets
+-- iidq.writer for its transaction, so that the triggers, which count and notify for all other writers, do nothing.
 
 -- name: enqueue
--- Many jobs, all or none, durably; see migrations/0004_enqueue.sql.
+-- Insert many jobs, all or none, durably; see migrations/0004_enqueue.sql.
 CALL public.iidq_enqueue(jobs => %(jobs)s::json, max_attempts => %(max_attempts)s::integer, again => %(again)s::boolean,
   expected => %(expected)s::integer);
 
 -- name: expect_callbacks
--- In the transaction of enqueue, for those of its jobs that name a callback; repeated, it changes nothing.
+-- In the transaction of enqueue, for its jobs with a callback; a repetition changes nothing.
 INSERT INTO public.iidq_webhook_delivery ("jobId", url)
 SELECT * FROM jsonb_to_recordset(%(callbacks)s::jsonb) AS new(job_id uuid, url text)
 ON CONFLICT ("jobId") DO NOTHING;
 
 -- name: announce
--- After the commit of our own inserts: sent along with them, as a transaction of its own, or later by itself. Asked for
--- after the reply, it came 0.4 ms later. Empty: the first of the live workers answers, the others stay asleep.
--- 'rest': that one had not enough free slots, everybody may come.
--- Not durable: a NOTIFY writes a commit record too, and would hold the database-wide lock through its flush.
+-- After the commit of inserts: sent with the insert as a transaction of its own, or alone. Payload '': the first of the
+-- live workers answers, the others stay asleep. Payload 'rest': the first has too few free slots, so all answer.
+-- Not durable, because NOTIFY writes a commit record too, and would hold the database-wide lock through its flush.
 SELECT set_config('synchronous_commit', 'off', true), pg_notify('iidq_jobs', %(payload)s);
 
 -- name: listen
--- One channel: iidq_jobs (work), iidq_cancelled (ids of running jobs that were cancelled), iidq_watching (somebody
--- watches jobs), iidq_changed (ids of jobs that changed), or a listener's own, on which it hears itself: a pooler
--- between transactions takes LISTEN and delivers nothing.
+-- One channel: iidq_jobs (work), iidq_cancelled (ids of cancelled running jobs), iidq_watching (clients watch jobs),
+-- iidq_changed (ids of changed jobs), or a listener's own for its echo, since a pooler between transactions accepts
+-- LISTEN and delivers nothing.
 LISTEN {channel};
 
 -- name: echo
--- Heard on the listener's own channel, or not.
+-- To a listener's own channel, to check that notifications arrive.
 SELECT set_config('synchronous_commit', 'off', true), pg_notify(%(channel)s, '');
 
 -- name: announce_watching
--- From API processes whose clients watch jobs: for a minute, workers tell of what they change.
+-- From API processes with watching clients: for a minute, workers send the ids of changed jobs.
 SELECT set_config('synchronous_commit', 'off', true), pg_notify('iidq_watching', '');
 
 -- name: announce_changes
--- After the commit of the changes themselves, and only while somebody watches: ids of jobs, some per payload.
+-- After the commit of the changes, and only while clients watch: ids of jobs, some per payload.
 SELECT set_config('synchronous_commit', 'off', true), pg_notify('iidq_changed', payload)
 FROM jsonb_array_elements_text(%(payloads)s::jsonb) AS payload;
 
 -- name: claim
--- For all free slots at once, and for the next ones, in the order of "VerificationJob_line". The locked rows are
--- updated by ctid: a join on id turns into a hash join over the whole table once the batch is large against it. Losing
--- this commit in a crash only un-claims rows, so it need not be durable. "reached": nothing stands before it that this
--- claim did not see, but for rows that come in out of turn: an insert gives the time at which it began, and hardly any
--- takes 100 ms to its commit. With 5 s the next claims of a drain walked over all that it had claimed, and beside a
--- held snapshot took 12 ms instead of 4. See claim_span.py. "only": null, or the only jobs that may be taken.
+-- For all free slots at once, in the order of "VerificationJob_line". The locked rows are updated by ctid, because a
+-- join on id becomes a hash join over the whole table once the batch is large. Not durable: a crash only un-claims
+-- rows. "reached": the claim order up to which this claim has seen every row, minus 100 ms for inserts that commit
+-- late. With a larger margin the next claims of a drain walk over rows already claimed. See claim_span.py. "only":
+-- null, or the jobs to which the claim is restricted.
 WITH next AS MATERIALIZED (
   SELECT ctid FROM public."VerificationJob"
   WHERE ready AND status = 'queued' AND NOT EXISTS (SELECT FROM public.iidq_queue_control WHERE "pausedAt" IS NOT NULL)
@@ -80,15 +77,15 @@ FROM claimed
 ORDER BY place, id;
 
 -- name: first_in_line
--- The jobs that a claim would take, by "VerificationJob_line".
+-- The jobs of the next claim, by "VerificationJob_line".
 SELECT id FROM public."VerificationJob"
 WHERE ready AND status = 'queued'
 ORDER BY public.iidq_claim_order("runAt", type, priority), id
 LIMIT %(limit)s;
 
 -- name: refuse
--- End a job as failed where no other change of its row goes through. Jobs that another worker holds are left alone.
--- The triggers count it. By "VerificationJob_pkey".
+-- End a job as failed when its row allows no other change. Jobs that another worker holds stay as they are. The
+-- triggers count the change. By "VerificationJob_pkey".
 UPDATE public."VerificationJob"
 SET status = 'failed', ready = false, error = %(error)s, "completedAt" = now(), "updatedAt" = now(),
     "leaseUntil" = NULL, "workerId" = NULL
@@ -98,8 +95,8 @@ WHERE id = %(id)s
   AND (SELECT set_config('lock_timeout', '1s', true)) IS NOT NULL;
 
 -- name: release_unknown
--- After a claim whose answer was lost with its connection: what this worker holds without knowing goes back to its
--- old place in line, uncharged. By "VerificationJob_running".
+-- After a claim that lost its answer with the connection: the claimed jobs, unknown to their worker, go back to their
+-- old place in line, uncounted. By "VerificationJob_running".
 WITH unknown AS MATERIALIZED (
   SELECT ctid FROM public."VerificationJob"
   WHERE "workerId" IS NOT NULL AND "workerId" = %(worker_id)s AND NOT id = ANY (%(ids)b::uuid[])
@@ -114,10 +111,10 @@ INSERT INTO public.iidq_queue_count (waiting, delayed, active)
 SELECT count(*) FILTER (WHERE ready), count(*) FILTER (WHERE NOT ready), -count(*) FROM released HAVING count(*) > 0;
 
 -- name: renew
--- Leases of all running jobs of one worker, by "VerificationJob_pkey". A row that does not come back was lost.
--- Rows that somebody else has locked are passed over, and count as held if they are: one that is forgotten in an open
--- transaction must not cost the worker's other jobs their leases. Expiry passes over them, too.
--- Updated by id: rows locked first and then updated by ctid would be missed when another write came between.
+-- The leases of all running jobs of one worker, by "VerificationJob_pkey". A row missing in the answer was lost. Rows
+-- locked by another transaction are skipped but returned as held: one forgotten open transaction must not cost the
+-- worker's other jobs their leases. Expiry skips them too. Updated by id, because an update by ctid would miss a row
+-- that changes between the lock and the update.
 WITH held AS MATERIALIZED (
   SELECT id, attempt FROM public."VerificationJob"
   WHERE id = ANY (%(ids)b::uuid[]) AND status = 'processing' AND "workerId" = %(worker_id)s
@@ -135,11 +132,11 @@ WITH held AS MATERIALIZED (
 SELECT id, attempt FROM held;
 
 -- name: report_progress
--- Coalesced progress of running jobs, by "VerificationJob_pkey"; it never goes backwards within an attempt.
--- Rows that somebody else has locked are passed over, as in renew. About the shape, see store_outcomes.
+-- Coalesced progress of running jobs, by "VerificationJob_pkey"; never goes back within an attempt. Skips locked rows
+-- as renew does. For the shape see store_outcomes.
 WITH mine AS MATERIALIZED (
   SELECT *, 'processing' AS status, %(worker_id)s::text AS worker_id
-  FROM jsonb_to_recordset(%(progress)s::jsonb) AS told(id uuid, attempt int, progress int)
+  FROM jsonb_to_recordset(%(progress)s::jsonb) AS given(id uuid, attempt int, progress int)
 ), free AS MATERIALIZED (
   SELECT id FROM public."VerificationJob"
   WHERE id = ANY (%(ids)b::uuid[]) AND status = 'processing' AND "workerId" = %(worker_id)s
@@ -156,18 +153,16 @@ WHERE job.id = ANY (ARRAY (SELECT id FROM free))
 RETURNING job.id, job.attempt;
 
 -- name: store_outcomes
--- Ends of attempts, all kinds in one statement: completed, failed, queued again (after a failure, with a delay),
--- or released (queued again, uncharged, at its old place in line). The fence: id, attempt, worker and 'processing'
--- must still hold, else the lease was lost and the outcome is dropped. The worker is part of it because a claim that
--- a crash undid can give the same attempt number out twice. By "VerificationJob_pkey", and by id as renew does: an
--- outcome that waits behind a renewal must still be stored.
--- Status and worker are compared as columns of the batch: as constants they make the planner expect one row, and it
--- then compares each row with each outcome (70 ms per 500 instead of 12).
--- A row that somebody else keeps locked spoils the batch after a second; the writer then does without it.
+-- Ends of attempts, all kinds in one statement: completed, failed, retried (queued after a failure, with a delay), or
+-- released (queued uncounted, at the old place in line). By "VerificationJob_pkey", and by id as renew does. The fence:
+-- id, attempt, worker and 'processing' must still hold, otherwise the lease was lost and the outcome is dropped. The
+-- worker belongs to the fence because a claim undone by a crash can give the same attempt number again. Status and
+-- worker are compared as columns of the batch: as constants they make the planner expect one row, and compare each row
+-- with each outcome. A locked row fails the batch after a second; the writer then leaves that row out.
 WITH mine AS MATERIALIZED (
   SELECT *, 'processing' AS held_status, %(worker_id)s::text AS held_by
   FROM jsonb_to_recordset(%(outcomes)s::jsonb)
-    AS told(id uuid, attempt int, status text, result jsonb, failure text, delay_seconds float8)
+    AS given(id uuid, attempt int, status text, result jsonb, failure text, delay_seconds float8)
 ), stored AS (
   UPDATE public."VerificationJob" AS job
   SET status = mine.status,
@@ -198,23 +193,23 @@ WITH mine AS MATERIALIZED (
          count(*) FILTER (WHERE status = 'completed'), count(*) FILTER (WHERE status = 'failed')
   FROM stored HAVING count(*) > 0
 )
--- The lost ones: hardly ever any, where the stored ones would be as many rows as went in.
+-- Only the lost ones are returned: hardly ever a row, instead of one per outcome.
 SELECT mine.id FROM mine WHERE NOT EXISTS (SELECT FROM stored WHERE stored.id = mine.id);
 
 -- name: find_ended
--- Of outcomes that store_outcomes dropped, those that an earlier try had stored: an attempt that has left 'processing'
--- for the status that was told. By "VerificationJob_pkey".
+-- Of the outcomes dropped by store_outcomes, those stored by an earlier try: the attempt has left 'processing' for the
+-- same status. By "VerificationJob_pkey".
 SELECT job.id
-FROM jsonb_to_recordset(%(outcomes)s::jsonb) AS told(id uuid, attempt int, status text)
-JOIN public."VerificationJob" AS job ON job.id = told.id AND job.attempt = told.attempt AND job.status = told.status
+FROM jsonb_to_recordset(%(outcomes)s::jsonb) AS given(id uuid, attempt int, status text)
+JOIN public."VerificationJob" AS job ON job.id = given.id AND job.attempt = given.attempt AND job.status = given.status
 WHERE job.id = ANY (%(ids)s::uuid[]) AND job.status <> 'processing';
 
 -- name: find_held
--- Of outcomes that store_outcomes did not store, those whose attempt still holds its row: a trigger dropped the change.
--- By "VerificationJob_pkey".
+-- Of the outcomes dropped by store_outcomes, those with an attempt that still holds its row: a trigger dropped the
+-- change. By "VerificationJob_pkey".
 SELECT job.id
-FROM jsonb_to_recordset(%(outcomes)s::jsonb) AS told(id uuid, attempt int)
-JOIN public."VerificationJob" AS job ON job.id = told.id AND job.attempt = told.attempt
+FROM jsonb_to_recordset(%(outcomes)s::jsonb) AS given(id uuid, attempt int)
+JOIN public."VerificationJob" AS job ON job.id = given.id AND job.attempt = given.attempt
 WHERE job.id = ANY (%(ids)s::uuid[]) AND job.status = 'processing' AND job."workerId" = %(worker_id)s;
 
 -- name: sweep
@@ -242,9 +237,9 @@ SELECT
 ;
 
 -- fragment: take_back_expired
--- Upkeep: jobs whose lease ran out go back in line, or fail at their last attempt. By "VerificationJob_running", at most
--- "batch", skipping locked rows. The first loss runs again at once. Later losses wait for a random time, because a job
--- that kills its worker must not take the same other jobs along each time.
+-- Upkeep: jobs with an expired lease go back in line, or fail at their last attempt. By "VerificationJob_running", at
+-- most "batch", skipping locked rows. The first loss runs again at once. Later losses wait for a random time, because a
+-- job that kills its worker must not take the same other jobs along each time.
 expired AS MATERIALIZED (
   SELECT ctid FROM public."VerificationJob"
   WHERE "workerId" IS NOT NULL AND "leaseUntil" < now() AND (SELECT mine FROM turn)
@@ -307,9 +302,9 @@ first_upkeep AS (
 )
 
 -- fragment: fold_counts
--- Upkeep: more than 200 rows of iidq_queue_count are folded into one per minute, and into one for all minutes older than
--- an hour. The changes of this sweep are added. Bounded, because a change of millions of rows in psql leaves as many.
--- Count rows are deleted under this lock alone, or while the table of jobs is locked.
+-- Upkeep: more than 200 rows of iidq_queue_count are folded into one per minute, and into one for all minutes older
+-- than an hour. The changes of this sweep are added. Bounded, because a change of millions of rows in psql leaves as
+-- many. Count rows are deleted under this lock alone, or while the table of jobs is locked.
 unfolded AS (
   DELETE FROM public.iidq_queue_count WHERE ctid = ANY (ARRAY (
     SELECT ctid FROM public.iidq_queue_count
@@ -367,14 +362,15 @@ SET running = excluded.running, listening = excluded.listening, "seenAt" = now()
     "aliveUntil" = excluded."aliveUntil", faults = excluded.faults;
 
 -- name: recount
--- All jobs, where the kept counts can be another database's; see iidq_take_control. Unless another worker counts.
+-- Count all jobs, when the kept counts may belong to another database; see iidq_take_control. Unless another worker
+-- counts.
 SELECT public.iidq_recount_queue()
 WHERE NOT EXISTS (SELECT FROM public.iidq_queue_control WHERE "countedAt" IS NOT NULL)
   AND pg_try_advisory_xact_lock(hashtext('iidq.recount public'));
 
 -- name: miscounts
--- States whose kept count is not the number of rows: state, kept, real. Each number by an index alone; completed jobs
--- are what is left of all.
+-- States with a kept count that differs from the number of rows: state, kept, real. Each number by an index alone;
+-- completed jobs are all others.
 WITH real AS (
   SELECT
     (SELECT count(*) FROM public."VerificationJob") AS jobs,
@@ -402,12 +398,12 @@ UNION ALL
  ORDER BY "runAt" LIMIT %(batch)s);
 
 -- name: leave
--- A worker that stopped in order is no longer waited for.
+-- Remove the sign of life of a worker that stopped in order.
 DELETE FROM public.iidq_queue_worker WHERE "workerId" = %(worker_id)s;
 
--- name: take_retention_turn
--- One worker at a time removes old jobs, until the transaction ends. A statement of its own: only the next one's
--- snapshot is sure to see what the holder before has removed, and two would each remove the same excess.
+-- name: lock_retention
+-- One worker at a time removes old jobs, until the transaction ends. A separate statement, because only the next one's
+-- snapshot surely contains the removals of the previous holder; otherwise two workers would remove the same excess.
 SELECT pg_try_advisory_xact_lock(hashtext('iidq.retention public'));
 
 -- name: check_deferred_rules
@@ -415,10 +411,10 @@ SELECT pg_try_advisory_xact_lock(hashtext('iidq.retention public'));
 SET CONSTRAINTS ALL IMMEDIATE;
 
 -- name: purge
--- Retention by age, oldest first along "VerificationJob_newest"; failed jobs may be kept longer than the others.
--- A job ends after it is created, so the index on creation bounds the search. Each batch begins where the one before
--- ended, instead of walking over what that one has just deleted. "only": null, or
--- the only jobs that may be removed. "without": those that are left out, as a rule of the operator's keeps them.
+-- Retention by age, oldest first along "VerificationJob_newest"; failed jobs may be kept longer than the others. A job
+-- ends after its creation, so the index on creation bounds the search. Each batch begins at the end of the one before,
+-- past the rows just deleted. "only": null, or the jobs to which the deletion is restricted. "without": jobs left out
+-- because a rule of the operator keeps them.
 WITH old AS MATERIALIZED (
   SELECT ctid, "createdAt", status FROM public."VerificationJob"
   WHERE "createdAt" >= %(from_time)s
@@ -443,7 +439,7 @@ WITH old AS MATERIALIZED (
 SELECT count(*), max("createdAt") FROM removed;
 
 -- name: purge_excess
--- Retention by count: of the completed and cancelled jobs only the newest are kept, along "VerificationJob_newest".
+-- Retention by count: the newest completed and cancelled jobs are kept, along "VerificationJob_newest".
 WITH excess AS MATERIALIZED (
   SELECT ctid FROM public."VerificationJob"
   WHERE "createdAt" >= %(from_time)s AND status IN ('completed', 'cancelled')
@@ -467,7 +463,7 @@ WITH excess AS MATERIALIZED (
 SELECT count(*), max("createdAt") FROM removed;
 
 -- name: oldest_ended
--- The jobs among which retention looks first, along "VerificationJob_newest".
+-- The first jobs for retention, along "VerificationJob_newest".
 SELECT id, "createdAt" FROM public."VerificationJob"
 WHERE "createdAt" >= %(from_time)s AND "completedAt" IS NOT NULL AND NOT id = ANY (%(without)b::uuid[])
 ORDER BY "createdAt", id
@@ -490,8 +486,8 @@ SELECT public.pause_queue(%(reason)s);
 SELECT public.resume_queue();
 
 -- name: take_keys
--- Idempotency: of jobs asked for under a key, which are new. Keys in order, so that two batches cannot deadlock.
--- An expired key is taken over. By "iidq_idempotency_key_pkey".
+-- Idempotency: insert the new ones among these keys, in order, so that two batches cannot deadlock. An expired key is
+-- taken over. By "iidq_idempotency_key_pkey".
 INSERT INTO public.iidq_idempotency_key AS known (scope, key, fingerprint, "jobId", "expiresAt")
 SELECT DISTINCT ON (scope, key) scope, key, fingerprint, job_id, now() + make_interval(secs => %(keep_seconds)s)
 FROM unnest(%(scopes)b::text[], %(keys)b::text[], %(fingerprints)b::bytea[], %(job_ids)b::uuid[])
@@ -502,9 +498,8 @@ SET fingerprint = excluded.fingerprint, "jobId" = excluded."jobId", "expiresAt" 
 WHERE known."expiresAt" < now();
 
 -- name: take_ended_keys
--- Keys whose job has been removed begin anew, and shared requests whose job has ended. Their rows are locked: take_keys
--- locks also those that it leaves as they are. In a statement of its own, whose snapshot sees the jobs of those that
--- take_keys waited for.
+-- Take over keys of removed jobs, and shared keys of ended jobs. take_keys has locked the rows, also the unchanged
+-- ones. A separate statement, so that its snapshot contains the jobs of transactions that take_keys waited for.
 UPDATE public.iidq_idempotency_key AS known
 SET fingerprint = asked.fingerprint, "jobId" = asked.job_id,
     "expiresAt" = now() + make_interval(secs => %(keep_seconds)s)
@@ -519,7 +514,7 @@ WHERE known.scope = asked.scope AND known.key = asked.key AND known."jobId" <> A
     WHERE job.id = known."jobId" AND (asked.scope <> 'shared' OR job."completedAt" IS NULL));
 
 -- name: find_keys
--- What the keys stand for, after take_keys. By "iidq_idempotency_key_pkey".
+-- The job and fingerprint of each key, after take_keys. By "iidq_idempotency_key_pkey".
 SELECT known.scope, known.key, known.fingerprint, known."jobId"
 FROM unnest(%(scopes)b::text[], %(keys)b::text[]) AS asked(scope, key)
 JOIN public.iidq_idempotency_key AS known USING (scope, key);
@@ -539,9 +534,9 @@ SELECT
 FROM public."VerificationJob" AS job WHERE job.id = %(id)s;
 
 -- name: find_changed
--- Watched jobs whose row has another version than the one seen last, or is gone (no version); "seen" is an object of
--- id → version. The version is the transaction that wrote the row, so plain SQL writes count as well. One search of
--- "VerificationJob_pkey" per job.
+-- Watched jobs with another version of the row than the one seen last, or without a row (no version); "seen" is an
+-- object of id → version. The version is the transaction that wrote the row, so plain SQL writes count as well. One
+-- search of "VerificationJob_pkey" per job.
 SELECT seen.key AS watched, job.xmin::text AS version,
 -- include job_columns
 FROM jsonb_each_text(%(seen)s::jsonb) AS seen
@@ -562,9 +557,9 @@ FROM place LEFT JOIN public."VerificationJob" AS job ON job.id = place.id
 ORDER BY place.place DESC NULLS FIRST, place.id DESC;
 
 -- name: places_newest
--- Newest first, those that match among the next %(reach)s rows of "VerificationJob_newest" or, for failed and cancelled
--- jobs, of their own index. Each places_… gives up to %(limit)s rows: the places of wanted jobs, how many matches were
--- found up to there, and a row with "cut" where the search ended before the list did.
+-- Newest first, the matches among the next %(reach)s rows of "VerificationJob_newest" or, for failed and cancelled
+-- jobs, of their own index. Each places_… returns up to %(limit)s rows: the places of wanted jobs, the number of
+-- matches up to there, and a row with "cut" if the search ended before the list.
 SELECT id, place, matches AND found > %(skip)s AS wanted, found, visited = %(reach)s AS cut
 FROM (
   SELECT id, place, matches, count(*) FILTER (WHERE matches) OVER seen AS found, row_number() OVER seen AS visited
@@ -590,8 +585,8 @@ ORDER BY place DESC, id DESC
 LIMIT %(limit)s;
 
 -- name: places_unfinished
--- Newest first among those that wait, by "VerificationJob_line" and "VerificationJob_delayed", or that run, by
--- "VerificationJob_running": past any history. Where they are %(reach)s or more, only a row without a place.
+-- Newest first among waiting jobs, by "VerificationJob_line" and "VerificationJob_delayed", or running jobs, by
+-- "VerificationJob_running", at any size of the history. With %(reach)s or more of them, only a row without a place.
 WITH near AS MATERIALIZED (
   (SELECT id, "createdAt" AS place, type FROM public."VerificationJob"
    WHERE %(status)s::text = 'queued' AND ready AND status = 'queued')
@@ -615,10 +610,10 @@ UNION ALL
  OFFSET %(skip)s LIMIT %(limit)s);
 
 -- name: places_content
--- Newest first among the jobs of one content. Those that ended come span by span ("VerificationJob_content"), up to
--- %(reach)s rows and %(spans)s spans; a span that is read in part is left to the next page. Those that wait or run come
--- by their small indexes: of their contents there is none, it would cost each insert a seventh. Only a row without a
--- place where %(reach)s or more wait and run, or came in one span.
+-- Newest first among the jobs of one content. Ended jobs come span by span ("VerificationJob_content"), up to %(reach)s
+-- rows and %(spans)s spans; a span that was read in part is left to the next page. Unfinished jobs come by their small
+-- indexes, because an index of their contents would cost each insert a seventh. Only a row without a place if %(reach)s
+-- or more jobs are unfinished, or belong to one span.
 WITH RECURSIVE span AS (
   (SELECT public.iidq_content_span("createdAt") AS began, 1 AS number FROM public."VerificationJob"
    WHERE "completedAt" IS NOT NULL
@@ -633,7 +628,7 @@ WITH RECURSIVE span AS (
     ORDER BY public.iidq_content_span("createdAt") DESC LIMIT 1
   ), number + 1 FROM span WHERE span.began IS NOT NULL AND number < %(spans)s
 ), ended AS MATERIALIZED (
-  -- A row for a span without matches, too: it tells how far the search came.
+  -- A row for a span without matches too, which marks how far the search came.
   SELECT span.began, span.number, job.*
   FROM span LEFT JOIN LATERAL (
     SELECT id, "createdAt" AS place, status, ready, type FROM public."VerificationJob"
@@ -684,13 +679,13 @@ FROM (
   SELECT 'ffffffff-ffff-ffff-ffff-ffffffffffff', began - interval '1 microsecond', false,
     (SELECT count(*) FROM matching), true
   FROM kept, beyond WHERE began IS NOT NULL AND NOT reach
-) AS told
+) AS given
 ORDER BY place DESC NULLS FIRST, id DESC
 LIMIT %(limit)s;
 
 -- name: browse_line
--- Operators' list of what waits, first in line first, by "VerificationJob_line". Each browse_… gives ids and places;
--- browse_rows shows them.
+-- Operators' list of waiting jobs, first in line first, by "VerificationJob_line". Each browse_… returns ids and
+-- places; browse_rows shows them.
 SELECT id, public.iidq_claim_order("runAt", type, priority) AT TIME ZONE 'UTC' AS place
 FROM public."VerificationJob"
 WHERE ready AND status = 'queued'
@@ -701,7 +696,7 @@ ORDER BY public.iidq_claim_order("runAt", type, priority), id
 LIMIT %(limit)s;
 
 -- name: browse_delayed
--- What waits for its time, soonest first, by "VerificationJob_delayed".
+-- Delayed jobs, soonest first, by "VerificationJob_delayed".
 SELECT id, "runAt" AS place
 FROM public."VerificationJob"
 WHERE status = 'queued' AND NOT ready
@@ -711,7 +706,7 @@ ORDER BY "runAt", id
 LIMIT %(limit)s;
 
 -- name: browse_active
--- What runs, longest first: hardly more rows than workers have slots, by "VerificationJob_running".
+-- Running jobs, longest first, hardly more rows than workers have slots, by "VerificationJob_running".
 SELECT id, coalesce("startedAt", "createdAt") AS place
 FROM public."VerificationJob"
 WHERE "workerId" IS NOT NULL
@@ -721,9 +716,10 @@ ORDER BY coalesce("startedAt", "createdAt"), id
 LIMIT %(limit)s;
 
 -- name: prefer_indexes
--- Before a search through a pooler, in its transaction; other connections have it for good. Where many rows match, the
--- planner expects to meet enough of them on a walk through the whole table, and meets them at its end.
--- Not compiled: a scan that is done all the same costs so much by its price alone that it would be, until Postgres 18.
+-- Before a search through a pooler, in its transaction; other connections set it for good. With many matching rows, the
+-- planner expects to meet enough of them early on a walk through the whole table, and meets them at its end.
+-- JIT is off because before Postgres 18, enable_seqscan=off adds so much to the cost of an unavoidable scan that the
+-- statement is compiled.
 SELECT set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true);
 
 -- name: browse_cause
@@ -745,14 +741,14 @@ SELECT id, type, public.iidq_queue_state(status, ready) AS state, progress, "con
   "startedAt" AS started_at, "completedAt" AS completed_at
 FROM public."VerificationJob" WHERE id = ANY (%(ids)b::uuid[]);
 
--- name: find_holder
--- Beside find: who runs the job and until when, and the request's trace. By "VerificationJob_pkey".
+-- name: find_lease
+-- In addition to find: the lease of the job, and the trace of its request. By "VerificationJob_pkey".
 SELECT "workerId" AS worker_id, "leaseUntil" AS lease_until, split_part("traceContext", '-', 2) AS trace_id, now() AS at
 FROM public."VerificationJob" WHERE id = %(id)s;
 
 -- name: retry_failures
--- Put the earliest failures of one cause back in line, those that failed by %(before)s: what fails again meanwhile is
--- not taken again. By "VerificationJob_failed_cause"; the same function that operators call, so every rule of it holds.
+-- Put the earliest failures of one cause back in line, up to the time %(before)s, so that new failures are not retried
+-- again. By "VerificationJob_failed_cause"; calls the same function as operators, with all its rules.
 WITH before AS MATERIALIZED (
   SELECT coalesce(%(before)s::timestamptz, now()) AS moment
 ), chosen AS MATERIALIZED (
@@ -783,8 +779,8 @@ SELECT now() AS at, state, pause_reason, (SELECT "pausedAt" FROM public.iidq_que
 FROM public.queue_health;
 
 -- name: overview_workers
--- Who is at work, who fell silent lately, and whose leases are still held: iidq_queue_worker is small, the leases come
--- by "VerificationJob_running".
+-- Live workers, recently silent ones, and holders of leases: iidq_queue_worker is small, the leases come by
+-- "VerificationJob_running".
 SELECT coalesce(worker."workerId", held."workerId") AS worker_id, worker.host, worker.pid, worker.version,
   worker.concurrency, worker.listening, worker."startedAt" AS started_at,
   coalesce(worker."aliveUntil" > now(), false) AS alive,
@@ -801,12 +797,12 @@ ORDER BY alive, worker_id
 LIMIT %(most)s;
 
 -- name: overview_throughput
--- Per minute of the last hour: asked for, completed, failed.
+-- Per minute of the last hour: inserted, completed, failed.
 SELECT minute, enqueued, completed, failed FROM public.queue_throughput ORDER BY minute;
 
 -- name: overview_durations
--- Per minute of the last hour: how long jobs waited in line, and then for their end, of the last %(sample)s asked for
--- in each, by "VerificationJob_newest". A wait is told of first attempts alone: later ones wait for their backoff.
+-- Per minute of the last hour: time in line, and time from start to end, of the last %(sample)s jobs inserted in each,
+-- by "VerificationJob_newest". Time in line is of first attempts alone, because later ones wait for their backoff.
 SELECT minute,
   percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY waited) AS waited,
   percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY ran) AS ran
@@ -827,8 +823,8 @@ CROSS JOIN LATERAL (
 GROUP BY minute ORDER BY minute;
 
 -- name: overview_causes
--- Failures by cause, of all that are kept: how many (up to %(most)s), how many within the hour, and the latest. Each
--- cause is found from the one before it, by "VerificationJob_failed_cause", so the failures are not walked through.
+-- Kept failures by cause: how many (up to %(most)s), how many within the hour, and the latest. Each cause is found from
+-- the one before, by "VerificationJob_failed_cause", without a walk through the failures.
 WITH RECURSIVE cause AS (
   (SELECT left(split_part(error, ':', 1), 100) AS name FROM public."VerificationJob" WHERE status = 'failed'
     ORDER BY 1 LIMIT 1)
@@ -859,7 +855,7 @@ CROSS JOIN LATERAL (
 ORDER BY kept.lately DESC, kept.jobs DESC, cause;
 
 -- name: probe
--- Fails where a migration is missing that this version cannot do without, each by something that it made. Reads no row.
+-- Fails if a migration is missing that this version needs, each by an object that it made. Reads no row.
 SELECT job."jobId", 'public."VerificationJob_line"'::regclass,
   'public.iidq_enqueue(json, integer, boolean, integer)'::regprocedure
 FROM public."VerificationJob" AS job, public.iidq_queue_count, public.iidq_queue_control, public.queue_health,

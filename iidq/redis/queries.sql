@@ -1,8 +1,8 @@
 -- The key that signs entries in Redis, table iidq_accelerator_key.
 
 -- name: accelerator_key
--- The one row of iidq_accelerator_key by its primary key, made where there is none. gen_random_uuid() takes 122 bits
--- from the system's generator for secrets; three of them fill the 256 of the hash.
+-- The one row of iidq_accelerator_key by its primary key, made if missing. gen_random_uuid() takes 122 bits from the
+-- system's generator for secrets; three of them fill the 256 bits of the hash.
 WITH made AS (
   INSERT INTO public.iidq_accelerator_key (key)
   VALUES (sha256(convert_to(concat(gen_random_uuid(), gen_random_uuid(), gen_random_uuid()), 'UTF8')))

@@ -15,7 +15,7 @@ from iidq.queue import control as steering
 from iidq.queue.identifiers import find_job_id
 from iidq.queue.notify import channels
 from iidq.queue.read import readers
-from iidq.queue.read.browsing import JobState, Search, browse, find_holder
+from iidq.queue.read.browsing import JobState, Search, browse, find_lease
 from iidq.queue.read.paging import Cursor
 from iidq.queue.read.readers import REACH
 from iidq.settings import Settings
@@ -167,7 +167,7 @@ async def show_job(request: Request) -> Response:
         return job_not_found()
     database = service_of(request).database
     job = await database.run(lambda connection: readers.find(connection, job_id))
-    holder = await database.run(lambda connection: find_holder(connection, job_id))
+    holder = await database.run(lambda connection: find_lease(connection, job_id))
     if job is None or holder is None:
         return job_not_found()
     shown = camel({name: getattr(holder, name) for name in holder.__slots__})

@@ -7,7 +7,7 @@ import psycopg
 from psycopg.sql import SQL, Identifier, Literal
 
 from iidq.database.pool import Connection, open_database
-from iidq.queue import control, store
+from iidq.queue import control, store, upkeep
 from iidq.queue.job import Job, JobStatus, NewJob
 from iidq.queue.outcome import Outcome
 from iidq.queue.read import browsing, queue_health, readers
@@ -142,4 +142,4 @@ async def run_core(database_url: str, **overrides: Any) -> None:
         assert await database.run(lambda c: control.retry(c, bad.id)) is True
         for job in (bad, shaky):
             assert await database.run(lambda c, i=job.id: control.cancel(c, i)) is True  # type: ignore[misc]
-        await database.run(lambda c: store.purge(c, completed_seconds=0.0, failed_seconds=0.0, batch=100))
+        await database.run(lambda c: upkeep.purge(c, completed_seconds=0.0, failed_seconds=0.0, batch=100))

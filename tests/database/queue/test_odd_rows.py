@@ -420,7 +420,7 @@ async def take_through_life(database: Database, database_url: str, sql: Pg, odd:
         await control.retry(connection, odd)
         await control.cancel(connection, odd)
         assert await control.cancel(connection, good)
-        await store.purge(connection, completed_seconds=0.0, failed_seconds=0.0, batch=10)
+        await upkeep.purge(connection, completed_seconds=0.0, failed_seconds=0.0, batch=10)
     assert scalar(sql, 'SELECT count(*) FROM "VerificationJob" WHERE id = %s', good) == 0
 
 

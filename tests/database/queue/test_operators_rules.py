@@ -448,7 +448,7 @@ async def core(database: Database, url: str, sql: Pg) -> None:
         assert len((await readers.list_jobs(connection, limit=10, status=JobStatus.COMPLETED)).jobs) == 5
         counts = await queue_health.read_health(connection)
         assert (counts.completed, counts.cancelled, counts.waiting) == (5, 1, 0)
-        assert (await store.purge(connection, completed_seconds=0.0, failed_seconds=0.0, batch=10))[0] == 6
+        assert (await upkeep.purge(connection, completed_seconds=0.0, failed_seconds=0.0, batch=10))[0] == 6
 
 
 HARMLESS = {

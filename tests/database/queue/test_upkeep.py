@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from iidq.database import pool as databases
 from iidq.database.pool import open_database
 from iidq.database.queries import load_queries
-from iidq.queue import control, store
+from iidq.queue import control, store, upkeep
 from iidq.queue.enqueuer import KEY_LIFETIME_SECONDS, open_enqueuer
 from iidq.queue.job import ClaimedJob, IdempotencyKey
 from iidq.queue.outcome import Outcome
@@ -112,8 +112,8 @@ async def test_upkeep_under_way_blocks_no_work(connection: Any, rival: Any, sql:
     insert(sql, copies=5)
     leave_work_for_upkeep(sql)
     await connection.set_autocommit(False)
-    removed, _ = await store.purge(connection, completed_seconds=1.0, failed_seconds=1.0, batch=40)
-    removed_in_excess, _ = await store.purge_excess(connection, keep=5, batch=40)
+    removed, _ = await upkeep.purge(connection, completed_seconds=1.0, failed_seconds=1.0, batch=40)
+    removed_in_excess, _ = await upkeep.purge_excess(connection, keep=5, batch=40)
     seen = await sweep(connection, worker_id="one")
     assert (removed, removed_in_excess, len(seen.expired), seen.promoted) == (40, 5, 1, 1)
 
@@ -150,8 +150,8 @@ async def test_workers_that_clean_at_once_keep_what_is_to_be_kept(
     """RETENTION_COMPLETED_COUNT is what is left, also where two workers remove the excess at the same moment."""
     insert(sql, COMPLETED, copies=90)
     await connection.set_autocommit(False)
-    await connection.execute(QUERIES["take_retention_turn"])
-    assert (await store.purge_excess(connection, keep=60, batch=1000))[0] == 30
+    await connection.execute(QUERIES["lock_retention"])
+    assert (await upkeep.purge_excess(connection, keep=60, batch=1000))[0] == 30
     settings = load_settings(database_url=database_url, retention_completed_count=60)
     async with open_database(settings, pool_size=1) as database:
         await Retention(settings).purge(database)

@@ -9,7 +9,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from iidq.queue import store
+from iidq.queue import store, upkeep
 from iidq.queue.job import IdempotencyKey
 from iidq.queue.outcome import Outcome
 from iidq.queue.processing.loop import open_work_loop
@@ -395,7 +395,7 @@ async def test_a_delivery_goes_with_its_job(connection: Any, sql: Pg, removal: s
                SET "completedAt" = now() - interval '1 d', "createdAt" = now() - interval '2 d'
                WHERE "completedAt" IS NOT NULL"""
         )
-        await store.purge(connection, completed_seconds=60, failed_seconds=60, batch=10)
+        await upkeep.purge(connection, completed_seconds=60, failed_seconds=60, batch=10)
         assert states(sql) == {"waiting": 1}
     else:
         sql.execute(removal.encode())
