@@ -1,12 +1,12 @@
-"""The inputs of one verification, carried unchanged from the request through the row to the verifier. Pure."""
+"""The inputs of a verification, carried unchanged from the request through the row to the verifier. Pure."""
 
 from typing import NamedTuple
 
 
 class Subject(NamedTuple):
-    """The question of a job: was the content with this hash registered by the signer of this manifest?
+    """The question of a job: did the signer of the manifest register the content?
 
-    A tuple, because a claim makes one per job from the columns of the row.
+    A tuple, because a claim makes a subject per job from the columns of the row.
     """
 
     content_hash: str

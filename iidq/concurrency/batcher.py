@@ -1,7 +1,7 @@
-"""Coalesces concurrent callers into batches: one statement, and one commit, for many items.
+"""Coalesces concurrent callers into batches: a single statement and commit for many items.
 
-Items that arrive during a write share the next one. Each caller returns after the write that holds its own item; a
-single caller does not wait for others.
+Items that arrive during a write share the next write. A caller returns after the write of the caller's item; a single
+caller does not wait for others.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ async def _nothing_to_release() -> None:
 
 
 class Batcher(Generic[Item, Result]):
-    """Passes items to ``write`` in batches, one batch at a time, in the order of their submission.
+    """Passes items to ``write`` in batches, a batch at a time, in the order of submission.
 
-    ``write`` returns one result per item, in order. After an error for which ``blames_one_item`` is true, the halves
-    of the batch are written separately, so that a bad item fails alone. Any other error goes to all callers of that
-    batch. ``on_idle`` is called when nothing is left to write, and when the writer is cancelled.
+    ``write`` returns a result per item, in order. After an error for which ``blames_one_item`` is true, the halves of
+    the batch are written separately, so that a bad item fails alone. Any other error goes to all callers of the batch.
+    ``on_idle`` is called when nothing is left to write, and when the writer is cancelled.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Batcher(Generic[Item, Result]):
         """When the first item of the current batch was submitted, by the event loop's clock."""
 
     def submit(self, item: Item) -> asyncio.Future[Result]:
-        """Return the future result of ``item``, set once its batch is written."""
+        """Return the future result of ``item``, set after the write of the batch."""
         loop = asyncio.get_running_loop()
         result: asyncio.Future[Result] = loop.create_future()
         self._waiting.append((item, result, loop.time()))

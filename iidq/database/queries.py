@@ -11,7 +11,7 @@ from importlib.resources import files
 from typing import Final
 
 DEFAULT_SCHEMA: Final = "public"
-"""The schema that our SQL names, here and in ``migrations/``. The word means nothing else in it."""
+"""The schema in our SQL text, here and in ``migrations/``; the word has no other meaning there."""
 
 _SCHEMA = re.compile(rb"\bpublic\b")
 _SECTION = re.compile(r"^-- (name|fragment): (\w+)$", re.MULTILINE)
@@ -47,7 +47,7 @@ def _without_comments(body: str) -> str:
 
 @lru_cache(maxsize=1024)
 def in_schema(statement: bytes, schema: str) -> bytes:
-    """Return SQL of ours with the objects of ``schema``, whose name is one that the settings take."""
+    """Return a statement with the objects of ``schema``, a name from the settings."""
     if schema == DEFAULT_SCHEMA:
         return statement
     quoted = b'"%s"' % schema.replace('"', '""').encode()

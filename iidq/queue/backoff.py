@@ -1,7 +1,7 @@
 """The delay before a failed attempt is retried. Pure.
 
-Exponential with full jitter: the delay is drawn evenly from 0 to ``first * 2**retries``, capped, so that jobs
-that failed together do not come back together. A ``Retry-After`` of the upstream is a lower bound.
+Exponential with full jitter: the delay is drawn evenly from 0 to ``first * 2**retries``, capped, so that
+jobs with a common failure do not return together. A ``Retry-After`` of the upstream is a lower bound.
 """
 
 from dataclasses import dataclass

@@ -24,9 +24,9 @@ async def retry(connection: Connection, job_id: UUID) -> bool | None:
 async def retry_failures(
     connection: Connection, cause: str, *, batch: int, before: datetime | None = None
 ) -> tuple[list[UUID], datetime]:
-    """Put the earliest ``batch`` failures of one cause back in line, up to the time ``before`` (None: now).
+    """Put the earliest ``batch`` failures of a cause back in line, up to the time ``before`` (None: now).
 
-    Return their ids, and ``before`` for the next batch.
+    Return the ids, and ``before`` for the next batch.
     """
     cursor = await connection.execute(QUERIES["retry_failures"], {"cause": cause, "before": before, "batch": batch})
     row = await cursor.fetchone()

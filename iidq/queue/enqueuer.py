@@ -1,4 +1,4 @@
-"""Inserts jobs for many callers at once, with one statement and one commit per batch, and wakes workers."""
+"""Inserts jobs for many callers at once, a statement and a commit per batch, and wakes workers."""
 
 import contextlib
 from collections.abc import AsyncIterator, Sequence

@@ -52,7 +52,7 @@ def parse_job_id(text: str) -> UUID | None:
 def find_job_id(text: str) -> UUID | None:
     """Return the id of the job in a client's request, or None if the text cannot be an id.
 
-    Clients of the replaced system send its ``jobId``, a short text. The id of an imported job is derived from that
+    Clients of the replaced system send a ``jobId``, a short text. The id of an imported job is derived from the
     text, as ``iidq_imported_id`` in migrations/0001_job.sql does.
     """
     job_id = parse_job_id(text)

@@ -1,4 +1,4 @@
-"""A job, its states and its legal transitions. Pure.
+"""The states of a job and the legal transitions. Pure.
 
                        claim                    succeed
       insert ──▶ queued ──────▶ processing ───────────────▶ completed
@@ -10,7 +10,7 @@
                  │                               │            │
                  └───────── retried by hand ─────┴────────────┘
 
-``attempt`` grows with every claim and is the fence: an outcome is stored only by the attempt that holds the
+``attempt`` grows with every claim and is the fence: an outcome is stored only by the attempt with the
 lease. ``retry_count`` counts failures; a release (drain, lost database, no free slot) is not counted.
 """
 
@@ -74,7 +74,7 @@ LEGAL: dict[tuple[JobStatus, Transition], JobStatus] = {
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
-    """Key under which a request is remembered, so that its repetition makes no second job."""
+    """Key of a remembered request: a repetition makes no second job."""
 
     scope: str
     """Client that the key belongs to, or ``SHARED``."""
@@ -106,9 +106,9 @@ class NewJob:
     """UUIDv7, made by the caller, so that a repeated insert makes no second row."""
 
     def as_json(self) -> str:
-        """Return the job as one object of the JSON document that the store sends to Postgres.
+        """Return the job as an object of the JSON document for Postgres.
 
-        Written by hand: a quarter of the time of json.dumps, a tenth of the cost of a job for its caller.
+        Written by hand: a quarter of the time of json.dumps, a tenth of the cost of an insert for the caller.
         """
         content_hash, manifest_uri, registry_address, rpc_url, endpoint_id, chain_id, file_name = self.subject
         fields = (
@@ -132,7 +132,7 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One row of ``"VerificationJob"`` as readers see it; times are the database's."""
+    """A row of ``"VerificationJob"``; all times are the database's."""
 
     id: UUID
     """UUIDv7."""

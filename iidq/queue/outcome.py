@@ -54,7 +54,7 @@ class Outcome(NamedTuple):
 
     @classmethod
     def retried(cls, job: ClaimedJob, failure: str, delay_seconds: float) -> "Outcome":
-        """Return a failure that is counted and retried after the delay."""
+        """Return a counted failure, retried after the delay."""
         return cls(job.id, job.attempt, JobStatus.QUEUED, failure=storable_text(failure), delay_seconds=delay_seconds)
 
     @classmethod
@@ -74,7 +74,7 @@ class Outcome(NamedTuple):
                 return "released" if self.failure is None else "retried"
 
     def as_json(self) -> str:
-        """Return the outcome as one object of the JSON document that the store sends to Postgres."""
+        """Return the outcome as an object of the JSON document for Postgres."""
         fields = f'"id":"{self.id.hex}","attempt":{self.attempt},"status":"{self.status.value}"'
         if self.result is not None:
             fields += f',"result":{self.result}'

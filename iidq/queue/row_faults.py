@@ -1,7 +1,7 @@
-"""Limits the fault of one row to that job.
+"""Limits the fault of a row to its job.
 
-A value at the limit of its type, or a failing trigger of the operator, fails a whole statement, and Postgres does not
-name the row. The statement is therefore repeated for halves of its rows until the row is alone. A failed statement has
+A value at the limit of a type, or a failing trigger of the operator, fails a whole statement, and Postgres does not
+name the row. The statement is therefore repeated for halves of the rows until the row is alone. A failed statement has
 changed no row.
 """
 
@@ -27,7 +27,7 @@ _REST_SECONDS: Final = 60.0
 
 
 def refusal(error: BaseException, change: str) -> str:
-    """Return the error for a job if its row refuses ``change``; the text names the rule."""
+    """Return the error of a job with a row that refuses ``change``; the text names the rule."""
     if isinstance(error, RowRefused):
         return f"{error} refuses {change}"
     return f"internal: the database refuses {change}; see the worker's log"
@@ -38,9 +38,9 @@ async def each_apart(
     work: Callable[[Sequence[Item]], Awaitable[Any]],
     refused: Callable[[Item, Exception], Awaitable[None]],
 ) -> None:
-    """Call ``work`` for all items; after the fault of a row, for halves, and ``refused`` for each that fails alone.
+    """Call ``work`` for all items, and after the fault of a row for halves.
 
-    Raise an error that does not come from one row.
+    Call ``refused`` for each item that fails alone. Raise errors that do not come from a row.
     """
     if not items:
         return
@@ -60,7 +60,7 @@ async def each_apart(
 async def end_refused(
     database: Database, change: str, job_id: UUID, error: BaseException, *, worker_id: str, attempt: int | None = None
 ) -> bool:
-    """Log why the row refuses ``change``, and end its job as failed; return whether the row allowed that.
+    """Log why the row refuses ``change``, and end the job as failed; return whether the row allowed the end.
 
     Where a trigger of the operator fails, the job waits until the trigger is fixed.
     """
@@ -84,9 +84,9 @@ async def end_refused(
 async def claim(
     database: Database, *, worker_id: str, slots: int, lease_seconds: float, from_order: float = WHOLE
 ) -> Claim:
-    """Claim as ``store.claim`` does; end a job as failed if its row refuses the claim.
+    """Claim as ``store.claim`` does; end a job as failed if the row refuses the claim.
 
-    A row that refuses this end too is left out for a minute. Raise the first error if all rows refuse.
+    A row that refuses even the end is left out for a minute. Raise the first error if all rows refuse.
     """
     resting = database.faults.resting("claim", _REST_SECONDS)
     if not resting:

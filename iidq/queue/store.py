@@ -1,7 +1,7 @@
-"""One function per transition that the queue makes; operators' transitions are in ``control.py``.
+"""The queue's transitions, a function each; operators' transitions are in ``control.py``.
 
-Every write is one statement from ``queries.sql``. The functions take a connection and do not retry, but may be
-repeated, inserts by id and outcomes by attempt: :meth:`iidq.database.pool.Database.run` retries.
+Every write is a statement from ``queries.sql``. The functions take a connection and do not retry, but may be repeated,
+inserts by id and outcomes by attempt: :meth:`iidq.database.pool.Database.run` retries.
 """
 
 import asyncio
@@ -75,7 +75,7 @@ async def enqueue(connection: Connection, jobs: Sequence[NewJob], *, max_attempt
 async def enqueue_under_keys(
     connection: Connection, jobs: Sequence[NewJob], *, max_attempts: int, keep_seconds: float
 ) -> list[UUID | None]:
-    """Insert the jobs under new keys, in one transaction; return the id of each key's job.
+    """Insert the jobs under new keys, in a transaction; return the id of each key's job.
 
     The id is None where the key belongs to another request.
     """
@@ -113,7 +113,7 @@ async def enqueue_batch(
 ) -> UUID | None:
     """Insert the jobs durably, all or none; return the id of the batch.
 
-    Under the key of an earlier batch, insert nothing and return its id, or None if it was another request.
+    Under the key of an earlier batch, insert nothing and return the earlier id, or None after another request.
     """
     async with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
         if key is not None:
@@ -138,7 +138,7 @@ def _key_parameters(keys: Sequence[tuple[IdempotencyKey, UUID]], keep_seconds: f
 
 
 async def first_refused(connection: Connection, jobs: Sequence[NewJob], *, max_attempts: int) -> int | None:
-    """Return the index of the first job, in this order, that a rule refuses, or None; store nothing."""
+    """Return the index of the first job refused by a rule, or None; store nothing."""
 
     async def refuses(first: int) -> bool:
         try:
@@ -181,7 +181,7 @@ async def claim(
     from_order: float = WHOLE,
     only: Sequence[UUID] | None = None,
 ) -> Claim:
-    """Claim up to ``slots`` ready jobs exclusively, first in line first; ``only`` restricts the claim to these ids."""
+    """Claim up to ``slots`` ready jobs exclusively, first in line first; ``only`` restricts the claim to the ids."""
     parameters = {
         "worker_id": worker_id,
         "slots": slots,
@@ -214,7 +214,7 @@ async def refuse(
 
 
 async def release_unknown(connection: Connection, *, worker_id: str, known: Iterable[Fence]) -> None:
-    """Release the jobs of a claim whose answer was lost with the connection: held by this worker, but not ``known``."""
+    """Release jobs of a claim with a lost answer: held by the worker, but not ``known``."""
     await connection.execute(
         QUERIES["release_unknown"], {"worker_id": worker_id, "ids": [job_id for job_id, _ in known]}
     )
@@ -233,7 +233,7 @@ async def renew(connection: Connection, held: Sequence[Fence], *, worker_id: str
 async def report_progress(
     connection: Connection, progress: Sequence[tuple[Fence, int]], *, worker_id: str
 ) -> set[Fence]:
-    """Store the progress of running jobs, 0 to 99 percent; return the attempts that still hold their lease."""
+    """Store the progress of running jobs, 0 to 99 percent; return the attempts that still hold a lease."""
     progress = sorted(progress)
     rows = [{"id": str(job_id), "attempt": attempt, "progress": percent} for (job_id, attempt), percent in progress]
     cursor = await connection.execute(
@@ -260,9 +260,9 @@ async def confirm(connection: Connection, within_seconds: float = _CONFIRM_SECON
 async def store_outcomes(
     connection: Connection, outcomes: Sequence[Outcome], *, worker_id: str, again: bool = False
 ) -> set[Fence]:
-    """End the attempts durably; return those that had lost their lease, for which nothing was written.
+    """End the attempts durably, except attempts with a lost lease, which are returned.
 
-    ``again`` after a try with an unknown result: outcomes stored by that try do not count as lost.
+    ``again`` after a try with an unknown result: outcomes already stored do not count as lost.
     """
     outcomes = sorted(outcomes, key=lambda outcome: outcome.id.int)
     parameters = {
@@ -280,7 +280,7 @@ async def store_outcomes(
 
 
 async def find_held(connection: Connection, outcomes: Sequence[Outcome], *, worker_id: str) -> set[Fence]:
-    """Return the lost attempts that still hold their row, because a trigger of the operator dropped the change."""
+    """Return the lost attempts that still hold the row: a trigger of the operator dropped the change."""
     parameters = {
         "worker_id": worker_id,
         "ids": [outcome.id for outcome in outcomes],
@@ -312,7 +312,7 @@ class WorkerSigns:
     alive_seconds: float
     """How long the sign counts; other workers consider the worker dead after that."""
     faults: list[str] = field(default_factory=list)
-    """What it cannot do until an operator fixes it, one sentence each; shown by queue_health."""
+    """Faults for an operator to fix, a sentence each; shown by queue_health."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,9 +340,9 @@ async def overdue(connection: Connection, *, batch: int) -> list[UUID]:
 
 
 async def sweep(connection: Connection, signs: WorkerSigns, *, batch: int, only: Sequence[UUID] | None = None) -> Sweep:
-    """Store the sign of life; take back expired jobs and put due ones in line, up to ``batch`` of each.
+    """Store the sign of life; take back expired jobs and put due jobs in line, up to ``batch`` of each.
 
-    ``only`` restricts the changes to these ids.
+    ``only`` restricts the changes to the given ids.
     """
     parameters = {**asdict(signs), "batch": batch, "lost": _LOST, "only": only}
     cursor = await connection.execute(QUERIES["sweep"], parameters)
@@ -364,5 +364,5 @@ async def say_alive(connection: Connection, signs: WorkerSigns) -> None:
 
 
 async def leave(connection: Connection, worker_id: str) -> None:
-    """Remove the sign of life of a worker that stops, so that no announcement waits for it."""
+    """Remove the sign of life of a stopping worker, so that no announcement waits for an answer."""
     await connection.execute(QUERIES["leave"], {"worker_id": worker_id})

@@ -33,7 +33,7 @@ Removed = tuple[int, datetime | None]
 
 
 async def sweep(database: Database, signs: WorkerSigns) -> Sweep:
-    """Run one bounded sweep; end a job as failed if its row refuses the change."""
+    """Run a bounded sweep; end a job as failed if the row refuses the change."""
     try:
         return await _sweep(database, signs)
     except Exception as error:
@@ -68,7 +68,7 @@ class Retention:
         self._faults = Faults()
 
     async def purge(self, database: Database) -> float:
-        """Remove one batch; return the seconds to wait before the next call.
+        """Remove a batch; return the seconds to wait before the next call.
 
         A row that a rule of the operator keeps, such as a foreign key, is left out for an hour.
         """
@@ -115,7 +115,7 @@ class Retention:
         )
 
     async def _remove_apart(self, connection: Connection) -> Removed:
-        """Remove one batch without the rows that refuse it.
+        """Remove a batch without the rows that refuse the deletion.
 
         Return the number, and the creation time of the last job looked at, or None at the end of the history.
         """
@@ -145,7 +145,7 @@ def _seconds(days: float | None) -> float | None:
 
 
 async def _lock_retention(connection: Connection) -> bool:
-    """Return whether this worker may remove jobs until the end of its transaction; one worker at a time may."""
+    """Return whether this transaction may remove jobs; another worker may not until the end."""
     return await (await connection.execute(QUERIES["lock_retention"])).fetchone() == (True,)
 
 
@@ -159,9 +159,9 @@ async def purge(
     only: Sequence[UUID] | None = None,
     without: Sequence[UUID] = (),
 ) -> Removed:
-    """Delete up to ``batch`` jobs that ended longer ago than the given seconds; None keeps them for ever.
+    """Delete up to ``batch`` jobs that ended longer ago than the given seconds; None keeps jobs for ever.
 
-    ``only`` restricts the deletion to these ids; ``without`` leaves these ids out.
+    ``only`` restricts the deletion to ids; ``without`` leaves ids out.
     """
     return await _delete(
         connection,

@@ -1,4 +1,4 @@
-"""Delivers the ends of jobs as webhooks, in a worker process but with connections and slots of its own.
+"""Delivers the ends of jobs as webhooks, in a worker process but with separate connections and slots.
 
 A receiver that hangs holds only a few slots, and no failure here ends the worker. The table ``iidq_webhook_delivery``
 holds the due deliveries. The deliverer is woken by the end of a job of this process, and polls for others every second
@@ -60,7 +60,7 @@ _MOST_SKIPPED = 250
 
 
 class Deliverer:
-    """Claims due deliveries, sends them and stores their results, until :meth:`stop`."""
+    """Claims and sends due deliveries and stores the results, until :meth:`stop`."""
 
     def __init__(
         self, settings: Settings, database: Database, sender: Sender, keys: tuple[bytes, ...], shape: JobShape

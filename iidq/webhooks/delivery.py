@@ -5,7 +5,7 @@
        ▲                    │ ▲   │
        │         any other  └─┘   └────────▶ gave_up    410, a URL that a rule forbids, or the last attempt failed
        │
-       └── from any of them when the job is put back in line: its next end is an event of its own
+       └── from any state when the job is put back in line: the next end is a new event
 
 The first transition and the way back are made by a trigger (``webhook_delivery_follow``), so that every way to end a
 job counts.
@@ -54,7 +54,7 @@ class DeliveryState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One attempt to deliver one event."""
+    """An attempt to deliver an event."""
 
     job_id: UUID
     """Job that ended; key of the row."""
@@ -116,7 +116,7 @@ def _failed(
 def delay_seconds(failed_attempts: int, *, draw: float, retry_after_seconds: float | None = None) -> float | None:
     """Return the wait after ``failed_attempts`` (1 or more) failures; None gives up.
 
-    ``draw``, a random number in [0, 1), adds up to a fifth, so that deliveries that failed together do not come back
+    ``draw``, a random number in [0, 1), adds up to a fifth, so that deliveries with a common failure do not return
     together. A longer ``Retry-After`` is respected, up to a day.
     """
     if failed_attempts >= MAX_ATTEMPTS:

@@ -1,7 +1,7 @@
 """The signed request that reports the end of a job to a receiver: body, headers, signature. Pure.
 
-Signatures follow Standard Webhooks 1.0.0 (https://www.standardwebhooks.com), symmetric scheme ``v1``. The package
-standardwebhooks verifies them in a test; for signing it takes only one key, and secrets of any length.
+Signatures follow Standard Webhooks 1.0.0 (https://www.standardwebhooks.com), symmetric scheme ``v1``. A test verifies
+signatures with the package standardwebhooks, which signs with a single key only, and accepts secrets of any length.
 """
 
 import base64
@@ -24,7 +24,7 @@ _EXPECTED = "whsec_ and the base64 of 24 to 64 random bytes; several for rotatio
 def event_body(job: Mapping[str, Any]) -> bytes:
     """Return the event as JSON: type, time of the job's end, and ``job`` as a GET shows it.
 
-    The job's ``callback`` is left out: it describes the delivery and would differ at each attempt.
+    The job's ``callback`` is left out, because the state of the delivery differs at each attempt.
     """
     data = {name: value for name, value in job.items() if name != "callback"}
     event = {"type": f"verification.{job['status']}", "timestamp": job["completedAt"], "data": data}
@@ -42,9 +42,9 @@ def event_headers(keys: Sequence[bytes], event_id: UUID, timestamp: int, body: b
 
 
 def signature(keys: Sequence[bytes], event_id: str, timestamp: int, body: bytes) -> str:
-    """Return the header ``webhook-signature``: one HMAC-SHA256 per key over ``id.timestamp.body``, blank-separated.
+    """Return the header ``webhook-signature``: an HMAC-SHA256 per key over ``id.timestamp.body``, blank-separated.
 
-    A receiver accepts the request if one of them is right, so that old and new key overlap during a rotation.
+    A receiver accepts any right signature, so that old and new key overlap during a rotation.
     """
     signed = b"%s.%d.%s" % (event_id.encode(), timestamp, body)
     return " ".join("v1," + base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode("ascii") for key in keys)

@@ -1,4 +1,4 @@
-"""One guarded POST to a URL from a submission: no redirects, one deadline, the answer's body dropped."""
+"""A guarded POST to a URL from a submission: no redirects, a single deadline, the answer's body dropped."""
 
 import asyncio
 import contextlib
@@ -70,7 +70,7 @@ class Sender:
 
 
 async def _finish(connection: HttpConnection) -> None:
-    """Read a short answer to its end, so that the receiver does not log a closed connection as a failure."""
+    """Read a short answer to the end, lest the receiver logs a closed connection as a failure."""
     try:
         with contextlib.suppress(GatewayFault, TimeoutError):
             async with asyncio.timeout(_ANSWER_SECONDS):

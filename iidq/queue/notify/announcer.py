@@ -44,9 +44,9 @@ class Announcer:
         self._wake.set()
 
     def reserve(self) -> int | None:
-        """Reserve the next NOTIFY for an insert that sends it itself; None if the interval has not passed.
+        """Reserve the next NOTIFY for an insert; return None if the interval has not passed.
 
-        The caller then calls :meth:`announced` with the reserved number, or :meth:`announce` if it sent none.
+        The caller then calls :meth:`announced` with the reserved number, or :meth:`announce` without a NOTIFY.
         """
         now = asyncio.get_running_loop().time()
         if now < self._next:
@@ -55,7 +55,7 @@ class Announcer:
         return self._requested
 
     def announced(self, slot: int) -> None:
-        """Note that an insert sent its NOTIFY, and publish the same hint on the hint bus."""
+        """Note that an insert sent the NOTIFY, and publish the same hint on the hint bus."""
         self._served = max(self._served, slot)
         self._hint_bus.publish(channels.JOBS_CHANNEL, channels.WAKE_ONE)
 

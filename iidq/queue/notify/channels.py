@@ -44,7 +44,7 @@ async def announce_watching(connection: Connection) -> None:
 
 
 async def announce_changes(connection: Connection, job_ids: Sequence[UUID]) -> None:
-    """Notify watchers that these jobs changed."""
+    """Notify watchers of changed jobs."""
     payloads = [
         ",".join(map(str, job_ids[start : start + _CHANGES_PER_PAYLOAD]))
         for start in range(0, len(job_ids), _CHANGES_PER_PAYLOAD)
@@ -53,7 +53,7 @@ async def announce_changes(connection: Connection, job_ids: Sequence[UUID]) -> N
 
 
 async def listen(connection: Connection, echo_channel: str, channels: Iterable[str] = WORK_CHANNELS) -> None:
-    """Subscribe this connection to ``channels`` and to its own echo."""
+    """Subscribe the connection to ``channels`` and to the echo."""
     for channel in (*channels, echo_channel):
         await connection.execute(SQL(QUERIES["listen"].decode()).format(channel=Identifier(channel)))
 

@@ -1,4 +1,4 @@
-"""A second transport for hints, in addition to Postgres' notifications: the queue's interface to it. Pure.
+"""The queue's interface to a second transport for hints, in addition to Postgres' notifications. Pure.
 
 Hints may be lost, as notifications may. ``redis/redis_hint_bus.py`` implements the interface with Redis.
 """
@@ -23,7 +23,7 @@ class HintBus(Protocol):
         """Return whether this process receives the channel."""
 
     def publish(self, channel: str, payload: str) -> None:
-        """Send a hint, one line of text, soon. Return at once; drop a hint that cannot be sent."""
+        """Send a hint, a line of text, soon. Return at once; drop hints that cannot be sent."""
 
     async def publish_now(self, channel: str, payloads: Sequence[str]) -> bool:
         """Send hints, within a short bound; return whether a subscriber received them."""

@@ -1,7 +1,6 @@
 """The supervised LISTEN of processes that wait for hints.
 
-A hint may be lost, because every receiver also polls. The listener has to notice when its connection is deaf, and to
-report it.
+A hint may be lost, because every receiver also polls. The listener must notice and report a deaf connection.
 """
 
 import asyncio
@@ -27,10 +26,10 @@ _LONGEST_RECONNECT_SECONDS = 10.0
 
 
 class Listener:
-    """Keeps one LISTEN connection open and passes payloads to the callbacks of ``heard``, by channel.
+    """Keeps a LISTEN connection open and passes payloads to the callbacks of ``heard``, by channel.
 
     ``connected`` is called after every (re)connection, when hints may have been missed. ``listening`` is true only
-    while the listener has recently received its own echo: a pooler between transactions accepts LISTEN and delivers
+    while the listener has recently received an echo: a pooler between transactions accepts LISTEN and delivers
     nothing.
     """
 

@@ -1,9 +1,9 @@
-"""Watching jobs: many watchers, one listening connection and one statement at a time.
+"""Watching jobs: many watchers share a listening connection and a statement at a time.
 
 1. The hub calls the workers ("iidq_watching"), which then send ids of changed jobs (:class:`ChangeAnnouncer`).
-2. It loads the watched ones among them, in one statement; unchanged rows stay in the database.
-3. It also polls all watched jobs, a thousand per statement: every second, or every five while a hint bus delivers. So
-   changes in psql and behind a transaction pooler are seen too.
+2. The hub loads the watched jobs among the ids in a single statement; unchanged rows stay in the database.
+3. The hub also polls all watched jobs, a thousand per statement: every second, or every five while a hint bus
+   delivers. Changes in psql and behind a transaction pooler are seen too.
 """
 
 import asyncio
@@ -42,9 +42,9 @@ _RETRY_AFTER_SECONDS = 5.0
 
 
 class LiveProgress:
-    """Steps of running jobs that are not stored yet, applied to the rows last read, by id as text.
+    """Unstored steps of running jobs, applied to the rows last read, by id as text.
 
-    A step changes only the progress of its own attempt, and only forwards; states come from the database alone.
+    A step changes only the progress of the same attempt, and only forwards; states come from the database alone.
     """
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class LiveProgress:
 
 
 class Watch:
-    """One watcher's view of one job: always the newest state, never a queue of old ones."""
+    """A watcher's view of a job: always the newest state, never a queue of old states."""
 
     def __init__(self) -> None:
         self.version = ""
@@ -100,7 +100,7 @@ class Watch:
         self._news = asyncio.Event()
 
     async def next(self) -> Job | None:
-        """Wait for a state that was not returned before, at first the present one.
+        """Wait for a state not returned before, at first the present state.
 
         Return None at the end: the watch was ended, or the row is ``gone``.
         """
@@ -132,7 +132,7 @@ class Watch:
 
 
 class WatchHub:
-    """All watchers of one process; ``stopping`` ends their watches."""
+    """All watchers of a process; ``stopping`` ends the watches."""
 
     def __init__(
         self, settings: Settings, database: Database, stopping: asyncio.Event, hint_bus: HintBus = NO_HINT_BUS
@@ -302,7 +302,7 @@ class WatchHub:
 
 
 def _seen(watching: tuple[Watch, ...]) -> str:
-    """Return the version that all watches have, or an empty one."""
+    """Return the version common to all watches, or an empty text."""
     versions = {watch.version for watch in watching}
     return versions.pop() if len(versions) == 1 else ""
 

@@ -20,7 +20,7 @@ _DATABASE_QUERIES = load_queries("iidq.database")
 MOST_WORKERS: Final = 200
 MOST_CAUSES: Final = 50
 MOST_COUNTED: Final = 1_001
-"""Upper bound for counting the failures of one cause: one more than is shown exactly."""
+"""Upper bound for counting the failures of a cause: above the largest number shown exactly."""
 SAMPLE_PER_MINUTE: Final = 100
 """Jobs per minute from which durations are taken."""
 
@@ -40,7 +40,7 @@ class QueueHealth:
     waiting: int
     """Jobs in line, ready for a claim."""
     delayed: int
-    """Queued jobs whose run time is in the future."""
+    """Queued jobs with a run time in the future."""
     active: int
     """Jobs that workers hold leases of."""
     completed: int
@@ -56,7 +56,7 @@ class QueueHealth:
     oldest_active_seconds: float | None
     """Duration of the longest running attempt so far; None without one."""
     expired_leases: int
-    """Running jobs whose worker fell silent; the next upkeep takes them back."""
+    """Running jobs of silent workers; the next upkeep takes them back."""
     workers: int
     """Live worker processes."""
     slots: int
@@ -68,7 +68,7 @@ class QueueHealth:
     upkeep_age_seconds: float | None
     """Time since the last upkeep; None before the first."""
     faults: Sequence[str] = ()
-    """What workers cannot do until an operator fixes it, one sentence each."""
+    """Faults of workers for an operator to fix, a sentence each."""
 
     @property
     def paused(self) -> bool:
@@ -83,7 +83,7 @@ class QueueHealth:
 
 @dataclass(frozen=True, slots=True)
 class WorkerRow:
-    """A worker process, or the leases of one whose row is gone (``host`` is None)."""
+    """A worker process, or leases without a worker's row (``host`` is None)."""
 
     worker_id: str
     """Host, process id and a random part: new at each start."""
@@ -178,7 +178,7 @@ class RecentOverview:
 
 
 async def read_health(connection: Connection) -> QueueHealth:
-    """Read the state of the queue in one statement."""
+    """Read the state of the queue."""
     async with connection.cursor(row_factory=class_row(QueueHealth)) as cursor:
         await cursor.execute(QUERIES["queue_health"])
         health = await cursor.fetchone()
@@ -208,12 +208,12 @@ async def read_recent_overview(connection: Connection) -> RecentOverview:
 
 
 async def miscounts(connection: Connection) -> list[tuple[str, int, int]]:
-    """Return the states whose kept count is wrong: state, kept, real. Counts every job."""
+    """Return the states with a wrong kept count: state, kept, real. Counts every job."""
     return await (await connection.execute(QUERIES["miscounts"], prepare=False)).fetchall()
 
 
 async def probe(connection: Connection) -> None:
-    """Raise as any other statement would if the schema is not the one that this version needs."""
+    """Raise an error of the database if the schema lacks anything that the present version needs."""
     await connection.execute(QUERIES["probe"])
 
 

@@ -1,7 +1,7 @@
-"""Reads of jobs: one by id, those that changed, and pages of the list at a bounded cost for any filter.
+"""Reads of jobs: by id, by change, and pages of the list at a bounded cost for any filter.
 
-A page follows the index that serves its filter. Without such an index, the page looks at the next ``REACH`` rows, and
-ends there with fewer jobs or none, and with a cursor from which the next page goes on.
+A page follows the index that serves the filter. Without such an index, the page looks at the next ``REACH`` rows, and
+ends there with fewer jobs or none, and with a cursor for the next page.
 """
 
 import json
@@ -31,11 +31,11 @@ _INDEXED: Final = frozenset({JobStatus.FAILED, JobStatus.CANCELLED})
 _UNFINISHED: Final = frozenset({JobStatus.QUEUED, JobStatus.PROCESSING})
 
 Changed = tuple[str, str | None, Job | None]
-"""Id, version of the row, job; the latter two are None if there is no such job."""
+"""Id, version of the row, job; the latter two are None without such a job."""
 
 
 async def find(connection: Connection, job_id: UUID) -> Job | None:
-    """Return the job, or None if there is none of that id."""
+    """Return the job, or None without such an id."""
     async with connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(QUERIES["find"], {"id": job_id})
         row = await cursor.fetchone()
@@ -43,7 +43,7 @@ async def find(connection: Connection, job_id: UUID) -> Job | None:
 
 
 async def find_changed(connection: Connection, seen: Mapping[str, str]) -> list[Changed]:
-    """Return those of the jobs in ``seen`` whose row has another version now, or is gone.
+    """Return the jobs in ``seen`` with another version of the row now, or without a row.
 
     ``seen`` maps ids to the version seen last, empty for none.
     """
@@ -88,7 +88,7 @@ async def list_jobs(
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Conditions that a job must meet, all of them; None is no condition."""
+    """Conditions, of which a job must meet all; None is no condition."""
 
     status: JobStatus | None = None
     """Status of the row."""
