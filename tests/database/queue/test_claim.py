@@ -80,7 +80,7 @@ async def test_racing_workers_claim_every_job_once(connection: Any, rival: Any, 
 async def test_line_is_by_time_with_proofs_and_priority(
     connection: Any, sql: psycopg.Connection[Any], slots: int
 ) -> None:
-    """Older first; a proof stands as if 30 s younger, a step of priority as if 30 s older: nobody starves."""
+    """Older jobs first; a proof counts as 30 s younger, a step of priority as 30 s older, so that no job starves."""
     ages = {
         "old verify": ("verify", 10, 0),
         "proof 31 s older than that": ("proof", 41, 0),
@@ -122,7 +122,7 @@ async def test_future_rows_wait_for_their_time(connection: Any, sql: psycopg.Con
 
 
 async def test_a_job_moved_into_the_future_leaves_the_line(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """Somebody who sets runAt in psql postpones the job."""
+    """Setting runAt in psql postpones the job."""
     job_id = insert(sql)
     update(sql, job_id, runAt=Sql("now() + interval '1 hour'"))
     assert read(sql, job_id)["ready"] is False
@@ -133,9 +133,9 @@ async def test_a_job_moved_into_the_future_leaves_the_line(connection: Any, sql:
 async def test_the_claim_walks_its_index_without_sorting(
     settings: Settings, sql: psycopg.Connection[Any], statistics: str
 ) -> None:
-    """Among many rows the plan is the index in its order, whatever the planner believes of the table.
+    """Among many rows the plan is the index in its order, for any statistics of the table.
 
-    What was taken is sorted, and nothing else.
+    Only the claimed rows are sorted.
     """
     sql.execute('ALTER TABLE "VerificationJob" SET (autovacuum_enabled = off)')
     insert(sql, COMPLETED, copies=3000)

@@ -18,7 +18,7 @@ from tests.job_rows import new_job, read, scalar, statuses
 
 
 async def test_every_field_round_trips(connection: Any) -> None:
-    """What a caller asked for is what a reader sees, Unicode and large chain ids included."""
+    """A reader sees the fields as submitted, Unicode and large chain ids included."""
     asked = new_job(
         JobType.PROOF,
         rpc_url="https://rpc.example/v1",
@@ -109,7 +109,7 @@ async def test_an_answer_means_committed(settings: Settings, sql: psycopg.Connec
 
 
 async def test_enqueue_commits_durably(connection: Any) -> None:
-    """The insert leaves the session's durable commit as it was: what is acknowledged survives a crash."""
+    """The insert leaves the session's durable commit unchanged: acknowledged jobs survive a crash."""
     await store.enqueue(connection, [new_job()], max_attempts=3)
     async with connection.transaction():
         await store.enqueue(connection, [new_job()], max_attempts=3)

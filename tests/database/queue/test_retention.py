@@ -1,4 +1,4 @@
-"""Old jobs are removed by age and by count, oldest first, in batches; what has not ended never is."""
+"""Old jobs are removed by age and by count, oldest first, in batches; unfinished jobs never."""
 
 from typing import Any
 
@@ -53,7 +53,7 @@ async def test_a_job_that_ended_late_is_kept(connection: Any, sql: psycopg.Conne
 
 
 async def test_batches_are_bounded_and_oldest_first(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """Each call removes at most a batch, and tells where the next begins."""
+    """Each call removes at most a batch, and returns the begin of the next."""
     for days in range(10, 17):
         insert(sql, COMPLETED, **ended(days))
     from_time, removed = upkeep.EARLIEST, []
@@ -72,7 +72,7 @@ async def test_batches_are_bounded_and_oldest_first(connection: Any, sql: psycop
 
 
 async def test_rows_that_are_held_are_passed_over(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """Cleaning waits for nobody."""
+    """Cleaning does not wait for locks."""
     insert(sql, COMPLETED, **ended(10))
     with sql.transaction():
         sql.execute('SELECT FROM "VerificationJob" FOR UPDATE')

@@ -1,4 +1,4 @@
-"""Upkeep: by one worker at a time, in bounded steps, past whatever others hold, and in nobody's way."""
+"""Upkeep: by one worker at a time, in bounded steps, skipping locked rows, and without blocking others."""
 
 import asyncio
 from typing import Any
@@ -48,7 +48,7 @@ async def test_upkeep_is_done_by_one_and_taken_over_by_another(
     async with asyncio.timeout(ENOUGH_SECONDS):
         seen = await sweep(rival, worker_id="two")
         assert (seen.expired, seen.promoted) == ([], 0)
-        # It lives all the same.
+        # The worker still gives a sign of life.
         assert scalar(sql, "SELECT array_agg(worker_id) FROM queue_workers") == ["two"]
         # As when the first is killed in the middle of it.
         await connection.close()
@@ -58,7 +58,7 @@ async def test_upkeep_is_done_by_one_and_taken_over_by_another(
 
 
 async def test_a_pause_that_is_not_committed_holds_nobody_up(rival: Any, sql: psycopg.Connection[Any]) -> None:
-    """Somebody in psql forgot a transaction after pause_queue or resume_queue: retries and lost jobs go on."""
+    """With a forgotten transaction after pause_queue or resume_queue, retries and lost jobs go on."""
     leave_work_for_upkeep(sql)
     with sql.transaction():
         sql.execute("SELECT resume_queue()")
@@ -71,7 +71,7 @@ async def test_a_pause_that_is_not_committed_holds_nobody_up(rival: Any, sql: ps
 
 
 async def test_counts_are_folded_in_bounded_steps(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """However many changes somebody made by hand, a sweep folds some of them at a time, and the counts stay right."""
+    """After any number of changes by hand, each sweep folds a bounded part, and the counts stay right."""
     insert(sql, copies=700)
     sql.execute("UPDATE \"VerificationJob\" SET \"runAt\" = now() + interval '1 hour' WHERE type = 'verify'")
     rows = int(scalar(sql, "SELECT count(*) FROM iidq_queue_count"))
@@ -147,7 +147,7 @@ async def test_one_worker_at_a_time_removes_old_jobs(settings: Settings, sql: ps
 async def test_workers_that_clean_at_once_keep_what_is_to_be_kept(
     connection: Any, database_url: str, sql: psycopg.Connection[Any]
 ) -> None:
-    """RETENTION_COMPLETED_COUNT is what is left, also where two workers remove the excess at the same moment."""
+    """RETENTION_COMPLETED_COUNT jobs are left, also when two workers remove the excess at the same moment."""
     insert(sql, COMPLETED, copies=90)
     await connection.set_autocommit(False)
     await connection.execute(QUERIES["lock_retention"])
@@ -164,7 +164,7 @@ async def test_workers_that_clean_at_once_keep_what_is_to_be_kept(
 async def test_a_long_count_keeps_no_sweep(
     database_url: str, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Counts of another database are mended beside the sweeps, however long that takes, and nothing fails meanwhile."""
+    """Counts of another database are corrected in parallel with sweeps, however slowly, and nothing fails meanwhile."""
 
     async def succeed(_job: ClaimedJob, _progress: Progress) -> dict[str, Any]:
         return {"status": "OK"}

@@ -146,7 +146,7 @@ async def test_counts_do_not_count(history: psycopg.Connection[Any], connection:
 
 
 async def test_an_outline_costs_what_it_tells(history: psycopg.Connection[Any], connection: Connection) -> None:
-    """Who shows the queue in Redis reads what is unfinished and the newest rows, never the whole history."""
+    """The mirror of the queue in Redis reads unfinished and newest rows, never the whole history."""
     for since, most_rows in ((datetime.now(UTC), 1_000), (None, 11_000)):
         plan = await explain(connection, "outline", outline_parameters(since, most_failed=1_000))
         scanned = [node for node in nodes(plan) if node.get("Relation Name") == "VerificationJob"]

@@ -1,4 +1,4 @@
-"""What the operations page says of slots: never more in use than there are, whatever workers hold."""
+"""Slots on the operations page: never more in use than exist, for any number of held jobs."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What readers see: one job, the list with its filters and pages, and the counts."""
+"""Reads of one job, of the list with filters and pages, and of the counts."""
 
 import itertools
 from datetime import UTC, datetime, timedelta
@@ -103,7 +103,7 @@ async def test_filters_pages_and_offsets_in_every_combination(
 
 
 async def test_one_contents_jobs_of_many_days_in_order(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """Across the spans of their index, beside a hash that begins alike: newest first, by any page size."""
+    """Newest first by any page size, across the spans of the index, and with another hash of the same beginning."""
     newest = datetime(2024, 1, 1, 3, tzinfo=UTC)
     ids = []
     for hours in (0, 1, 5, 5, 5, 6, 7, 30, 31, 24 * 40, 24 * 40 + 1, 24 * 4000):
@@ -121,7 +121,7 @@ async def test_one_contents_jobs_of_many_days_in_order(connection: Any, sql: psy
 
 
 async def test_pages_are_stable_under_inserts(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """Jobs that are asked for while somebody pages do not shift the later pages."""
+    """Jobs inserted during paging do not shift the later pages."""
     ids = [insert(sql) for _ in range(10)]
     page = await readers.list_jobs(connection, limit=3)
     seen = [job.id for job in page.jobs]
@@ -133,7 +133,7 @@ async def test_pages_are_stable_under_inserts(connection: Any, sql: psycopg.Conn
 
 
 async def test_pages_split_jobs_of_one_moment(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """Jobs created at the same instant are told apart by their ids."""
+    """Jobs created at the same instant are ordered by id."""
     insert(sql, copies=25, createdAt=datetime(2024, 1, 1, 12, 0, 0, 123457, tzinfo=UTC))
     seen = await _follow(connection, 4)
     assert len(seen) == len(set(seen)) == 25

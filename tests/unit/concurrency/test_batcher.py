@@ -14,7 +14,7 @@ class Refused(Exception):
 
 
 class Store:
-    """Where batches go. Each write waits for ``let_through``; what it got stands in ``batches``."""
+    """The target of batches. Each write waits for ``let_through``; ``batches`` holds the items."""
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
@@ -79,7 +79,7 @@ async def test_batches_are_bounded_and_one_at_a_time() -> None:
 
 
 async def test_idle_comes_when_all_is_written_and_nobody_has_come() -> None:
-    """What is held for the writes can be given back; whoever comes during that is still served."""
+    """``on_idle`` can release a held resource; items submitted meanwhile are still written."""
     store = Store()
     store.let_through.set()
     late: list[asyncio.Future[str]] = []
@@ -99,7 +99,7 @@ async def test_idle_comes_when_all_is_written_and_nobody_has_come() -> None:
 
 
 async def test_one_bad_item_fails_alone() -> None:
-    """Where the store blames one item, the others of its batch are written all the same."""
+    """After an error of one item, the others of the batch are still written."""
     store = Store()
     batcher = Batcher(store.write, blames_one_item=lambda error: isinstance(error, Refused))
     first = submit(batcher, "a")
@@ -115,7 +115,7 @@ async def test_one_bad_item_fails_alone() -> None:
 
 
 async def test_another_error_goes_to_the_whole_batch_and_no_further() -> None:
-    """All callers of a batch that could not be written are told so; the next batch is written."""
+    """All callers of a failed batch get the error; the next batch is written."""
     store = Store()
     batcher = Batcher(store.write, blames_one_item=lambda error: isinstance(error, Refused))
     first = submit(batcher, "a")
@@ -130,7 +130,7 @@ async def test_another_error_goes_to_the_whole_batch_and_no_further() -> None:
 
 
 async def test_a_cancelled_caller_disturbs_nobody() -> None:
-    """Whoever gives up waiting leaves the others' answers, and its own item's write, as they are."""
+    """A cancelled caller changes neither the others' results nor the write of the item."""
     store = Store()
     batcher = Batcher(store.write, blames_one_item=no_item)
     first = submit(batcher, "a")

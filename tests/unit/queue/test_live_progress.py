@@ -1,4 +1,4 @@
-"""Steps that came by a relay, laid over rows: only progress, only forwards, only of the attempt that runs."""
+"""Steps from the hint bus, applied to rows: only progress, only forwards, only of the running attempt."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -55,7 +55,7 @@ def test_a_step_moves_the_progress_alone() -> None:
 def test_states_come_from_the_database_alone(
     status: JobStatus, attempt: int, progress: int, steps: list[tuple[int, int]]
 ) -> None:
-    """Whatever is told, nothing but the progress of the running attempt changes, and never backwards."""
+    """Any sequence of steps changes only the progress of the running attempt, and never backwards."""
     row = replace(JOB, status=status, attempt=attempt, progress=progress)
     live = LiveProgress()
     shown = live.seen(KEY, row)

@@ -1,4 +1,4 @@
-"""What a webhook says and how it is signed, and when one that failed is sent again."""
+"""Body and signature of a webhook, and the schedule after failures."""
 
 import base64
 import json
@@ -79,7 +79,7 @@ def test_during_a_rotation_both_secrets_sign(separator: str) -> None:
     ],
 )
 def test_a_secret_of_another_form_is_refused_without_a_word_of_it(text: str) -> None:
-    """What was expected is said; the secret is not."""
+    """The message names the expected form, and not the secret."""
     with pytest.raises(ValueError, match="whsec_ and the base64 of 24 to 64") as refusal:
         signing_keys(text)
     assert "secret-of-mine" not in str(refusal.value)
