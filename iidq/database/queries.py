@@ -41,8 +41,8 @@ def parse_queries(text: str) -> dict[str, bytes]:
 
 
 def _without_comments(body: str) -> str:
-    lines = [line for line in body.strip().splitlines() if not line.startswith("--") or _INCLUDE.match(line)]
-    return "\n".join(lines).rstrip(";\n ")
+    lines = [line for line in body.splitlines() if not line.startswith("--") or _INCLUDE.match(line)]
+    return "\n".join(lines).strip("\n").rstrip(";\n ")
 
 
 @lru_cache(maxsize=1024)

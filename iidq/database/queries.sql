@@ -6,10 +6,6 @@
 SELECT set_config('default_toast_compression', 'lz4', false) FROM pg_settings
 WHERE name = 'default_toast_compression' AND 'lz4' = ANY (enumvals);
 
--- name: is_read_only
--- The cheapest statement that distinguishes a server that takes writes from one that does not. Reads no table.
-SELECT current_setting('transaction_read_only')::boolean;
-
 -- name: obstacles
 -- Everything that keeps the present role from iidq's work: missing objects, missing rights, row-level security without
 -- a policy for the role or with policies that can hide rows, columns that no insert of iidq fills, and published tables

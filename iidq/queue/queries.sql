@@ -863,6 +863,10 @@ FROM public."VerificationJob" AS job, public.iidq_queue_count, public.iidq_queue
   public.iidq_ended_jobs_of('') AS ended,
   public.iidq_new_jobs('[]') AS new LIMIT 0;
 
+-- name: is_read_only
+-- The cheapest statement that distinguishes a server that takes writes from one that does not. Reads no table.
+SELECT current_setting('transaction_read_only')::boolean;
+
 -- name: confirm
 -- The smallest durable write, without a table. Its commit is confirmed after every commit before it, by the disk and by
 -- synchronous standbys.

@@ -15,7 +15,6 @@ from iidq.database.pool import Connection
 from iidq.database.queries import load_queries
 
 QUERIES = load_queries("iidq.queue")
-_DATABASE_QUERIES = load_queries("iidq.database")
 
 MOST_WORKERS: Final = 200
 MOST_CAUSES: Final = 50
@@ -219,12 +218,12 @@ async def probe(connection: Connection) -> None:
 
 async def is_read_only(connection: Connection) -> bool:
     """Return whether this server refuses writes at present: a standby, or set so."""
-    row = await (await connection.execute(_DATABASE_QUERIES["is_read_only"])).fetchone()
+    row = await (await connection.execute(QUERIES["is_read_only"])).fetchone()
     assert row is not None
     return bool(row[0])
 
 
 async def applied_migrations(connection: Connection) -> set[str]:
     """Return the names of all applied migrations, of this version and of any other."""
-    cursor = await connection.execute(_DATABASE_QUERIES["applied_migrations"])
+    cursor = await connection.execute(load_queries("iidq.database")["applied_migrations"])
     return {name for (name,) in await cursor.fetchall()}

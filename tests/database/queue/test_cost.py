@@ -59,11 +59,13 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from nodes(child)
 
 
-async def explain(connection: Connection, name: str, parameters: dict[str, Any]) -> dict[str, Any]:
+async def explain(
+    connection: Connection, name: str, parameters: dict[str, Any], package: str = "iidq.queue"
+) -> dict[str, Any]:
     """Return the plan of an executed statement, with the buffers; the effect is rolled back."""
     async with connection.transaction(force_rollback=True):
         cursor = await connection.execute(
-            b"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + load_queries("iidq.queue")[name], parameters, prepare=False
+            b"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + load_queries(package)[name], parameters, prepare=False
         )
         row = await cursor.fetchone()
     assert row is not None

@@ -142,13 +142,13 @@ async def test_one_contents_jobs_are_found_past_all_others(history: psycopg.Conn
 async def test_counts_do_not_count(history: psycopg.Connection[Any], connection: Connection) -> None:
     """The numbers of `/stats` are read, whatever they are, from a handful of blocks."""
     assert (await queue_health.read_health(connection)).completed == HISTORY
-    assert blocks(await explain(connection, "count", {})) < 30
+    assert blocks(await explain(connection, "queue_health", {})) < 30
 
 
 async def test_an_outline_costs_what_it_tells(history: psycopg.Connection[Any], connection: Connection) -> None:
     """The mirror of the queue in Redis reads unfinished and newest rows, never the whole history."""
     for since, most_rows in ((datetime.now(UTC), 1_000), (None, 11_000)):
-        plan = await explain(connection, "outline", outline_parameters(since, most_failed=1_000))
+        plan = await explain(connection, "outline", outline_parameters(since, most_failed=1_000), "iidq.bullmq")
         scanned = [node for node in nodes(plan) if node.get("Relation Name") == "VerificationJob"]
         assert {node["Node Type"] for node in scanned} <= {"Index Scan", "Index Only Scan"}
         # The line of 100 is read for its order and for the versions at both ends.
