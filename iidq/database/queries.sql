@@ -123,7 +123,7 @@ GROUP BY kind, name;
 -- name: lock_migrations
 -- One lock name for all hosts: the holder migrates, the others retry and then find nothing to do. Not waiting, because
 -- a waiting statement keeps a snapshot open, and CREATE INDEX CONCURRENTLY waits for the end of every older snapshot.
-SELECT pg_try_advisory_lock(hashtext('iidq.database.migrate public'));
+SELECT pg_try_advisory_lock(hashtext('iidq.migrate public'));
 
 -- name: applied_migrations
 -- The migrations that yoyo has recorded.
