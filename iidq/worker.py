@@ -23,7 +23,6 @@ from iidq.observability.traces import open_traces
 from iidq.observability.worker_metrics import serve_metrics
 from iidq.process import freeze_gc
 from iidq.provenance.verifier import Verifier, open_verifier
-from iidq.provenance.verify import Subject
 from iidq.queue.job import ClaimedJob
 from iidq.queue.processing.execution import Handler, Progress
 from iidq.queue.processing.loop import open_work_loop
@@ -42,16 +41,7 @@ def verification(verifier: Verifier) -> Handler:
     """Return the handler of the queue, which has ``verifier`` verify the subject of a claimed job."""
 
     async def handle(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
-        subject = Subject(
-            content_hash=job.content_hash,
-            manifest_uri=job.manifest_uri,
-            registry_address=job.registry_address,
-            rpc_url=job.rpc_url,
-            endpoint_id=job.endpoint_id,
-            chain_id=job.chain_id,
-            file_name=job.file_name,
-        )
-        return await verifier.run(job.type.value, subject, progress)
+        return await verifier.run(job.type.value, job.subject, progress)
 
     return handle
 

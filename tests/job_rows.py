@@ -10,6 +10,7 @@ from psycopg.sql import SQL, Composable, Identifier, Placeholder
 from psycopg.types.json import Jsonb
 
 from iidq.queue.job import JobType, NewJob
+from iidq.subject import Subject
 
 CONTENT_HASH = "0x" + "ab" * 32
 MANIFEST_URI = "ipfs://QmYBL4FCdr7YmHm6UEeLGf6UQE2rMqkAEttbCFDNbm1u5o"
@@ -57,13 +58,9 @@ CANCELLED: dict[str, Any] = {**QUEUED, "status": "cancelled", "ready": False, "c
 
 
 def new_job(type: JobType = JobType.VERIFY, **fields: Any) -> NewJob:  # noqa: A002
-    """What a caller asks for, with the usual inputs."""
-    inputs: dict[str, Any] = {
-        "content_hash": CONTENT_HASH,
-        "manifest_uri": MANIFEST_URI,
-        "registry_address": REGISTRY_ADDRESS,
-    }
-    return NewJob(type, **(inputs | fields))
+    """Return a job as a caller submits it; ``fields`` replace those of the job or of the usual subject."""
+    inputs = {name: fields.pop(name) for name in Subject._fields if name in fields}
+    return NewJob(type, Subject(CONTENT_HASH, MANIFEST_URI, REGISTRY_ADDRESS)._replace(**inputs), **fields)
 
 
 def insert(connection: psycopg.Connection[Any], *bases: Mapping[str, Any], copies: int = 1, **columns: Any) -> UUID:

@@ -14,7 +14,9 @@ import psycopg
 from benchmarks.bench import Bench
 from benchmarks.figures.drain import filled
 from benchmarks.server import STATEMENTS, execute, pgbench
-from iidq.database.queries import QUERIES
+from iidq.database.queries import load_queries
+
+QUERIES = load_queries("iidq.queue")
 
 _BATCH = 100
 _PSYCOPG_PARAMETER = re.compile(r"%\((\w+)\)[sb]")

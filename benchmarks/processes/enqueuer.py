@@ -1,4 +1,4 @@
-"""One process that enqueues through :func:`iidq.queue.batching.open_enqueuer`, as an API process does."""
+"""One process that enqueues through :func:`iidq.queue.enqueuer.open_enqueuer`, as an API process does."""
 
 import argparse
 import asyncio
@@ -13,10 +13,11 @@ from benchmarks.samples import REGISTRY, read_samples
 from iidq.database.pool import open_database
 from iidq.observability.logs import configure_logging
 from iidq.process import freeze_gc
-from iidq.queue.batching import Enqueuer, open_enqueuer
+from iidq.queue.enqueuer import Enqueuer, open_enqueuer
 from iidq.queue.job import JobType, NewJob
-from iidq.queue.notify import announcements
+from iidq.queue.notify import channels
 from iidq.settings import load_settings
+from iidq.subject import Subject
 
 _ADDRESS = "0x" + "5a" * 20
 
@@ -24,7 +25,8 @@ _ADDRESS = "0x" + "5a" * 20
 def job(number: int, file_name: str | None = None) -> NewJob:
     """A verification like those that come over HTTP, each of another content."""
     digest = hashlib.sha256(number.to_bytes(8, "big")).hexdigest()
-    return NewJob(JobType.VERIFY, f"0x{digest}", f"ipfs://bafkrei{digest[:52]}", _ADDRESS, file_name=file_name)
+    subject = Subject(f"0x{digest}", f"ipfs://bafkrei{digest[:52]}", _ADDRESS, file_name=file_name)
+    return NewJob(JobType.VERIFY, subject)
 
 
 def jobs_from(path: Path | None, count: int) -> Iterable[NewJob]:
@@ -33,7 +35,7 @@ def jobs_from(path: Path | None, count: int) -> Iterable[NewJob]:
         yield from (job(number) for number in range(count))
         return
     for sample in read_samples(path)[:count]:
-        yield NewJob(JobType.VERIFY, sample.content_hash, sample.manifest_uri, REGISTRY)
+        yield NewJob(JobType.VERIFY, Subject(sample.content_hash, sample.manifest_uri, REGISTRY))
 
 
 async def enqueue(jobs: Iterable[NewJob], tasks: int) -> None:
@@ -41,7 +43,7 @@ async def enqueue(jobs: Iterable[NewJob], tasks: int) -> None:
     settings = load_settings("database_url")
     async with open_database(settings, pool_size=8) as database, open_enqueuer(database, settings) as enqueuer:
         # A connection is open before the clock starts.
-        await database.run(announcements.announce)
+        await database.run(channels.announce)
         freeze_gc()
         lines = Lines()
         await lines.ready()

@@ -26,8 +26,8 @@ class Hits:
         self.latency_ms: list[float] = []
 
     def __call__(self, job: ClaimedJob) -> None:
-        if job.file_name:
-            self.latency_ms.append((time.monotonic_ns() // 1000 - int(job.file_name)) / 1000)
+        if job.subject.file_name:
+            self.latency_ms.append((time.monotonic_ns() // 1000 - int(job.subject.file_name)) / 1000)
         if job.type == "verify":
             self.count += 1
 
@@ -41,12 +41,12 @@ def no_op(hits: Hits, pause_seconds: float) -> Handler:
             await asyncio.sleep(pause_seconds)
         return {
             "status": "OK",
-            "fileHash": job.content_hash,
-            "recovered": job.registry_address,
+            "fileHash": job.subject.content_hash,
+            "recovered": job.subject.registry_address,
             "onchain": {
-                "creator": job.registry_address,
-                "contentHash": job.content_hash,
-                "manifestURI": job.manifest_uri,
+                "creator": job.subject.registry_address,
+                "contentHash": job.subject.content_hash,
+                "manifestURI": job.subject.manifest_uri,
                 "timestamp": 1_700_000_000,
             },
             "checks": {"manifestHashOk": True, "creatorOk": True, "manifestOk": True},

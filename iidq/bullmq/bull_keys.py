@@ -116,12 +116,12 @@ def job_fields(job: Job, *, state: BullState | None, backoff_ms: int) -> dict[st
 def _data(job: Job) -> dict[str, Any]:
     told = {
         "type": job.type.value,
-        "contentHash": job.content_hash,
-        "manifestUri": job.manifest_uri,
-        "registryAddress": job.registry_address,
-        "rpcUrl": job.rpc_url and redact_endpoint(job.rpc_url),
-        "chainId": job.chain_id,
-        "fileName": job.file_name,
+        "contentHash": job.subject.content_hash,
+        "manifestUri": job.subject.manifest_uri,
+        "registryAddress": job.subject.registry_address,
+        "rpcUrl": job.subject.rpc_url and redact_endpoint(job.subject.rpc_url),
+        "chainId": job.subject.chain_id,
+        "fileName": job.subject.file_name,
         "priority": job.priority or None,
     }
     return {name: value for name, value in told.items() if value is not None}

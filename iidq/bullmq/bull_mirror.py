@@ -27,11 +27,11 @@ from iidq.bullmq.bull_lists import Command
 from iidq.bullmq.bull_outline import Outline, outline_parameters, parse_outline
 from iidq.bullmq.bull_plan import MOST_ENDED, Plan, Shown, Survey, ownership, plan, survey
 from iidq.concurrency.background import keep_running
-from iidq.concurrency.steady import wait_at_most
 from iidq.database.connections import Connection
 from iidq.database.faults import Faults
 from iidq.database.pool import Database, open_database
-from iidq.database.queries import QUERIES
+from iidq.database.queries import load_queries
+from iidq.database.steady import wait_at_most
 from iidq.errors import IidqError, RedisUnavailable
 from iidq.observability import logs
 from iidq.queue.job import Job
@@ -39,6 +39,8 @@ from iidq.queue.read import readers
 from iidq.redis.redis_connection import Redis
 from iidq.setting_values.redis_url import Kind, parse_redis_url
 from iidq.settings import Settings
+
+QUERIES = load_queries("iidq.bullmq")
 
 LEASE_KEY: Final = "iidq:1:bull-keys"
 LEASE_SECONDS: Final = 10.0

@@ -14,11 +14,13 @@ from psycopg import AsyncConnection, AsyncCursor, ConnectionInfo, IsolationLevel
 from psycopg.errors import Diagnostic
 from psycopg.types.json import set_json_loads
 
-from iidq.database.queries import DEFAULT_SCHEMA, QUERIES, in_schema
+from iidq.database.queries import DEFAULT_SCHEMA, in_schema, load_queries
 from iidq.database.sqlstates import translate
 from iidq.errors import DatabaseUnavailable
 from iidq.settings import Settings
 from iidq.strict_json import read_stored_json
+
+QUERIES = load_queries("iidq.database")
 
 CONNECT_TIMEOUT_SECONDS = 5
 # The first with date_bin, string_to_table and column compression.

@@ -14,10 +14,12 @@ from psycopg import errors
 
 from iidq.database.connections import connect_arguments, server_fault, session_statement
 from iidq.database.obstacles import Site, first_run_fault
-from iidq.database.queries import DEFAULT_SCHEMA, QUERIES, in_schema, migrations_folder, shipped_migrations
+from iidq.database.queries import DEFAULT_SCHEMA, in_schema, load_queries, migrations_folder, shipped_migrations
 from iidq.database.sqlstates import translate
 from iidq.errors import DatabaseRefusal, DatabaseUnavailable, IidqError, SettingsFault
 from iidq.observability import logs
+
+QUERIES = load_queries("iidq.database")
 
 if TYPE_CHECKING:
     from yoyo.migrations import Migration

@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg import AsyncConnection, sql
 
-from iidq.database.queries import DEFAULT_SCHEMA, QUERIES, shipped_migrations
+from iidq.database.queries import DEFAULT_SCHEMA, load_queries, shipped_migrations
 from iidq.database.sqlstates import NOT_MIGRATED_ERRORS, translate, wording
 from iidq.errors import DatabaseRefusal, IidqError, ObjectMissing, RowRefused, TriggerFault
+
+QUERIES = load_queries("iidq.database")
 
 # The first migration of versions before the first release.
 _UNRELEASED = "0001_verification_job"

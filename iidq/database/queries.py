@@ -1,9 +1,13 @@
-"""The SQL that ships: named statements of ``queries.sql`` as bytes, and the files of ``migrations/``."""
+"""The SQL that ships: the named statements of each package's ``queries.sql``, and the files of ``migrations/``.
+
+A file has sections. ``-- name: x`` begins a statement, ``-- fragment: x`` a part of statements. The line
+``-- include x`` in a statement is replaced by the text of section x, so that a shared part is written once.
+"""
 
 import contextlib
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -13,22 +17,35 @@ DEFAULT_SCHEMA: Final = "public"
 """The schema named in all shipped SQL. The word has no other meaning there."""
 
 _SCHEMA = re.compile(rb"\bpublic\b")
+_SECTION = re.compile(r"^-- (name|fragment): (\w+)$", re.MULTILINE)
+_INCLUDE = re.compile(r"^-- include (\w+)$", re.MULTILINE)
 
-_NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+
+@lru_cache
+def load_queries(package: str) -> Mapping[str, bytes]:
+    """Return the statements in ``queries.sql`` of ``package``, by name."""
+    return parse_queries(files(package).joinpath("queries.sql").read_text(encoding="utf-8"))
 
 
 def parse_queries(text: str) -> dict[str, bytes]:
-    """Split a file of ``-- name: …`` sections; raise ValueError for a repeated name."""
-    parts = _NAME.split(text)[1:]
-    names, bodies = parts[0::2], parts[1::2]
-    if len(set(names)) != len(names):
-        raise ValueError("a query name is repeated")
-    return {name: _statement(body) for name, body in zip(names, bodies, strict=True)}
+    """Split a file into its statements: bytes without comments, as psycopg takes them.
+
+    Raise ValueError for a name that occurs twice, KeyError for an unknown included section.
+    """
+    kinds, names, bodies = (_SECTION.split(text)[first::3] for first in (1, 2, 3))
+    sections = {name: _without_comments(body) for name, body in zip(names, bodies, strict=True)}
+    if len(sections) != len(names):
+        raise ValueError("a query name occurs twice")
+
+    def expand(name: str) -> str:
+        return _INCLUDE.sub(lambda include: expand(include[1]), sections[name])
+
+    return {name: expand(name).encode() for kind, name in zip(kinds, names, strict=True) if kind == "name"}
 
 
-def _statement(body: str) -> bytes:
-    lines = [line for line in body.strip().splitlines() if not line.startswith("--")]
-    return "\n".join(lines).rstrip(";\n ").encode()
+def _without_comments(body: str) -> str:
+    lines = [line for line in body.splitlines() if not line.startswith("--") or _INCLUDE.match(line)]
+    return "\n".join(lines).strip("\n").rstrip(";\n ")
 
 
 @lru_cache(maxsize=1024)
@@ -38,9 +55,6 @@ def in_schema(statement: bytes, schema: str) -> bytes:
         return statement
     quoted = b'"%s"' % schema.replace('"', '""').encode()
     return _SCHEMA.sub(lambda _: quoted, statement)
-
-
-QUERIES = parse_queries(files("iidq.queue").joinpath("queries.sql").read_text(encoding="utf-8"))
 
 
 @contextlib.contextmanager

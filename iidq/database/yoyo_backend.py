@@ -18,7 +18,9 @@ from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 from yoyo.connections import parse_uri
 from yoyo.migrations import Migration
 
-from iidq.database.queries import QUERIES, in_schema
+from iidq.database.queries import in_schema, load_queries
+
+QUERIES = load_queries("iidq.database")
 
 
 class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]

@@ -13,8 +13,9 @@ from iidq.provenance.manifest_source import open_manifest_source
 from iidq.provenance.proof.proof_signature import ServiceKey
 from iidq.provenance.report import ManifestPort, SharedManifests
 from iidq.provenance.verdict_cache import SharedVerdicts, VerdictCache
-from iidq.provenance.verify import RESULT_BUILT, Progress, Subject, prove, verify
+from iidq.provenance.verify import RESULT_BUILT, Progress, prove, verify
 from iidq.settings import Settings
+from iidq.subject import Subject
 
 
 def _unwatched(percent: int) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
@@ -17,6 +17,7 @@ from iidq.provenance.ethereum.signature import personal_digest, recover_signer
 from iidq.provenance.manifest import Manifest, parse_manifest
 from iidq.provenance.report import ManifestPort, SourceTried
 from iidq.provenance.verdict import ContractWallet, Evidence, Verdict, judge
+from iidq.subject import Subject
 
 Progress = Callable[[int], None]
 
@@ -30,22 +31,6 @@ RESULT_BUILT: Final = 90
 # A longer manifest is parsed beside the event loop.
 _LONG_MANIFEST_BYTES: Final = 64 << 10
 _UNNAMED_FILE: Final = "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What is to be verified: is the content with this hash what the manifest's signer registered?
-
-    ``content_hash`` is ``0x`` and 64 hex digits; ``rpc_url`` and ``chain_id`` choose the chain, None the default.
-    """
-
-    content_hash: str
-    manifest_uri: str
-    registry_address: str
-    rpc_url: str | None = None
-    endpoint_id: str | None = None
-    chain_id: int | None = None
-    file_name: str | None = None
 
 
 class ChainPort(Protocol):

@@ -1,7 +1,7 @@
-"""When a failed attempt is tried again. Pure.
+"""The delay before a failed attempt is retried. Pure.
 
-Exponential with full jitter: the delay is drawn evenly from 0 to ``first * 2**retries``, capped, so that jobs
-that failed together do not come back together. The far side's own wish (``Retry-After``) is a lower bound.
+Exponential with full jitter: the delay is drawn evenly from 0 to ``first * 2**retries``, capped, so that
+jobs with a common failure do not return together. A ``Retry-After`` of the upstream is a lower bound.
 """
 
 from dataclasses import dataclass
@@ -11,14 +11,15 @@ LONGEST_DELAY_SECONDS = 300.0
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and how patiently a job is tried."""
+    """Delays between the attempts of a job."""
 
     first_delay_seconds: float = 5.0
+    """Upper bound of the first delay; doubles with each retry, up to ``LONGEST_DELAY_SECONDS``."""
 
     def delay_seconds(
         self, *, retry_count: int, max_attempts: int, temporary: bool, draw: float, wish_seconds: float | None = None
     ) -> float | None:
-        """Seconds until the next attempt, or None to give up.
+        """Return the seconds until the next attempt, or None to give up.
 
         ``retry_count`` is the number of retries before this failure; ``draw`` is a random number in [0, 1).
         """

@@ -14,7 +14,7 @@ _REPLACED_ID = re.compile(r"\w[\w.:@-]{0,254}", re.ASCII)
 
 
 def new_job_id() -> UUID:
-    """48 bits of milliseconds, then 74 random bits. Never smaller in time than the one before in this process."""
+    """Return 48 bits of milliseconds and 74 random bits; the time never goes back within a process."""
     global _last_ms
     with _lock:
         _last_ms = max(_last_ms, time.time_ns() // 1_000_000)
@@ -26,9 +26,9 @@ def new_job_id() -> UUID:
 
 
 def derived_job_ids(batch_id: UUID, count: int) -> list[UUID]:
-    """Ids of a batch's jobs, always the same for one ``batch_id``: in order, and none tells another or the batch's.
+    """Return the ids of a batch's jobs, in order and always the same for one ``batch_id``.
 
-    Of up to 4,096 jobs: 12 of the bits that the standard leaves free hold the place within the batch, 62 are a digest.
+    No id can be derived from another. At most 4,096 jobs: 12 bits hold the index within the batch, 62 a digest.
     """
     milliseconds = batch_id.int >> 80
     ids = []
@@ -41,7 +41,7 @@ def derived_job_ids(batch_id: UUID, count: int) -> list[UUID]:
 
 
 def parse_job_id(text: str) -> UUID | None:
-    """The id in ``text``, or None where the text is no job's id (only the canonical form is one)."""
+    """Return the id in ``text``, or None for anything but the canonical form of a UUID."""
     try:
         job_id = UUID(text)
     except ValueError:
@@ -50,10 +50,10 @@ def parse_job_id(text: str) -> UUID | None:
 
 
 def find_job_id(text: str) -> UUID | None:
-    """The id of the job that a client asks for, or None where the text is no job's id.
+    """Return the id of the job in a client's request, or None if the text cannot be an id.
 
-    Clients of the replaced system still ask for its ``jobId``, a short text. Imported jobs have an id made of it, as
-    ``iidq_imported_id`` in migrations/0001_job.sql makes it.
+    Clients of the replaced system send a ``jobId``, a short text. The id of an imported job is derived from the
+    text, as ``iidq_imported_id`` in migrations/0001_job.sql does.
     """
     job_id = parse_job_id(text)
     if job_id is None and _REPLACED_ID.fullmatch(text):

@@ -1,4 +1,4 @@
-"""How an attempt ended, as it will stand in the row. Pure."""
+"""The end of an attempt, in the form in which it is stored. Pure."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from uuid import UUID
 from iidq.errors import PermanentFault
 from iidq.queue.job import ClaimedJob, JobStatus
 
-# Of JSON without blanks; iidq_broken_rules in migrations/0003_counts.sql leaves room for those of jsonb.
+# For JSON without blanks; iidq_broken_rules in migrations/0003_counts.sql allows for the blanks of jsonb.
 _MAX_RESULT_BYTES = 1 << 20
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
@@ -27,41 +27,44 @@ class ResultTooLarge(PermanentFault):
 
 
 class Outcome(NamedTuple):
-    """The end of one attempt. ``status`` queued without a failure is a release; with one it is a retry.
-
-    ``result`` is JSON text; ``delay_seconds`` is how long a retry waits, None to keep the place in line.
-    """
+    """The end of one attempt. ``status`` queued without a failure is a release, with a failure a retry."""
 
     id: UUID
+    """Id of the job."""
     attempt: int
+    """Number of the attempt; with ``id`` the fence."""
     status: JobStatus
+    """Next state: completed, failed or queued."""
     result: str | None = None
+    """Verdict or proof as JSON text; set exactly for completed."""
     failure: str | None = None
+    """Error of the attempt; None for a success and a release."""
     delay_seconds: float | None = None
+    """Wait before a retry; None keeps the place in line."""
 
     @classmethod
     def completed(cls, job: ClaimedJob, result: Mapping[str, Any]) -> "Outcome":
-        """The attempt found out; raises ValueError where the result is no JSON, ResultTooLarge beyond 1 MiB."""
+        """Return a success. Raise ValueError if the result is no JSON, ResultTooLarge beyond 1 MiB."""
         return cls(job.id, job.attempt, JobStatus.COMPLETED, result=encode_result(result))
 
     @classmethod
     def failed(cls, job: ClaimedJob, failure: str) -> "Outcome":
-        """It could not be found out, and trying again cannot help or was tried often enough."""
+        """Return the final failure of a job."""
         return cls(job.id, job.attempt, JobStatus.FAILED, failure=storable_text(failure))
 
     @classmethod
     def retried(cls, job: ClaimedJob, failure: str, delay_seconds: float) -> "Outcome":
-        """It could not be found out this time; charged, and tried again after the delay."""
+        """Return a counted failure, retried after the delay."""
         return cls(job.id, job.attempt, JobStatus.QUEUED, failure=storable_text(failure), delay_seconds=delay_seconds)
 
     @classmethod
     def released(cls, job: ClaimedJob) -> "Outcome":
-        """Given back uncharged, at its old place in line."""
+        """Return a release: not counted, at the old place in line."""
         return cls(job.id, job.attempt, JobStatus.QUEUED)
 
     @property
     def kind(self) -> OutcomeKind:
-        """What the end was, in one word."""
+        """Kind of the end, in one word."""
         match self.status:
             case JobStatus.COMPLETED:
                 return "completed"
@@ -71,7 +74,7 @@ class Outcome(NamedTuple):
                 return "released" if self.failure is None else "retried"
 
     def as_json(self) -> str:
-        """One object of the document that the store hands to Postgres; the result goes in as it is."""
+        """Return the outcome as an object of the JSON document for Postgres."""
         fields = f'"id":"{self.id.hex}","attempt":{self.attempt},"status":"{self.status.value}"'
         if self.result is not None:
             fields += f',"result":{self.result}'
@@ -83,7 +86,7 @@ class Outcome(NamedTuple):
 
 
 def encode_result(result: Mapping[str, Any]) -> str:
-    """JSON text that jsonb takes: no NaN; NUL and halves of surrogate pairs, which JSON allows, become U+FFFD."""
+    """Return JSON text that jsonb takes: no NaN; NUL and halves of surrogate pairs become U+FFFD."""
     text = _STRICT.encode(result)
     if "\\u" in text:
         text = json.dumps(_storable(json.loads(text)), separators=(",", ":"))
@@ -105,5 +108,5 @@ def _storable(value: Any) -> Any:
 
 
 def storable_text(text: str) -> str:
-    """``text`` as Postgres takes it: NUL and halves of surrogate pairs become U+FFFD."""
+    """Return ``text`` for Postgres: NUL and halves of surrogate pairs become U+FFFD."""
     return _UNSTORABLE.sub("\ufffd", text)

@@ -1,8 +1,8 @@
-"""What one row's fault may cost: that job alone.
+"""Limits the fault of a row to its job.
 
-A value at the end of its type or a trigger of the operator's that raises fails the whole statement, and Postgres does
-not say for which row. So the statement is repeated for halves of its rows until the row is alone. The others lose
-nothing: a statement that failed has changed none of them.
+A value at the limit of a type, or a failing trigger of the operator, fails a whole statement, and Postgres does not
+name the row. The statement is therefore repeated for halves of the rows until the row is alone. A failed statement has
+changed no row.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,17 +21,17 @@ from iidq.queue.store import Claim
 
 Item = TypeVar("Item")
 
-# How many rows that refuse every change, even their end as failed, a claim may find at the head of the line.
-_LOOKED_PAST: Final = 250
-# How long claims leave such rows out.
+# How many rows that refuse every change a claim skips at the head of the line.
+_MOST_SKIPPED: Final = 250
+# How long claims then leave such rows out.
 _REST_SECONDS: Final = 60.0
 
 
-def refusal(error: BaseException, what: str) -> str:
-    """The error of a job whose row refuses ``what``: it names the rule."""
+def refusal(error: BaseException, change: str) -> str:
+    """Return the error of a job with a row that refuses ``change``; the text names the rule."""
     if isinstance(error, RowRefused):
-        return f"{error} refuses {what}"
-    return f"internal: the database refuses {what}; see the worker's log"
+        return f"{error} refuses {change}"
+    return f"internal: the database refuses {change}; see the worker's log"
 
 
 async def each_apart(
@@ -39,9 +39,9 @@ async def each_apart(
     work: Callable[[Sequence[Item]], Awaitable[Any]],
     refused: Callable[[Item, Exception], Awaitable[None]],
 ) -> None:
-    """Do ``work`` for all items; where one of them spoils it, for halves. ``refused`` gets each that fails alone.
+    """Call ``work`` for all items, and after the fault of a row for halves.
 
-    Raises an error that does not come from one row.
+    Call ``refused`` for each item that fails alone. Raise errors that do not come from a row.
     """
     if not items:
         return
@@ -59,35 +59,35 @@ async def each_apart(
 
 
 async def end_refused(
-    database: Database, what: str, job_id: UUID, error: BaseException, *, worker_id: str, attempt: int | None = None
+    database: Database, change: str, job_id: UUID, error: BaseException, *, worker_id: str, attempt: int | None = None
 ) -> bool:
-    """Log why the row refuses ``what``, and end its job as failed; return whether that went through.
+    """Log why the row refuses ``change``, and end the job as failed; return whether the row allowed the end.
 
-    Where code of the operator's fails, the job waits until it is mended.
+    Where a trigger of the operator fails, the job waits until the trigger is fixed.
     """
-    database.faults.row_refused(what, job_id, error)
+    database.faults.row_refused(change, job_id, error)
     if isinstance(error, TriggerFault):
-        database.faults.failed(f"{what} of a job", error, _REST_SECONDS, 2 * _REST_SECONDS)
+        database.faults.failed(f"{change} of a job", error, _REST_SECONDS, 2 * _REST_SECONDS)
         return False
     try:
         return await database.run(
             lambda connection: store.refuse(
-                connection, job_id, worker_id=worker_id, error=refusal(error, f"the {what}"), attempt=attempt
+                connection, job_id, worker_id=worker_id, error=refusal(error, f"the {change}"), attempt=attempt
             )
         )
     except (IidqError, psycopg.Error) as last:
         database.faults.row_refused("end", job_id, last)
         if concerns_one_row(last):
-            database.faults.failed(f"{what} of a job", error, _REST_SECONDS, 2 * _REST_SECONDS)
+            database.faults.failed(f"{change} of a job", error, _REST_SECONDS, 2 * _REST_SECONDS)
         return False
 
 
 async def claim(
     database: Database, *, worker_id: str, slots: int, lease_seconds: float, from_order: float = FROM_HEAD
 ) -> Claim:
-    """Claim as ``store.claim`` does; a job whose row refuses to be claimed ends as failed.
+    """Claim as ``store.claim`` does; end a job as failed if the row refuses the claim.
 
-    A row that refuses its end, too, is left out for a while. Raises the error of the first where all refuse.
+    A row that refuses even the end is left out for a minute. Raise the first error if all rows refuse.
     """
     resting = database.faults.refused_rows("claim", _REST_SECONDS)
     if not resting:
@@ -108,7 +108,7 @@ async def _claim_apart(
     claimed: list[ClaimedJob] = []
     refused: list[tuple[UUID, Exception]] = []
 
-    async def take(ids: Sequence[UUID]) -> None:
+    async def claim_only(ids: Sequence[UUID]) -> None:
         async with database.connection() as connection:
             taken = await store.claim(
                 connection, worker_id=worker_id, slots=len(ids), lease_seconds=lease_seconds, only=ids
@@ -118,15 +118,15 @@ async def _claim_apart(
     async def refuse(job_id: UUID, error: Exception) -> None:
         refused.append((job_id, error))
 
-    reach = slots + _LOOKED_PAST + len(resting)
+    reach = slots + _MOST_SKIPPED + len(resting)
     line = await database.run(lambda connection: store.first_in_line(connection, reach))
     line = [job_id for job_id in line if job_id not in resting]
     while line and len(claimed) < slots:
         room = slots - len(claimed)
         some, line = line[:room], line[room:]
-        await each_apart(some, take, refuse)
+        await each_apart(some, claim_only, refuse)
     if refused and not claimed and (len(refused) > 1 or isinstance(refused[0][1], TriggerFault)):
-        # A trigger that refuses all of them is not a fault of the jobs: they wait until the operator has mended it.
+        # A trigger that refuses all of them is no fault of the jobs, which wait until the operator has fixed it.
         raise refused[0][1]
     for job_id, error in refused:
         await end_refused(database, "claim", job_id, error, worker_id=worker_id)

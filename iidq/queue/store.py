@@ -1,14 +1,14 @@
-"""One function per transition of a job that the queue itself makes; those that people make are in ``control.py``.
+"""The queue's transitions, a function each; operators' transitions are in ``control.py``.
 
-Every write is one statement from ``queries.sql``. Functions take a connection and do not retry:
-:meth:`iidq.database.pool.Database.run` does, and all of them bear repetition: inserts by id, outcomes by attempt.
+Every write is a statement from ``queries.sql``. The functions take a connection and do not retry, but may be repeated,
+inserts by id and outcomes by attempt: :meth:`iidq.database.pool.Database.run` retries.
 """
 
 import asyncio
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -18,26 +18,26 @@ from psycopg.rows import tuple_row
 
 from iidq.database.connections import Connection, is_shared, not_confirmed
 from iidq.database.hot_statement import Statement
-from iidq.database.queries import QUERIES
+from iidq.database.queries import load_queries
 from iidq.database.sqlstates import concerns_one_row
 from iidq.queue.job import ClaimedJob, IdempotencyKey, JobType, NewJob
-from iidq.queue.notify.announcements import TO_FIRST
+from iidq.queue.notify.channels import WAKE_ONE
 from iidq.queue.outcome import Outcome
 from iidq.queue.processing.claiming import FROM_HEAD
+from iidq.subject import Subject
 
-# One attempt of one job: what a write must present to be let through.
+QUERIES = load_queries("iidq.queue")
+
 Fence = tuple[UUID, int]
+"""Id and attempt: a write of an attempt takes effect only while this attempt holds the row."""
 
-# A plan that is kept expects ten ids and scans for each of a thousand: 650 ms where a fresh one takes 25. Up to ten it
-# saves half: 0.6 ms instead of 1.3 for one outcome.
+# A generic plan assumes ten ids, and for a thousand takes 26 times as long as a fresh one. Up to ten it saves half.
 _PLANNED_EACH_TIME = False
 _KEPT_PLAN_TAKES = 10
 
-# How long a write that failed waits for commits to get through, before it is tried again.
+# How long a failed write waits for earlier commits before it is tried again.
 _CONFIRM_SECONDS = 10.0
 
-EARLIEST = datetime(1, 1, 2, tzinfo=UTC)
-_FOREVER_SECONDS = float(100 * 365 * 86_400)
 _LOST = "attempt.lost: the worker fell silent and its lease ran out"
 _ENQUEUE = Statement(QUERIES["enqueue"])
 _ANNOUNCE = Statement(QUERIES["announce"])
@@ -45,10 +45,9 @@ _JOB_TYPES = {kind.value: kind for kind in JobType}
 
 
 async def enqueue(connection: Connection, jobs: Sequence[NewJob], *, max_attempts: int, announce: bool = False) -> bool:
-    """Insert the jobs durably, all or none; a job whose id is there already is left as it is.
+    """Insert the jobs durably, all or none; a job with a known id is left as it is.
 
-    Returns whether workers were told, too: only if that was asked for, and neither within a transaction nor behind a
-    pooler.
+    Return whether the workers were notified too: if ``announce``, and neither in a transaction nor behind a pooler.
     """
     callbacks = [{"job_id": str(job.id), "url": job.callback_url} for job in jobs if job.callback_url is not None]
     alone = not callbacks and connection.pgconn.transaction_status == TransactionStatus.IDLE
@@ -61,7 +60,7 @@ async def enqueue(connection: Connection, jobs: Sequence[NewJob], *, max_attempt
     if not callbacks:
         try:
             if announce and alone and not is_shared(connection):
-                return await _ENQUEUE.run_before(connection, values, _ANNOUNCE, {"payload": TO_FIRST})
+                return await _ENQUEUE.run_before(connection, values, _ANNOUNCE, {"payload": WAKE_ONE})
             await _ENQUEUE.run(connection, values)
         except errors.UniqueViolation:
             if not alone:
@@ -77,18 +76,12 @@ async def enqueue(connection: Connection, jobs: Sequence[NewJob], *, max_attempt
 async def enqueue_under_keys(
     connection: Connection, jobs: Sequence[NewJob], *, max_attempts: int, keep_seconds: float
 ) -> list[UUID | None]:
-    """Insert those jobs whose key is new; return per job the id that its key stands for.
+    """Insert the jobs under new keys, in a transaction; return the id of each key's job.
 
-    None: the key stands for another request. All of it in one transaction.
+    The id is None where the key belongs to another request.
     """
     keyed = [(job, job.key) for job in jobs if job.key is not None]
-    parameters = {
-        "scopes": [key.scope for _, key in keyed],
-        "keys": [key.key for _, key in keyed],
-        "fingerprints": [key.fingerprint for _, key in keyed],
-        "job_ids": [job.id for job, _ in keyed],
-        "keep_seconds": keep_seconds,
-    }
+    parameters = _key_parameters([(key, job.id) for job, key in keyed], keep_seconds)
 
     async def find_keys() -> list[tuple[bytes, UUID]]:
         cursor = await connection.execute(QUERIES["find_keys"], parameters)
@@ -97,16 +90,16 @@ async def enqueue_under_keys(
 
     async with connection.transaction():
         await connection.execute(QUERIES["take_keys"], parameters)
-        stands_for = await find_keys()
-        if any(job.id != job_id for (job, _), (_, job_id) in zip(keyed, stands_for, strict=True)):
+        known_as = await find_keys()
+        if any(job.id != job_id for (job, _), (_, job_id) in zip(keyed, known_as, strict=True)):
             await connection.execute(QUERIES["take_ended_keys"], parameters)
-            stands_for = await find_keys()
-        new = [job for (job, _), (_, job_id) in zip(keyed, stands_for, strict=True) if job.id == job_id]
+            known_as = await find_keys()
+        new = [job for (job, _), (_, job_id) in zip(keyed, known_as, strict=True) if job.id == job_id]
         if new:
             await enqueue(connection, new, max_attempts=max_attempts)
     return [
         job_id if fingerprint == key.fingerprint else None
-        for (_, key), (fingerprint, job_id) in zip(keyed, stands_for, strict=True)
+        for (_, key), (fingerprint, job_id) in zip(keyed, known_as, strict=True)
     ]
 
 
@@ -119,33 +112,34 @@ async def enqueue_batch(
     max_attempts: int,
     keep_seconds: float,
 ) -> UUID | None:
-    """Insert the jobs durably, all or none, unless the key stands for an earlier batch; return the batch it stands for.
+    """Insert the jobs durably, all or none; return the id of the batch.
 
-    None: the key stands for another request.
+    Under the key of an earlier batch, insert nothing and return the earlier id, or None after another request.
     """
     async with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
         if key is not None:
-            parameters = {
-                "scopes": [key.scope],
-                "keys": [key.key],
-                "fingerprints": [key.fingerprint],
-                "job_ids": [batch_id],
-                "keep_seconds": keep_seconds,
-            }
+            parameters = _key_parameters([(key, batch_id)], keep_seconds)
             await cursor.execute(QUERIES["take_keys"], parameters)
             await cursor.execute(QUERIES["find_keys"], parameters)
-            ((_, _, fingerprint, stands_for),) = await cursor.fetchall()
-            if stands_for != batch_id:
-                return stands_for if bytes(fingerprint) == key.fingerprint else None
+            ((_, _, fingerprint, known_as),) = await cursor.fetchall()
+            if known_as != batch_id:
+                return known_as if bytes(fingerprint) == key.fingerprint else None
         await enqueue(connection, jobs, max_attempts=max_attempts)
     return batch_id
 
 
-async def first_refused(connection: Connection, jobs: Sequence[NewJob], *, max_attempts: int) -> int | None:
-    """Return which of the jobs, inserted in this order, is the first that a rule refuses; nothing is stored.
+def _key_parameters(keys: Sequence[tuple[IdempotencyKey, UUID]], keep_seconds: float) -> dict[str, Any]:
+    return {
+        "scopes": [key.scope for key, _ in keys],
+        "keys": [key.key for key, _ in keys],
+        "fingerprints": [key.fingerprint for key, _ in keys],
+        "job_ids": [job_id for _, job_id in keys],
+        "keep_seconds": keep_seconds,
+    }
 
-    None: all of them would go in.
-    """
+
+async def first_refused(connection: Connection, jobs: Sequence[NewJob], *, max_attempts: int) -> int | None:
+    """Return the index of the first job refused by a rule, or None; store nothing."""
 
     async def refuses(first: int) -> bool:
         try:
@@ -158,7 +152,7 @@ async def first_refused(connection: Connection, jobs: Sequence[NewJob], *, max_a
             return True
         return False
 
-    # Ten tries find one of a thousand.
+    # A binary search: ten tries for a thousand jobs.
     accepted, refused = 0, len(jobs) + 1
     while refused - accepted > 1:
         middle = (accepted + refused) // 2
@@ -171,10 +165,12 @@ async def first_refused(connection: Connection, jobs: Sequence[NewJob], *, max_a
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a claim took, and how far in line it came: None where it took nothing. See ``claim_span.py``."""
+    """The result of a claim."""
 
     jobs: list[ClaimedJob]
+    """Claimed jobs, first in line first."""
     reached: float | None
+    """Claim order up to which the claim saw every row, for the next claim; None for an empty claim."""
 
 
 async def claim(
@@ -186,7 +182,7 @@ async def claim(
     from_order: float = FROM_HEAD,
     only: Sequence[UUID] | None = None,
 ) -> Claim:
-    """Take up to ``slots`` ready jobs, first in line first; nobody else gets them. ``only``: none but these."""
+    """Claim up to ``slots`` ready jobs exclusively, first in line first; ``only`` restricts the claim to the ids."""
     parameters = {
         "worker_id": worker_id,
         "slots": slots,
@@ -194,18 +190,18 @@ async def claim(
         "from_order": from_order,
         "only": only,
     }
-    # Binary: an id costs 1 µs to read instead of 3. Prepared at once: a claim takes 1 ms more until Postgres keeps its
-    # plan, which it does after five of them; the driver by itself would first let five others go by.
+    # Binary, because ids are read three times as fast. Prepared at the first call, because a claim takes 1 ms more
+    # until Postgres keeps its plan, after five calls.
     async with connection.cursor(binary=True, row_factory=tuple_row) as cursor:
-        # With "only" its plan is another: by their ids.
+        # With "only" another plan is right, by id.
         await cursor.execute(QUERIES["claim"], parameters, prepare=only is None)
         rows = await cursor.fetchall()
-    jobs = [ClaimedJob(row[0], row[1], _JOB_TYPES[row[2]], *row[3:-1]) for row in rows]
+    jobs = [ClaimedJob(row[0], row[1], _JOB_TYPES[row[2]], Subject._make(row[3:10]), *row[10:-1]) for row in rows]
     return Claim(jobs, rows[0][-1] if rows else None)
 
 
 async def first_in_line(connection: Connection, limit: int) -> list[UUID]:
-    """Return the jobs that the next claims would take."""
+    """Return the first ``limit`` jobs in line."""
     cursor = await connection.execute(QUERIES["first_in_line"], {"limit": limit}, prepare=False)
     return [job_id for (job_id,) in await cursor.fetchall()]
 
@@ -213,20 +209,20 @@ async def first_in_line(connection: Connection, limit: int) -> list[UUID]:
 async def refuse(
     connection: Connection, job_id: UUID, *, worker_id: str, error: str, attempt: int | None = None
 ) -> bool:
-    """End a job as failed because its row refuses all else; False where another worker holds it, or it has ended."""
+    """End a job as failed because its row refuses other changes; return False if ended or held by another worker."""
     parameters = {"id": job_id, "worker_id": worker_id, "error": error, "attempt": attempt}
     return (await connection.execute(QUERIES["refuse"], parameters)).rowcount == 1
 
 
 async def release_unknown(connection: Connection, *, worker_id: str, known: Iterable[Fence]) -> None:
-    """Give back, uncharged, what this worker holds without knowing: a claim's answer was lost with its connection."""
+    """Release jobs of a claim with a lost answer: held by the worker, but not ``known``."""
     await connection.execute(
         QUERIES["release_unknown"], {"worker_id": worker_id, "ids": [job_id for job_id, _ in known]}
     )
 
 
 async def renew(connection: Connection, held: Sequence[Fence], *, worker_id: str, lease_seconds: float) -> set[Fence]:
-    """Extend the leases; those not in the answer are lost."""
+    """Extend the leases; return those still held."""
     cursor = await connection.execute(
         QUERIES["renew"],
         {"ids": [job_id for job_id, _ in held], "worker_id": worker_id, "lease_seconds": lease_seconds},
@@ -238,7 +234,7 @@ async def renew(connection: Connection, held: Sequence[Fence], *, worker_id: str
 async def report_progress(
     connection: Connection, progress: Sequence[tuple[Fence, int]], *, worker_id: str
 ) -> set[Fence]:
-    """Store how far running jobs are, 0 to 99; those not in the answer are lost."""
+    """Store the progress of running jobs, 0 to 99 percent; return the attempts that still hold a lease."""
     progress = sorted(progress)
     rows = [{"id": str(job_id), "attempt": attempt, "progress": percent} for (job_id, attempt), percent in progress]
     cursor = await connection.execute(
@@ -250,10 +246,10 @@ async def report_progress(
 
 
 async def confirm(connection: Connection, within_seconds: float = _CONFIRM_SECONDS) -> None:
-    """Return when all that was committed before is durable: on the disk, and with synchronous standbys.
+    """Return when all earlier commits are durable, on the disk and on synchronous standbys.
 
-    Raises DatabaseUnavailable where that takes too long. The server's wait ends with it: other than a write that is
-    given up, this leaves nothing behind that holds a connection of the server until the standby is back.
+    Raise DatabaseUnavailable after ``within_seconds``. The server stops waiting too, whereas an abandoned write would
+    hold a server connection until the standby is back.
     """
     try:
         async with asyncio.timeout(within_seconds):
@@ -265,14 +261,14 @@ async def confirm(connection: Connection, within_seconds: float = _CONFIRM_SECON
 async def store_outcomes(
     connection: Connection, outcomes: Sequence[Outcome], *, worker_id: str, again: bool = False
 ) -> set[Fence]:
-    """End the attempts durably; those in the answer had lost their lease, and nothing was written for them.
+    """End the attempts durably, except attempts with a lost lease, which are returned.
 
-    ``again`` after a try of unknown fate: what that one stored is not lost.
+    ``again`` after a try with an unknown result: outcomes already stored do not count as lost.
     """
     outcomes = sorted(outcomes, key=lambda outcome: outcome.id.int)
     parameters = {
         "worker_id": worker_id,
-        # As text: psycopg takes 1 µs for each id of a list.
+        # As text, because psycopg takes 1 µs for each element of a list.
         "ids": f"{{{','.join([outcome.id.hex for outcome in outcomes])}}}",
         "outcomes": f"[{','.join([outcome.as_json() for outcome in outcomes])}]",
     }
@@ -285,7 +281,7 @@ async def store_outcomes(
 
 
 async def find_held(connection: Connection, outcomes: Sequence[Outcome], *, worker_id: str) -> set[Fence]:
-    """Return those of the lost that hold their row all the same: a trigger of the operator's dropped the change."""
+    """Return the lost attempts that still hold the row: a trigger of the operator dropped the change."""
     parameters = {
         "worker_id": worker_id,
         "ids": [outcome.id for outcome in outcomes],
@@ -298,46 +294,56 @@ async def find_held(connection: Connection, outcomes: Sequence[Outcome], *, work
 
 @dataclass(frozen=True, slots=True)
 class WorkerSigns:
-    """What a worker tells of itself at every sweep; it counts as live for ``alive_seconds`` more."""
+    """A worker's sign of life, stored at every sweep."""
 
     worker_id: str
+    """Host, process id and a random part: new at each start."""
     host: str
+    """Host name."""
     pid: int
+    """Process id on the host."""
     version: str
+    """Version of iidq."""
     concurrency: int
+    """Jobs that the worker runs at a time."""
     running: int
+    """Jobs that it runs now."""
     listening: bool
+    """Whether it receives notifications of new jobs."""
     alive_seconds: float
+    """How long the sign counts; other workers consider the worker dead after that."""
     faults: list[str] = field(default_factory=list)
+    """Faults for an operator to fix, a sentence each; shown by queue_health."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """What a sweep did, and what it saw.
-
-    ``expired`` holds (id, attempt, status) of each job taken back. The ``first_responder`` answers announcements
-    while the other listening workers stay asleep. ``uncounted``: the kept counts can be another database's, and a
-    :func:`recount` is due.
-    """
+    """The result of a sweep."""
 
     expired: list[tuple[str, int, str]]
+    """Jobs taken back from dead workers: id, attempt, new status."""
     promoted: int
+    """Number of delayed jobs put in line."""
     waiting: bool
+    """Whether a claim would find a job."""
     next_event_seconds: float | None
+    """Time until the next delayed job or lease is due; None without one."""
     first_responder: bool
+    """Whether this worker answers announcements, while the other listening workers stay asleep."""
     uncounted: bool
+    """Whether the kept counts may belong to another database, so that :func:`recount` is due."""
 
 
 async def overdue(connection: Connection, *, batch: int) -> list[UUID]:
-    """Return the jobs that a sweep would change."""
+    """Return up to ``batch`` expired and ``batch`` due jobs, which a sweep would change."""
     cursor = await connection.execute(QUERIES["overdue"], {"batch": batch}, prepare=False)
     return [job_id for (job_id,) in await cursor.fetchall()]
 
 
 async def sweep(connection: Connection, signs: WorkerSigns, *, batch: int, only: Sequence[UUID] | None = None) -> Sweep:
-    """Say that the worker lives; take back jobs whose lease ran out and put due ones in line, ``batch`` of each.
+    """Store the sign of life; take back expired jobs and put due jobs in line, up to ``batch`` of each.
 
-    ``only``: none but these.
+    ``only`` restricts the changes to the given ids.
     """
     parameters = {**asdict(signs), "batch": batch, "lost": _LOST, "only": only}
     cursor = await connection.execute(QUERIES["sweep"], parameters)
@@ -349,72 +355,15 @@ async def sweep(connection: Connection, signs: WorkerSigns, *, batch: int, only:
 
 
 async def recount(connection: Connection) -> None:
-    """Count all jobs, unless another worker does: with many, longer than any other statement takes."""
+    """Count all jobs, unless another worker does. With many jobs the slowest of all statements."""
     await connection.execute(QUERIES["recount"])
 
 
 async def say_alive(connection: Connection, signs: WorkerSigns) -> None:
-    """Say that the worker lives, where it may not do all that a sweep does."""
+    """Store the sign of life alone, after a sweep that Postgres refused."""
     await connection.execute(QUERIES["say_alive"], asdict(signs))
 
 
 async def leave(connection: Connection, worker_id: str) -> None:
-    """The worker stops; nobody waits for it to answer."""
+    """Remove the sign of life of a stopping worker, so that no announcement waits for an answer."""
     await connection.execute(QUERIES["leave"], {"worker_id": worker_id})
-
-
-async def purge(
-    connection: Connection,
-    *,
-    completed_seconds: float | None,
-    failed_seconds: float | None,
-    batch: int,
-    from_time: datetime = EARLIEST,
-    only: Sequence[UUID] | None = None,
-    without: Sequence[UUID] = (),
-) -> tuple[int, datetime | None]:
-    """Delete up to ``batch`` jobs that ended longer ago than that; None keeps them for ever. ``only``: none but these;
-    ``without``: none of these.
-
-    Returns how many, and the creation time of the last: the ``from_time`` of the next batch.
-    """
-    cursor = await connection.execute(
-        QUERIES["purge"],
-        {
-            "completed_seconds": _FOREVER_SECONDS if completed_seconds is None else completed_seconds,
-            "failed_seconds": _FOREVER_SECONDS if failed_seconds is None else failed_seconds,
-            "batch": batch,
-            "from_time": from_time,
-            "only": only,
-            "without": list(without),
-        },
-    )
-    row = await cursor.fetchone()
-    assert row is not None
-    return row[0], row[1]
-
-
-async def purge_excess(
-    connection: Connection,
-    *,
-    keep: int,
-    batch: int,
-    from_time: datetime = EARLIEST,
-    only: Sequence[UUID] | None = None,
-    without: Sequence[UUID] = (),
-) -> tuple[int, datetime | None]:
-    """Delete up to ``batch`` of the oldest completed and cancelled jobs beyond the newest ``keep``, as purge does."""
-    parameters = {"keep": keep, "batch": batch, "from_time": from_time, "only": only, "without": list(without)}
-    cursor = await connection.execute(QUERIES["purge_excess"], parameters)
-    row = await cursor.fetchone()
-    assert row is not None
-    return row[0], row[1]
-
-
-async def oldest_ended(
-    connection: Connection, *, batch: int, from_time: datetime, without: Sequence[UUID] = ()
-) -> list[tuple[UUID, datetime]]:
-    """Return the jobs among which retention looks first, each with the time of its creation."""
-    parameters = {"batch": batch, "from_time": from_time, "without": list(without)}
-    cursor = await connection.execute(QUERIES["oldest_ended"], parameters, prepare=False)
-    return [(job_id, created_at) for job_id, created_at in await cursor.fetchall()]

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import Final
 
 from iidq.concurrency.background import end_tasks, keep_running
-from iidq.queue.notify.announcements import CHANGED_CHANNEL, JOBS_CHANNEL, WATCHING_CHANNEL
-from iidq.queue.notify.hint_bus import NO_RELAY, PROGRESS_CHANNEL, Relay
+from iidq.queue.notify.channels import CHANGED_CHANNEL, JOBS_CHANNEL, WATCHING_CHANNEL
+from iidq.queue.notify.hint_bus import NO_HINT_BUS, PROGRESS_CHANNEL, HintBus
 from iidq.redis.ended_jobs import LASTS_SECONDS, EndedJobs
 from iidq.redis.key import SharedKey
 from iidq.redis.redis_connection import Redis, State, open_redis
@@ -30,7 +30,7 @@ class Accelerator:
 
     redis: Redis | None = None
     key: SharedKey | None = None
-    relay: Relay = NO_RELAY
+    relay: HintBus = NO_HINT_BUS
     ended_jobs: EndedJobs | None = None
     manifests: RedisManifests | None = None
     verdicts: RedisVerdicts | None = None

@@ -7,10 +7,12 @@ import psycopg
 
 from iidq.database.connections import answered_within, connect, our_settings
 from iidq.database.pool import ANSWER_SECONDS
-from iidq.database.queries import QUERIES
+from iidq.database.queries import load_queries
 from iidq.errors import IidqError
 from iidq.redis.sealing import Seal
 from iidq.settings import Settings
+
+QUERIES = load_queries("iidq.redis")
 
 _AGAIN_SECONDS = 2.0
 

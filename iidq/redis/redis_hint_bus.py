@@ -1,4 +1,4 @@
-"""Hints between processes through Redis' publish and subscribe: :class:`iidq.queue.notify.hint_bus.Relay`.
+"""Hints between processes through Redis' publish and subscribe: :class:`iidq.queue.notify.hint_bus.HintBus`.
 
 What is published while a command is under way goes with the next one, sealed as all that we send: a stranger's messages
 are not heard. A subscription that falls silent is made anew; so is every one when Redis was away.
@@ -39,17 +39,17 @@ class RedisRelay:
         self._heard_channels: Collection[str] = ()
         self._subscribed = False
 
-    def carries(self, channel: str) -> bool:
+    def is_up(self, channel: str) -> bool:
         """Whether Redis takes what is published there."""
         return channel in self._channels and self._redis.available and self._key.seal is not None
 
-    def hears(self, channel: str) -> bool:
+    def is_subscribed(self, channel: str) -> bool:
         """Whether the subscription stands and Redis answers."""
         return self._subscribed and channel in self._heard_channels and self._redis.state is State.UP
 
     def publish(self, channel: str, payload: str) -> None:
         """Send soon, unless Redis is away or too much waits already."""
-        if not self.carries(channel) or self._pending_lines >= _MOST_PENDING:
+        if not self.is_up(channel) or self._pending_lines >= _MOST_PENDING:
             return
         self._pending.setdefault(channel, []).append(payload)
         self._pending_lines += 1
@@ -71,10 +71,10 @@ class RedisRelay:
                 with contextlib.suppress(RedisUnavailable):
                     await self._publish(seal, name, text)
 
-    async def deliver(self, channel: str, payloads: Sequence[str]) -> bool:
+    async def publish_now(self, channel: str, payloads: Sequence[str]) -> bool:
         """Publish now; False also where no process has subscribed."""
         seal = self._key.seal
-        if seal is None or not self.carries(channel):
+        if seal is None or not self.is_up(channel):
             return False
         heard_by = []
         for first in range(0, len(payloads), _LINES_PER_MESSAGE):

@@ -14,7 +14,7 @@ from iidq.observability import logs
 from iidq.observability.logs import configure_logging
 from iidq.observability.traces import open_traces
 from iidq.process import raise_malloc_threshold
-from iidq.queue.batching import open_enqueuer
+from iidq.queue.enqueuer import open_enqueuer
 from iidq.queue.notify.watching import open_watch_hub
 from iidq.redis.accelerator import open_accelerator
 from iidq.redis.rate_counts import shared_counts

@@ -18,13 +18,13 @@ from typing import Final
 import psycopg
 
 from iidq.concurrency.background import end_tasks, keep_running
-from iidq.concurrency.steady import wait_at_most
 from iidq.database.connections import Connection, answered_within, connect_arguments, settle
 from iidq.database.pool import Database
+from iidq.database.steady import wait_at_most
 from iidq.errors import DatabaseUnavailable
 from iidq.observability import logs
 from iidq.queue import store
-from iidq.queue.read import readers
+from iidq.queue.read import queue_health
 from iidq.settings import Settings
 
 PROBE_INTERVAL_SECONDS: Final = 0.4
@@ -105,7 +105,7 @@ class Availability:
             return False
         try:
             with answered_within(self._connection, PROBE_ANSWER_SECONDS):
-                return not await readers.is_read_only(self._connection)
+                return not await queue_health.is_read_only(self._connection)
         except psycopg.Error:
             return False
 

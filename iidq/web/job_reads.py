@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
+from iidq.concurrency.batcher import Batcher
 from iidq.concurrency.bounded_cache import BoundedCache
 from iidq.database.connections import Connection
 from iidq.database.pool import Database
-from iidq.queue.batching import GroupCommit
+from iidq.database.sqlstates import may_be_of_one_row
 from iidq.queue.read import readers
 from iidq.redis.ended_jobs import EndedJobs
 from iidq.web.reply.job_body import JobBody
@@ -34,8 +35,10 @@ class JobReads:
         self._database = database
         self._ended_jobs = ended_jobs
         self._kept: BoundedCache[_Kept] = BoundedCache(MAX_KEPT_BYTES, lambda kept: len(kept[1].body) + _OVERHEAD_BYTES)
-        self._reads: GroupCommit[UUID, JobBody | None] = GroupCommit(
-            self._read if ended_jobs is None else self._read_unless_kept, largest_batch=_LARGEST_READ
+        self._reads: Batcher[UUID, JobBody | None] = Batcher(
+            self._read if ended_jobs is None else self._read_unless_kept,
+            blames_one_item=may_be_of_one_row,
+            largest_batch=_LARGEST_READ,
         )
 
     async def find(self, job_id: UUID) -> JobBody | None:

@@ -11,7 +11,7 @@ from iidq.concurrency.single_flight import SingleFlight
 from iidq.database.connections import Connection
 from iidq.database.obstacles import find_obstacles
 from iidq.errors import IidqError
-from iidq.queue.read.depth import read_depth
+from iidq.queue.read.queue_health import read_health
 from iidq.web.reads import Reads
 
 T = TypeVar("T")
@@ -50,5 +50,5 @@ class QueueState:
     """The queue's depth, and what keeps this process' role from its work."""
 
     def __init__(self, reads: Reads) -> None:
-        self.read = LatelyRead(reads, lambda connection: read_depth(connection)).read
+        self.read = LatelyRead(reads, lambda connection: read_health(connection)).read
         self.obstacles = LatelyRead(reads, find_obstacles).read

@@ -8,7 +8,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 
 from iidq.database.pool import Database
-from iidq.queue.batching import Enqueuer
+from iidq.queue.enqueuer import Enqueuer
 from iidq.queue.notify.watching import WatchHub
 from iidq.redis.accelerator import Accelerator
 from iidq.settings import Settings

@@ -60,19 +60,7 @@ class SynchronousVerification:
 
     async def _run(self, job_type: JobType, submission: Submission) -> dict[str, Any]:
         await self._open()
-        # Loaded with the verifier, not before.
-        from iidq.provenance.verify import Subject
-
-        subject = Subject(
-            content_hash=submission.content_hash,
-            manifest_uri=submission.manifest_uri,
-            registry_address=submission.registry_address,
-            rpc_url=submission.rpc_url,
-            endpoint_id=submission.endpoint_id,
-            chain_id=submission.chain_id,
-            file_name=submission.file_name,
-        )
-        result: dict[str, Any] = await self._verifier.run(job_type, subject)
+        result: dict[str, Any] = await self._verifier.run(job_type, submission.subject)
         return result
 
     async def _open(self) -> None:

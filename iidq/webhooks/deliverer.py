@@ -1,8 +1,8 @@
-"""Delivers the ends of jobs beside the verifications of a worker process, and never in their way.
+"""Delivers the ends of jobs as webhooks, in a worker process but with separate connections and slots.
 
-It has connections and slots of its own, and a receiver that hangs holds no more than a few of these. Nothing that
-goes wrong here ends the worker. What is due stands in the table ``iidq_webhook_delivery``: this process is woken when a
-job of its own has ended, and looks for the others every second while there are jobs with a callback.
+A receiver that hangs holds only a few slots, and no failure here ends the worker. The table ``iidq_webhook_delivery``
+holds the due deliveries. The deliverer is woken by the end of a job of this process, and polls for others every second
+while jobs with a callback exist.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ from uuid import UUID
 import psycopg
 
 from iidq.concurrency.background import keep_running
-from iidq.concurrency.steady import try_step, wait_at_most
 from iidq.database.connections import Connection
 from iidq.database.faults import Faults
 from iidq.database.pool import Database, open_database
 from iidq.database.sqlstates import concerns_one_row
+from iidq.database.steady import try_step, wait_at_most
 from iidq.errors import GatewayFault, IidqError, RowRefused, TriggerFault
 from iidq.guarded_http.fetch_policy import FetchPolicy
 from iidq.observability import logs, metrics
@@ -33,10 +33,15 @@ from iidq.queue.store import confirm
 from iidq.setting_values.checks import signing_keys
 from iidq.settings import Settings
 from iidq.webhooks import delivery_store
-from iidq.webhooks.delivery import Delivery, DeliveryState, Settlement
+from iidq.webhooks.delivery import (
+    MAX_ATTEMPTS,
+    Delivery,
+    DeliveryResult,
+    DeliveryState,
+    after_answer,
+    after_failure,
+)
 from iidq.webhooks.event import event_body, event_headers
-from iidq.webhooks.judgement import judge_answer, judge_failure
-from iidq.webhooks.schedule import LONGEST_PATIENCE_SECONDS, MAX_ATTEMPTS
 from iidq.webhooks.sending import Sender
 
 JobShape = Callable[[Job], Mapping[str, Any]]
@@ -44,21 +49,23 @@ JobShape = Callable[[Job], Mapping[str, Any]]
 SLOTS: Final = 32
 """Deliveries at a time in one process."""
 SLOTS_PER_HOST: Final = 4
+"""Deliveries at a time to one host."""
 POOL_SIZE: Final = 2
+"""Database connections of the deliverer."""
 
-_LOOK_SECONDS = 1.0
+_POLL_SECONDS = 1.0
 _RETRY_SECONDS = 1.5
-# Beside the attempt's own deadline: reading the job and storing what became of it, on a slow database.
+# Added to the attempt's deadline for reading the job and storing the result on a slow database.
 _LEASE_MARGIN_SECONDS = 30.0
-# How long the end of the process waits for receivers; what is not done by then is done by others.
+# How long the end of the process waits for receivers; other workers deliver the rest.
 _GRACE_SECONDS = 2.0
 _SETTLE_TRIES = 5
-# How many rows that refuse every change may stand before the others.
-_LOOKED_PAST = 250
+# How many rows that refuse every change a claim skips.
+_MOST_SKIPPED = 250
 
 
 class Deliverer:
-    """Claims due deliveries, sends them, and stores what became of them, until :meth:`stop`."""
+    """Claims and sends due deliveries and stores the results, until :meth:`stop`."""
 
     def __init__(
         self, settings: Settings, database: Database, sender: Sender, keys: tuple[bytes, ...], shape: JobShape
@@ -77,7 +84,7 @@ class Deliverer:
         self._stopping = False
 
     def wake(self) -> None:
-        """A job with a callback has ended: look at once."""
+        """Poll at once, because a job with a callback has ended."""
         self._wake.set()
 
     async def run(self) -> None:
@@ -86,7 +93,7 @@ class Deliverer:
             self._wake.clear()
             try:
                 retry_seconds = await try_step(
-                    self._database.faults, "webhooks", self._turn(), _RETRY_SECONDS, self._poll_seconds
+                    self._database.faults, "webhooks", self._start_due(), _RETRY_SECONDS, self._poll_seconds
                 )
             except Exception as error:
                 retry_seconds = _RETRY_SECONDS
@@ -98,33 +105,33 @@ class Deliverer:
                 await wait_at_most(self._wake, self._pause_seconds)
 
     async def stop(self, run: asyncio.Task[None]) -> None:
-        """End ``run``, let what is under way end within a short grace, and give the rest back."""
-        # Not by a cancellation: Python 3.11's wait_for, which psycopg waits with, can lose one, and a claim that was
-        # broken off would keep its deliveries until their lease runs out.
+        """End ``run``, wait a short grace for running deliveries, and release the rest."""
+        # Not by cancellation: Python 3.11's wait_for, used by psycopg, can lose it. A cancelled claim would also keep
+        # its deliveries until their lease runs out.
         self._stopping = True
         self._wake.set()
         await asyncio.wait([run, *self._running], timeout=_GRACE_SECONDS)
         run.cancel()
-        broken_off = dict(self._running)
-        for task in broken_off:
+        unfinished = dict(self._running)
+        for task in unfinished:
             task.cancel()
-        if broken_off:
-            await asyncio.wait(broken_off, timeout=_GRACE_SECONDS)
-            # Who cannot be told waits until the lease of these deliveries runs out.
+        if unfinished:
+            await asyncio.wait(unfinished, timeout=_GRACE_SECONDS)
+            # If this fails, the deliveries become due when their lease runs out.
             with contextlib.suppress(IidqError, psycopg.Error):
                 async with self._database.connection() as connection:
-                    await delivery_store.release(connection, list(broken_off.values()))
+                    await delivery_store.release(connection, list(unfinished.values()))
 
-    async def _turn(self) -> None:
-        """Start what is due and there is room for; set the seconds until the next look."""
+    async def _start_due(self) -> None:
+        """Start due deliveries while slots are free; set the seconds until the next poll."""
         slots = SLOTS - len(self._running)
         if slots <= 0:
             self._backlog = True
             self._pause_seconds = self._poll_seconds
             return
-        outlook = await self._database.run(delivery_store.look)
-        longest = _LOOK_SECONDS if outlook.waiting else self._poll_seconds
-        # Jittered, so that workers that started together do not look together.
+        outlook = await self._database.run(delivery_store.poll)
+        longest = _POLL_SECONDS if outlook.waiting else self._poll_seconds
+        # Jittered, so that workers that started together do not poll together.
         pause_seconds = longest * random.uniform(0.75, 1.25)  # noqa: S311
         self._backlog = outlook.due_seconds is not None and outlook.due_seconds <= 0
         if not self._backlog:
@@ -137,13 +144,13 @@ class Deliverer:
             if not concerns_one_row(error):
                 raise
             claimed = await self._claim_apart(slots)
-        # Nothing to be had although something is due: its hosts are busy, or other workers have it.
-        self._pause_seconds = 0.0 if claimed else min(pause_seconds, _LOOK_SECONDS)
+        # No claim although deliveries are due: their hosts are busy, or other workers have claimed them.
+        self._pause_seconds = 0.0 if claimed else min(pause_seconds, _POLL_SECONDS)
 
     async def _claim(self, slots: int, only: Sequence[UUID] | None = None) -> int:
         async with self._database.connection() as connection:
             if self._failed:
-                # While commits stall, each claim that is given up would hold one more process of the server.
+                # While commits stall, each abandoned claim would hold one more process of the server.
                 await confirm(connection)
             claimed = await delivery_store.claim(
                 connection,
@@ -160,9 +167,9 @@ class Deliverer:
         return len(claimed)
 
     async def _claim_apart(self, slots: int) -> int:
-        """Claim although one row refuses it; the delivery of that one is given up.
+        """Claim although a row refuses to be claimed, and give up that row's delivery.
 
-        Where code of the operator's fails, the delivery waits until it is mended.
+        Where a trigger of the operator fails, the delivery waits until the trigger is fixed.
         """
         claimed = 0
         faulty: list[TriggerFault] = []
@@ -179,16 +186,16 @@ class Deliverer:
             else:
                 await self._refuse(job_id, error)
 
-        ids = await self._database.run(lambda connection: delivery_store.due(connection, slots + _LOOKED_PAST))
+        ids = await self._database.run(lambda connection: delivery_store.due(connection, slots + _MOST_SKIPPED))
         await each_apart(ids, claim, refuse)
         if faulty and not claimed:
             raise faulty[0]
         return claimed
 
     async def _refuse(self, job_id: UUID, error: Exception) -> None:
-        """Give up the delivery whose row refuses to be changed."""
+        """Give up a delivery because its row refuses changes."""
         self._database.faults.row_refused("webhook", job_id, error)
-        # A row that refuses even that is found again at the next look.
+        # A row that refuses even this is found again at the next poll.
         with contextlib.suppress(IidqError, psycopg.Error):
             async with self._database.connection() as connection:
                 await delivery_store.refuse(connection, job_id, error=refusal(error, "the delivery"))
@@ -200,25 +207,25 @@ class Deliverer:
 
     async def _deliver(self, delivery: Delivery) -> None:
         try:
-            settlement = await self._attempt(delivery)
+            result = await self._attempt(delivery)
         except (IidqError, psycopg.Error) as error:
-            # The job could not be read: the attempt is repeated when its lease runs out.
+            # The job could not be read; the attempt is repeated when its lease runs out.
             logs.database_lost("webhook", error, self._lease_seconds)
             return
         except Exception as error:
             logs.webhook_crashed(delivery.job_id, delivery.event_id, delivery.attempt, error)
-            unforeseen = GatewayFault("the delivery failed; see the worker's log", code="internal")
-            settlement = judge_failure(unforeseen, attempt=delivery.attempt, draw=random.random())  # noqa: S311
-        if settlement is None:
+            crash = GatewayFault("the delivery failed; see the worker's log", code="internal")
+            result = after_failure(crash, attempt=delivery.attempt, draw=random.random())  # noqa: S311
+        if result is None:
             return
-        await self._settle(delivery, settlement)
+        await self._settle(delivery, result)
 
-    async def _attempt(self, delivery: Delivery) -> Settlement | None:
-        """One attempt; None where the job has not ended any more, or is gone."""
+    async def _attempt(self, delivery: Delivery) -> DeliveryResult | None:
+        """Make one attempt; return None if the job was put back in line or removed."""
         if delivery.attempt > MAX_ATTEMPTS:
-            # Whoever made the last attempt never told what became of it.
+            # The last attempt left no result.
             error = "webhook.lost: the worker fell silent during the last attempt"
-            return Settlement(DeliveryState.GAVE_UP, error=error)
+            return DeliveryResult(DeliveryState.GAVE_UP, error=error)
         job = await self._database.run(lambda connection: find(connection, delivery.job_id))
         if job is None or job.completed_at is None:
             return None
@@ -226,21 +233,23 @@ class Deliverer:
         headers = event_headers(self._keys, delivery.event_id, int(time.time()), body)
         draw = random.random()  # noqa: S311
         try:
-            answer = await self._sender.post(delivery.url, headers, body, longest_wish_seconds=LONGEST_PATIENCE_SECONDS)
+            answer = await self._sender.post(delivery.url, headers, body)
         except IidqError as error:
-            return judge_failure(error, attempt=delivery.attempt, draw=draw)
-        return judge_answer(answer.status, attempt=delivery.attempt, draw=draw, asked_seconds=answer.asked_seconds)
+            return after_failure(error, attempt=delivery.attempt, draw=draw)
+        return after_answer(
+            answer.status, attempt=delivery.attempt, draw=draw, retry_after_seconds=answer.retry_after_seconds
+        )
 
-    async def _settle(self, delivery: Delivery, settlement: Settlement) -> None:
+    async def _settle(self, delivery: Delivery, result: DeliveryResult) -> None:
         begun = False
 
         async def settle(connection: Connection) -> bool:
             nonlocal begun
             again, begun = begun, True
             if again:
-                # As with outcomes: an earlier try may still wait for a standby.
+                # An earlier try may still wait for a standby.
                 await confirm(connection)
-            return await delivery_store.settle(connection, delivery, settlement)
+            return await delivery_store.settle(connection, delivery, result)
 
         for tried in range(1, _SETTLE_TRIES + 1):
             try:
@@ -249,48 +258,47 @@ class Deliverer:
                 if self._stopping:
                     return
                 if isinstance(error, RowRefused):
-                    # Else the receiver would get the same event at every attempt that is left.
+                    # Otherwise the receiver would get the same event at every attempt left.
                     await self._refuse(delivery.job_id, error)
                     return
-                # If it never goes through, the attempt is repeated when its lease runs out.
+                # If no try succeeds, the attempt is repeated when its lease runs out.
                 pause_seconds = random.uniform(0.5, 1.0) * tried  # noqa: S311
                 self._database.faults.failed("webhook", error, pause_seconds, self._lease_seconds)
                 await asyncio.sleep(pause_seconds)
                 continue
             if stored:
-                self._tell(delivery, settlement)
+                self._report(delivery, result)
             return
 
-    def _tell(self, delivery: Delivery, settlement: Settlement) -> None:
-        told = (delivery.job_id, delivery.event_id, delivery.attempt, delivery.host)
-        metrics.webhook_tried(settlement.state.value, settlement.error)
-        match settlement.state:
+    def _report(self, delivery: Delivery, result: DeliveryResult) -> None:
+        attempt = (delivery.job_id, delivery.event_id, delivery.attempt, delivery.host)
+        metrics.webhook_tried(result.state.value, result.error)
+        match result.state:
             case DeliveryState.DELIVERED:
-                logs.webhook_delivered(*told)
+                logs.webhook_delivered(*attempt)
             case DeliveryState.PENDING:
-                # Sooner, maybe, than the next look.
+                # The next attempt may be due before the next poll.
                 self._wake.set()
-                logs.webhook_failed(*told, settlement.error, settlement.delay_seconds)
+                logs.webhook_failed(*attempt, result.error, result.delay_seconds)
             case _:
-                logs.webhook_given_up(*told, settlement.error)
+                logs.webhook_given_up(*attempt, result.error)
 
 
-def _nobody_delivers() -> None:
-    """There is nothing to sign with."""
+def _no_deliverer() -> None:
+    """Do nothing: no secret, no signature, no delivery."""
 
 
 @asynccontextmanager
 async def open_deliverer(
     settings: Settings, shape: JobShape, faults: Faults | None = None
 ) -> AsyncIterator[Callable[[], None]]:
-    """A :class:`Deliverer` at work; what is given wakes it. Without ``WEBHOOK_SECRET`` there is none.
+    """Run a :class:`Deliverer` and yield its ``wake``; without ``WEBHOOK_SECRET`` yield a function without effect.
 
-    ``shape`` is a job's JSON, the same that a GET shows.
-
-    Raises :class:`SettingsFault` for an item of ``FETCH_ALLOW_PRIVATE`` that is neither host nor CIDR.
+    ``shape`` makes a job's JSON, the same as a GET shows. Raise :class:`SettingsFault` for an item of
+    ``FETCH_ALLOW_PRIVATE`` that is neither host nor CIDR.
     """
     if settings.webhook_secret is None:
-        yield _nobody_delivers
+        yield _no_deliverer
         return
     sender = Sender(
         FetchPolicy.opening(settings.fetch_allow_private),

@@ -1,7 +1,4 @@
-"""One function per transition of a delivery.
-
-As in :mod:`iidq.queue.store`, functions take a connection, do not retry, and bear repetition.
-"""
+"""One function per transition of a delivery; the functions take a connection, do not retry, and may be repeated."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,20 +8,24 @@ from uuid import UUID
 from psycopg.rows import tuple_row
 
 from iidq.database.connections import Connection
-from iidq.database.queries import QUERIES
-from iidq.webhooks.delivery import Delivery, Settlement
+from iidq.database.queries import load_queries
+from iidq.webhooks.delivery import Delivery, DeliveryResult
+
+QUERIES = load_queries("iidq.webhooks")
 
 
 class Outlook(NamedTuple):
-    """In how many seconds the next delivery falls due (zero or less: now; None: none), and whether more may come."""
+    """When deliveries are due."""
 
     due_seconds: float | None
+    """Seconds until the next delivery is due, zero or less if one is due now; None without pending deliveries."""
     waiting: bool
+    """Whether unfinished jobs have a callback."""
 
 
-async def look(connection: Connection) -> Outlook:
-    """What there is to deliver."""
-    cursor = await connection.execute(QUERIES["look_for_deliveries"])
+async def poll(connection: Connection) -> Outlook:
+    """Return when the next delivery is due."""
+    cursor = await connection.execute(QUERIES["poll_deliveries"])
     row = await cursor.fetchone()
     assert row is not None
     return Outlook(*row)
@@ -39,9 +40,9 @@ async def claim(
     lease_seconds: float,
     only: Sequence[UUID] | None = None,
 ) -> list[Delivery]:
-    """Take up to ``slots`` due deliveries for ``lease_seconds``; ``running`` counts by host those that still run.
+    """Claim up to ``slots`` due deliveries for ``lease_seconds``.
 
-    ``only``: none but those of these jobs.
+    ``running`` counts the running deliveries by host. ``only`` restricts the claim to deliveries of the given jobs.
     """
     async with connection.cursor(row_factory=tuple_row) as cursor:
         await cursor.execute(
@@ -58,37 +59,37 @@ async def claim(
 
 
 async def due(connection: Connection, limit: int) -> list[UUID]:
-    """Return the jobs whose deliveries a claim would take."""
+    """Return up to ``limit`` jobs with a due delivery."""
     cursor = await connection.execute(QUERIES["due_deliveries"], {"limit": limit})
     return [job_id for (job_id,) in await cursor.fetchall()]
 
 
 async def refuse(connection: Connection, job_id: UUID, *, error: str) -> None:
-    """Give up a delivery whose row cannot be claimed."""
+    """Give up a delivery because its row refuses every claim."""
     await connection.execute(QUERIES["refuse_delivery"], {"job_id": job_id, "error": error})
 
 
-async def settle(connection: Connection, delivery: Delivery, settlement: Settlement) -> bool:
-    """Store what became of the attempt; False: another attempt, or another end of the job, has come between."""
+async def settle(connection: Connection, delivery: Delivery, result: DeliveryResult) -> bool:
+    """Store the result of the attempt; return False after a newer attempt or another end of the job."""
     cursor = await connection.execute(
         QUERIES["settle_delivery"],
         {
             "job_id": delivery.job_id,
             "event_id": delivery.event_id,
             "attempt": delivery.attempt,
-            "state": settlement.state.value,
-            "delay_seconds": settlement.delay_seconds,
-            "status": settlement.status,
-            "error": settlement.error,
+            "state": result.state.value,
+            "delay_seconds": result.delay_seconds,
+            "status": result.status,
+            "error": result.error,
         },
     )
     return cursor.rowcount == 1
 
 
-async def release(connection: Connection, broken_off: Sequence[Delivery]) -> None:
-    """Make attempts that were broken off due again at once, uncharged."""
+async def release(connection: Connection, unfinished: Sequence[Delivery]) -> None:
+    """Make unfinished attempts due at once, without counting them."""
     rows = [
         {"job_id": str(delivery.job_id), "event_id": str(delivery.event_id), "attempt": delivery.attempt}
-        for delivery in sorted(broken_off, key=lambda delivery: delivery.job_id.int)
+        for delivery in sorted(unfinished, key=lambda delivery: delivery.job_id.int)
     ]
-    await connection.execute(QUERIES["release_deliveries"], {"broken_off": json.dumps(rows)})
+    await connection.execute(QUERIES["release_deliveries"], {"unfinished": json.dumps(rows)})

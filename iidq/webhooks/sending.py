@@ -1,4 +1,4 @@
-"""One guarded POST to a URL that somebody else chose: no redirects, one deadline, the answer's body dropped."""
+"""A guarded POST to a URL from a submission: no redirects, a single deadline, the answer's body dropped."""
 
 import asyncio
 import contextlib
@@ -12,20 +12,23 @@ from iidq.guarded_http.fetch import retry_after_seconds
 from iidq.guarded_http.fetch_policy import FetchPolicy
 from iidq.guarded_http.http_connection import Deadlines, HttpConnection
 from iidq.guarded_http.url import parse_web_url
+from iidq.webhooks.delivery import MAX_RETRY_AFTER_SECONDS
 
 _MAX_ANSWER_BYTES = 64 << 10
 _ANSWER_SECONDS = 2.0
 
 
-class Answer(NamedTuple):
-    """The receiver's status, and in how many seconds it asked to be tried again."""
+class ReceiverAnswer(NamedTuple):
+    """Answer of a receiver, without its body."""
 
     status: int
-    asked_seconds: float | None
+    """HTTP status."""
+    retry_after_seconds: float | None
+    """``Retry-After``, at most ``MAX_RETRY_AFTER_SECONDS``; None without one."""
 
 
 class Sender:
-    """Posts under one policy, over a connection of its own each time."""
+    """Posts under one policy, each time over a new connection."""
 
     def __init__(self, policy: FetchPolicy, *, timeout_seconds: float, resolve: Resolve | None = None) -> None:
         self._policy = policy
@@ -37,13 +40,11 @@ class Sender:
         )
         self._dialer = Dialer(policy, deadlines=self._deadlines, resolve=resolve)
 
-    async def post(
-        self, url: str, headers: Sequence[tuple[str, str]], body: bytes, *, longest_wish_seconds: float
-    ) -> Answer:
-        """Send ``body`` and return the answer, its ``Retry-After`` cut at ``longest_wish_seconds``.
+    async def post(self, url: str, headers: Sequence[tuple[str, str]], body: bytes) -> ReceiverAnswer:
+        """Send ``body`` and return the answer.
 
-        Raises :class:`FetchRefused` when a rule forbids the URL or where it leads, and :class:`GatewayFault` when
-        there is no answer within the deadline.
+        Raise :class:`FetchRefused` if a rule forbids the URL or its address, :class:`GatewayFault` without an answer
+        within the deadline.
         """
         uri = parse_web_url(url, allow_private=self._policy)
         fields = (
@@ -64,12 +65,12 @@ class Sender:
                     raise
         except TimeoutError:
             raise GatewayFault(f"{uri.authority} did not answer within {seconds:g} s", code="fetch.timeout") from None
-        await _hang_up(connection)
-        return Answer(head.status, retry_after_seconds(head.headers, longest_seconds=longest_wish_seconds))
+        await _finish(connection)
+        return ReceiverAnswer(head.status, retry_after_seconds(head.headers, longest_seconds=MAX_RETRY_AFTER_SECONDS))
 
 
-async def _hang_up(connection: HttpConnection) -> None:
-    """Let the receiver finish a short answer, lest it takes the closed connection for a failure of its own."""
+async def _finish(connection: HttpConnection) -> None:
+    """Read a short answer to the end, lest the receiver logs a closed connection as a failure."""
     try:
         with contextlib.suppress(GatewayFault, TimeoutError):
             async with asyncio.timeout(_ANSWER_SECONDS):

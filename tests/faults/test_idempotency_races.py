@@ -11,7 +11,7 @@ import pytest
 
 from iidq.database.pool import open_database
 from iidq.errors import IdempotencyConflict
-from iidq.queue.batching import Enqueuer, open_enqueuer
+from iidq.queue.enqueuer import Enqueuer, open_enqueuer
 from iidq.queue.job import SHARED, IdempotencyKey, NewJob
 from iidq.settings import load_settings
 from tests.job_rows import Sql, new_job, scalar, statuses, update

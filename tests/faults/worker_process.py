@@ -24,7 +24,7 @@ def handler_for(_verifier: object) -> Handler:
         async with ledger:
             await write_down(job)
         progress(10)
-        _, what, seconds = job.manifest_uri.split(":")
+        _, what, seconds = job.subject.manifest_uri.split(":")
         match what:
             case "kill":
                 os.kill(os.getpid(), signal.SIGKILL)

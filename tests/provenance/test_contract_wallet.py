@@ -18,8 +18,8 @@ from iidq.embedded.development_chain.accounts import DEVELOPMENT_KEYS
 from iidq.embedded.manifests import ManifestServer, serve_manifests
 from iidq.errors import SignatureFault
 from iidq.provenance.verifier import Verifier, open_verifier
-from iidq.provenance.verify import Subject
 from iidq.settings import Settings
+from iidq.subject import Subject
 from tests.provenance.contract_wallet import ARTIFACT, FOLDER, deploy_wallet, register_by_wallet
 
 OWNER, STRANGER = DEVELOPMENT_KEYS[3], DEVELOPMENT_KEYS[4]

@@ -17,8 +17,8 @@ from iidq.errors import FetchRefused, RegistryFault
 from iidq.provenance.proof.proof_check import check_proof
 from iidq.provenance.proof.proof_signature import ServiceKey
 from iidq.provenance.verifier import Verifier, open_verifier
-from iidq.provenance.verify import Subject
 from iidq.settings import Settings
+from iidq.subject import Subject
 
 CREATOR, STRANGER = DEVELOPMENT_KEYS[1], DEVELOPMENT_KEYS[2]
 CHAIN_ID = 31337

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from iidq.provenance import verify as steps
 from iidq.provenance.ethereum.address import checksum_address
 from iidq.provenance.ethereum.chain import Chain
 from iidq.provenance.report import FetchedManifest, SourceTried
-from iidq.provenance.verify import Subject
+from iidq.subject import Subject
 from tests.provenance.report_schema import valid
 from tests.provenance.rpc_world import (
     CHAIN_ID,
@@ -107,7 +107,7 @@ async def test_the_public_vector_is_ok(layout: str) -> None:
 async def test_the_public_vectors_proof_is_the_fields_own() -> None:
     """The proof of the field's manifest says what the field's own proof file says, and adds the transaction."""
     progress: list[int] = []
-    subject = replace(SUBJECT, file_name=PROOF["content"]["file"])
+    subject = SUBJECT._replace(file_name=PROOF["content"]["file"])
     proof = await prove(subject, Manifests(), chain_of(registered_world()), progress.append)
     assert progress == [10, 30, 50, 70, 85, 90]
     assert proof["tx"] == {"txHash": TX}
@@ -133,7 +133,7 @@ async def test_tampered_content_fails_with_its_signer() -> None:
     """A tampered file is FAIL; recovered stays the signer of the manifest's own hash."""
     world = registered_world()
     world.entry = new_layout("0x" + "0" * 40, b"", 0)
-    subject = replace(SUBJECT, content_hash="0x" + "EE" * 32)
+    subject = SUBJECT._replace(content_hash="0x" + "EE" * 32)
     result = await verify(subject, Manifests(), chain_of(world), lambda _: None)
     assert (result["status"], result["fileHash"], result["recovered"]) == ("FAIL", "0x" + "ee" * 32, CREATOR)
     assert result["onchain"] == {
@@ -152,7 +152,7 @@ async def test_a_proof_without_transaction_or_did_leaves_both_out() -> None:
     manifest = json.loads(MANIFEST)
     del manifest["creator_did"]
     proof = await prove(
-        replace(SUBJECT, file_name=None), Manifests(json.dumps(manifest).encode()), chain_of(world), lambda _: None
+        SUBJECT._replace(file_name=None), Manifests(json.dumps(manifest).encode()), chain_of(world), lambda _: None
     )
     assert "tx" not in proof
     assert set(proof["manifest"]) == {"uri", "signature"}

@@ -14,8 +14,9 @@ from iidq.provenance.ethereum.chain import OnchainEntry
 from iidq.provenance.ipfs.gateway import Gateway
 from iidq.provenance.ipfs.gateways import IpfsGateways
 from iidq.provenance.report import FetchedManifest
-from iidq.provenance.verify import Subject, verify
+from iidq.provenance.verify import verify
 from iidq.queue.backoff import RetryPolicy
+from iidq.subject import Subject
 from tests.provenance.rpc_world import CONTENT_HASH, REGISTRY, Handler, Server, error
 from tests.provenance.test_chain import chain_of, refuses, registered_world
 from tests.unit.guarded_http.scripted_server import always, response, serving

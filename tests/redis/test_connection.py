@@ -191,7 +191,7 @@ async def test_a_cluster_takes_all_keys(accelerate: OpenAccelerator) -> None:
             assert await other.ended_jobs.find(list(bodies)) == bodies
             heard: list[str] = []
             hearing = asyncio.create_task(other.relay.run({"iidq_jobs": heard.append}, lambda: None))
-            await eventually(lambda: other.relay.hears("iidq_jobs"))
+            await eventually(lambda: other.relay.is_subscribed("iidq_jobs"))
             one.relay.publish("iidq_jobs", "rest")
             await eventually(lambda: heard == ["rest"])
             hearing.cancel()

@@ -66,7 +66,7 @@ async def test_watchers_of_all_processes_see_each_step_before_it_is_stored(
 
         watchers = [asyncio.create_task(watch(number)) for number in range(2)]
         working = Working(loop, asyncio.create_task(loop.run()))
-        await eventually(lambda: loop._changes._watched_until > 0 and own.relay.carries(PROGRESS_CHANNEL))
+        await eventually(lambda: loop._changes._watched_until > 0 and own.relay.is_up(PROGRESS_CHANNEL))
         begin.set()
         told = await asyncio.gather(*watchers)
         await working.stop()
@@ -110,8 +110,8 @@ async def test_watchers_look_for_themselves_when_redis_falls_silent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """While it brings the hints, the table is looked at less often; without it, as often as without any Redis."""
-    monkeypatch.setattr(hub, "LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(hub, "_RELAYED_LOOK_SECONDS", 3600.0)
+    monkeypatch.setattr(hub, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(hub, "_POLL_WITH_HINT_BUS_SECONDS", 3600.0)
     job_id = insert(sql, PROCESSING)
     told: asyncio.Queue[int] = asyncio.Queue()
     async with serve_api(database_url=database_url, redis_url=redis.url) as api, watching(api, job_id) as stream:

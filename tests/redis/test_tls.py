@@ -51,7 +51,7 @@ async def test_commands_and_messages_pass_through_tls(accelerate: OpenAccelerato
         async with accelerate(redis_url=url) as one, accelerate() as plain:
             heard: list[str] = []
             hearing = asyncio.create_task(one.relay.run({"iidq_jobs": heard.append}, lambda: None))
-            await eventually(lambda: one.relay.hears("iidq_jobs"))
+            await eventually(lambda: one.relay.is_subscribed("iidq_jobs"))
             plain.relay.publish("iidq_jobs", "rest")
             await eventually(lambda: heard == ["rest"])
             assert one.redis is not None

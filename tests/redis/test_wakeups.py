@@ -9,9 +9,9 @@ import psycopg
 import pytest
 
 from iidq.database.pool import open_database
-from iidq.queue.batching import open_enqueuer
+from iidq.queue.enqueuer import open_enqueuer
 from iidq.queue.job import ClaimedJob
-from iidq.queue.notify import announcements
+from iidq.queue.notify import channels
 from iidq.queue.notify.listener import Listener
 from iidq.queue.processing.execution import Progress
 from iidq.queue.processing.loop import open_work_loop
@@ -45,7 +45,7 @@ async def deaf_worker(database_url: str, accelerator: Accelerator) -> AsyncItera
     settings = load_settings(database_url=database_url, poll_interval_seconds=NEVER_POLLS_SECONDS)
     async with open_work_loop(settings, handler, "deaf", relay=accelerator.relay) as loop:
         working = Working(loop, asyncio.create_task(loop.run()))
-        await eventually(lambda: accelerator.relay.hears(announcements.JOBS_CHANNEL))
+        await eventually(lambda: accelerator.relay.is_subscribed(channels.JOBS_CHANNEL))
         yield working
         await working.stop()
 
@@ -77,12 +77,12 @@ async def test_after_redis_was_away_it_wakes_again(
     """What came while Redis was away is found by the subscription's return, and what comes later at once."""
     async with accelerate() as api, accelerate() as own, deaf_worker(database_url, own):
         redis.kill()
-        await eventually(lambda: not own.relay.hears(announcements.JOBS_CHANNEL))
+        await eventually(lambda: not own.relay.is_subscribed(channels.JOBS_CHANNEL))
         await enqueue_one(api, database_url)
         assert statuses(sql) == {"queued": 1}
         redis.start()
         await eventually(lambda: statuses(sql) == {"completed": 1})
-        await eventually(lambda: api.relay.carries(announcements.JOBS_CHANNEL))
+        await eventually(lambda: api.relay.is_up(channels.JOBS_CHANNEL))
         await enqueue_one(api, database_url)
         await eventually(lambda: statuses(sql) == {"completed": 2})
 
@@ -93,11 +93,11 @@ async def test_strangers_wake_nobody(accelerate: OpenAccelerator, redis: RedisSe
         assert one.key is not None
         assert one.key.seal is not None
         heard: list[str] = []
-        hearing = asyncio.create_task(other.relay.run({announcements.JOBS_CHANNEL: heard.append}, lambda: None))
-        await eventually(lambda: other.relay.hears(announcements.JOBS_CHANNEL))
-        channel = f"iidq:1:{one.key.seal.namespace}:{announcements.JOBS_CHANNEL}"
+        hearing = asyncio.create_task(other.relay.run({channels.JOBS_CHANNEL: heard.append}, lambda: None))
+        await eventually(lambda: other.relay.is_subscribed(channels.JOBS_CHANNEL))
+        channel = f"iidq:1:{one.key.seal.namespace}:{channels.JOBS_CHANNEL}"
         assert redis.command("PUBLISH", channel, "rest") == b":1\r\n"
-        one.relay.publish(announcements.JOBS_CHANNEL, "ours")
+        one.relay.publish(channels.JOBS_CHANNEL, "ours")
         await eventually(lambda: heard)
         assert heard == ["ours"]
         hearing.cancel()
@@ -107,6 +107,6 @@ async def test_strangers_wake_nobody(accelerate: OpenAccelerator, redis: RedisSe
 async def test_wakeups_can_be_switched_off(accelerate: OpenAccelerator) -> None:
     """Without ``wakeups`` in ``REDIS_USE`` nothing is published or heard on that channel."""
     async with accelerate(redis_use=("progress",)) as accelerator:
-        assert not accelerator.relay.carries(announcements.JOBS_CHANNEL)
-        assert accelerator.relay.carries(announcements.CHANGED_CHANNEL)
+        assert not accelerator.relay.is_up(channels.JOBS_CHANNEL)
+        assert accelerator.relay.is_up(channels.CHANGED_CHANNEL)
         assert (accelerator.ended_jobs, accelerator.manifests, accelerator.verdicts) == (None, None, None)

@@ -25,8 +25,8 @@ from iidq.provenance.ethereum.jsonrpc import quantity
 from iidq.provenance.ethereum.rpc import RpcEndpoint
 from iidq.provenance.ethereum.rpc_http import open_http
 from iidq.provenance.ipfs.gateway import Gateway
-from iidq.queue.notify import announcements
-from iidq.queue.read import readers
+from iidq.queue.notify import channels
+from iidq.queue.read import queue_health
 from iidq.setting_values.database_url import hide_options
 from iidq.setting_values.redis_url import parse_redis_url
 from iidq.settings import Settings
@@ -140,7 +140,7 @@ async def _migrations(database: Database) -> Answer:
         came_back, _, to_do = fault.partition(": ")
         return Answer(Outcome.BROKEN, came_back, to_do)
     shipped = shipped_migrations()
-    applied = await database.run(readers.applied_migrations)
+    applied = await database.run(queue_health.applied_migrations)
     if missing := [name for name in shipped if name not in applied]:
         return Answer(Outcome.BROKEN, f"not applied: {', '.join(missing)}", "run `iidq migrate`")
     if newer := sorted(applied - set(shipped)):
@@ -152,9 +152,9 @@ async def _migrations(database: Database) -> Answer:
 async def _listen(settings: Settings, database: Database) -> Answer:
     channel = f"iidq_echo_{uuid4().hex}"
     async with await connect(settings) as connection:
-        await announcements.listen(connection, channel)
+        await channels.listen(connection, channel)
         # Through a pooler one hears oneself while one speaks, and nothing afterwards.
-        await database.run(lambda speaker: announcements.echo(speaker, channel))
+        await database.run(lambda speaker: channels.echo(speaker, channel))
         deadline = time.monotonic() + _HEAR_SECONDS
         while (left := deadline - time.monotonic()) > 0:
             async for notification in connection.notifies(timeout=left, stop_after=1):
@@ -175,7 +175,7 @@ async def _rights(database: Database) -> Answer:
 
 
 async def _workers(database: Database) -> Answer:
-    counts = await database.run(readers.count)
+    counts = await database.run(queue_health.read_health)
     if counts.workers == 0:
         waits = f", and {counts.waiting} jobs wait" if counts.waiting else ""
         return Answer(Outcome.BROKEN, f"no live worker{waits}", "start one: `iidq worker`")
@@ -191,7 +191,7 @@ async def _workers(database: Database) -> Answer:
 async def _queue(database: Database) -> Answer:
     if miscounts := await _miscounts(database):
         return Answer(Outcome.WARNING, "; ".join(miscounts), "call iidq_recount_queue() in the database")
-    counts = await database.run(readers.count)
+    counts = await database.run(queue_health.read_health)
     age = counts.oldest_waiting_seconds
     shown = f"{counts.state}; {counts.waiting} waiting, {counts.active} active, {counts.failed} failed"
     if counts.state == "paused":
@@ -207,7 +207,7 @@ async def _miscounts(database: Database) -> list[str]:
     wrong: list[tuple[str, int, int]] = []
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(CHECK_SECONDS / 2):
-            wrong = await database.run(readers.miscounts)
+            wrong = await database.run(queue_health.miscounts)
     return [f"{real} jobs are {state}, and {kept} are counted" for state, kept, real in wrong]
 
 

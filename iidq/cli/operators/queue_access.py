@@ -21,8 +21,8 @@ from iidq.errors import DatabaseRefusal
 from iidq.queue import control
 from iidq.queue.identifiers import find_job_id
 from iidq.queue.job import JobStatus, JobType
-from iidq.queue.notify import announcements
-from iidq.queue.read import readers
+from iidq.queue.notify import channels
+from iidq.queue.read import queue_health, readers
 from iidq.queue.read.paging import Cursor
 from iidq.settings import load_settings
 from iidq.web.reply.wire import job_shape, stats_shape
@@ -147,7 +147,7 @@ class QueueInDatabase:
 
     async def counts(self) -> Body:
         """How many jobs stand in each state, and what else `/stats` tells."""
-        return dict(stats_shape(await self._run(readers.count)))
+        return dict(stats_shape(await self._run(queue_health.read_health)))
 
     async def pause(self, reason: str | None) -> None:
         """Stop all claims."""
@@ -166,7 +166,7 @@ class QueueInDatabase:
             done = await step(connection, known)
             if done:
                 # Whoever watches the job sees it at once.
-                await announcements.announce_changes(connection, [known])
+                await channels.announce_changes(connection, [known])
             return done
 
         return await self._run(steer)

@@ -1,6 +1,6 @@
-"""A second way for hints between processes, beside Postgres' notifications: what the queue expects of it. Pure.
+"""The queue's interface to a second transport for hints, in addition to Postgres' notifications. Pure.
 
-As with notifications, any may be lost, so nothing depends on one. ``redis/redis_hint_bus.py`` has one through Redis.
+Hints may be lost, as notifications may. ``redis/redis_hint_bus.py`` implements the interface with Redis.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,60 +10,60 @@ from uuid import UUID
 from iidq.queue.identifiers import parse_job_id
 
 PROGRESS_CHANNEL: Final = "iidq_progress"
-"""How far running jobs are, step by step; through a relay alone, never through Postgres."""
+"""Progress of running jobs, step by step; sent through a hint bus only, never through Postgres."""
 
 
-class Relay(Protocol):
-    """Hints under the channels' names of ``announcements.py``."""
+class HintBus(Protocol):
+    """Hints under the channel names of ``channels.py``."""
 
-    def carries(self, channel: str) -> bool:
-        """Whether what is published there gets through at present, as far as one can know."""
+    def is_up(self, channel: str) -> bool:
+        """Return whether hints on the channel are sent at present, as far as is known."""
 
-    def hears(self, channel: str) -> bool:
-        """Whether this process hears what is published there."""
-
-    def publish(self, channel: str, payload: str) -> None:
-        """Pass a hint on, one line of text. Returns at once; what cannot be sent is dropped."""
-
-    async def deliver(self, channel: str, payloads: Sequence[str]) -> bool:
-        """Pass hints on now; whether somebody hears them. Never takes long."""
-
-    async def run(self, heard: Mapping[str, Callable[[str], None]], connected: Callable[[], None]) -> None:
-        """Hear until cancelled; ``connected`` is called when hints may have been missed."""
-
-
-class NoRelay:
-    """There is only Postgres."""
-
-    def carries(self, channel: str) -> bool:
-        """Nothing gets through."""
-        return False
-
-    def hears(self, channel: str) -> bool:
-        """Nothing is heard."""
-        return False
+    def is_subscribed(self, channel: str) -> bool:
+        """Return whether this process receives the channel."""
 
     def publish(self, channel: str, payload: str) -> None:
-        """Dropped."""
+        """Send a hint, a line of text, soon. Return at once; drop hints that cannot be sent."""
 
-    async def deliver(self, channel: str, payloads: Sequence[str]) -> bool:
-        """Nobody hears."""
+    async def publish_now(self, channel: str, payloads: Sequence[str]) -> bool:
+        """Send hints, within a short bound; return whether a subscriber received them."""
+
+    async def run(self, heard: Mapping[str, Callable[[str], None]], connected: Callable[[], None]) -> None:
+        """Receive until cancelled; call ``connected`` when hints may have been missed."""
+
+
+class NoHintBus:
+    """No transport: Postgres' notifications alone carry hints."""
+
+    def is_up(self, channel: str) -> bool:
+        """Return False."""
+        return False
+
+    def is_subscribed(self, channel: str) -> bool:
+        """Return False."""
+        return False
+
+    def publish(self, channel: str, payload: str) -> None:
+        """Drop the hint."""
+
+    async def publish_now(self, channel: str, payloads: Sequence[str]) -> bool:
+        """Return False."""
         return False
 
     async def run(self, heard: Mapping[str, Callable[[str], None]], connected: Callable[[], None]) -> None:
-        """Over at once."""
+        """Return at once."""
 
 
-NO_RELAY: Final = NoRelay()
+NO_HINT_BUS: Final = NoHintBus()
 
 
 def progress_line(job_id: UUID, attempt: int, percent: int) -> str:
-    """A step of a running job, as it is published."""
+    """Return a step of a running job as published."""
     return f"{job_id} {attempt} {percent}"
 
 
 def read_progress(line: str) -> tuple[str, int, int] | None:
-    """The job's id as text, the attempt and how far it is (0 to 99); None for what is no such line."""
+    """Return the job's id as text, the attempt and the percent (0 to 99); None for any other line."""
     words = line.split(" ")
     if len(words) != 3 or not all(word.isascii() and word.isdigit() and len(word) <= 9 for word in words[1:]):
         return None

@@ -1,59 +1,106 @@
-"""Watching jobs without polling: many watchers, one listening connection and one statement at a time.
+"""Watching jobs: many watchers share a listening connection and a statement at a time.
 
-The hub calls workers to tell of changes (``changes.py`` is their side), hears the ids, and loads those that are
-watched, all that came up meanwhile in one statement. Once a second it looks at all watched jobs besides, a thousand per
-statement, so that nothing depends on a notification: not behind a transaction pooler, and not for changes that somebody
-makes in psql; while a relay brings the hints, every five seconds. Rows that are as they were stay in the database.
+1. The hub calls the workers ("iidq_watching"), which then send ids of changed jobs (:class:`ChangeAnnouncer`).
+2. The hub loads the watched jobs among the ids in a single statement; unchanged rows stay in the database.
+3. The hub also polls all watched jobs, a thousand per statement: every second, or every five while a hint bus
+   delivers. Changes in psql and behind a transaction pooler are seen too.
 """
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from itertools import islice
 from uuid import UUID
 
 from iidq.concurrency.background import end_tasks, keep_running
-from iidq.concurrency.steady import try_step, wait_at_most
 from iidq.database.pool import Database
+from iidq.database.steady import try_step, wait_at_most
 from iidq.errors import TooManyWatchers
 from iidq.observability import logs
-from iidq.queue.job import Job
-from iidq.queue.notify import announcements
-from iidq.queue.notify.changes import WATCHED_SECONDS
-from iidq.queue.notify.hint_bus import NO_RELAY, PROGRESS_CHANNEL, Relay, read_progress
+from iidq.queue.job import Job, JobStatus
+from iidq.queue.notify import channels
+from iidq.queue.notify.announcer import WATCHED_SECONDS
+from iidq.queue.notify.hint_bus import NO_HINT_BUS, PROGRESS_CHANNEL, HintBus, read_progress
 from iidq.queue.notify.listener import Listener
-from iidq.queue.notify.live_progress import LiveProgress
 from iidq.queue.read import readers
 from iidq.queue.row_faults import each_apart
 from iidq.settings import Settings
 
-LOOK_SECONDS = 1.0
-"""How late a change is seen of which no notification came."""
-_RELAYED_LOOK_SECONDS = 5.0
-_LARGEST_LOOK = 1000
-# A worker that started meanwhile has not heard the last call.
+POLL_SECONDS = 1.0
+"""How late a change without a notification is seen."""
+_POLL_WITH_HINT_BUS_SECONDS = 5.0
+_LARGEST_POLL = 1000
+# Repeated for workers that started after the last call.
 _CALL_SECONDS = WATCHED_SECONDS / 3
-# For the next watcher the connection is kept a while; one request after the other would open it anew each time.
+# How long the connection is kept without watchers, for requests that come one after the other.
 _LINGER_SECONDS = WATCHED_SECONDS
 _RETRY_AFTER_SECONDS = 5.0
 
 
+class LiveProgress:
+    """Unstored steps of running jobs, applied to the rows last read, by id as text.
+
+    A step changes only the progress of the same attempt, and only forwards; states come from the database alone.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[str, Job] = {}
+        self._steps: dict[str, tuple[int, int]] = {}
+
+    def step(self, key: str, attempt: int, percent: int) -> Job | None:
+        """Note a step of the attempt; return the changed job, or None if the step changes nothing."""
+        known = self._steps.get(key)
+        if known is None or (attempt, percent) > known:
+            self._steps[key] = (attempt, percent)
+        row = self._rows.get(key)
+        if row is None:
+            return None
+        latest = self._with_step(key, row)
+        if latest is row:
+            return None
+        self._rows[key] = latest
+        return latest
+
+    def lacks(self, key: str, attempt: int) -> bool:
+        """Return whether the known row is older than this attempt."""
+        row = self._rows.get(key)
+        return row is None or row.attempt < attempt
+
+    def seen(self, key: str, row: Job) -> Job:
+        """Note a row as read; return it with the latest step."""
+        latest = self._rows[key] = self._with_step(key, row)
+        return latest
+
+    def forget(self, key: str) -> None:
+        """Drop the job after its last watcher left."""
+        self._rows.pop(key, None)
+        self._steps.pop(key, None)
+
+    def _with_step(self, key: str, row: Job) -> Job:
+        attempt, percent = self._steps.get(key, (0, 0))
+        if row.status is JobStatus.PROCESSING and row.attempt == attempt and percent > row.progress:
+            return replace(row, progress=percent)
+        return row
+
+
 class Watch:
-    """One watcher's view of one job: always the newest state, never a queue of old ones."""
+    """A watcher's view of a job: always the newest state, never a queue of old states."""
 
     def __init__(self) -> None:
         self.version = ""
+        """Version of the row last seen; empty before the first."""
         self.gone = False
-        """There is no such job, or not any more."""
+        """Whether the job does not exist, or no longer."""
         self._latest: Job | None = None
         self._over = False
         self._news = asyncio.Event()
 
     async def next(self) -> Job | None:
-        """Wait for a state that was not returned before, at first the present one.
+        """Wait for a state not returned before, at first the present state.
 
-        None: there will be no other, because the watch was ended or the row is ``gone``.
+        Return None at the end: the watch was ended, or the row is ``gone``.
         """
         await self._news.wait()
         job, self._latest = self._latest, None
@@ -66,8 +113,8 @@ class Watch:
         self._over = True
         self._news.set()
 
-    def tell(self, version: str | None, job: Job | None) -> None:
-        """The row's version and state; both None where it is gone."""
+    def update(self, version: str | None, job: Job | None) -> None:
+        """Pass on the row's version and state; both are None if the row is gone."""
         if version is None:
             self.gone = True
             self.end()
@@ -75,44 +122,44 @@ class Watch:
             self.version, self._latest = version, job
             self._news.set()
 
-    def tell_progress(self, job: Job) -> None:
-        """The state that is known, further on."""
+    def update_progress(self, job: Job) -> None:
+        """Pass on the known state with more progress."""
         if self.version:
             self._latest = job
             self._news.set()
 
 
 class WatchHub:
-    """All watchers of one process. ``stopping`` ends them."""
+    """All watchers of a process; ``stopping`` ends the watches."""
 
     def __init__(
-        self, settings: Settings, database: Database, stopping: asyncio.Event, relay: Relay = NO_RELAY
+        self, settings: Settings, database: Database, stopping: asyncio.Event, hint_bus: HintBus = NO_HINT_BUS
     ) -> None:
         self._database = database
-        self._relay = relay
+        self._hint_bus = hint_bus
         self._stopping = stopping
         self._most_watchers = settings.max_watchers
         self._listener = Listener(
-            settings, database, {announcements.CHANGED_CHANNEL: self._changed}, connected=self._look_at_all
+            settings, database, {channels.CHANGED_CHANNEL: self._changed}, connected=self._poll_all
         )
-        # By the id's text, as notifications name it.
+        # By id as text, the form in notifications.
         self._watches: dict[str, set[Watch]] = {}
         self._live = LiveProgress()
         self._watchers = 0
         self._due: set[str] = set()
         self._wake = asyncio.Event()
-        self._looked_at = 0.0
+        self._polled_at = 0.0
         self._next_call = 0.0
         self._listen_until = 0.0
 
     @property
     def watchers(self) -> int:
-        """How many watch at present."""
+        """Number of watchers at present."""
         return self._watchers
 
     @contextmanager
     def watch(self, job_id: UUID) -> Iterator[Watch]:
-        """Watch a job for as long as the block lasts; raises :class:`TooManyWatchers`."""
+        """Watch a job within the block. Raise :class:`TooManyWatchers` beyond ``MAX_WATCHERS``."""
         if self._watchers >= self._most_watchers:
             raise TooManyWatchers("too many clients watch jobs here", retry_after_seconds=_RETRY_AFTER_SECONDS)
         key, watch = str(job_id), Watch()
@@ -132,7 +179,7 @@ class WatchHub:
                 self._live.forget(key)
 
     def expect(self) -> None:
-        """Somebody is about to watch: whatever is quicker when it begins early begins now."""
+        """Open the connection early, because a watcher is about to come."""
         self._listen_until = time.monotonic() + _LINGER_SECONDS
         self._wake.set()
 
@@ -140,17 +187,17 @@ class WatchHub:
         """Serve the watchers until cancelled."""
         listening: asyncio.Task[None] | None = None
         ending = keep_running(self._end_all, "ends of watches")
-        heard = {announcements.CHANGED_CHANNEL: self._changed, PROGRESS_CHANNEL: self._progressed}
-        relaying = keep_running(lambda: self._relay.run(heard, self._look_at_all), "relay")
+        heard = {channels.CHANGED_CHANNEL: self._changed, PROGRESS_CHANNEL: self._progressed}
+        receiving = keep_running(lambda: self._hint_bus.run(heard, self._poll_all), "relay")
         try:
             while True:
                 self._wake.clear()
                 now = time.monotonic()
                 if self._watches:
                     self._listen_until = now + _LINGER_SECONDS
-                    if now >= self._looked_at + self._look_seconds():
-                        self._look_at_all()
-                        self._looked_at = now
+                    if now >= self._polled_at + self._poll_seconds():
+                        self._poll_all()
+                        self._polled_at = now
                 if now < self._listen_until:
                     listening = listening or keep_running(self._listener.run, "listener")
                 elif listening is not None:
@@ -160,31 +207,31 @@ class WatchHub:
                     continue
                 await wait_at_most(self._wake, self._idle_seconds(now, listening is not None))
         finally:
-            await end_tasks([ending, relaying, *([listening] if listening else [])])
+            await end_tasks([ending, receiving, *([listening] if listening else [])])
 
     async def _serve(self, now: float) -> bool:
-        """One call to the workers or one look, where either is due; return whether there may be more to do at once."""
+        """Call the workers or read due jobs, if either is due; return whether more may be due at once."""
         if now < self._listen_until and now >= self._next_call:
             step = self._call_workers(now)
         elif self._due:
-            step = self._look()
+            step = self._read_due()
         else:
             return False
-        await asyncio.sleep(await try_step(self._database.faults, "watched jobs", step, LOOK_SECONDS))
+        await asyncio.sleep(await try_step(self._database.faults, "watched jobs", step, POLL_SECONDS))
         return True
 
     async def _call_workers(self, now: float) -> None:
         self._next_call = now + _CALL_SECONDS
-        self._relay.publish(announcements.WATCHING_CHANNEL, "")
-        await self._database.run(announcements.announce_watching)
+        self._hint_bus.publish(channels.WATCHING_CHANNEL, "")
+        await self._database.run(channels.announce_watching)
 
-    def _look_seconds(self) -> float:
-        return _RELAYED_LOOK_SECONDS if self._relay.hears(announcements.CHANGED_CHANNEL) else LOOK_SECONDS
+    def _poll_seconds(self) -> float:
+        return _POLL_WITH_HINT_BUS_SECONDS if self._hint_bus.is_subscribed(channels.CHANGED_CHANNEL) else POLL_SECONDS
 
     def _idle_seconds(self, now: float, listening: bool) -> float | None:
         if self._watches:
-            # The relay may fall silent meanwhile.
-            event = min(self._looked_at + self._look_seconds(), self._next_call, now + LOOK_SECONDS)
+            # Bounded, because the hint bus may fall silent.
+            event = min(self._polled_at + self._poll_seconds(), self._next_call, now + POLL_SECONDS)
             return max(0.0, event - now)
         return max(0.0, self._listen_until - now) if listening else None
 
@@ -202,19 +249,19 @@ class WatchHub:
         job = self._live.step(key, attempt, percent)
         if job is not None:
             for watch in self._watches[key]:
-                watch.tell_progress(job)
+                watch.update_progress(job)
         elif self._live.lacks(key, attempt):
-            # Claimed since the row was last seen.
+            # The job was claimed after the row was read.
             self._due.add(key)
             self._wake.set()
 
-    def _look_at_all(self) -> None:
+    def _poll_all(self) -> None:
         self._due.update(self._watches)
         self._wake.set()
 
-    async def _look(self) -> None:
-        batch = list(islice(self._due, _LARGEST_LOOK))
-        # Before the statement is sent: what is named from now on must be looked at once more.
+    async def _read_due(self) -> None:
+        batch = list(islice(self._due, _LARGEST_POLL))
+        # Before the statement is sent, so that jobs named from now on are read once more.
         self._due.difference_update(batch)
         watches = {key: tuple(self._watches[key]) for key in batch if key in self._watches}
         seen = {key: _seen(watching) for key, watching in watches.items()}
@@ -239,7 +286,7 @@ class WatchHub:
         for key, version, row in changed:
             job = row and self._live.seen(key, row)
             for watch in watches[key]:
-                watch.tell(version, job)
+                watch.update(version, job)
 
     async def _end_all(self) -> None:
         await self._stopping.wait()
@@ -249,17 +296,17 @@ class WatchHub:
 
 
 def _seen(watching: tuple[Watch, ...]) -> str:
-    """The version that all of them know, or none."""
+    """Return the version common to all watches, or an empty text."""
     versions = {watch.version for watch in watching}
     return versions.pop() if len(versions) == 1 else ""
 
 
 @asynccontextmanager
 async def open_watch_hub(
-    settings: Settings, database: Database, stopping: asyncio.Event, relay: Relay = NO_RELAY
+    settings: Settings, database: Database, stopping: asyncio.Event, hint_bus: HintBus = NO_HINT_BUS
 ) -> AsyncIterator[WatchHub]:
-    """A :class:`WatchHub` at work; without watchers it does nothing and holds no connection."""
-    hub = WatchHub(settings, database, stopping, relay)
+    """Run a :class:`WatchHub`; without watchers it does nothing and holds no connection."""
+    hub = WatchHub(settings, database, stopping, hint_bus)
     running = keep_running(hub.run, "watching")
     try:
         yield hub

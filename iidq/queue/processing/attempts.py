@@ -23,7 +23,7 @@ from iidq.database.pool import Database
 from iidq.observability import logs, metrics, traces
 from iidq.queue.backoff import RetryPolicy
 from iidq.queue.job import ClaimedJob
-from iidq.queue.notify.changes import ChangeAnnouncer
+from iidq.queue.notify.announcer import ChangeAnnouncer
 from iidq.queue.outcome import Outcome, OutcomeKind
 from iidq.queue.processing.execution import (
     Attempt,

@@ -13,11 +13,11 @@ from typing import Any, Self
 
 import psycopg
 
-from iidq.concurrency.steady import wait_at_most
 from iidq.database.connections import Connection, answered_within, connect, our_settings
 from iidq.database.faults import Faults
 from iidq.database.obstacles import name_refusal
 from iidq.database.sqlstates import translate
+from iidq.database.steady import wait_at_most
 from iidq.errors import IidqError
 from iidq.observability import logs
 from iidq.queue import store

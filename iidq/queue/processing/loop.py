@@ -24,17 +24,17 @@ import psycopg
 
 from iidq import __version__
 from iidq.concurrency.background import end_tasks, keep_running
-from iidq.concurrency.steady import try_step, wait_at_most
 from iidq.database.faults import Faults
 from iidq.database.pool import Database, open_database
+from iidq.database.steady import try_step, wait_at_most
 from iidq.errors import IidqError
 from iidq.observability import logs, metrics
 from iidq.queue import row_faults, store, upkeep
 from iidq.queue.identifiers import parse_job_id
 from iidq.queue.job import FINAL, ClaimedJob, JobStatus
-from iidq.queue.notify import announcements
-from iidq.queue.notify.changes import ChangeAnnouncer
-from iidq.queue.notify.hint_bus import NO_RELAY, Relay
+from iidq.queue.notify import channels
+from iidq.queue.notify.announcer import ChangeAnnouncer
+from iidq.queue.notify.hint_bus import NO_HINT_BUS, HintBus
 from iidq.queue.notify.listener import Listener
 from iidq.queue.outcome import Outcome
 from iidq.queue.processing.attempts import Attempts
@@ -66,7 +66,7 @@ class WorkLoop:
         handler: Handler,
         worker_id: str,
         callback_due: Callable[[], None] = _nothing,
-        relay: Relay = NO_RELAY,
+        relay: HintBus = NO_HINT_BUS,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -91,11 +91,11 @@ class WorkLoop:
             stored=self._stored,
         )
         heard: dict[str, Callable[[str], None]] = {
-            announcements.JOBS_CHANNEL: self._announced,
-            announcements.CANCELLED_CHANNEL: self._cancelled,
-            announcements.WATCHING_CHANNEL: self._changes.watched,
+            channels.JOBS_CHANNEL: self._announced,
+            channels.CANCELLED_CHANNEL: self._cancelled,
+            channels.WATCHING_CHANNEL: self._changes.watched,
         }
-        self.listener = Listener(settings, database, heard, lambda: self._announced(announcements.TO_ALL))
+        self.listener = Listener(settings, database, heard, lambda: self._announced(channels.WAKE_ALL))
 
     def stop(self) -> None:
         """Claim no more and let attempts end within the drain's deadline. A second call releases their jobs now."""
@@ -150,7 +150,7 @@ class WorkLoop:
     def _announced(self, payload: str) -> None:
         """Handle a notification of new jobs, for one worker or for all."""
         schedule = self._schedule
-        if payload == announcements.TO_ALL:
+        if payload == channels.WAKE_ALL:
             schedule.scan_all()
         elif schedule.others.designated:
             schedule.work_may_wait = True
@@ -164,10 +164,10 @@ class WorkLoop:
     async def _hear_relay(self) -> None:
         # Cancellations are believed only from Postgres.
         heard: dict[str, Callable[[str], None]] = {
-            announcements.JOBS_CHANNEL: self._relayed,
-            announcements.WATCHING_CHANNEL: self._changes.watched,
+            channels.JOBS_CHANNEL: self._relayed,
+            channels.WATCHING_CHANNEL: self._changes.watched,
         }
-        await self._relay.run(heard, lambda: self._relayed(announcements.TO_ALL))
+        await self._relay.run(heard, lambda: self._relayed(channels.WAKE_ALL))
 
     def _relayed(self, payload: str) -> None:
         # While Postgres' notifications come through, this would be a second search for the same job.
@@ -245,7 +245,7 @@ class WorkLoop:
             version=__version__,
             concurrency=self._settings.worker_concurrency,
             running=self._attempts.executing,
-            listening=self.listener.listening or self._relay.hears(announcements.JOBS_CHANNEL),
+            listening=self.listener.listening or self._relay.is_subscribed(channels.JOBS_CHANNEL),
             alive_seconds=3 * self._settings.poll_interval_seconds + _ALIVE_MARGIN_SECONDS,
             faults=self._database.faults.for_operators(),
         )
@@ -289,9 +289,9 @@ class WorkLoop:
 
     async def _wake_others(self, now: float) -> None:
         self._schedule.others.sent(now)
-        self._relay.publish(announcements.JOBS_CHANNEL, announcements.TO_ALL)
+        self._relay.publish(channels.JOBS_CHANNEL, channels.WAKE_ALL)
         async with self._database.connection() as connection:
-            await announcements.announce(connection, announcements.TO_ALL)
+            await channels.announce(connection, channels.WAKE_ALL)
 
     # The end
 
@@ -311,7 +311,7 @@ class WorkLoop:
         with contextlib.suppress(IidqError, psycopg.Error):
             async with self._database.connection() as connection:
                 await store.leave(connection, self._worker_id)
-                await announcements.announce(connection, announcements.TO_ALL)
+                await channels.announce(connection, channels.WAKE_ALL)
 
 
 def _now() -> float:
@@ -324,7 +324,7 @@ async def open_work_loop(
     handler: Handler,
     worker_id: str,
     callback_due: Callable[[], None] = _nothing,
-    relay: Relay = NO_RELAY,
+    relay: HintBus = NO_HINT_BUS,
     faults: Faults | None = None,
 ) -> AsyncIterator[WorkLoop]:
     """Open a :class:`WorkLoop` with a separate pool: a connection each to claim, store, report or purge, announce.

@@ -6,10 +6,10 @@ import contextlib
 import psycopg
 
 from iidq.concurrency.background import keep_running
-from iidq.concurrency.steady import try_step
 from iidq.database.connections import answered_within, connect, our_settings
 from iidq.database.obstacles import find_obstacles
 from iidq.database.pool import Database
+from iidq.database.steady import try_step
 from iidq.errors import DatabaseRefusal, IidqError
 from iidq.queue import store
 from iidq.queue.upkeep import Retention

@@ -18,15 +18,15 @@ from time import perf_counter
 import psycopg
 
 from iidq.concurrency.background import keep_running
-from iidq.concurrency.steady import wait_at_most
 from iidq.database.connections import Connection
 from iidq.database.pool import Database
 from iidq.database.sqlstates import concerns_one_row, fault_of_code, is_passing
+from iidq.database.steady import wait_at_most
 from iidq.errors import DatabaseRefusal, DatabaseUnavailable, IidqError, RowRefused
 from iidq.observability import logs, metrics
 from iidq.queue import store
 from iidq.queue.job import JobStatus
-from iidq.queue.notify.changes import ChangeAnnouncer
+from iidq.queue.notify.announcer import ChangeAnnouncer
 from iidq.queue.outcome import Outcome, storable_text
 from iidq.queue.processing.execution import Attempt
 from iidq.queue.row_faults import each_apart, end_refused, refusal
@@ -226,7 +226,7 @@ class ProgressWriter:
         """Store steps until cancelled."""
         while True:
             await self._any.wait()
-            relayed = self._changes.relays_progress
+            relayed = self._changes.publishes_progress
             await asyncio.sleep(_RELAYED_PROGRESS_INTERVAL_SECONDS if relayed else _PROGRESS_INTERVAL_SECONDS)
             self._any.clear()
             if not self._waiting:
@@ -241,7 +241,7 @@ class ProgressWriter:
     async def _store(self, steps: Sequence[tuple[Fence, int]]) -> None:
         async with self._database.connection() as connection:
             stored = await store.report_progress(connection, steps, worker_id=self._worker_id)
-        if not self._changes.relays_progress:
+        if not self._changes.publishes_progress:
             for job_id, _ in stored:
                 self._changes.changed(job_id)
 

@@ -1,7 +1,7 @@
-"""The list of jobs as operators look through it: by state, by cause of failure, or by what they search for.
+"""The operators' list of jobs: by state, by cause of failure, or by a search.
 
-Every page costs about the same at any size of the history: it follows an index, and where there is none for what is
-sought, it looks at a bounded number of rows and says where it ended.
+Every page costs about the same at any size of the history. A page follows an index, or looks at a bounded number of
+rows and returns the place where it ended.
 """
 
 from collections.abc import Mapping
@@ -14,16 +14,18 @@ from uuid import UUID
 from psycopg.rows import class_row, tuple_row
 
 from iidq.database.connections import Connection
-from iidq.database.queries import QUERIES
+from iidq.database.queries import load_queries
 from iidq.notation import ADDRESS, HASH
 from iidq.queue.identifiers import parse_job_id
 from iidq.queue.job import JobStatus
-from iidq.queue.read.job_pages import REACH, Filter, find_page
 from iidq.queue.read.paging import Cursor
+from iidq.queue.read.readers import REACH, Filter, find_page
+
+QUERIES = load_queries("iidq.queue")
 
 
 class JobState(StrEnum):
-    """What the counts tell apart: as the status, but that queued jobs wait in line or for their time."""
+    """State in the counts: the status, with queued split into waiting (in line) and delayed (run time later)."""
 
     WAITING = "waiting"
     ACTIVE = "active"
@@ -35,16 +37,20 @@ class JobState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What somebody looks for; at most one is set. A manifest is found by any part of its address."""
+    """A search; at most one field is set."""
 
     id: UUID | None = None
+    """Id of a job."""
     content_hash: str | None = None
+    """Whole content hash, lower case."""
     registry: str | None = None
+    """Whole registry address, lower case."""
     manifest: str | None = None
+    """Any part of a manifest's URI."""
 
     @classmethod
     def read(cls, text: str) -> "Search":
-        """What ``text`` can only be, by its form; nothing where it is empty."""
+        """Return the search for ``text``, by its form; without a field for an empty text."""
         text = text.strip()
         if not text:
             return cls()
@@ -59,38 +65,56 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class BrowsedJob:
-    """One row of the list: no result, and an error cut short. ``verdict`` is OK, WARN or FAIL, where one was found."""
+    """One row of the list, without the result."""
 
     id: UUID
+    """UUIDv7."""
     type: str
+    """verify or proof."""
     state: str
+    """A :class:`JobState`."""
     progress: int
+    """Percent, 0 to 100."""
     content_hash: str
+    """SHA-256 of the file."""
     manifest_uri: str
+    """Where the manifest is."""
     registry_address: str
+    """Contract that holds the registration."""
     file_name: str | None
+    """Name of the file; None without one."""
     error: str | None
+    """First 300 characters of the error; None unless failed."""
     verdict: str | None
+    """OK, WARN or FAIL; None unless completed."""
     attempt: int
+    """Number of claims so far."""
     retry_count: int
+    """Failures before the present attempt."""
     max_attempts: int
+    """Attempts in all before the job fails."""
     worker_id: str | None
+    """Worker that runs the job; None while not running."""
     run_at: datetime
+    """Earliest time of the next claim."""
     created_at: datetime
+    """When the row was inserted."""
     started_at: datetime | None
+    """Begin of the last attempt; None before the first."""
     completed_at: datetime | None
+    """When the job ended; None before."""
 
 
 @dataclass(frozen=True, slots=True)
 class BrowsedPage:
-    """Jobs in order, and where the next page begins; None on the last one.
-
-    ``cut`` tells that the page ended because it had looked at its bounded number of rows: more matches may follow.
-    """
+    """One page of the operators' list."""
 
     jobs: list[BrowsedJob]
+    """Jobs in order."""
     next: Cursor | None
+    """Where the next page begins; None on the last page."""
     cut: bool = False
+    """Whether the page ended at its bound of rows looked at, so that more matches may follow."""
 
 
 async def browse(
@@ -103,9 +127,10 @@ async def browse(
     after: Cursor | None = None,
     reach: int = REACH,
 ) -> BrowsedPage:
-    """One page. Waiting jobs come first in line first, delayed ones soonest first, active ones longest first.
+    """Return one page.
 
-    All else comes newest first. A ``cause`` is one of failed jobs, and stands alone.
+    Waiting jobs are ordered as in line, delayed jobs soonest first, active jobs longest first, all others newest first.
+    With a ``cause`` of failed jobs, other conditions are ignored.
     """
     search = search or Search()
     if search.id is not None:
@@ -130,7 +155,7 @@ async def browse(
     return BrowsedPage(jobs, next_place)
 
 
-# States that have an order of their own.
+# Statements of the states with an order of their own.
 _LINES: Final[Mapping[JobState | None, str]] = {
     JobState.WAITING: "browse_line",
     JobState.DELAYED: "browse_delayed",
@@ -158,22 +183,26 @@ async def _rows(connection: Connection, ids: list[UUID]) -> list[BrowsedJob]:
     async with connection.cursor(row_factory=class_row(BrowsedJob)) as cursor:
         await cursor.execute(QUERIES["browse_rows"], {"ids": ids})
         found = {job.id: job for job in await cursor.fetchall()}
-    # One that was removed in between is missing.
+    # A job removed in between is missing.
     return [found[job_id] for job_id in ids if job_id in found]
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
-    """Who runs a job and until when, the trace of its request, and the time of this reading."""
+class LeaseInfo:
+    """The lease of a job, and the trace of its request."""
 
     worker_id: str | None
+    """Worker that holds the lease; None while not running."""
     lease_until: datetime | None
+    """End of the lease unless renewed; None while not running."""
     trace_id: str | None
+    """Trace of the request; None without traces."""
     at: datetime
+    """Time of this reading, by the database's clock."""
 
 
-async def find_holder(connection: Connection, job_id: UUID) -> Holder | None:
-    """None where there is no such job."""
-    async with connection.cursor(row_factory=class_row(Holder)) as cursor:
-        await cursor.execute(QUERIES["find_holder"], {"id": job_id})
+async def find_lease(connection: Connection, job_id: UUID) -> LeaseInfo | None:
+    """Return the lease of the job, or None if there is no such job."""
+    async with connection.cursor(row_factory=class_row(LeaseInfo)) as cursor:
+        await cursor.execute(QUERIES["find_lease"], {"id": job_id})
         return await cursor.fetchone()

@@ -17,11 +17,13 @@ from hashlib import blake2b
 from typing import Final, NamedTuple, Protocol
 
 from iidq.concurrency.background import end_tasks, keep_running
-from iidq.concurrency.steady import try_step
 from iidq.database.faults import Faults
 from iidq.database.pool import Database
-from iidq.database.queries import QUERIES
+from iidq.database.queries import load_queries
+from iidq.database.steady import try_step
 from iidq.web.guard.rate_limits import STEP_SECONDS, STEPS, Addition, RateLimits, SlidingWindow
+
+QUERIES = load_queries("iidq.web.guard")
 
 EXCHANGE_SECONDS: Final = 0.25
 _LONGEST_PAUSE_SECONDS: Final = 5.0

@@ -13,11 +13,11 @@ from iidq.errors import FieldFault, InvalidInput
 from iidq.observability.redaction import redact_url
 from iidq.queue import control as steering
 from iidq.queue.identifiers import find_job_id
-from iidq.queue.notify import announcements
+from iidq.queue.notify import channels
 from iidq.queue.read import readers
-from iidq.queue.read.browsing import JobState, Search, browse, find_holder
-from iidq.queue.read.job_pages import REACH
+from iidq.queue.read.browsing import JobState, Search, browse, find_lease
 from iidq.queue.read.paging import Cursor
+from iidq.queue.read.readers import REACH
 from iidq.settings import Settings
 from iidq.web.operations.operations_access import (
     CLOSED,
@@ -167,7 +167,7 @@ async def show_job(request: Request) -> Response:
         return job_not_found()
     database = service_of(request).database
     job = await database.run(lambda connection: readers.find(connection, job_id))
-    holder = await database.run(lambda connection: find_holder(connection, job_id))
+    holder = await database.run(lambda connection: find_lease(connection, job_id))
     if job is None or holder is None:
         return job_not_found()
     shown = camel({name: getattr(holder, name) for name in holder.__slots__})
@@ -197,7 +197,7 @@ async def retry_failures(request: Request) -> Response:
     async def retry(connection: Connection) -> tuple[list[UUID], datetime]:
         ids, moment = await steering.retry_failures(connection, str(cause), batch=RETRY_BATCH, before=before)
         if ids:
-            await announcements.announce_changes(connection, ids)
+            await channels.announce_changes(connection, ids)
         return ids, moment
 
     service = service_of(request)

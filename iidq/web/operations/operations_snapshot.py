@@ -13,7 +13,14 @@ from iidq.concurrency.single_flight import SingleFlight
 from iidq.database.faults import sentences
 from iidq.errors import DatabaseRefusal, DatabaseUnavailable
 from iidq.observability.redaction import redact_url
-from iidq.queue.read.overview import MOST_COUNTED, SAMPLE_PER_MINUTE, Lately, Now, read_lately, read_now
+from iidq.queue.read.queue_health import (
+    MOST_COUNTED,
+    SAMPLE_PER_MINUTE,
+    LiveOverview,
+    RecentOverview,
+    read_live_overview,
+    read_recent_overview,
+)
 from iidq.web.reply.entity_tags import entity_tag
 from iidq.web.reply.wire import JsonReply, redis_shape
 from iidq.web.service import Service
@@ -54,7 +61,7 @@ class Snapshots:
         }
         try:
             async with asyncio.timeout(READ_SECONDS):
-                now = await service.overviews.run(read_now)
+                now = await service.overviews.run(read_live_overview)
                 await self._renew_lately(service)
             state |= {"available": True, **_now_shape(now), "lately": self._lately}
         except DatabaseUnavailable as error:
@@ -75,7 +82,7 @@ class Snapshots:
     async def _read_lately(self, service: Service) -> None:
         try:
             async with asyncio.timeout(READ_LATELY_SECONDS):
-                self._lately = _lately_shape(await service.overviews.run(read_lately))
+                self._lately = _lately_shape(await service.overviews.run(read_recent_overview))
         except (DatabaseUnavailable, DatabaseRefusal, TimeoutError):
             # The snapshot itself tells that the database is away; a slow one is asked again later.
             pass
@@ -84,11 +91,14 @@ class Snapshots:
             self._reading_lately = None
 
 
-def _now_shape(now: Now) -> dict[str, Any]:
-    return {"queue": camel(asdict(now.head)), "workers": [camel(asdict(worker)) for worker in now.workers]}
+def _now_shape(now: LiveOverview) -> dict[str, Any]:
+    queue = asdict(now.health)
+    # Faults are for /readyz and the log.
+    del queue["faults"]
+    return {"queue": camel(queue), "workers": [camel(asdict(worker)) for worker in now.workers]}
 
 
-def _lately_shape(lately: Lately) -> dict[str, Any]:
+def _lately_shape(lately: RecentOverview) -> dict[str, Any]:
     causes = [camel(asdict(cause)) for cause in lately.causes]
     for cause in causes:
         cause["latestError"] = redact_url(cause["latestError"])

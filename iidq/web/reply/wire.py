@@ -10,7 +10,8 @@ from uuid import UUID
 from starlette.responses import Response
 
 from iidq.observability.redaction import redact_endpoint, redact_url
-from iidq.queue.job import Job, JobType, QueueCounts
+from iidq.queue.job import Job, JobType
+from iidq.queue.read.queue_health import QueueHealth
 from iidq.web.reply import shapes
 
 JOBS_PATH = "/api/verification-jobs"
@@ -93,15 +94,15 @@ def batch_shape(job_ids: Sequence[UUID], prefix: str) -> shapes.AcceptedBatch:
 
 def job_shape(job: Job) -> shapes.Job:
     """One job. Rows can come from SQL with any ``rpcUrl`` and error text, so both are redacted here again."""
-    job_id = str(job.id)
+    job_id, subject = str(job.id), job.subject
     return {
         "id": job_id,
         "jobId": job_id,
         "type": job.type,
-        "contentHash": job.content_hash,
-        "manifestUri": job.manifest_uri,
-        "registryAddress": job.registry_address,
-        "rpcUrl": redact_endpoint(job.rpc_url) if job.rpc_url else job.rpc_url,
+        "contentHash": subject.content_hash,
+        "manifestUri": subject.manifest_uri,
+        "registryAddress": subject.registry_address,
+        "rpcUrl": redact_endpoint(subject.rpc_url) if subject.rpc_url else subject.rpc_url,
         "status": job.status,
         "result": job.result,
         "error": redact_url(job.error) if job.error else job.error,
@@ -111,8 +112,8 @@ def job_shape(job: Job) -> shapes.Job:
         "completedAt": _time(job.completed_at) if job.completed_at else None,
         "createdAt": _time(job.created_at),
         "updatedAt": _time(job.updated_at),
-        "chainId": job.chain_id,
-        "fileName": job.file_name,
+        "chainId": subject.chain_id,
+        "fileName": subject.file_name,
         "attempt": job.attempt,
         "maxAttempts": job.max_attempts,
         "runAt": _time(job.run_at),
@@ -121,7 +122,7 @@ def job_shape(job: Job) -> shapes.Job:
     }
 
 
-def stats_shape(counts: QueueCounts | None) -> shapes.Stats:
+def stats_shape(counts: QueueHealth | None) -> shapes.Stats:
     """The queue's counts; without a database (None) unavailable, and zeros."""
     return {
         "available": counts is not None,

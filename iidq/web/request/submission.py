@@ -17,6 +17,7 @@ from iidq.provenance.ethereum.chains import check_rpc_url, identify_endpoint
 from iidq.provenance.manifest_uri import parse_manifest_uri
 from iidq.queue.job import SHARED, IdempotencyKey, JobType, NewJob
 from iidq.settings import Settings
+from iidq.subject import Subject
 from iidq.web.request.plain_text import is_plain_text
 from iidq.web.request.uploads import MAX_FILE_NAME_LENGTH, Upload, file_name_fault
 
@@ -98,17 +99,14 @@ REQUIRED: Final = ("registryAddress", "manifestURI")
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A checked request; ``rpc_url`` is in the form that may be stored, ``endpoint_id`` says which endpoint it is."""
+    """A checked request."""
 
-    content_hash: str
-    manifest_uri: str
-    registry_address: str
-    rpc_url: str | None
-    chain_id: int | None
-    file_name: str | None
+    subject: Subject
+    """What to verify."""
     share: bool = False
+    """Whether an equal job that still waits or runs may answer this request too."""
     callback_url: str | None = None
-    endpoint_id: str | None = None
+    """Where the webhook for the job's end goes; None sends none."""
 
     def as_job(self, job_type: JobType, key: IdempotencyKey | None = None) -> NewJob:
         """The job that answers this request, known under ``key``, or under the question itself if it may be shared."""
@@ -117,13 +115,7 @@ class Submission:
             key = IdempotencyKey(SHARED, question.hex(), question)
         return NewJob(
             type=job_type,
-            content_hash=self.content_hash,
-            manifest_uri=self.manifest_uri,
-            registry_address=self.registry_address,
-            rpc_url=self.rpc_url,
-            endpoint_id=self.endpoint_id,
-            chain_id=self.chain_id,
-            file_name=self.file_name,
+            subject=self.subject,
             key=key,
             trace_context=traces.current(),
             callback_url=self.callback_url,
@@ -131,15 +123,16 @@ class Submission:
 
     def fingerprint(self, job_type: JobType, *, with_file_name: bool = True) -> bytes:
         """SHA-256 of what is asked: equal for equal requests, whichever way the file or its hash was sent."""
+        subject = self.subject
         fields = [
             job_type.value,
-            self.content_hash,
-            self.manifest_uri,
-            self.registry_address.lower(),
+            subject.content_hash,
+            subject.manifest_uri,
+            subject.registry_address.lower(),
             # Two endpoints can look alike without their credentials.
-            self.endpoint_id,
-            self.chain_id,
-            *([self.file_name] if with_file_name else []),
+            subject.endpoint_id,
+            subject.chain_id,
+            *([subject.file_name] if with_file_name else []),
             *([] if self.callback_url is None else [self.callback_url]),
         ]
         return hashlib.sha256(json.dumps(fields).encode()).digest()
@@ -191,13 +184,15 @@ class SubmissionRules:
             raise InvalidInput(found)
         rpc_url = _optional_text(values.get("rpcUrl"))
         return Submission(
-            content_hash=upload.content_hash if upload else str(values["contentHash"]),
-            manifest_uri=str(values["manifestURI"]),
-            registry_address=str(values["registryAddress"]),
-            rpc_url=None if rpc_url is None else redact_endpoint(rpc_url),
-            endpoint_id=None if rpc_url is None else identify_endpoint(rpc_url),
-            chain_id=_optional_integer(values.get("chainId")),
-            file_name=upload.file_name if upload else _optional_text(values.get("fileName")),
+            Subject(
+                content_hash=upload.content_hash if upload else str(values["contentHash"]),
+                manifest_uri=str(values["manifestURI"]),
+                registry_address=str(values["registryAddress"]),
+                rpc_url=None if rpc_url is None else redact_endpoint(rpc_url),
+                endpoint_id=None if rpc_url is None else identify_endpoint(rpc_url),
+                chain_id=_optional_integer(values.get("chainId")),
+                file_name=upload.file_name if upload else _optional_text(values.get("fileName")),
+            ),
             share=values.get("share") is True,
             callback_url=_optional_text(values.get("callbackUrl")),
         )

@@ -9,8 +9,8 @@ from starlette.routing import Route
 
 from iidq import __version__
 from iidq.errors import DatabaseBusy, DatabaseRefusal, DatabaseUnavailable, ObjectMissing
-from iidq.queue.read import readers
-from iidq.queue.read.depth import QueueDepth
+from iidq.queue.read import queue_health
+from iidq.queue.read.queue_health import QueueHealth
 from iidq.web.reply import shapes
 from iidq.web.reply.replies import RETRY_AFTER_SECONDS
 from iidq.web.reply.wire import JsonReply, redis_shape
@@ -51,7 +51,7 @@ async def readyz(request: Request) -> Response:
     return _not_ready({"status": "unavailable", **state})
 
 
-async def _faults(service: Service, depth: QueueDepth | None) -> list[str]:
+async def _faults(service: Service, depth: QueueHealth | None) -> list[str]:
     """What only an operator can mend: of this process, of its role, and of the workers."""
     obstacles = [] if service.database.away else await service.queue_state.obstacles()
     named = [*(obstacles or []), *service.database.faults.for_operators(), *(depth.faults if depth else [])]
@@ -70,7 +70,7 @@ async def health(request: Request) -> Response:
     return JsonReply(body)
 
 
-def _queue_signs(depth: QueueDepth | None) -> shapes.QueueSigns | None:
+def _queue_signs(depth: QueueHealth | None) -> shapes.QueueSigns | None:
     if depth is None:
         return None
     return {"workers": depth.workers, "listeningWorkers": depth.listening_workers, "paused": depth.paused}
@@ -79,7 +79,7 @@ def _queue_signs(depth: QueueDepth | None) -> shapes.QueueSigns | None:
 async def _database_state(request: Request) -> shapes.DatabaseState:
     try:
         async with asyncio.timeout(PROBE_SECONDS):
-            await service_of(request).overviews.run(readers.probe)
+            await service_of(request).overviews.run(queue_health.probe)
     except DatabaseRefusal as error:
         return "not migrated" if isinstance(error, ObjectMissing) else "refused"
     except DatabaseBusy:

@@ -8,7 +8,7 @@ from iidq.errors import DatabaseBusy, DatabaseRefusal, DatabaseUnavailable
 from iidq.observability import metrics
 from iidq.queue.identifiers import find_job_id
 from iidq.queue.job import JobType
-from iidq.queue.read import readers
+from iidq.queue.read import queue_health, readers
 from iidq.web.reply import shapes
 from iidq.web.reply.conditional import awaited_job, job_reply
 from iidq.web.reply.job_body import JobBody
@@ -99,7 +99,7 @@ async def list_jobs(request: Request) -> Response:
 async def stats(request: Request) -> Response:
     """GET /stats: also an answer where there is no database."""
     try:
-        counts = await service_of(request).overviews.run(readers.count)
+        counts = await service_of(request).overviews.run(queue_health.read_health)
     except DatabaseBusy:
         raise
     except (DatabaseUnavailable, DatabaseRefusal):

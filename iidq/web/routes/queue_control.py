@@ -12,7 +12,7 @@ from iidq.errors import FieldFault, InvalidInput
 from iidq.queue import control
 from iidq.queue.identifiers import find_job_id
 from iidq.queue.job import Job
-from iidq.queue.notify import announcements
+from iidq.queue.notify import channels
 from iidq.queue.read import readers
 from iidq.web.guard.access import with_key
 from iidq.web.reply import shapes
@@ -48,7 +48,7 @@ async def _steer(request: Request, step: Step, refusal: str) -> Response:
             # Behind a pooler the error that says so has ended the transaction.
             return None, None
         if done:
-            await announcements.announce_changes(connection, [job_id])
+            await channels.announce_changes(connection, [job_id])
         return done, await readers.find(connection, job_id)
 
     service = service_of(request)

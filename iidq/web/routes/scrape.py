@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from iidq.observability.exposition import exposition
-from iidq.queue.read.depth import QueueDepth
+from iidq.queue.read.queue_health import QueueHealth
 from iidq.web.guard.access import with_key
 from iidq.web.service import service_of
 
@@ -29,7 +29,7 @@ class QueueGauges(Collector):
     Every API process and replica tells the same: take the maximum over them, not the sum.
     """
 
-    def __init__(self, depth: QueueDepth | None) -> None:
+    def __init__(self, depth: QueueHealth | None) -> None:
         self._depth = depth
 
     def collect(self) -> Iterable[Metric]:

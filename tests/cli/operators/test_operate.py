@@ -10,7 +10,7 @@ import pytest
 
 from iidq.cli.operators import operate
 from iidq.queue.identifiers import new_job_id
-from iidq.queue.read.job_pages import REACH
+from iidq.queue.read.readers import REACH
 from tests.cli.conftest import Done
 from tests.job_rows import PROCESSING, Sql, insert, read
 

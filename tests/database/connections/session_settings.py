@@ -8,10 +8,10 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from iidq.database.connections import Connection
 from iidq.database.pool import open_database
-from iidq.queue import control, store
+from iidq.queue import control, store, upkeep
 from iidq.queue.job import Job, JobStatus, NewJob
 from iidq.queue.outcome import Outcome
-from iidq.queue.read import browsing, overview, readers
+from iidq.queue.read import browsing, queue_health, readers
 from iidq.settings import load_settings
 from iidq.webhooks import delivery_store as deliveries
 from tests.database.attempts import claim, fence, finish, renew, report, sweep
@@ -93,7 +93,7 @@ async def run_core(database_url: str, **overrides: Any) -> None:
         await database.run(lambda c: store.enqueue(c, [good, bad, shaky], max_attempts=3))
         taken = {job.id: job for job in await database.run(claim)}
         assert taken.keys() == {good.id, bad.id, shaky.id}
-        assert taken[good.id].file_name == _TEXT
+        assert taken[good.id].subject.file_name == _TEXT
         held = [fence(job) for job in taken.values()]
         assert await database.run(lambda c: renew(c, *held)) == set(held)
         assert await database.run(lambda c: report(c, (held[0], 50))) == {held[0]}
@@ -113,7 +113,7 @@ async def run_core(database_url: str, **overrides: Any) -> None:
         done, failed, again = [await find(job) for job in (good, bad, shaky)]
         callback = failed.callback or {}
         assert done.completed_at is not None
-        assert (done.status, done.result, done.file_name) == (
+        assert (done.status, done.result, done.subject.file_name) == (
             JobStatus.COMPLETED,
             {"status": "OK", "text": _TEXT, "number": 0.1},
             _TEXT,
@@ -128,11 +128,11 @@ async def run_core(database_url: str, **overrides: Any) -> None:
         assert done.completed_at.utcoffset() == timedelta(0)
         listed = await database.run(lambda c: readers.list_jobs(c, limit=3))
         assert {job.id for job in listed.jobs} == {good.id, bad.id, shaky.id}
-        assert (await database.run(readers.count)).completed >= 1
+        assert (await database.run(queue_health.read_health)).completed >= 1
         changed = await database.run(lambda c: readers.find_changed(c, {str(good.id): ""}))
         assert [job.id for _, _, job in changed if job is not None] == [good.id]
-        await database.run(overview.read_now)
-        await database.run(overview.read_lately)
+        await database.run(queue_health.read_live_overview)
+        await database.run(queue_health.read_recent_overview)
         assert await database.run(lambda c: browsing.browse(c, limit=3))
 
         claimed = await database.run(lambda c: deliveries.claim(c, slots=5, per_host=5, running={}, lease_seconds=30))
@@ -143,4 +143,4 @@ async def run_core(database_url: str, **overrides: Any) -> None:
         assert await database.run(lambda c: control.retry(c, bad.id)) is True
         for job in (bad, shaky):
             assert await database.run(lambda c, i=job.id: control.cancel(c, i)) is True  # type: ignore[misc]
-        await database.run(lambda c: store.purge(c, completed_seconds=0.0, failed_seconds=0.0, batch=100))
+        await database.run(lambda c: upkeep.purge(c, completed_seconds=0.0, failed_seconds=0.0, batch=100))

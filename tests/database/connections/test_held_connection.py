@@ -7,11 +7,12 @@ import psycopg
 import pytest
 from psycopg import errors
 
+from iidq.concurrency.batcher import Batcher
 from iidq.database.connections import Connection
 from iidq.database.hot_statement import HeldConnection
 from iidq.database.pool import open_database
 from iidq.errors import DatabaseUnavailable, RowRefused
-from iidq.queue.batching import GroupCommit, open_enqueuer
+from iidq.queue.enqueuer import open_enqueuer
 from iidq.settings import Settings
 from tests.database.connections.test_database import backend
 from tests.job_rows import new_job, statuses
@@ -130,7 +131,7 @@ async def test_an_enqueuer_that_is_ended_holds_none(settings: Settings) -> None:
             await held.run(sleep)
             return [None]
 
-        commits: GroupCommit[int, None] = GroupCommit(write, on_idle=held.release)
+        commits: Batcher[int, None] = Batcher(write, blames_one_item=lambda _: False, on_idle=held.release)
         caller = commits.submit(1)
         await began.wait()
         commits.abandon()

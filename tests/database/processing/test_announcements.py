@@ -9,9 +9,10 @@ import pytest
 
 from iidq.database.pool import open_database
 from iidq.queue import store
-from iidq.queue.batching import open_enqueuer
-from iidq.queue.notify import announcements, listener
-from iidq.queue.notify.listener import Announcer
+from iidq.queue.enqueuer import open_enqueuer
+from iidq.queue.notify import announcer as announcers
+from iidq.queue.notify import channels, listener
+from iidq.queue.notify.announcer import Announcer
 from iidq.settings import Settings
 from tests.job_rows import COMPLETED, insert, new_job
 
@@ -21,13 +22,13 @@ ECHO = "test_echo"
 @pytest.fixture
 async def listening(rival: Any) -> AsyncIterator[Any]:
     """A connection that hears what workers hear."""
-    await announcements.listen(rival, ECHO)
+    await channels.listen(rival, ECHO)
     yield rival
 
 
 async def heard_before_echo(listening: Any) -> int:
     """How many announcements came before our own echo, which comes last."""
-    await announcements.echo(listening, ECHO)
+    await channels.echo(listening, ECHO)
     heard = 0
     async with asyncio.timeout(10):
         async for notification in listening.notifies():
@@ -63,7 +64,7 @@ async def test_enqueue_announces_nothing_by_itself(connection: Any, listening: A
     """A commit that notifies takes a lock on the whole database, so our own inserts do not."""
     await store.enqueue(connection, [new_job(), new_job()], max_attempts=3)
     assert await heard_before_echo(listening) == 0
-    await announcements.announce(connection)
+    await channels.announce(connection)
     assert await heard_before_echo(listening) == 1
 
 
@@ -92,7 +93,7 @@ async def test_silence_ends_with_its_transaction(connection: Any, listening: Any
     job = new_job()
     await connection.execute(
         'INSERT INTO "VerificationJob"(type, "contentHash", "manifestUri", "registryAddress") VALUES (%s, %s, %s, %s)',
-        [job.type.value, job.content_hash, job.manifest_uri, job.registry_address],
+        [job.type.value, *job.subject[:3]],
     )
     assert await heard_before_echo(listening) == 1
 
@@ -112,7 +113,7 @@ async def test_a_stream_of_inserts_takes_the_announcements_along(
 ) -> None:
     """What inserts without a turn ask for goes with the next that has one; nothing else is sent."""
     # However crowded the machine: the next insert comes in time.
-    monkeypatch.setattr(listener, "_INSERT_MAY_COME_SECONDS", 30.0)
+    monkeypatch.setattr(announcers, "_INSERT_MAY_COME_SECONDS", 30.0)
     sent: list[str] = []
 
     class Counted(Announcer):
@@ -123,7 +124,7 @@ async def test_a_stream_of_inserts_takes_the_announcements_along(
         turns = 0
         async with asyncio.timeout(20):
             while turns < 5:
-                turn = announcer.take_turn()
+                turn = announcer.reserve()
                 await asyncio.sleep(0.001)
                 if turn is None:
                     announcer.announce()
@@ -150,7 +151,7 @@ async def test_announcements_are_not_put_off_by_inserts_that_make_none(
 
         async def insert_in_vain() -> None:
             while True:
-                announcer.take_turn()
+                announcer.reserve()
                 await asyncio.sleep(insert_seconds)
                 announcer.announce()
 
@@ -195,10 +196,10 @@ async def test_a_listener_at_rest_stays_asleep(rival: Any, settings: Settings, m
 
     async with open_database(settings, pool_size=1) as database:
         waits = listener.Listener(settings, database, {}, lambda: None)
-        await announcements.listen(rival, ECHO)
+        await channels.listen(rival, ECHO)
         with monkeypatch.context() as patch:
             patch.setattr(loop, "call_at", counted)
-            assert await waits._hear(rival, 1.0) == set()
+            assert await waits._receive(rival, 1.0) == set()
         assert len(timers) < 5
-        await database.run(lambda speaker: announcements.echo(speaker, ECHO))
-        assert await waits._hear(rival, 10.0) == {ECHO}
+        await database.run(lambda speaker: channels.echo(speaker, ECHO))
+        assert await waits._receive(rival, 10.0) == {ECHO}

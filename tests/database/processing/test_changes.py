@@ -12,8 +12,8 @@ from iidq.database.pool import Database, open_database
 from iidq.errors import TooManyWatchers
 from iidq.queue.identifiers import new_job_id
 from iidq.queue.job import FINAL, ClaimedJob, Job, JobStatus
-from iidq.queue.notify import announcements, watching
-from iidq.queue.notify.changes import ChangeAnnouncer
+from iidq.queue.notify import channels, watching
+from iidq.queue.notify.announcer import ChangeAnnouncer
 from iidq.queue.notify.watching import Watch, WatchHub, open_watch_hub
 from iidq.queue.processing.execution import Progress
 from iidq.queue.read import readers
@@ -57,7 +57,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The hub looks for itself more often than it needs to."""
-    monkeypatch.setattr(watching, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(watching, "POLL_SECONDS", 0.05)
 
 
 async def state(watch: Watch) -> Job:
@@ -138,7 +138,7 @@ async def test_a_worker_tells_what_it_changed(
     hub: WatchHub, sql: psycopg.Connection[Any], database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Progress and the end arrive by notification alone: the hub's own look would come after the test's time-out."""
-    monkeypatch.setattr(watching, "LOOK_SECONDS", 300.0)
+    monkeypatch.setattr(watching, "POLL_SECONDS", 300.0)
     go_on = asyncio.Event()
 
     async def handler(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
@@ -162,7 +162,7 @@ async def test_a_worker_tells_what_it_changed(
 
 async def test_only_who_was_called_notifies(rival: Any, settings: Settings, database: Database) -> None:
     """A worker sends nothing while nobody watches; called, it names every changed job once, many in one payload."""
-    await announcements.listen(rival, ECHO, [announcements.CHANGED_CHANNEL])
+    await channels.listen(rival, ECHO, [channels.CHANGED_CHANNEL])
     unseen, ids = new_job_id(), [new_job_id() for _ in range(250)]
     announcer = ChangeAnnouncer(database)
     sending = asyncio.create_task(announcer.run())

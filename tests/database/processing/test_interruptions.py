@@ -11,7 +11,7 @@ import pytest
 from iidq.database.pool import Database, open_database
 from iidq.queue import store
 from iidq.queue.job import ClaimedJob
-from iidq.queue.notify.changes import ChangeAnnouncer
+from iidq.queue.notify.announcer import ChangeAnnouncer
 from iidq.queue.processing.attempts import Attempts
 from iidq.queue.processing.execution import Progress
 from iidq.settings import Settings

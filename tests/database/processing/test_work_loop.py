@@ -14,7 +14,7 @@ from iidq.database.connections import connect
 from iidq.errors import GatewayFault, ManifestFault
 from iidq.queue import control, store
 from iidq.queue.job import ClaimedJob
-from iidq.queue.notify import announcements
+from iidq.queue.notify import channels
 from iidq.queue.processing.execution import Progress
 from iidq.settings import Settings
 from tests.database.attempts import sweep
@@ -60,7 +60,7 @@ async def test_every_job_runs_once(database_url: str, sql: psycopg.Connection[An
         insert(sql, copies=30)
         await eventually(lambda: statuses(sql) == {"completed": 60})
         await store.enqueue(connection, [new_job() for _ in range(30)], max_attempts=3)
-        await announcements.announce(connection)
+        await channels.announce(connection)
         await eventually(lambda: statuses(sql) == {"completed": 90})
     assert len(handler.begun) == 90
     assert set(handler.begun.values()) == {1}

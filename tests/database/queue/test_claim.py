@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from iidq.database.pool import open_database
-from iidq.database.queries import QUERIES
+from iidq.database.queries import load_queries
 from iidq.queue import store
 from iidq.queue.job import JobType
 from iidq.queue.processing.claiming import FROM_HEAD
@@ -17,19 +17,16 @@ from iidq.settings import Settings
 from tests.database.attempts import LEASE_SECONDS, WORKER, claim, claim_one, sweep
 from tests.job_rows import COMPLETED, PROCESSING, Sql, insert, new_job, read, scalar, update
 
+QUERIES = load_queries("iidq.queue")
+
 
 async def test_a_claim_counts_the_attempt_and_leases_the_row(connection: Any, sql: psycopg.Connection[Any]) -> None:
     """A claimed job is processing, belongs to the worker until its lease runs out, and the attempt is counted."""
-    asked = new_job(JobType.PROOF, rpc_url="https://x.example", chain_id=5, file_name="a.png")
+    asked = new_job(JobType.PROOF, rpc_url="https://x.example", endpoint_id="ab", chain_id=5, file_name="a.png")
     await store.enqueue(connection, [asked], max_attempts=4)
     job = await claim_one(connection)
     assert (job.id, job.attempt, job.type, job.retry_count, job.max_attempts) == (asked.id, 1, JobType.PROOF, 0, 4)
-    assert (job.content_hash, job.manifest_uri, job.registry_address) == (
-        asked.content_hash,
-        asked.manifest_uri,
-        asked.registry_address,
-    )
-    assert (job.rpc_url, job.chain_id, job.file_name) == ("https://x.example", 5, "a.png")
+    assert job.subject == asked.subject
     row = read(sql, asked.id)
     assert (row["status"], row["attempt"], row["workerId"], row["ready"]) == ("processing", 1, WORKER, False)
     assert row["leaseUntil"] - row["startedAt"] == timedelta(seconds=LEASE_SECONDS)
@@ -83,7 +80,7 @@ async def test_racing_workers_claim_every_job_once(connection: Any, rival: Any, 
 async def test_line_is_by_time_with_proofs_and_priority(
     connection: Any, sql: psycopg.Connection[Any], slots: int
 ) -> None:
-    """Older first; a proof stands as if 30 s younger, a step of priority as if 30 s older: nobody starves."""
+    """Older jobs first; a proof counts as 30 s younger, a step of priority as 30 s older, so that no job starves."""
     ages = {
         "old verify": ("verify", 10, 0),
         "proof 31 s older than that": ("proof", 41, 0),
@@ -125,7 +122,7 @@ async def test_future_rows_wait_for_their_time(connection: Any, sql: psycopg.Con
 
 
 async def test_a_job_moved_into_the_future_leaves_the_line(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """Somebody who sets runAt in psql postpones the job."""
+    """Setting runAt in psql postpones the job."""
     job_id = insert(sql)
     update(sql, job_id, runAt=Sql("now() + interval '1 hour'"))
     assert read(sql, job_id)["ready"] is False
@@ -136,9 +133,9 @@ async def test_a_job_moved_into_the_future_leaves_the_line(connection: Any, sql:
 async def test_the_claim_walks_its_index_without_sorting(
     settings: Settings, sql: psycopg.Connection[Any], statistics: str
 ) -> None:
-    """Among many rows the plan is the index in its order, whatever the planner believes of the table.
+    """Among many rows the plan is the index in its order, for any statistics of the table.
 
-    What was taken is sorted, and nothing else.
+    Only the claimed rows are sorted.
     """
     sql.execute('ALTER TABLE "VerificationJob" SET (autovacuum_enabled = off)')
     insert(sql, COMPLETED, copies=3000)

@@ -1,4 +1,4 @@
-"""What claims and outcomes cost does not grow with the history, with what waits for later, or with old snapshots."""
+"""The cost of claims and outcomes does not grow with the history, with delayed jobs, or with old snapshots."""
 
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
@@ -9,7 +9,7 @@ import pytest
 
 from iidq.database.connections import Connection
 from iidq.database.pool import open_database
-from iidq.database.queries import QUERIES
+from iidq.database.queries import load_queries
 from iidq.queue import store
 from iidq.queue.job import ClaimedJob, JobType
 from iidq.queue.outcome import Outcome
@@ -36,7 +36,7 @@ def postgres_kind() -> str:
 
 @pytest.fixture
 def unwatched(sql: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
-    """Nobody vacuums or analyzes behind the test's back; rows are counted at the end of the filling."""
+    """No vacuum or analyze runs during the test; rows are counted at the end of the filling."""
     sql.execute(f"ALTER TABLE {TABLE} SET (autovacuum_enabled = off)".encode())
     sql.execute("SET iidq.writer = 'on'")
     return sql
@@ -60,11 +60,13 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from nodes(child)
 
 
-async def explain(connection: Connection, name: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    """The plan that a statement really took, with what it touched; its effect is rolled back."""
+async def explain(
+    connection: Connection, name: str, parameters: dict[str, Any], package: str = "iidq.queue"
+) -> dict[str, Any]:
+    """Return the plan of an executed statement, with the buffers; the effect is rolled back."""
     async with connection.transaction(force_rollback=True):
         cursor = await connection.execute(
-            b"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + QUERIES[name], parameters, prepare=False
+            b"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + load_queries(package)[name], parameters, prepare=False
         )
         row = await cursor.fetchone()
     assert row is not None
@@ -188,7 +190,7 @@ async def test_outcomes_change_as_few_pages_behind_a_long_history(
 async def test_plans_made_for_an_empty_table_serve_a_burst(
     settings: Settings, unwatched: psycopg.Connection[Any]
 ) -> None:
-    """A worker and an API that idled beside a small table do not scan it once it has grown."""
+    """A worker and an API that idled on a small table do not scan the table after growth."""
     unwatched.execute(f"ANALYZE {TABLE}".encode())
     async with open_database(settings, pool_size=1, sorts=False) as database, database.connection() as connection:
 
@@ -300,7 +302,7 @@ async def test_a_first_insert_is_logged_once_per_row_and_index(connection: Conne
 
 
 def test_nobody_gathers_statistics_of_results(unwatched: psycopg.Connection[Any]) -> None:
-    """ANALYZE leaves alone what no plan depends on, above all the wide results; what plans depend on, it knows."""
+    """ANALYZE skips columns without influence on plans, above all the wide results, and covers all others."""
     fill(unwatched, finished=100, waiting=100)
     unwatched.execute(f"ANALYZE {TABLE}".encode())
     rows = unwatched.execute("SELECT attname FROM pg_stats WHERE tablename = 'VerificationJob'").fetchall()
@@ -317,5 +319,5 @@ def test_indexes_are_told_how_jobs_live(unwatched: psycopg.Connection[Any]) -> N
     ).fetchall()
     options = {name: (said, definition) for name, said, definition in rows}
     assert options["VerificationJob_pkey"][0] == options["VerificationJob_newest"][0] == "fillfactor=30"
-    # Before its WHERE: an index' predicate does not tell Postgres that the entry is new.
+    # Before its WHERE: from an index' predicate Postgres does not conclude that the entry is new.
     assert '"completedAt"' in options["VerificationJob_content"][1].partition(" WHERE ")[0]

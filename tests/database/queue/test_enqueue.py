@@ -10,7 +10,7 @@ import pytest
 from iidq.database.pool import open_database
 from iidq.errors import DatabaseUnavailable, RowRefused
 from iidq.queue import store
-from iidq.queue.batching import open_enqueuer
+from iidq.queue.enqueuer import open_enqueuer
 from iidq.queue.job import JobStatus, JobType
 from iidq.queue.read import readers
 from iidq.settings import Settings, load_settings
@@ -18,7 +18,7 @@ from tests.job_rows import new_job, read, scalar, statuses
 
 
 async def test_every_field_round_trips(connection: Any) -> None:
-    """What a caller asked for is what a reader sees, Unicode and large chain ids included."""
+    """A reader sees the fields as submitted, Unicode and large chain ids included."""
     asked = new_job(
         JobType.PROOF,
         rpc_url="https://rpc.example/v1",
@@ -29,7 +29,7 @@ async def test_every_field_round_trips(connection: Any) -> None:
     await store.enqueue(connection, [asked], max_attempts=5)
     job = await readers.find(connection, asked.id)
     assert job is not None
-    for name in ("id", "type", "content_hash", "manifest_uri", "registry_address", "rpc_url", "chain_id", "file_name"):
+    for name in ("id", "type", "subject"):
         assert getattr(job, name) == getattr(asked, name)
     assert (job.status, job.max_attempts, job.attempt, job.retry_count) == (JobStatus.QUEUED, 5, 0, 0)
 
@@ -39,7 +39,7 @@ async def test_fields_that_are_unset_stay_null_in_any_mixture(connection: Any) -
     mixed = [new_job(), new_job(chain_id=1), new_job(rpc_url="https://x.example"), new_job(file_name="a")]
     await store.enqueue(connection, mixed, max_attempts=3)
     found = [await readers.find(connection, asked.id) for asked in mixed]
-    assert [(job.chain_id, job.rpc_url, job.file_name) for job in found if job] == [
+    assert [(job.subject.chain_id, job.subject.rpc_url, job.subject.file_name) for job in found if job] == [
         (None, None, None),
         (1, None, None),
         (None, "https://x.example", None),
@@ -109,7 +109,7 @@ async def test_an_answer_means_committed(settings: Settings, sql: psycopg.Connec
 
 
 async def test_enqueue_commits_durably(connection: Any) -> None:
-    """The insert leaves the session's durable commit as it was: what is acknowledged survives a crash."""
+    """The insert leaves the session's durable commit unchanged: acknowledged jobs survive a crash."""
     await store.enqueue(connection, [new_job()], max_attempts=3)
     async with connection.transaction():
         await store.enqueue(connection, [new_job()], max_attempts=3)

@@ -12,7 +12,7 @@ from tests.job_rows import Sql, insert, read, scalar, update
 
 
 async def test_renewal_extends_held_leases_alone(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """What is held is extended by the database's clock; what was lost is told by not coming back."""
+    """Held leases are extended by the database's clock; lost leases are missing in the answer."""
     insert(sql, copies=3)
     held, ended, taken = await claim(connection, 3)
     await finish(connection, Outcome.released(ended))
@@ -113,7 +113,7 @@ async def test_a_renewal_waits_for_nobody(
         assert await report(connection, (fence(locked), 10)) == {fence(locked)}
     async with asyncio.timeout(10):
         assert await renew(rival, fence(locked), fence(free)) == {fence(locked), fence(free)}
-        # The sweeper passes the locked one over as well, and takes what nobody renewed.
+        # The sweeper skips the locked row as well, and takes back the row that was not renewed.
         assert len((await sweep(rival)).expired) == 1
     await connection.commit()
     assert read(sql, free.id)["leaseUntil"] > read(sql, locked.id)["leaseUntil"]
@@ -143,7 +143,7 @@ async def test_renewals_and_progress_touch_no_index(connection: Any, sql: psycop
         await report(connection, *((fence(job), percent) for job in jobs))
     hot_now, updated_now = hot_and_all()
     assert updated_now - updated == 500
-    # With an index on what they change this would be 0; a page that is full now and then sends a row elsewhere.
+    # With an index on the changed columns this would be 0; a page that is full now and then sends a row elsewhere.
     assert hot_now - hot > 250
 
 

@@ -15,17 +15,16 @@ from iidq.bullmq.bull_keys import BullState, job_fields
 from iidq.database.pool import Database, open_database
 from iidq.errors import RowRefused
 from iidq.queue import control, row_faults, store, upkeep
-from iidq.queue.batching import open_enqueuer
+from iidq.queue.enqueuer import open_enqueuer
 from iidq.queue.job import ClaimedJob, JobStatus
 from iidq.queue.notify.watching import open_watch_hub
 from iidq.queue.outcome import Outcome
 from iidq.queue.processing.execution import Progress
 from iidq.queue.processing.writers import OutcomeWriter
-from iidq.queue.read import readers
+from iidq.queue.read import queue_health, readers
 from iidq.queue.read.browsing import JobState, browse
-from iidq.queue.read.depth import read_depth
-from iidq.queue.read.overview import read_lately, read_now
 from iidq.queue.read.paging import Cursor
+from iidq.queue.read.queue_health import read_health, read_live_overview, read_recent_overview
 from iidq.queue.store import WorkerSigns
 from iidq.queue.upkeep import Retention
 from iidq.settings import load_settings
@@ -59,7 +58,7 @@ SIGNS = WorkerSigns("w", "host", 1, "0", 3, 0, True, 60.0)
 EXPIRED: dict[str, Any] = {**PROCESSING, "leaseUntil": Sql("now() - interval '1 minute'")}
 DUE: dict[str, Any] = {**QUEUED, "ready": False, "runAt": Sql("now() - interval '1 minute'")}
 
-# What the table refuses
+# Values that the table refuses
 
 REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     *(
@@ -137,7 +136,7 @@ def test_other_tables_hold_finite_times(sql: Pg, table: str, column: str) -> Non
 
 
 def rule(sql: Pg, condition: str, table: str = "VerificationJob") -> None:
-    """Let a trigger refuse what meets the condition."""
+    """Let a trigger refuse rows that meet the condition."""
     sql.execute(
         "CREATE FUNCTION operators_rule() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
         f" IF {condition} THEN RAISE EXCEPTION 'not this one'; END IF;"
@@ -171,7 +170,7 @@ RULES = {
 
 @pytest.mark.parametrize("name", RULES)
 async def test_a_refused_row_ends_alone(database_url: str, sql: Pg, name: str) -> None:
-    """The job whose row refuses a step ends as failed and says so; its neighbours are done at the first attempt."""
+    """A job with a row that refuses a step ends as failed with that error; the others succeed at the first attempt."""
     base, condition = RULES[name]
     before, odd, after = (insert(sql, base, fileName=file) for file in ("a", "odd", "b"))
     rule(sql, condition)
@@ -227,7 +226,7 @@ async def test_a_rule_that_refuses_every_job_fails_none(database_url: str, sql: 
 
 
 async def test_renewals_and_progress_of_the_others(database_url: str, sql: Pg) -> None:
-    """A running job whose row refuses lease and progress costs the others neither."""
+    """A running job with a row that refuses lease and progress costs the others neither."""
     good, odd = insert(sql), insert(sql, fileName="odd")
     rule(sql, ODD + "OLD.status = 'processing' AND NEW.status = 'processing'")
     ended = asyncio.Event()
@@ -318,7 +317,7 @@ async def test_a_read_that_fails_fails_alone(database_url: str, sql: Pg) -> None
     "document", ["1" * 5_000, "1" * 400 + ".5", "[" * 3_000 + "]" * 3_000, '{"a": -' + "9" * 4_301 + "}"]
 )
 def test_json_that_python_cannot_hold(document: str) -> None:
-    """It is shown as unreadable instead of failing the statement that reads it beside others."""
+    """Such a row is shown as unreadable instead of failing the statement that also reads others."""
     assert list(read_stored_json(document)) == ["unreadable"]
 
 
@@ -390,7 +389,7 @@ def insert_odd(sql: Pg, row: dict[str, Any]) -> UUID | None:
 
 
 async def take_through_life(database: Database, database_url: str, sql: Pg, odd: UUID, retries: bool) -> None:
-    """Take a good job through its life beside the odd one, and show both in every way."""
+    """Run a good job while the odd row exists, and show both in every way."""
     good = insert(sql)
     await upkeep.sweep(database, SIGNS)
     await show(database, odd, good)
@@ -421,7 +420,7 @@ async def take_through_life(database: Database, database_url: str, sql: Pg, odd:
         await control.retry(connection, odd)
         await control.cancel(connection, odd)
         assert await control.cancel(connection, good)
-        await store.purge(connection, completed_seconds=0.0, failed_seconds=0.0, batch=10)
+        await upkeep.purge(connection, completed_seconds=0.0, failed_seconds=0.0, batch=10)
     assert scalar(sql, 'SELECT count(*) FROM "VerificationJob" WHERE id = %s', good) == 0
 
 
@@ -445,10 +444,10 @@ async def show(database: Database, odd: UUID, good: UUID) -> None:
             browsed = await browse(connection, limit=1, state=state)
             if browsed.next is not None:
                 await browse(connection, limit=1, state=state, after=Cursor.decode(browsed.next.encode()))
-        await readers.count(connection)
-        await read_now(connection)
-        await read_lately(connection)
-        await read_depth(connection)
+        await queue_health.read_health(connection)
+        await read_live_overview(connection)
+        await read_recent_overview(connection)
+        await read_health(connection)
         for _, _, changed in await readers.find_changed(connection, {str(odd): "", str(good): ""}):
             assert changed is not None
             for mirrored in BullState:
@@ -462,9 +461,9 @@ async def show(database: Database, odd: UUID, good: UUID) -> None:
 @example(row={**PROCESSING, "startedAt": None, "leaseUntil": "9998-12-31Z", "workerId": ""}, retries=False)
 @example(row={**COMPLETED, "result": "1e1000", "completedAt": "0002-01-01Z"}, retries=False)
 def test_any_row_leaves_its_neighbour_alone(database_url: str, row: dict[str, Any], retries: bool) -> None:
-    """Whatever the table accepts: a good job beside it is claimed, done, listed, watched, counted, retried and purged.
+    """With any row that the table accepts, a good job is claimed, done, listed, watched, counted, retried and purged.
 
-    Every read of the odd row itself is answered, too.
+    Every read of the odd row is answered too.
     """
 
     async def live(sql: Pg, odd: UUID) -> None:

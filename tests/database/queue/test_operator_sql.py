@@ -60,7 +60,7 @@ def counted(sql: psycopg.Connection[Any]) -> tuple[list[int], list[int]]:
 
 
 def test_every_documented_statement_runs(database_url: str) -> None:
-    """What docs/sql.md shows can be pasted as it stands, also twice but for the role."""
+    """The statements in docs/sql.md can be pasted unchanged, also twice except for the role."""
     with psycopg.connect(database_url) as connection:
         insert(connection, **FAILED)
         for statement in STATEMENTS:
@@ -93,7 +93,7 @@ def test_every_role_reads_all(database_url: str, role: str) -> None:
 
 
 def test_what_became_of_one_content(database_url: str) -> None:
-    """Whoever reads the table also finds one content's ended jobs, newest first, up to the very moment asked for."""
+    """With SELECT on the table, the ended jobs of one content are found, newest first, up to an exact time."""
     with acting_as(database_url, "iidq_reader") as (connection, _):
         connection.execute("RESET ROLE")
         ids = [
@@ -202,7 +202,7 @@ def test_errors_are_grouped_by_cause(sql: psycopg.Connection[Any]) -> None:
 def test_functions_in_every_state(
     sql: psycopg.Connection[Any], base: dict[str, Any], cancelled: bool, retried: bool
 ) -> None:
-    """What has not ended can be cancelled, what has ended can be retried; otherwise the row stays as it is."""
+    """Unfinished jobs can be cancelled, ended jobs can be retried; otherwise the row is unchanged."""
     for function, possible, status in (("cancel_job", cancelled, "cancelled"), ("retry_job", retried, "queued")):
         job_id = insert(sql, base, retryCount=2, attempt=3)
         before = read(sql, job_id)
@@ -240,7 +240,7 @@ def state(sql: psycopg.Connection[Any]) -> str:
 
 
 def test_health_tells_every_state(sql: psycopg.Connection[Any]) -> None:
-    """What waits, who is there, and a pause above all."""
+    """The state follows from waiting jobs and live workers, and a pause overrides both."""
     assert state(sql) == "idle, no workers"
     for base in (QUEUED, {**QUEUED, "runAt": Sql("now() + interval '1 hour'")}, PROCESSING):
         job_id = insert(sql, base)
@@ -280,7 +280,7 @@ def test_health_shows_the_signs(sql: psycopg.Connection[Any]) -> None:
 
 
 def test_throughput_has_a_row_per_minute(sql: psycopg.Connection[Any]) -> None:
-    """Sixty rows, the newest first, with what was asked for and failed in each minute."""
+    """Sixty rows, the newest first, with the jobs inserted and failed in each minute."""
     insert(sql, copies=3)
     rows = sql.execute("SELECT enqueued, completed, failed FROM queue_throughput").fetchall()
     assert len(rows) == 60
@@ -328,7 +328,7 @@ CHANGES = st.lists(
 
 
 def test_a_recount_waits_for_no_writer(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """Jobs that are inserted, changed and removed while all are counted anew are counted once, and nobody waits."""
+    """Jobs inserted, changed and removed during a recount are counted once, without waiting."""
     insert(sql, copies=3)
     sql.execute("DELETE FROM iidq_queue_count")
     sql.execute("SET lock_timeout = '2s'")

@@ -1,4 +1,4 @@
-"""What operators add to the tables of iidq: rules for rows, rights, policies. The queue works, or says why not."""
+"""Operators' additions to the tables of iidq: rules for rows, rights, policies. The queue works, or reports why not."""
 
 import asyncio
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ from iidq.database.obstacles import find_obstacles
 from iidq.database.pool import Database, open_database
 from iidq.errors import DatabaseRefusal, RowRefused
 from iidq.queue import control, row_faults, store, upkeep
-from iidq.queue.batching import open_enqueuer
+from iidq.queue.enqueuer import open_enqueuer
 from iidq.queue.job import ClaimedJob, JobStatus
 from iidq.queue.outcome import Outcome
 from iidq.queue.processing.execution import Progress
 from iidq.queue.processing.writers import OutcomeWriter
-from iidq.queue.read import readers
+from iidq.queue.read import queue_health, readers
 from iidq.queue.store import WorkerSigns
 from iidq.queue.upkeep import Retention
 from iidq.settings import load_settings
@@ -140,7 +140,7 @@ CODE = {
 async def test_code_of_the_operators_that_fails_for_one_row_stops_no_claim(
     role: RestrictedRole, sql: Pg, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its job waits unharmed, is told once by name, and runs as soon as the code is mended; the others run at once."""
+    """The job waits unchanged, is logged once by name, and runs after the code is fixed; the others run at once."""
     monkeypatch.setattr(row_faults, "_REST_SECONDS", 1.0)
     sql.execute("CREATE TABLE secret_audit ()")
     odd = insert(sql, fileName="odd", priority=5)
@@ -165,7 +165,7 @@ async def test_code_of_the_operators_that_fails_for_one_row_stops_no_claim(
 async def test_code_that_always_fails_as_if_it_would_pass_stops_no_other_outcome(
     database_url: str, sql: Pg, state: str
 ) -> None:
-    """The others of the batch are stored, the function is told by name and once, and the last is stored afterwards."""
+    """The others of the batch are stored, the function is logged once by name, and the last is stored afterwards."""
     odd = insert(sql, fileName="odd", priority=5)
     insert(sql, copies=4, fileName="good")
     apply(sql, trigger(f"RAISE 'again' USING ERRCODE = '{state}';", ODD + "NEW.status <> 'processing'", "UPDATE"))
@@ -227,7 +227,7 @@ async def test_a_row_that_refuses_even_its_end_is_told_once_and_left_out(databas
 @pytest.mark.parametrize("when", ["ON DELETE RESTRICT", "DEFERRABLE INITIALLY DEFERRED"])
 @ON_ONE_POSTGRES
 async def test_retention_removes_all_but_what_a_foreign_key_holds(database_url: str, sql: Pg, when: str) -> None:
-    """Round by round the others go, by age and by count; what is held is told once, and goes once it is let go."""
+    """The others are removed round by round, by age and by count; held rows are logged once, and removed later."""
     old: dict[str, Any] = {
         "createdAt": Sql("now() - interval '2 days'"),
         "completedAt": Sql("now() - interval '2 days'"),
@@ -269,7 +269,7 @@ def late_rule(name: str, condition: str) -> str:
 
 @ON_ONE_POSTGRES
 async def test_a_rule_that_refuses_at_the_commit_refuses_one_row(database_url: str, sql: Pg) -> None:
-    """Of a submission, a batch (whose item is named), a claim, and a retry that is due; the others go through."""
+    """Holds for a submission, a batch (with the item named), a claim, and a due retry; the others succeed."""
     apply(sql, late_rule("start", "status = 'queued' AND ready"))
     known = load_settings(database_url=database_url)
     jobs = [new_job(file_name=name) for name in ("a", "odd", "b")]
@@ -311,7 +311,7 @@ _NEEDED = {
 
 
 async def test_each_right_is_named_with_its_grant(role: RestrictedRole, sql: Pg) -> None:
-    """Of tables, views, functions and the schema: what is taken away is named, and the remedy is the grant."""
+    """Each right taken away on tables, views, functions and the schema is named, and the remedy is the grant."""
     async with open_database(load_settings(database_url=role.url), pool_size=1) as database:
         for table, privileges in _NEEDED.items():
             for privilege in privileges:
@@ -348,7 +348,7 @@ async def test_row_level_security_without_a_policy_is_named(role: RestrictedRole
 
 
 async def test_policies_that_can_hide_rows_are_named(role: RestrictedRole, sql: Pg) -> None:
-    """A worker would never see what a policy hides, and the counts would; a check of new rows alone hides nothing."""
+    """A worker never sees rows hidden by a policy, but the counts do; a check of new rows alone hides nothing."""
     sql.execute('ALTER TABLE "VerificationJob" ENABLE ROW LEVEL SECURITY')
     sql.execute('CREATE POLICY mine ON "VerificationJob" USING ("fileName" = \'mine\')')
     async with open_database(load_settings(database_url=role.url), pool_size=1) as database:
@@ -446,9 +446,9 @@ async def core(database: Database, url: str, sql: Pg) -> None:
         assert await control.retry(connection, claim.jobs[0].id)
         assert await control.cancel(connection, claim.jobs[0].id)
         assert len((await readers.list_jobs(connection, limit=10, status=JobStatus.COMPLETED)).jobs) == 5
-        counts = await readers.count(connection)
+        counts = await queue_health.read_health(connection)
         assert (counts.completed, counts.cancelled, counts.waiting) == (5, 1, 0)
-        assert (await store.purge(connection, completed_seconds=0.0, failed_seconds=0.0, batch=10))[0] == 6
+        assert (await upkeep.purge(connection, completed_seconds=0.0, failed_seconds=0.0, batch=10))[0] == 6
 
 
 HARMLESS = {

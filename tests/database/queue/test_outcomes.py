@@ -18,7 +18,7 @@ OK = {"status": "OK"}
 
 
 async def test_success(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """A completed job has its result, progress 100 and an end; nobody holds it."""
+    """A completed job has a result, progress 100 and an end, and no worker."""
     insert(sql)
     job = await claim_one(connection)
     assert await finish(connection, Outcome.completed(job, OK)) == {fence(job)}
@@ -131,7 +131,7 @@ async def test_errors_of_attempts_are_bounded(connection: Any, sql: psycopg.Conn
 
 
 async def test_all_kinds_in_one_statement(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """A batch may hold every kind of end, in any order, beside outcomes that come too late."""
+    """A batch may hold every kind of end, in any order, together with late outcomes."""
     insert(sql, copies=40)
     jobs = await claim(connection, 40)
     outcomes = [
@@ -153,7 +153,7 @@ async def test_all_kinds_in_one_statement(connection: Any, sql: psycopg.Connecti
 async def test_the_late_worker_loses(
     connection: Any, rival: Any, sql: psycopg.Connection[Any], late_first: bool
 ) -> None:
-    """Of two attempts at one job only the one that holds the lease is stored, whoever comes first."""
+    """Of two attempts at a job only the holder of the lease is stored, in either order."""
     insert(sql)
     late = await claim_one(connection, "late")
     update(sql, late.id, leaseUntil=Sql("now() - interval '1 second'"))
@@ -210,7 +210,7 @@ async def _write(connection: Any, what: str, job: ClaimedJob) -> Any:
 
 
 async def test_progress_waits_for_nobody(connection: Any, rival: Any, sql: psycopg.Connection[Any]) -> None:
-    """A row that somebody keeps locked holds up no other job's progress."""
+    """A locked row does not delay the progress of other jobs."""
     insert(sql, copies=2)
     locked, free = await claim(connection, 2)
     await connection.set_autocommit(False)

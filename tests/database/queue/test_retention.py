@@ -1,11 +1,11 @@
-"""Old jobs are removed by age and by count, oldest first, in batches; what has not ended never is."""
+"""Old jobs are removed by age and by count, oldest first, in batches; unfinished jobs never."""
 
 from typing import Any
 
 import psycopg
 
 from iidq.database.pool import open_database
-from iidq.queue import store
+from iidq.queue import upkeep
 from iidq.queue.upkeep import Retention
 from iidq.settings import load_settings
 from tests.job_rows import CANCELLED, COMPLETED, FAILED, PROCESSING, QUEUED, Sql, insert, scalar, statuses
@@ -30,7 +30,7 @@ async def test_ages_are_per_state(connection: Any, sql: psycopg.Connection[Any])
             insert(sql, base, **ended(days))
     for base in (QUEUED, PROCESSING):
         insert(sql, base, **age(400))
-    removed, _ = await store.purge(
+    removed, _ = await upkeep.purge(
         connection, completed_seconds=7 * DAY_SECONDS, failed_seconds=30 * DAY_SECONDS, batch=100
     )
     assert removed == 5
@@ -41,24 +41,24 @@ async def test_none_keeps_for_ever(connection: Any, sql: psycopg.Connection[Any]
     """Without an age nothing of that state is removed, also when the other has one."""
     for base in (COMPLETED, FAILED):
         insert(sql, base, **ended(4000))
-    assert (await store.purge(connection, completed_seconds=None, failed_seconds=None, batch=100))[0] == 0
-    assert (await store.purge(connection, completed_seconds=None, failed_seconds=1.0, batch=100))[0] == 1
+    assert (await upkeep.purge(connection, completed_seconds=None, failed_seconds=None, batch=100))[0] == 0
+    assert (await upkeep.purge(connection, completed_seconds=None, failed_seconds=1.0, batch=100))[0] == 1
     assert statuses(sql) == {"completed": 1}
 
 
 async def test_a_job_that_ended_late_is_kept(connection: Any, sql: psycopg.Connection[Any]) -> None:
     """The age counts from the end, not from the asking."""
     insert(sql, COMPLETED, **age(20))
-    assert (await store.purge(connection, completed_seconds=DAY_SECONDS, failed_seconds=None, batch=100))[0] == 0
+    assert (await upkeep.purge(connection, completed_seconds=DAY_SECONDS, failed_seconds=None, batch=100))[0] == 0
 
 
 async def test_batches_are_bounded_and_oldest_first(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """Each call removes at most a batch, and tells where the next begins."""
+    """Each call removes at most a batch, and returns the begin of the next."""
     for days in range(10, 17):
         insert(sql, COMPLETED, **ended(days))
-    from_time, removed = store.EARLIEST, []
+    from_time, removed = upkeep.EARLIEST, []
     while True:
-        count, last_time = await store.purge(
+        count, last_time = await upkeep.purge(
             connection, completed_seconds=DAY_SECONDS, failed_seconds=None, batch=3, from_time=from_time
         )
         if not count:
@@ -72,12 +72,12 @@ async def test_batches_are_bounded_and_oldest_first(connection: Any, sql: psycop
 
 
 async def test_rows_that_are_held_are_passed_over(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """Cleaning waits for nobody."""
+    """Cleaning does not wait for locks."""
     insert(sql, COMPLETED, **ended(10))
     with sql.transaction():
         sql.execute('SELECT FROM "VerificationJob" FOR UPDATE')
-        assert (await store.purge(connection, completed_seconds=1.0, failed_seconds=None, batch=10))[0] == 0
-    assert (await store.purge(connection, completed_seconds=1.0, failed_seconds=None, batch=10))[0] == 1
+        assert (await upkeep.purge(connection, completed_seconds=1.0, failed_seconds=None, batch=10))[0] == 0
+    assert (await upkeep.purge(connection, completed_seconds=1.0, failed_seconds=None, batch=10))[0] == 1
 
 
 async def test_only_the_newest_are_kept_by_count(connection: Any, sql: psycopg.Connection[Any]) -> None:
@@ -87,9 +87,9 @@ async def test_only_the_newest_are_kept_by_count(connection: Any, sql: psycopg.C
         insert(sql, COMPLETED, **ended(days))
     insert(sql, FAILED, **ended(9))
     insert(sql, QUEUED, **age(9))
-    assert (await store.purge_excess(connection, keep=2, batch=2))[0] == 2
-    assert (await store.purge_excess(connection, keep=2, batch=2))[0] == 1
-    assert (await store.purge_excess(connection, keep=2, batch=2))[0] == 0
+    assert (await upkeep.purge_excess(connection, keep=2, batch=2))[0] == 2
+    assert (await upkeep.purge_excess(connection, keep=2, batch=2))[0] == 1
+    assert (await upkeep.purge_excess(connection, keep=2, batch=2))[0] == 0
     kept = sql.execute(
         "SELECT id FROM \"VerificationJob\" WHERE status IN ('completed', 'cancelled') ORDER BY id"
     ).fetchall()

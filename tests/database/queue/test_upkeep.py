@@ -1,4 +1,4 @@
-"""Upkeep: by one worker at a time, in bounded steps, past whatever others hold, and in nobody's way."""
+"""Upkeep: by one worker at a time, in bounded steps, skipping locked rows, and without blocking others."""
 
 import asyncio
 from typing import Any
@@ -10,13 +10,13 @@ from structlog.testing import capture_logs
 
 from iidq.database import pool as databases
 from iidq.database.pool import open_database
-from iidq.database.queries import QUERIES
-from iidq.queue import control, store
-from iidq.queue.batching import KEY_LIFETIME_SECONDS, open_enqueuer
+from iidq.database.queries import load_queries
+from iidq.queue import control, store, upkeep
+from iidq.queue.enqueuer import KEY_LIFETIME_SECONDS, open_enqueuer
 from iidq.queue.job import ClaimedJob, IdempotencyKey
 from iidq.queue.outcome import Outcome
 from iidq.queue.processing.execution import Progress
-from iidq.queue.read import readers
+from iidq.queue.read import queue_health
 from iidq.queue.upkeep import Retention
 from iidq.settings import Settings, load_settings
 from tests.database.attempts import claim, finish, sweep
@@ -24,6 +24,8 @@ from tests.database.queue.test_operator_sql import counted
 from tests.database.working import working
 from tests.eventually import eventually
 from tests.job_rows import COMPLETED, PROCESSING, QUEUED, Sql, insert, new_job, scalar, statuses
+
+QUERIES = load_queries("iidq.queue")
 
 LONG_AGO = Sql("now() - interval '60 days'")
 ENOUGH_SECONDS = 10
@@ -46,7 +48,7 @@ async def test_upkeep_is_done_by_one_and_taken_over_by_another(
     async with asyncio.timeout(ENOUGH_SECONDS):
         seen = await sweep(rival, worker_id="two")
         assert (seen.expired, seen.promoted) == ([], 0)
-        # It lives all the same.
+        # The worker still gives a sign of life.
         assert scalar(sql, "SELECT array_agg(worker_id) FROM queue_workers") == ["two"]
         # As when the first is killed in the middle of it.
         await connection.close()
@@ -56,7 +58,7 @@ async def test_upkeep_is_done_by_one_and_taken_over_by_another(
 
 
 async def test_a_pause_that_is_not_committed_holds_nobody_up(rival: Any, sql: psycopg.Connection[Any]) -> None:
-    """Somebody in psql forgot a transaction after pause_queue or resume_queue: retries and lost jobs go on."""
+    """With a forgotten transaction after pause_queue or resume_queue, retries and lost jobs go on."""
     leave_work_for_upkeep(sql)
     with sql.transaction():
         sql.execute("SELECT resume_queue()")
@@ -69,7 +71,7 @@ async def test_a_pause_that_is_not_committed_holds_nobody_up(rival: Any, sql: ps
 
 
 async def test_counts_are_folded_in_bounded_steps(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """However many changes somebody made by hand, a sweep folds some of them at a time, and the counts stay right."""
+    """After any number of changes by hand, each sweep folds a bounded part, and the counts stay right."""
     insert(sql, copies=700)
     sql.execute("UPDATE \"VerificationJob\" SET \"runAt\" = now() + interval '1 hour' WHERE type = 'verify'")
     rows = int(scalar(sql, "SELECT count(*) FROM iidq_queue_count"))
@@ -110,8 +112,8 @@ async def test_upkeep_under_way_blocks_no_work(connection: Any, rival: Any, sql:
     insert(sql, copies=5)
     leave_work_for_upkeep(sql)
     await connection.set_autocommit(False)
-    removed, _ = await store.purge(connection, completed_seconds=1.0, failed_seconds=1.0, batch=40)
-    removed_in_excess, _ = await store.purge_excess(connection, keep=5, batch=40)
+    removed, _ = await upkeep.purge(connection, completed_seconds=1.0, failed_seconds=1.0, batch=40)
+    removed_in_excess, _ = await upkeep.purge_excess(connection, keep=5, batch=40)
     seen = await sweep(connection, worker_id="one")
     assert (removed, removed_in_excess, len(seen.expired), seen.promoted) == (40, 5, 1, 1)
 
@@ -122,7 +124,7 @@ async def test_upkeep_under_way_blocks_no_work(connection: Any, rival: Any, sql:
         assert len(jobs) == 6
         assert len(await finish(rival, *(Outcome.completed(job, {"status": "OK"}) for job in jobs))) == 6
         assert await control.cancel(rival, insert(sql)) is True
-        assert (await readers.count(rival)).completed == 56
+        assert (await queue_health.read_health(rival)).completed == 56
     await connection.commit()
     kept, real = counted(sql)
     assert kept == real
@@ -145,11 +147,11 @@ async def test_one_worker_at_a_time_removes_old_jobs(settings: Settings, sql: ps
 async def test_workers_that_clean_at_once_keep_what_is_to_be_kept(
     connection: Any, database_url: str, sql: psycopg.Connection[Any]
 ) -> None:
-    """RETENTION_COMPLETED_COUNT is what is left, also where two workers remove the excess at the same moment."""
+    """RETENTION_COMPLETED_COUNT jobs are left, also when two workers remove the excess at the same moment."""
     insert(sql, COMPLETED, copies=90)
     await connection.set_autocommit(False)
-    await connection.execute(QUERIES["take_retention_turn"])
-    assert (await store.purge_excess(connection, keep=60, batch=1000))[0] == 30
+    await connection.execute(QUERIES["lock_retention"])
+    assert (await upkeep.purge_excess(connection, keep=60, batch=1000))[0] == 30
     settings = load_settings(database_url=database_url, retention_completed_count=60)
     async with open_database(settings, pool_size=1) as database:
         await Retention(settings).purge(database)
@@ -162,7 +164,7 @@ async def test_workers_that_clean_at_once_keep_what_is_to_be_kept(
 async def test_a_long_count_keeps_no_sweep(
     database_url: str, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Counts of another database are mended beside the sweeps, however long that takes, and nothing fails meanwhile."""
+    """Counts of another database are corrected in parallel with sweeps, however slowly, and nothing fails meanwhile."""
 
     async def succeed(_job: ClaimedJob, _progress: Progress) -> dict[str, Any]:
         return {"status": "OK"}

@@ -1,4 +1,4 @@
-"""What operators click costs the same at any size of the history, and however many jobs fail, wait, or are alike."""
+"""Operators' pages cost the same at any size of the history, and for any number of failed, waiting or equal jobs."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 
 from iidq.database.connections import Connection
 from iidq.queue.read.browsing import JobState, Search, browse
-from iidq.queue.read.overview import MOST_COUNTED, read_lately
+from iidq.queue.read.queue_health import MOST_COUNTED, read_recent_overview
 from tests.database.queue.test_cost import blocks, explain, nodes
 from tests.job_rows import COMPLETED, CONTENT_HASH, FAILED, Sql, insert
 
@@ -45,7 +45,7 @@ async def plan_of(connection: Connection, name: str, **parameters: Any) -> dict[
 
 
 async def test_a_page_follows_its_index(history: psycopg.Connection[Any], connection: Connection) -> None:
-    """Each state, and each cause, is listed from one end of an index, without sorting what it does not show."""
+    """Each state, and each cause, is listed from one end of an index, without sorting rows that are not shown."""
     any_job = dict.fromkeys(("status", "ready", "type", "content_hash", "manifest", "registry", "ended"))
     history_of: dict[str, Any] = {**any_job, "after_time": None, "skip": 0, "reach": 5_000}
     for name, parameters in (
@@ -90,8 +90,8 @@ async def test_a_popular_content_is_not_searched_in_the_whole_table(
 
 
 async def test_failures_are_counted_up_to_a_bound(history: psycopg.Connection[Any], connection: Connection) -> None:
-    """Causes are found without a walk through the failures, and of each no more are counted than are told."""
-    lately = await read_lately(connection)
+    """Causes are found without a walk through the failures, and counted only up to the number shown."""
+    lately = await read_recent_overview(connection)
     assert {cause.cause: cause.jobs for cause in lately.causes} == {
         "manifest.missing": MOST_COUNTED,
         "rpc.unavailable": MOST_COUNTED,

@@ -9,10 +9,10 @@ import pytest
 
 from iidq.bullmq.bull_outline import outline_parameters
 from iidq.database.connections import Connection
-from iidq.database.queries import QUERIES
+from iidq.database.queries import load_queries
 from iidq.queue.job import JobStatus, JobType
-from iidq.queue.read import job_pages, readers
-from iidq.queue.read.job_pages import REACH
+from iidq.queue.read import queue_health, readers
+from iidq.queue.read.readers import REACH
 from tests.database.queue.test_cost import blocks, explain, nodes
 from tests.job_rows import COMPLETED, CONTENT_HASH, FAILED, PROCESSING, Sql, insert
 
@@ -46,10 +46,10 @@ class Plans:
     def __init__(self, connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
         self.connection = connection
         self.taken: list[dict[str, Any]] = []
-        fetch = job_pages._fetch
+        fetch = readers._fetch
 
         async def explained(connection: Connection, places: str, around: bytes, parameters: dict[str, Any]) -> Any:
-            query = around.replace(b"{places}", QUERIES[places])
+            query = around.replace(b"{places}", load_queries("iidq.queue")[places])
             told = await connection.execute(
                 b"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + query, parameters, prepare=False
             )
@@ -58,9 +58,9 @@ class Plans:
             self.taken.append(row[0][0]["Plan"])
             return await fetch(connection, places, around, parameters)
 
-        monkeypatch.setattr(job_pages, "_fetch", explained)
+        monkeypatch.setattr(readers, "_fetch", explained)
 
-    async def page(self, **asked: Any) -> readers.JobPage:
+    async def page(self, **asked: Any) -> readers.ListedPage:
         """A page of 50 jobs; the plans are of its statements alone."""
         self.taken.clear()
         return await readers.list_jobs(self.connection, limit=PAGE, **asked)
@@ -141,14 +141,14 @@ async def test_one_contents_jobs_are_found_past_all_others(history: psycopg.Conn
 
 async def test_counts_do_not_count(history: psycopg.Connection[Any], connection: Connection) -> None:
     """The numbers of `/stats` are read, whatever they are, from a handful of blocks."""
-    assert (await readers.count(connection)).completed == HISTORY
-    assert blocks(await explain(connection, "count", {})) < 30
+    assert (await queue_health.read_health(connection)).completed == HISTORY
+    assert blocks(await explain(connection, "queue_health", {})) < 30
 
 
 async def test_an_outline_costs_what_it_tells(history: psycopg.Connection[Any], connection: Connection) -> None:
-    """Who shows the queue in Redis reads what is unfinished and the newest rows, never the whole history."""
+    """The mirror of the queue in Redis reads unfinished and newest rows, never the whole history."""
     for since, most_rows in ((datetime.now(UTC), 1_000), (None, 11_000)):
-        plan = await explain(connection, "outline", outline_parameters(since, most_failed=1_000))
+        plan = await explain(connection, "outline", outline_parameters(since, most_failed=1_000), "iidq.bullmq")
         scanned = [node for node in nodes(plan) if node.get("Relation Name") == "VerificationJob"]
         assert {node["Node Type"] for node in scanned} <= {"Index Scan", "Index Only Scan"}
         # The line of 100 is read for its order and for the versions at both ends.

@@ -1,4 +1,4 @@
-"""What the operations page says of slots: never more in use than there are, whatever workers hold."""
+"""Slots on the operations page: never more in use than exist, for any number of held jobs."""
 
 from typing import Any
 
@@ -7,13 +7,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from iidq.database.queries import QUERIES
+from iidq.database.queries import load_queries
 from iidq.queue.job import ClaimedJob
 from iidq.queue.processing.execution import Progress
-from iidq.queue.read.overview import MOST_WORKERS, read_now
+from iidq.queue.read.queue_health import MOST_WORKERS, read_live_overview
 from tests.database.working import working
 from tests.eventually import eventually
 from tests.job_rows import PROCESSING, insert, scalar, statuses
+
+QUERIES = load_queries("iidq.queue")
 
 SLOTS = 3
 
@@ -47,7 +49,7 @@ def test_running_is_never_above_the_slots(sql: psycopg.Connection[Any], workers:
                 [f"w{number}", worker["concurrency"], 1 if worker["alive"] else -1],
             )
     with sql.cursor(row_factory=psycopg.rows.dict_row) as cursor:
-        head = cursor.execute(QUERIES["overview"]).fetchone()
+        head = cursor.execute(QUERIES["queue_health"]).fetchone()
         seen = cursor.execute(QUERIES["overview_workers"], {"most": MOST_WORKERS}).fetchall()
     assert head is not None
     assert head["running"] <= min(head["slots"], head["active"])
@@ -68,8 +70,8 @@ async def test_a_busy_worker_reports_no_more_than_its_slots(
 
     async def short(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
         # So that the page is read in the middle of the backlog.
-        now = await read_now(connection)
-        assert now.head.running <= SLOTS
+        now = await read_live_overview(connection)
+        assert now.health.running <= SLOTS
         assert all(worker.running is None or worker.running <= SLOTS for worker in now.workers)
         return {"status": "OK"}
 

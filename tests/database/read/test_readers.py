@@ -1,4 +1,4 @@
-"""What readers see: one job, the list with its filters and pages, and the counts."""
+"""Reads of one job, of the list with filters and pages, and of the counts."""
 
 import itertools
 from datetime import UTC, datetime, timedelta
@@ -10,9 +10,9 @@ import pytest
 
 from iidq.queue.job import Job, JobStatus, JobType
 from iidq.queue.outcome import Outcome
-from iidq.queue.read import readers
-from iidq.queue.read.job_pages import REACH
+from iidq.queue.read import queue_health, readers
 from iidq.queue.read.paging import Cursor
+from iidq.queue.read.readers import REACH
 from tests.database.attempts import claim, claim_one, finish, sweep
 from tests.job_rows import CANCELLED, COMPLETED, CONTENT_HASH, FAILED, PROCESSING, QUEUED, Sql, insert, update
 
@@ -24,7 +24,7 @@ async def test_find(connection: Any, sql: psycopg.Connection[Any]) -> None:
     job_id = insert(sql, FAILED, rpcUrl="https://x.example")
     job = await readers.find(connection, job_id)
     assert isinstance(job, Job)
-    assert (job.id, job.status, job.error, job.rpc_url) == (
+    assert (job.id, job.status, job.error, job.subject.rpc_url) == (
         job_id,
         JobStatus.FAILED,
         FAILED["error"],
@@ -103,7 +103,7 @@ async def test_filters_pages_and_offsets_in_every_combination(
 
 
 async def test_one_contents_jobs_of_many_days_in_order(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """Across the spans of their index, beside a hash that begins alike: newest first, by any page size."""
+    """Newest first by any page size, across the spans of the index, and with another hash of the same beginning."""
     newest = datetime(2024, 1, 1, 3, tzinfo=UTC)
     ids = []
     for hours in (0, 1, 5, 5, 5, 6, 7, 30, 31, 24 * 40, 24 * 40 + 1, 24 * 4000):
@@ -121,7 +121,7 @@ async def test_one_contents_jobs_of_many_days_in_order(connection: Any, sql: psy
 
 
 async def test_pages_are_stable_under_inserts(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """Jobs that are asked for while somebody pages do not shift the later pages."""
+    """Jobs inserted during paging do not shift the later pages."""
     ids = [insert(sql) for _ in range(10)]
     page = await readers.list_jobs(connection, limit=3)
     seen = [job.id for job in page.jobs]
@@ -133,7 +133,7 @@ async def test_pages_are_stable_under_inserts(connection: Any, sql: psycopg.Conn
 
 
 async def test_pages_split_jobs_of_one_moment(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """Jobs created at the same instant are told apart by their ids."""
+    """Jobs created at the same instant are ordered by id."""
     insert(sql, copies=25, createdAt=datetime(2024, 1, 1, 12, 0, 0, 123457, tzinfo=UTC))
     seen = await _follow(connection, 4)
     assert len(seen) == len(set(seen)) == 25
@@ -162,7 +162,7 @@ async def test_counts_follow_every_transition(connection: Any, sql: psycopg.Conn
     assert await _counts(connection) == (4, 2, 0, 1, 1, 0)
     sql.execute('DELETE FROM "VerificationJob" WHERE "completedAt" IS NOT NULL')
     assert await _counts(connection) == (4, 2, 0, 0, 0, 0)
-    counts = await readers.count(connection)
+    counts = await queue_health.read_health(connection)
     assert counts.oldest_waiting_seconds is not None
     assert counts.oldest_waiting_seconds >= 0
 
@@ -170,13 +170,13 @@ async def test_counts_follow_every_transition(connection: Any, sql: psycopg.Conn
 async def test_counts_of_an_idle_queue(connection: Any, sql: psycopg.Connection[Any]) -> None:
     """Nothing waits, so nothing has waited."""
     insert(sql, COMPLETED, copies=3)
-    counts = await readers.count(connection)
+    counts = await queue_health.read_health(connection)
     assert (counts.completed, counts.oldest_waiting_seconds) == (3, None)
     insert(sql)
     await claim_one(connection)
-    assert (await readers.count(connection)).oldest_waiting_seconds is None
+    assert (await queue_health.read_health(connection)).oldest_waiting_seconds is None
 
 
 async def _counts(connection: Any) -> tuple[int, ...]:
-    counts = await readers.count(connection)
+    counts = await queue_health.read_health(connection)
     return (counts.waiting, counts.delayed, counts.active, counts.completed, counts.failed, counts.cancelled)

@@ -16,7 +16,7 @@ from iidq.database.migrate import migrate
 from iidq.queue import store
 from iidq.queue.job import JobStatus
 from iidq.queue.outcome import Outcome
-from iidq.queue.read import readers
+from iidq.queue.read import queue_health, readers
 from iidq.settings import Settings, load_settings
 from tests.conftest import postgres_binaries
 from tests.database.attempts import claim, finish, sweep
@@ -86,7 +86,7 @@ async def works(url: str, moved: tuple[int, ...] = MOVED) -> None:
             page = await readers.list_jobs(connection, limit=50)
             assert len(page.jobs) == sum(moved) + 2
             assert {job.id.version for job in page.jobs} == {7}
-            counts = await readers.count(connection)
+            counts = await queue_health.read_health(connection)
             waiting, _, active, completed, failed, cancelled = moved
             assert (counts.waiting, counts.active) == (1, active + waiting)
             assert (counts.completed, counts.failed, counts.cancelled) == (completed, failed, cancelled + 1)

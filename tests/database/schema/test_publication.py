@@ -14,7 +14,7 @@ from iidq.database.connections import connect
 from iidq.database.migrate import migrate
 from iidq.database.obstacles import find_obstacles
 from iidq.embedded.postgres import EmbeddedPostgres
-from iidq.queue import store
+from iidq.queue import store, upkeep
 from iidq.queue.job import JobStatus
 from iidq.queue.outcome import Outcome
 from iidq.settings import load_settings
@@ -101,7 +101,7 @@ async def test_every_table_can_be_published(publisher: str, subscriber: psycopg.
                 assert scalar(sql, f"SELECT {call}", again.id)
             sql.execute("SELECT pause_queue('a reason'), iidq_recount_queue()")
             sql.execute("SELECT resume_queue()")
-            removed, _ = await store.purge(
+            removed, _ = await upkeep.purge(
                 connection, completed_seconds=None, failed_seconds=timedelta(0).total_seconds(), batch=10
             )
             assert removed == 1

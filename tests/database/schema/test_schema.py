@@ -12,7 +12,7 @@ from psycopg.sql import SQL, Identifier, Literal
 from iidq.cli.operators.diagnosis import Outcome, diagnose
 from iidq.database.connections import connect
 from iidq.database.migrate import migrate
-from iidq.database.queries import QUERIES, in_schema, migrations_folder
+from iidq.database.queries import in_schema, load_queries, migrations_folder
 from iidq.queue.job import ClaimedJob
 from iidq.queue.processing.execution import Progress
 from iidq.settings import Settings, load_settings
@@ -21,6 +21,7 @@ from tests.database.connections.session_settings import impose, run_core
 from tests.database.working import working
 from tests.eventually import eventually
 from tests.job_rows import scalar, statuses
+from tests.query_packages import QUERY_PACKAGES
 from tests.restricted_role import restricted_role
 from tests.web.conftest import serve_api  # noqa: F401 — a fixture
 from tests.web.serving import JOBS, ServeApi
@@ -127,7 +128,7 @@ async def test_the_whole_service(
 def test_built_in_functions_are_not_shadowed(empty_database_url: str, empty_sql: psycopg.Connection[Any]) -> None:
     """A path that names pg_catalog after another schema lends that schema's functions and operators to none of ours."""
     sql = empty_sql
-    texts = [statement.decode() for statement in QUERIES.values()]
+    texts = [statement.decode() for package in QUERY_PACKAGES for statement in load_queries(package).values()]
     with migrations_folder() as folder:
         texts += [path.read_text() for path in folder.glob("*.sql")]
     called = sorted(
@@ -181,7 +182,10 @@ async def test_an_operators_trigger_keeps_its_path(database_url: str, sql: psyco
 
 def test_our_sql_names_the_schema_everywhere() -> None:
     """Each relation and function of ours is written with its schema, and the word is used for nothing else."""
-    texts = {"queries.sql": "\n".join(statement.decode() for statement in QUERIES.values())}
+    texts = {
+        package: "\n".join(statement.decode() for statement in load_queries(package).values())
+        for package in QUERY_PACKAGES
+    }
     with migrations_folder() as folder:
         texts |= {path.name: path.read_text() for path in folder.glob("*.sql")}
     bodies = {name: re.sub(r"--.*", "", text) for name, text in texts.items()}

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from iidq.database.pool import Database, open_database
-from iidq.database.queries import QUERIES
+from iidq.database.queries import load_queries
 from iidq.errors import ObjectMissing
 from iidq.settings import Settings
 from iidq.web.guard.rate_sharing import KeyedCount, PostgresCounts
@@ -82,5 +82,7 @@ def test_indexes_serve_both_statements(database_url: str) -> None:
             ("share_rates", {"keys": [A, B], "steps": [9, 9], "requests": [1, 1], "since_step": 3}),
             ("purge_rates", {"before_step": 1, "batch": 100}),
         ):
-            plan: list[tuple[Any, ...]] = connection.execute(b"EXPLAIN " + QUERIES[name], parameters).fetchall()
+            plan: list[tuple[Any, ...]] = connection.execute(
+                b"EXPLAIN " + load_queries("iidq.web.guard")[name], parameters
+            ).fetchall()
             assert "Seq Scan on iidq_rate_count" not in "\n".join(line for (line,) in plan)

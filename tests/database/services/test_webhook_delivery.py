@@ -9,7 +9,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from iidq.queue import store
+from iidq.queue import store, upkeep
 from iidq.queue.job import IdempotencyKey
 from iidq.queue.outcome import Outcome
 from iidq.queue.processing.loop import open_work_loop
@@ -18,7 +18,7 @@ from iidq.settings import load_settings
 from iidq.web.reply.wire import job_shape
 from iidq.webhooks import deliverer, delivery_store
 from iidq.webhooks.deliverer import open_deliverer
-from iidq.webhooks.delivery import Delivery, DeliveryState, Settlement
+from iidq.webhooks.delivery import Delivery, DeliveryResult, DeliveryState
 from tests.database.attempts import claim_one, finish, sweep
 from tests.eventually import eventually
 from tests.job_rows import COMPLETED, PROCESSING, Sql, insert, new_job, scalar, update
@@ -37,12 +37,12 @@ from tests.webhooks import (
 
 Pg = psycopg.Connection[Any]
 URL = "https://receiver.example/hook"
-SETTLED = Settlement(DeliveryState.DELIVERED, 200)
+SETTLED = DeliveryResult(DeliveryState.DELIVERED, 200)
 
 
 @asynccontextmanager
 async def delivering(database_url: str, **overrides: Any) -> AsyncIterator[Callable[[], None]]:
-    """A deliverer at work; what is given wakes it."""
+    """Run a deliverer; yield a function that wakes it."""
     usual: dict[str, Any] = {"webhook_secret": SECRET, "fetch_allow_private": LOOPBACK, "poll_interval_seconds": 0.1}
     async with open_deliverer(load_settings(database_url=database_url, **(usual | overrides)), job_shape) as wake:
         yield wake
@@ -63,7 +63,7 @@ async def claim(connection: Any, slots: int = 100, per_host: int = 100, **runnin
     return await delivery_store.claim(connection, slots=slots, per_host=per_host, running=running, lease_seconds=60)
 
 
-# What is stored with the job
+# Stored with the job
 
 
 async def test_a_callback_is_stored_with_its_job(connection: Any, sql: Pg) -> None:
@@ -106,7 +106,7 @@ async def test_what_clients_see_of_a_delivery(connection: Any, sql: Pg) -> None:
     await store.enqueue(connection, [job], max_attempts=3)
     cancel(sql, job.id)
     [claimed] = await claim(connection)
-    failed = Settlement(DeliveryState.PENDING, 500, "webhook.refused: 500", delay_seconds=5)
+    failed = DeliveryResult(DeliveryState.PENDING, 500, "webhook.refused: 500", delay_seconds=5)
     assert await delivery_store.settle(connection, claimed, failed)
     found = await readers.find(connection, job.id)
     assert found is not None
@@ -124,12 +124,12 @@ async def test_what_clients_see_of_a_delivery(connection: Any, sql: Pg) -> None:
     }
     listed = [
         (await readers.list_jobs(connection, limit=9)).jobs,
-        (await readers.list_jobs(connection, limit=9, content_hash=job.content_hash)).jobs,
+        (await readers.list_jobs(connection, limit=9, content_hash=job.subject.content_hash)).jobs,
     ]
     assert [[job.callback and job.callback["attempts"] for job in page] for page in listed] == [[1], [1]]
 
 
-# Which ends are told
+# Delivered ends
 
 
 async def complete(connection: Any, sql: Pg, job_id: UUID) -> None:
@@ -192,7 +192,7 @@ async def test_every_end_is_told(
 
 
 async def test_a_retry_of_the_job_is_no_end(connection: Any, sql: Pg) -> None:
-    """A failure that is followed by another attempt, and a release, tell nobody."""
+    """A failure with another attempt to come, and a release, send nothing."""
     job_id = insert_with_callback(sql, URL)
     await finish(connection, Outcome.retried(await claim_one(connection), "fetch.timeout: no", 0.0))
     await finish(connection, Outcome.released(await claim_one(connection)))
@@ -222,7 +222,7 @@ async def test_an_end_in_this_process_is_told_at_once(
     sql: Pg, database_url: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The worker's own outcome wakes the deliverer; nothing here is owed to a look at the table."""
-    monkeypatch.setattr(deliverer, "_LOOK_SECONDS", 300.0)
+    monkeypatch.setattr(deliverer, "_POLL_SECONDS", 300.0)
 
     async def handle(job: Any, progress: Any) -> dict[str, Any]:
         return {"status": "OK"}
@@ -292,7 +292,7 @@ async def test_an_attempt_that_failed_comes_again_under_the_same_id(
 
 
 async def test_who_claimed_it_has_it_for_a_while(connection: Any, rival: Any, sql: Pg) -> None:
-    """Nobody else claims it meanwhile; its worker dead, the next one gets it; the dead one's news is dropped."""
+    """A leased delivery is not claimed again until its worker is dead; then a late result of that worker is dropped."""
     job_id = insert_with_callback(sql, URL)
     cancel(sql, job_id)
     [first] = await claim(connection)
@@ -306,7 +306,7 @@ async def test_who_claimed_it_has_it_for_a_while(connection: Any, rival: Any, sq
 
 
 async def test_news_of_an_earlier_end_are_dropped(connection: Any, sql: Pg) -> None:
-    """When a job was put back in line while its end was being told, its next end is told all the same."""
+    """When a job is put back in line during a delivery, the next end is delivered too."""
     job_id = insert_with_callback(sql, URL)
     cancel(sql, job_id)
     [first] = await claim(connection)
@@ -332,7 +332,7 @@ async def test_a_worker_that_dies_at_the_last_attempt_does_not_leave_it_for_ever
 
 
 async def test_two_workers_deliver_each_event_once(sql: Pg, database_url: str, receiver: Receiver) -> None:
-    """While nobody dies, none of many events comes twice."""
+    """Without a crash, none of many events comes twice."""
     for _ in range(60):
         cancel(sql, insert_with_callback(sql, receiver.url))
     async with delivering(database_url), delivering(database_url):
@@ -368,7 +368,7 @@ async def test_a_stopping_worker_gives_back_what_hangs(
 
 
 async def test_without_a_secret_nobody_delivers(sql: Pg, database_url: str, receiver: Receiver) -> None:
-    """What is due stays due; with a secret it is delivered."""
+    """Due deliveries stay due; with a secret they are sent."""
     cancel(sql, insert_with_callback(sql, receiver.url))
     async with open_deliverer(load_settings(database_url=database_url), job_shape) as wake:
         wake()
@@ -395,7 +395,7 @@ async def test_a_delivery_goes_with_its_job(connection: Any, sql: Pg, removal: s
                SET "completedAt" = now() - interval '1 d', "createdAt" = now() - interval '2 d'
                WHERE "completedAt" IS NOT NULL"""
         )
-        await store.purge(connection, completed_seconds=60, failed_seconds=60, batch=10)
+        await upkeep.purge(connection, completed_seconds=60, failed_seconds=60, batch=10)
         assert states(sql) == {"waiting": 1}
     else:
         sql.execute(removal.encode())
@@ -403,7 +403,7 @@ async def test_a_delivery_goes_with_its_job(connection: Any, sql: Pg, removal: s
 
 
 async def test_looks_and_claims_walk_over_no_history(connection: Any, sql: Pg) -> None:
-    """With many deliveries done and one due, both statements use the indexes of what is not done."""
+    """With many deliveries done and one due, both statements use the indexes of unfinished deliveries."""
     sql.execute(
         """INSERT INTO iidq_webhook_delivery ("jobId", url, state, "deliveredAt")
            SELECT iidq_new_job_id(), 'https://a.example/', 'delivered', now() FROM generate_series(1, 20000)"""
@@ -412,7 +412,7 @@ async def test_looks_and_claims_walk_over_no_history(connection: Any, sql: Pg) -
     sql.execute("VACUUM ANALYZE iidq_webhook_delivery")
 
     before = scalar(sql, "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'iidq_webhook_delivery'")
-    assert (await delivery_store.look(connection)).waiting is False
+    assert (await delivery_store.poll(connection)).waiting is False
     assert len(await claim(connection)) == 1
     await connection.execute("SELECT pg_stat_force_next_flush()")
     await connection.execute("SELECT 1")

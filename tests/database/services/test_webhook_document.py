@@ -56,7 +56,7 @@ def test_the_documented_receiver_refuses_everything_else(read_webhook: Any) -> N
 
 
 def test_the_documented_statements_run(sql: psycopg.Connection[Any]) -> None:
-    """They can be pasted as they stand, and the second makes due what was given up."""
+    """The statements can be pasted unchanged, and the second makes deliveries due that were given up."""
     for _ in range(2):
         cancel(sql, insert_with_callback(sql, "https://example.org/hook"))
     sql.execute("""UPDATE iidq_webhook_delivery SET state = 'gave_up', "nextAt" = NULL""")

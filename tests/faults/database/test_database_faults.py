@@ -10,7 +10,7 @@ from iidq.database.migrate import migrate
 from iidq.database.pool import open_database
 from iidq.embedded.postgres import EmbeddedPostgres
 from iidq.errors import DatabaseUnavailable
-from iidq.queue.batching import open_enqueuer
+from iidq.queue.enqueuer import open_enqueuer
 from iidq.settings import load_settings
 from tests.eventually import eventually
 from tests.faults.conftest import StartWorker, keep_ledger

@@ -18,7 +18,7 @@ from iidq.database.migrate import migrate
 from iidq.database.pool import open_database
 from iidq.embedded.postgres import EmbeddedPostgres
 from iidq.errors import DatabaseUnavailable
-from iidq.queue.batching import open_enqueuer
+from iidq.queue.enqueuer import open_enqueuer
 from iidq.settings import load_settings
 from tests.job_rows import new_job, scalar
 from tests.web.conftest import serve_api  # noqa: F401 — a fixture

@@ -16,9 +16,9 @@ from iidq.database.migrate import migrate
 from iidq.database.pool import Database, open_database
 from iidq.embedded.postgres import EmbeddedPostgres, free_port
 from iidq.errors import DatabaseUnavailable
-from iidq.queue.batching import Enqueuer, open_enqueuer
+from iidq.queue.enqueuer import Enqueuer, open_enqueuer
 from iidq.queue.notify import listener
-from iidq.queue.read import readers
+from iidq.queue.read import queue_health
 from iidq.settings import load_settings
 from tests.database.processing.test_work_loop import Executions
 from tests.database.queue.test_operator_sql import counted
@@ -122,7 +122,7 @@ async def test_connections_to_a_demoted_primary_are_thrown_out(servers: ServerPa
     async with asking(tcp_url(primary, standby)) as (database, enqueuer):
         first = await enqueuer.enqueue(new_job())
         # Several connections, so that one that is thrown out is not the last.
-        await asyncio.gather(*(database.run(readers.count) for _ in range(4)))
+        await asyncio.gather(*(database.run(queue_health.read_health) for _ in range(4)))
         await asyncio.to_thread(standby.promote)
         demote(primary)
         ids = [first]
@@ -137,7 +137,7 @@ async def test_a_worker_follows_a_switchover_and_hears_again(
 ) -> None:
     """A worker, its listener and its lease keeper leave a demoted primary that has closed none of their connections."""
     monkeypatch.setattr(listener, "CHECK_INTERVAL_SECONDS", 0.4)
-    monkeypatch.setattr(listener, "_ANSWER_TIMEOUT_SECONDS", 0.4)
+    monkeypatch.setattr(listener, "_ECHO_TIMEOUT_SECONDS", 0.4)
     primary, standby = servers
     handler = Executions(waits=True)
     with psycopg.connect(primary.url, autocommit=True) as sql:

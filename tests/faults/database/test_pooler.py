@@ -14,12 +14,12 @@ import pytest
 from iidq.database.connections import Connection
 from iidq.database.pool import open_database
 from iidq.errors import GatewayFault, ManifestFault
-from iidq.queue.batching import open_enqueuer
+from iidq.queue.enqueuer import open_enqueuer
 from iidq.queue.identifiers import new_job_id
 from iidq.queue.job import ClaimedJob, IdempotencyKey, JobStatus
 from iidq.queue.notify import listener
 from iidq.queue.processing.execution import Progress
-from iidq.queue.read import readers
+from iidq.queue.read import queue_health, readers
 from iidq.settings import load_settings
 from tests.database.processing.test_work_loop import OK, Executions
 from tests.database.working import working
@@ -60,9 +60,9 @@ async def test_jobs_run_once_with_their_outcomes_and_retries(pooled_url: str, sq
     async def handler(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
         began[job.id] = began.get(job.id, 0) + 1
         progress(50)
-        if job.manifest_uri == "bad":
+        if job.subject.manifest_uri == "bad":
             raise ManifestFault("404", code="manifest.missing")
-        if job.manifest_uri == "shaky" and job.attempt == 1:
+        if job.subject.manifest_uri == "shaky" and job.attempt == 1:
             raise GatewayFault("503")
         return OK
 
@@ -79,7 +79,7 @@ async def test_jobs_run_once_with_their_outcomes_and_retries(pooled_url: str, sq
             await asyncio.gather(*(database.run(lambda c, i=i: readers.find(c, i)) for i in ids))  # type: ignore[misc]
         await eventually(lambda: statuses(sql) == {"completed": 45, "failed": 15})
         listed = await database.run(lambda c: readers.list_jobs(c, limit=50, status=JobStatus.FAILED))
-        counts = await database.run(readers.count)
+        counts = await database.run(queue_health.read_health)
         assert not one.loop.listener.listening
         assert not two.loop.listener.listening
     assert len(listed.jobs) == counts.failed == 15
@@ -94,7 +94,7 @@ async def test_the_listener_notices_that_it_is_deaf(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """LISTEN is taken and delivers nothing; the worker says so in its log and in its row, and never says otherwise."""
-    monkeypatch.setattr(listener, "_ANSWER_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(listener, "_ECHO_TIMEOUT_SECONDS", 0.5)
     async with working(pooled_url, Executions(), poll_interval_seconds=POLL_SECONDS):
         said = ""
 

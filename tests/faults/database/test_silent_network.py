@@ -17,7 +17,7 @@ from iidq.database.pool import open_database
 from iidq.embedded.postgres import EmbeddedPostgres, free_port
 from iidq.errors import DatabaseUnavailable
 from iidq.queue import store
-from iidq.queue.notify import announcements, listener
+from iidq.queue.notify import channels, listener
 from iidq.queue.processing.loop import WorkLoop
 from iidq.queue.read import readers
 from iidq.settings import load_settings
@@ -96,7 +96,7 @@ async def listening_through(
 def checks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """The listener checks whether it still hears, and is quick to despair."""
     monkeypatch.setattr(listener, "CHECK_INTERVAL_SECONDS", CHECK_SECONDS)
-    monkeypatch.setattr(listener, "_ANSWER_TIMEOUT_SECONDS", CHECK_SECONDS)
+    monkeypatch.setattr(listener, "_ECHO_TIMEOUT_SECONDS", CHECK_SECONDS)
 
 
 @pytest.mark.usefixtures("checks_often")
@@ -181,7 +181,7 @@ async def test_callers_are_told_when_no_answer_comes(
 
         async def always_cut(connection: Connection) -> None:
             proxy.fall_silent()
-            await announcements.echo(connection, "x")
+            await channels.echo(connection, "x")
 
         with pytest.raises(DatabaseUnavailable):
             await database.run(always_cut)

@@ -20,8 +20,9 @@ from iidq.database.migrate import migrate
 from iidq.database.pool import Database, open_database
 from iidq.embedded.postgres import EmbeddedPostgres
 from iidq.errors import DatabaseUnavailable
-from iidq.queue import batching, control, store
-from iidq.queue.batching import Enqueuer, open_enqueuer
+from iidq.queue import control, store
+from iidq.queue import enqueuer as enqueuers
+from iidq.queue.enqueuer import Enqueuer, open_enqueuer
 from iidq.queue.job import ClaimedJob, IdempotencyKey
 from iidq.queue.outcome import Outcome
 from iidq.queue.processing.writers import OutcomeWriter
@@ -29,7 +30,7 @@ from iidq.queue.store import Fence
 from iidq.settings import load_settings
 from iidq.web import availability
 from iidq.webhooks import delivery_store
-from iidq.webhooks.delivery import Delivery, DeliveryState, Settlement
+from iidq.webhooks.delivery import Delivery, DeliveryResult, DeliveryState
 from tests.database.attempts import WORKER, claim_one
 from tests.eventually import eventually
 from tests.faults.database.pgbouncer import find_pgbouncer, pool_transactions
@@ -123,7 +124,7 @@ async def test_no_acknowledged_job_is_lost_with_a_primary_whose_standby_was_sile
 ) -> None:
     """The standby stops, callers go on asking, the primary is lost: what the standby lacks, no caller was told of."""
     primary, standby = servers
-    monkeypatch.setattr(batching, "WRITE_SECONDS", 1.5, raising=False)
+    monkeypatch.setattr(enqueuers, "WRITE_SECONDS", 1.5, raising=False)
     acknowledged: set[UUID] = set()
     # As in the API, but shorter.
     async with asking(primary.url, statement_timeout_seconds=0.5) as (_, enqueuer):
@@ -172,7 +173,7 @@ async def test_the_api_while_a_standby_is_silent(
         assert all(int(reply.headers["retry-after"]) > 0 for reply in replies)
         await until(api, "open")
         monkeypatch.setattr(databases, "WRITE_SECONDS", 3600.0)
-        monkeypatch.setattr(batching, "WRITE_SECONDS", 3600.0)
+        monkeypatch.setattr(enqueuers, "WRITE_SECONDS", 3600.0)
         assert (await submit()).json()["code"] == "database.not_confirmed"
         assert (await api.get(shown)).status_code == 200
         assert (await api.get(JOBS)).status_code == 200
@@ -237,7 +238,7 @@ ACKNOWLEDGEMENTS: dict[str, Write] = {
         lambda c: store.store_outcomes(c, [Outcome.completed(it.running, {"status": "OK"})], worker_id=WORKER)
     ),
     "delivery": lambda it: it.database.run(
-        lambda c: delivery_store.settle(c, it.delivery, Settlement(DeliveryState.DELIVERED, 200))
+        lambda c: delivery_store.settle(c, it.delivery, DeliveryResult(DeliveryState.DELIVERED, 200))
     ),
 }
 
@@ -322,7 +323,7 @@ async def test_an_operator_may_do_without_standbys(primary: EmbeddedPostgres, se
 
 async def test_every_caller_is_answered_in_time(primary: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
     """Callers whose commit waits, those in line, and those who come later: without a key, with one, with a batch."""
-    monkeypatch.setattr(batching, "WRITE_SECONDS", 0.4, raising=False)
+    monkeypatch.setattr(enqueuers, "WRITE_SECONDS", 0.4, raising=False)
     monkeypatch.setattr(databases, "WRITE_SECONDS", 0.4, raising=False)
     async with asking(primary.url, statement_timeout_seconds=10) as (_, enqueuer):
         await enqueuer.enqueue(new_job())
@@ -416,8 +417,8 @@ async def test_a_delivery_that_is_settled_again_is_settled(primary: EmbeddedPost
     async with asking(primary.url) as (database, enqueuer):
         with psycopg.connect(primary.url, autocommit=True) as sql:
             prepared = await prepare(database, enqueuer, sql)
-        delivered = Settlement(DeliveryState.DELIVERED, 200)
-        gave_up = Settlement(DeliveryState.GAVE_UP, error="webhook.lost: the worker fell silent")
+        delivered = DeliveryResult(DeliveryState.DELIVERED, 200)
+        gave_up = DeliveryResult(DeliveryState.GAVE_UP, error="webhook.lost: the worker fell silent")
         for settlement, stored in ((delivered, True), (delivered, True), (gave_up, False)):
             assert stored is await database.run(
                 lambda c: delivery_store.settle(c, prepared.delivery, settlement)  # noqa: B023

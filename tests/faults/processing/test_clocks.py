@@ -10,7 +10,7 @@ import pytest
 
 from iidq.database.pool import open_database
 from iidq.queue import identifiers
-from iidq.queue.batching import open_enqueuer
+from iidq.queue.enqueuer import open_enqueuer
 from iidq.settings import load_settings
 from tests.eventually import eventually
 from tests.faults.conftest import StartWorker, Worker

@@ -12,8 +12,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from iidq.bullmq.bull_mirror import BullMirror
-from iidq.queue.notify.changes import ChangeAnnouncer
-from iidq.queue.notify.listener import Announcer, Listener
+from iidq.queue.notify.announcer import Announcer, ChangeAnnouncer
+from iidq.queue.notify.listener import Listener
 from iidq.queue.notify.watching import WatchHub
 from iidq.queue.processing.leases import LeaseKeeper
 from iidq.queue.processing.loop import WorkLoop

@@ -22,7 +22,7 @@ from iidq.database.pool import open_database
 from iidq.embedded.postgres import EmbeddedPostgres
 from iidq.errors import DatabaseUnavailable
 from iidq.process import die_with_parent
-from iidq.queue.batching import Enqueuer, open_enqueuer
+from iidq.queue.enqueuer import Enqueuer, open_enqueuer
 from iidq.settings import load_settings
 from tests.job_rows import new_job, scalar, statuses
 

@@ -1,4 +1,4 @@
-"""Every statement stands in ``queries.sql``: named once, explained, and used."""
+"""Every statement is in a ``queries.sql``: named once, explained, and used by the package that owns the file."""
 
 import re
 from importlib.resources import files
@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-import iidq
-from iidq.database.queries import QUERIES, parse_queries
+from iidq.database.queries import load_queries, parse_queries
+from tests.query_packages import QUERY_PACKAGES
 
-TEXT = files("iidq.queue").joinpath("queries.sql").read_text(encoding="utf-8")
+STATEMENTS = [(package, name) for package in QUERY_PACKAGES for name in load_queries(package)]
 
 
-def test_a_name_that_stands_twice_is_refused() -> None:
+def test_a_name_that_occurs_twice_is_refused() -> None:
     """The second would silently replace the first."""
-    with pytest.raises(ValueError, match="stands twice"):
+    with pytest.raises(ValueError, match="occurs twice"):
         parse_queries("-- name: a\nSELECT 1;\n-- name: a\nSELECT 2;\n")
 
 
@@ -26,22 +26,43 @@ def test_statements_are_split_by_name() -> None:
     }
 
 
-@pytest.mark.parametrize("name", QUERIES)
-def test_every_statement_is_used(name: str) -> None:
-    """No statement is kept that nobody sends."""
-    sources = "\n".join(path.read_text() for path in Path(iidq.__file__).parent.rglob("*.py"))
-    assert f'"{name}"' in sources
+def test_a_shared_part_is_written_once() -> None:
+    """A fragment is no statement; its text replaces the line that includes it, also from within another part."""
+    text = "-- name: one\nSELECT\n-- include pair\nFROM t;\n-- fragment: pair\n-- why\n  a,\n-- include last\n"
+    assert parse_queries(text + "-- fragment: last\n  b\n") == {"one": b"SELECT\n  a,\n  b\nFROM t"}
 
 
-@pytest.mark.parametrize("name", QUERIES)
-def test_every_statement_says_its_purpose(name: str) -> None:
-    """Between name and statement stands what it is for; what the name and one line say whole needs no more."""
-    statement = QUERIES[name].decode()
-    section = TEXT.split(f"-- name: {name}\n", 1)[1]
-    assert section.startswith("-- ") or len(statement.splitlines()) == 1
+def test_an_unknown_part_is_refused() -> None:
+    """A misspelt name would leave a comment, and a statement without its part."""
+    with pytest.raises(KeyError, match="pear"):
+        parse_queries("-- name: one\nSELECT\n-- include pear\n")
 
 
-@pytest.mark.parametrize("name", QUERIES)
-def test_no_statement_is_two(name: str) -> None:
+@pytest.mark.parametrize(("package", "name"), STATEMENTS)
+def test_every_statement_is_used(package: str, name: str) -> None:
+    """No statement is kept that its package never sends."""
+    folder = Path(str(files(package)))
+    assert any(f'"{name}"' in path.read_text() for path in folder.rglob("*.py"))
+
+
+@pytest.mark.parametrize(("package", "name"), STATEMENTS)
+def test_every_statement_says_its_purpose(package: str, name: str) -> None:
+    """A comment follows the name; a statement of one line may need none."""
+    text = files(package).joinpath("queries.sql").read_text(encoding="utf-8")
+    section = text.split(f"-- name: {name}\n", 1)[1]
+    assert section.startswith("-- ") or len(load_queries(package)[name].splitlines()) == 1
+
+
+@pytest.mark.parametrize("package", QUERY_PACKAGES)
+def test_every_fragment_says_its_purpose_and_is_included(package: str) -> None:
+    """A part of statements is explained like a statement, and none is left over."""
+    text = files(package).joinpath("queries.sql").read_text(encoding="utf-8")
+    for name in re.findall(r"^-- fragment: (\w+)$", text, re.MULTILINE):
+        assert re.search(rf"^-- fragment: {name}\n-- ", text, re.MULTILINE)
+        assert f"-- include {name}\n" in text
+
+
+@pytest.mark.parametrize(("package", "name"), STATEMENTS)
+def test_no_statement_is_two(package: str, name: str) -> None:
     """With parameters, one statement is sent at a time."""
-    assert ";" not in re.sub(r"'[^']*'", "", QUERIES[name].decode())
+    assert ";" not in re.sub(r"'[^']*'", "", load_queries(package)[name].decode())

@@ -13,13 +13,13 @@ import yaml
 from iidq.observability import metrics
 from iidq.observability.exposition import exposition
 from iidq.queue.job import JobType
-from iidq.queue.read.depth import QueueDepth
 from iidq.web.routes.scrape import QueueGauges
 from iidq.webhooks.delivery import DeliveryState
 from tests.exposition_format import samples
+from tests.queue_health import queue_health
 
 DOCS = Path(__file__).parents[3] / "docs"
-DEPTH = QueueDepth(1, 1, 1, 1, 1, 1, False, 1.0, 1.0, 1.0, 0, 1, 3, 1, 1.0)
+DEPTH = queue_health(upkeep_age_seconds=1.0)
 _MATCHER = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
 _SELECTOR = re.compile(r"\b((?:iidq|process)_\w+)(?:\{([^}]*)\})?")
 

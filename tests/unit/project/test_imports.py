@@ -44,17 +44,14 @@ PURE = {
     "iidq.strict_json",
     "iidq.queue.backoff",
     "iidq.queue.identifiers",
-    "iidq.queue.job",
-    "iidq.queue.notify.live_progress",
     "iidq.queue.processing.claiming",
+    "iidq.queue.job",
     "iidq.queue.outcome",
     "iidq.queue.read.paging",
     "iidq.queue.notify.hint_bus",
+    "iidq.subject",
     "iidq.webhooks.delivery",
     "iidq.webhooks.event",
-    "iidq.webhooks.judgement",
-    "iidq.webhooks.schedule",
-    "iidq.webhooks.signing",
 }
 HEAVY = ("web3", "eth_account", "eth_tester", "eth")
 """``eth`` is py-evm. Together they cost more than half a second."""
@@ -95,6 +92,7 @@ def inside(package: str, names: set[str]) -> set[str]:
         ("iidq.concurrency", "iidq.queue"),
         ("iidq.concurrency", "iidq.web"),
         ("iidq.concurrency", "iidq.provenance"),
+        ("iidq.concurrency", "iidq.database"),
         ("iidq.provenance", "iidq.webhooks"),
         ("iidq.webhooks", "iidq.web"),
         ("iidq.webhooks", "iidq.worker"),

@@ -64,7 +64,7 @@ def test_junk_is_no_id(text: str) -> None:
 
 
 def test_ids_of_the_replaced_system_are_found() -> None:
-    """A short text stands for the id that an import gives its job; a UUID for itself."""
+    """A short text gives the id of the imported job; a UUID is the id."""
     assert find_job_id("1234567890") == UUID("e807f1fc-f82d-132f-9bb0-18ca6738a19f")
     assert find_job_id(str(UUID(int=7))) == UUID(int=7)
 

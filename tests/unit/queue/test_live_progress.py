@@ -1,4 +1,4 @@
-"""Steps that came by a relay, laid over rows: only progress, only forwards, only of the attempt that runs."""
+"""Steps from the hint bus, applied to rows: only progress, only forwards, only of the running attempt."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from iidq.queue.identifiers import new_job_id
 from iidq.queue.job import Job, JobStatus, JobType
 from iidq.queue.notify.hint_bus import progress_line, read_progress
-from iidq.queue.notify.live_progress import LiveProgress
+from iidq.queue.notify.watching import LiveProgress
+from iidq.subject import Subject
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 JOB = Job(
@@ -17,12 +18,7 @@ JOB = Job(
     type=JobType.VERIFY,
     status=JobStatus.PROCESSING,
     progress=10,
-    content_hash="0x",
-    manifest_uri="ipfs://",
-    registry_address="0x",
-    rpc_url=None,
-    chain_id=None,
-    file_name=None,
+    subject=Subject("0x", "ipfs://", "0x"),
     result=None,
     error=None,
     errors=[],
@@ -59,7 +55,7 @@ def test_a_step_moves_the_progress_alone() -> None:
 def test_states_come_from_the_database_alone(
     status: JobStatus, attempt: int, progress: int, steps: list[tuple[int, int]]
 ) -> None:
-    """Whatever is told, nothing but the progress of the running attempt changes, and never backwards."""
+    """Any sequence of steps changes only the progress of the running attempt, and never backwards."""
     row = replace(JOB, status=status, attempt=attempt, progress=progress)
     live = LiveProgress()
     shown = live.seen(KEY, row)

@@ -1,4 +1,4 @@
-"""What an attempt leaves in the row is always something that Postgres takes."""
+"""Postgres takes every outcome of an attempt."""
 
 import json
 from typing import Any
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from iidq.queue.job import ClaimedJob, JobStatus, JobType
 from iidq.queue.outcome import Outcome, ResultTooLarge, encode_result, storable_text
+from iidq.subject import Subject
 
 # Text as JSON from the internet may hold it: NUL and halves of surrogate pairs included.
 any_text = st.text(st.characters())
@@ -26,12 +27,7 @@ def job(attempt: int = 1) -> ClaimedJob:
         id=UUID(int=7),
         attempt=attempt,
         type=JobType.VERIFY,
-        content_hash="0x" + "0" * 64,
-        manifest_uri="ipfs://x",
-        registry_address="0x" + "0" * 40,
-        rpc_url=None,
-        chain_id=None,
-        file_name=None,
+        subject=Subject("0x" + "0" * 64, "ipfs://x", "0x" + "0" * 40),
         retry_count=0,
         max_attempts=3,
     )
@@ -39,7 +35,7 @@ def job(attempt: int = 1) -> ClaimedJob:
 
 @given(results)
 def test_encoded_results_are_jsonb(result: dict[str, Any]) -> None:
-    """No encoded result holds what jsonb refuses: NUL, halves of surrogate pairs, NaN, or more than ASCII."""
+    """No encoded result holds NUL, halves of surrogate pairs, NaN, which jsonb refuses, or more than ASCII."""
     text = encode_result(result)
     assert text.isascii()
     decoded = json.loads(text, parse_constant=pytest.fail)
@@ -60,7 +56,7 @@ def _no_unstorable_character(value: object) -> bool:
 
 @given(st.dictionaries(clean_text, clean_text | st.lists(clean_text) | st.integers()))
 def test_clean_results_round_trip(result: dict[str, Any]) -> None:
-    """What jsonb can hold comes back as it was."""
+    """A result that jsonb can hold comes back unchanged."""
     assert json.loads(encode_result(result)) == result
 
 
@@ -97,7 +93,7 @@ def test_numbers_that_are_no_json_are_refused(number: float) -> None:
 
 
 def test_outcomes_say_which_attempt_they_end() -> None:
-    """Every outcome carries id and attempt, its fence, and what the row shall say."""
+    """Every outcome carries id and attempt, the fence, and the new values of the row."""
     claimed = job(attempt=4)
     done = Outcome.completed(claimed, {"status": "OK"})
     assert done == Outcome(claimed.id, 4, JobStatus.COMPLETED, result='{"status":"OK"}')
@@ -109,7 +105,7 @@ def test_outcomes_say_which_attempt_they_end() -> None:
 
 @given(results, any_text, st.floats(0, 300))
 def test_document_of_an_outcome_is_json(result: dict[str, Any], failure: str, delay_seconds: float) -> None:
-    """What the store sends of an outcome is one JSON object with just the fields that are set."""
+    """The store sends an outcome as a JSON object with just the fields that are set."""
     claimed = job(attempt=2)
     fence = {"id": claimed.id.hex, "attempt": 2}
     completed = Outcome.completed(claimed, result)

@@ -10,6 +10,7 @@ import pytest
 
 from iidq.bullmq.bull_keys import BullState, bull_state, job_fields
 from iidq.queue.job import Job, JobStatus, JobType
+from iidq.subject import Subject
 
 CREATED = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
 CREATED_MS = "1767323045678"
@@ -18,12 +19,13 @@ QUEUED = Job(
     type=JobType.VERIFY,
     status=JobStatus.QUEUED,
     progress=0,
-    content_hash="0x" + "ab" * 32,
-    manifest_uri="ipfs://manifest",
-    registry_address="0x" + "cd" * 20,
-    rpc_url="https://somebody:secret@rpc.example/",
-    chain_id=None,
-    file_name="photo.jpg",
+    subject=Subject(
+        "0x" + "ab" * 32,
+        "ipfs://manifest",
+        "0x" + "cd" * 20,
+        rpc_url="https://somebody:secret@rpc.example/",
+        file_name="photo.jpg",
+    ),
     result=None,
     error=None,
     errors=[],
@@ -51,9 +53,9 @@ def test_a_waiting_job() -> None:
         "name": "verify",
         "data": {
             "type": "verify",
-            "contentHash": QUEUED.content_hash,
+            "contentHash": QUEUED.subject.content_hash,
             "manifestUri": "ipfs://manifest",
-            "registryAddress": QUEUED.registry_address,
+            "registryAddress": QUEUED.subject.registry_address,
             "rpcUrl": "https://***@rpc.example/",
             "fileName": "photo.jpg",
         },

@@ -34,8 +34,14 @@ def test_a_good_submission_becomes_a_job_without_credentials() -> None:
         "rpcUrl": "http://user:secret@rpc.example/",
     }
     job = RULES.read({**fields, "unknown": {"ignored": True}}).as_job(JobType.PROOF)
-    assert (job.type, job.content_hash, job.registry_address, job.chain_id) == (JobType.PROOF, HASH, ADDRESS, 8453)
-    assert job.rpc_url == "http://***@rpc.example/"
+    subject = job.subject
+    assert (job.type, subject.content_hash, subject.registry_address, subject.chain_id) == (
+        JobType.PROOF,
+        HASH,
+        ADDRESS,
+        8453,
+    )
+    assert subject.rpc_url == "http://***@rpc.example/"
 
 
 @pytest.mark.parametrize(
@@ -100,7 +106,9 @@ def test_a_hash_beside_a_file_must_be_the_files() -> None:
     """The file's own digest counts; a different claim is a fault, the same one is not."""
     fields = {"manifestURI": GOOD["manifestURI"], "registryAddress": ADDRESS}
     upload = Upload(HASH, 3, "photo.jpg")
-    assert RULES.read({**fields, "contentHash": HASH.upper().replace("X", "x")}, upload).file_name == "photo.jpg"
+    assert (
+        RULES.read({**fields, "contentHash": HASH.upper().replace("X", "x")}, upload).subject.file_name == "photo.jpg"
+    )
     assert faults({**fields, "contentHash": "0x" + "00" * 32}, upload).keys() == {"contentHash"}
 
 

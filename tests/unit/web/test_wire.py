@@ -4,10 +4,13 @@ import json
 from datetime import UTC, datetime, timedelta, timezone
 from uuid import UUID
 
-from iidq.queue.job import Job, JobStatus, JobType, QueueCounts
+from iidq.queue.job import Job, JobStatus, JobType
+from iidq.subject import Subject
 from iidq.web.reply.wire import JsonReply, accepted_shape, job_shape, stats_shape
+from tests.queue_health import queue_health
 
 ID = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
+SUBJECT = Subject("0x" + "ab" * 32, "ipfs://x", "0x" + "cd" * 20)
 MOMENT = datetime(2024, 1, 1, 1, 0, 5, 123456, tzinfo=timezone(timedelta(hours=1)))
 CONTRACT_KEYS = [
     *("id", "jobId", "type", "contentHash", "manifestUri", "registryAddress", "rpcUrl", "status", "result", "error"),
@@ -21,12 +24,7 @@ def a_job(**changes: object) -> Job:
         "type": JobType.VERIFY,
         "status": JobStatus.QUEUED,
         "progress": 0,
-        "content_hash": "0x" + "ab" * 32,
-        "manifest_uri": "ipfs://x",
-        "registry_address": "0x" + "cd" * 20,
-        "rpc_url": None,
-        "chain_id": None,
-        "file_name": None,
+        "subject": SUBJECT,
         "result": None,
         "error": None,
         "errors": [],
@@ -60,7 +58,9 @@ def test_times_are_utc_with_milliseconds() -> None:
 
 def test_credentials_in_a_row_do_not_leave() -> None:
     """A row may hold any URL, put there by SQL; the reply shows it redacted."""
-    shape = job_shape(a_job(rpc_url="http://me:secret@rpc/", error="rpc.unavailable: http://me:secret@rpc/"))
+    shape = job_shape(
+        a_job(subject=SUBJECT._replace(rpc_url="http://me:secret@rpc/"), error="rpc.unavailable: http://me:secret@rpc/")
+    )
     assert "secret" not in json.dumps(shape)
 
 
@@ -77,7 +77,24 @@ def test_an_accepted_job_tells_where_to_poll() -> None:
 
 def test_stats_without_a_database_are_zeros() -> None:
     """The same keys with and without a database."""
-    away, there = stats_shape(None), stats_shape(QueueCounts(1, 2, 3, 4, 5, 6, 7, 8.5, "paused", "why", 7, 0))
+    away, there = (
+        stats_shape(None),
+        stats_shape(
+            queue_health(
+                waiting=1,
+                delayed=2,
+                active=3,
+                completed=4,
+                failed=5,
+                cancelled=6,
+                workers=7,
+                oldest_waiting_seconds=8.5,
+                state="paused",
+                pause_reason="why",
+                listening_workers=7,
+            )
+        ),
+    )
     assert away.keys() == there.keys()
     assert (away["available"], away["waiting"], away["oldestWaitingSeconds"]) == (False, 0, None)
     assert (there["available"], there["waiting"], there["active"], there["failed"]) == (True, 1, 3, 5)

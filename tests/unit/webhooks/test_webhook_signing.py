@@ -1,4 +1,4 @@
-"""What a webhook says and how it is signed, and when one that failed is sent again."""
+"""Body and signature of a webhook, and the schedule after failures."""
 
 import base64
 import json
@@ -15,11 +15,15 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from iidq.errors import FetchRefused, GatewayFault, SettingsFault
 from iidq.setting_values.checks import signing_keys
 from iidq.settings import load_settings
-from iidq.webhooks.delivery import DeliveryState
-from iidq.webhooks.event import event_body, event_headers
-from iidq.webhooks.judgement import judge_answer, judge_failure
-from iidq.webhooks.schedule import LONGEST_PATIENCE_SECONDS, MAX_ATTEMPTS, delay_seconds
-from iidq.webhooks.signing import signature
+from iidq.webhooks.delivery import (
+    MAX_ATTEMPTS,
+    MAX_RETRY_AFTER_SECONDS,
+    DeliveryState,
+    after_answer,
+    after_failure,
+    delay_seconds,
+)
+from iidq.webhooks.event import event_body, event_headers, signature
 
 OLD = "whsec_" + base64.b64encode(bytes(24)).decode()
 NEW = "whsec_" + base64.b64encode(bytes(range(64))).decode()
@@ -76,7 +80,7 @@ def test_during_a_rotation_both_secrets_sign(separator: str) -> None:
     ],
 )
 def test_a_secret_of_another_form_is_refused_without_a_word_of_it(text: str) -> None:
-    """What was expected is said; the secret is not."""
+    """The message names the expected form, and not the secret."""
     with pytest.raises(ValueError, match="whsec_ and the base64 of 24 to 64") as refusal:
         signing_keys(text)
     assert "secret-of-mine" not in str(refusal.value)
@@ -129,20 +133,20 @@ def test_the_schedule_is_the_recommended_one() -> None:
 
 
 @given(st.integers(1, MAX_ATTEMPTS - 1), DRAWS, st.none() | st.floats(0, 1e12))
-def test_delays_are_jittered_and_bounded(failed: int, draw: float, asked_seconds: float | None) -> None:
+def test_delays_are_jittered_and_bounded(failed: int, draw: float, retry_after_seconds: float | None) -> None:
     """Never sooner than planned or asked for, never a fifth later than that; a wish counts up to a day."""
     planned = delay_seconds(failed, draw=0.0)
-    delay = delay_seconds(failed, draw=draw, asked_seconds=asked_seconds)
+    delay = delay_seconds(failed, draw=draw, retry_after_seconds=retry_after_seconds)
     assert planned is not None
     assert delay is not None
-    least = max(planned, min(asked_seconds or 0.0, LONGEST_PATIENCE_SECONDS))
+    least = max(planned, min(retry_after_seconds or 0.0, MAX_RETRY_AFTER_SECONDS))
     assert least <= delay <= least * 1.2
 
 
 @given(st.integers(100, 599), st.integers(1, 12), DRAWS)
 def test_only_2xx_is_a_delivery(status: int, attempt: int, draw: float) -> None:
     """410 ends it at once; any other answer is tried again, up to the last attempt."""
-    settled = judge_answer(status, attempt=attempt, draw=draw)
+    settled = after_answer(status, attempt=attempt, draw=draw)
     assert settled.status == status
     if 200 <= status < 300:
         assert (settled.state, settled.error) == (DeliveryState.DELIVERED, None)
@@ -157,7 +161,7 @@ def test_only_2xx_is_a_delivery(status: int, attempt: int, draw: float) -> None:
 def test_retry_after_counts_where_it_means_overload() -> None:
     """With 429 and 503 it is waited for; elsewhere it is not."""
     waits = {
-        status: judge_answer(status, attempt=1, draw=0.0, asked_seconds=900).delay_seconds
+        status: after_answer(status, attempt=1, draw=0.0, retry_after_seconds=900).delay_seconds
         for status in (301, 429, 500, 503)
     }
     assert waits == {301: 5, 429: 900, 500: 5, 503: 900}
@@ -165,7 +169,7 @@ def test_retry_after_counts_where_it_means_overload() -> None:
 
 def test_a_forbidden_address_is_given_up_and_a_dead_one_is_not() -> None:
     """A rule forbids it the next time, too; a connection refused may be a restart."""
-    refused = judge_failure(FetchRefused("no", code="fetch.refused.address"), attempt=1, draw=0.0)
+    refused = after_failure(FetchRefused("no", code="fetch.refused.address"), attempt=1, draw=0.0)
     assert (refused.state, refused.error) == (DeliveryState.GAVE_UP, "fetch.refused.address: no")
-    away = judge_failure(GatewayFault("away"), attempt=1, draw=0.0)
+    away = after_failure(GatewayFault("away"), attempt=1, draw=0.0)
     assert (away.state, away.delay_seconds, away.error) == (DeliveryState.PENDING, 5, "fetch.unavailable: away")

@@ -298,13 +298,13 @@ async def test_all_viewers_share_one_snapshot_a_second(
 
         monkeypatch.setattr(operations_snapshot, name, reading)
 
-    counted("read_now")
-    counted("read_lately")
+    counted("read_live_overview")
+    counted("read_recent_overview")
     monkeypatch.setattr(operations_snapshot, "KEEP_SECONDS", 3600.0)
     async with serve_api(database_url=database_url) as api:
         assert readings == []
         replies = await asyncio.gather(*(api.get(f"{DATA}/snapshot") for _ in range(30)))
-        assert sorted(readings) == ["read_lately", "read_now"]
+        assert sorted(readings) == ["read_live_overview", "read_recent_overview"]
         [tag] = {reply.headers["etag"] for reply in replies}
         assert (await api.get(f"{DATA}/snapshot", headers={"If-None-Match": tag})).status_code == 304
     assert len(readings) == 2

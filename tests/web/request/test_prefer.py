@@ -31,7 +31,7 @@ def sql(database_url: str) -> Any:
 
 async def answer(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
     """A handler with instant upstreams."""
-    if job.chain_id == 404:
+    if job.subject.chain_id == 404:
         raise ManifestFault("not there", code="manifest.not_found")
     return OK
 

@@ -33,7 +33,7 @@ def sql(database_url: str) -> Any:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The hub looks for itself more often than it needs to: here nobody notifies."""
-    monkeypatch.setattr(hub, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(hub, "POLL_SECONDS", 0.05)
 
 
 FREE = {"workerId": None, "leaseUntil": None}

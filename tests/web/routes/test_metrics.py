@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from iidq.observability.metrics import REGISTRY
-from iidq.queue.read import depth
+from iidq.queue.read import queue_health
 from iidq.web import queue_state
 from tests.exposition_format import samples, value
 from tests.job_rows import insert
@@ -124,14 +124,14 @@ async def test_the_queue_is_told_by_state(api: httpx.AsyncClient, database_url: 
 async def test_scrapes_share_a_query(api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many scrape within a second, the database is asked once."""
     asked = 0
-    read = depth.read_depth
+    read = queue_health.read_health
 
     async def counted(connection: Any) -> Any:
         nonlocal asked
         asked += 1
         return await read(connection)
 
-    monkeypatch.setattr(queue_state, "read_depth", counted)
+    monkeypatch.setattr(queue_state, "read_health", counted)
     monkeypatch.setattr(queue_state, "KEEP_SECONDS", 3600.0)
     await asyncio.gather(*(scrape(api) for _ in range(5)))
     await scrape(api)

@@ -11,7 +11,7 @@ import pytest
 
 from iidq.database import pool
 from iidq.errors import DatabaseBusy
-from iidq.queue.read import readers
+from iidq.queue.read import queue_health
 from iidq.settings import Settings, load_settings
 from iidq.web import reads
 from iidq.web.app import POOL_SIZE
@@ -113,8 +113,8 @@ async def test_a_full_pool_is_not_a_lost_database(settings: Settings, monkeypatc
     async with pool.open_database(settings, pool_size=2) as opened:
         async with opened.connection(), opened.connection():
             with pytest.raises(DatabaseBusy, match="in use"):
-                await opened.run(readers.count)
-        await opened.run(readers.count)
+                await opened.run(queue_health.read_health)
+        await opened.run(queue_health.read_health)
 
 
 async def test_a_full_pool_sets_no_synchronous_run_off(

@@ -6,8 +6,8 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from iidq.concurrency.steady import try_step, wait_at_most
 from iidq.database.faults import Faults
+from iidq.database.steady import try_step, wait_at_most
 from iidq.errors import DatabaseRefusal, DatabaseUnavailable
 
 LONG_SECONDS = 3600.0

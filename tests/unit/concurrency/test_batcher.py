@@ -1,4 +1,4 @@
-"""Group commit: many callers, one statement."""
+"""Batches: many callers, one write."""
 
 import asyncio
 import random
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from iidq.queue.batching import GroupCommit
+from iidq.concurrency.batcher import Batcher
 
 
 class Refused(Exception):
@@ -14,7 +14,7 @@ class Refused(Exception):
 
 
 class Store:
-    """Where batches go. Each write waits for ``let_through``; what it got stands in ``batches``."""
+    """The target of batches. Each write waits for ``let_through``; ``batches`` holds the items."""
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
@@ -34,17 +34,21 @@ class Store:
         return [f"{item}!" for item in items]
 
 
-def submit(commits: GroupCommit[str, str], *items: str) -> list[asyncio.Future[str]]:
-    return [commits.submit(item) for item in items]
+def no_item(_error: BaseException) -> bool:
+    return False
+
+
+def submit(batcher: Batcher[str, str], *items: str) -> list[asyncio.Future[str]]:
+    return [batcher.submit(item) for item in items]
 
 
 async def test_items_during_a_flight_share_the_next_batch() -> None:
     """The first item goes at once and alone; all that come meanwhile go together, in the order they came."""
     store = Store()
-    commits = GroupCommit(store.write)
-    first = submit(commits, "a")
+    batcher = Batcher(store.write, blames_one_item=no_item)
+    first = submit(batcher, "a")
     await store.writes_begun.acquire()
-    others = submit(commits, "b", "c", "d")
+    others = submit(batcher, "b", "c", "d")
     await asyncio.sleep(0)
     store.let_through.set()
     assert await asyncio.gather(*first, *others) == ["a!", "b!", "c!", "d!"]
@@ -54,7 +58,7 @@ async def test_items_during_a_flight_share_the_next_batch() -> None:
 async def test_a_caller_returns_after_its_own_commit_alone() -> None:
     """No answer before the write of one's own batch is over."""
     store = Store()
-    [caller] = submit(GroupCommit(store.write), "a")
+    [caller] = submit(Batcher(store.write, blames_one_item=no_item), "a")
     await store.writes_begun.acquire()
     assert not caller.done()
     store.let_through.set()
@@ -66,16 +70,16 @@ async def test_batches_are_bounded_and_one_at_a_time() -> None:
     """However many wait, no statement carries more than the largest batch, and order is kept."""
     store = Store()
     store.let_through.set()
-    commits = GroupCommit(store.write, largest_batch=10)
+    batcher = Batcher(store.write, blames_one_item=no_item, largest_batch=10)
     items = [str(number) for number in range(95)]
-    answers = await asyncio.gather(*submit(commits, *items))
+    answers = await asyncio.gather(*submit(batcher, *items))
     assert answers == [f"{item}!" for item in items]
     assert store.written == items
     assert max(len(batch) for batch in store.batches) == 10
 
 
 async def test_idle_comes_when_all_is_written_and_nobody_has_come() -> None:
-    """What is held for the writes can be given back; whoever comes during that is still served."""
+    """``on_idle`` can release a held resource; items submitted meanwhile are still written."""
     store = Store()
     store.let_through.set()
     late: list[asyncio.Future[str]] = []
@@ -84,23 +88,23 @@ async def test_idle_comes_when_all_is_written_and_nobody_has_come() -> None:
     async def idle() -> None:
         written_at_idle.append(list(store.written))
         if not late:
-            late.append(commits.submit("late"))
+            late.append(batcher.submit("late"))
         await asyncio.sleep(0)
 
-    commits = GroupCommit(store.write, on_idle=idle)
-    assert await asyncio.gather(*submit(commits, "a", "b")) == ["a!", "b!"]
-    await commits.close()
+    batcher = Batcher(store.write, blames_one_item=no_item, on_idle=idle)
+    assert await asyncio.gather(*submit(batcher, "a", "b")) == ["a!", "b!"]
+    await batcher.close()
     assert await late[0] == "late!"
     assert written_at_idle == [["a", "b"], ["a", "b", "late"]]
 
 
 async def test_one_bad_item_fails_alone() -> None:
-    """Where the store blames one item, the others of its batch are written all the same."""
+    """After an error of one item, the others of the batch are still written."""
     store = Store()
-    commits = GroupCommit(store.write, blames_one_item=lambda error: isinstance(error, Refused))
-    first = submit(commits, "a")
+    batcher = Batcher(store.write, blames_one_item=lambda error: isinstance(error, Refused))
+    first = submit(batcher, "a")
     await store.writes_begun.acquire()
-    others = submit(commits, "b", "bad", "c")
+    others = submit(batcher, "b", "bad", "c")
     await asyncio.sleep(0)
     store.let_through.set()
     answers = await asyncio.gather(*first, *others, return_exceptions=True)
@@ -111,27 +115,27 @@ async def test_one_bad_item_fails_alone() -> None:
 
 
 async def test_another_error_goes_to_the_whole_batch_and_no_further() -> None:
-    """All callers of a batch that could not be written are told so; the next batch is written."""
+    """All callers of a failed batch get the error; the next batch is written."""
     store = Store()
-    commits = GroupCommit(store.write, blames_one_item=lambda error: isinstance(error, Refused))
-    first = submit(commits, "a")
+    batcher = Batcher(store.write, blames_one_item=lambda error: isinstance(error, Refused))
+    first = submit(batcher, "a")
     await store.writes_begun.acquire()
-    second = submit(commits, "b", "broken")
+    second = submit(batcher, "b", "broken")
     await asyncio.sleep(0)
     store.let_through.set()
     answers = await asyncio.gather(*first, *second, return_exceptions=True)
     assert answers[0] == "a!"
     assert [type(answer) for answer in answers[1:]] == [ConnectionError, ConnectionError]
-    assert await commits.submit("later") == "later!"
+    assert await batcher.submit("later") == "later!"
 
 
 async def test_a_cancelled_caller_disturbs_nobody() -> None:
-    """Whoever gives up waiting leaves the others' answers, and its own item's write, as they are."""
+    """A cancelled caller changes neither the others' results nor the write of the item."""
     store = Store()
-    commits = GroupCommit(store.write)
-    first = submit(commits, "a")
+    batcher = Batcher(store.write, blames_one_item=no_item)
+    first = submit(batcher, "a")
     await store.writes_begun.acquire()
-    gone, stays = submit(commits, "b", "c")
+    gone, stays = submit(batcher, "b", "c")
     await asyncio.sleep(0)
     gone.cancel()
     await asyncio.sleep(0)
@@ -144,11 +148,11 @@ async def test_a_cancelled_caller_disturbs_nobody() -> None:
 async def test_close_waits_for_everything_submitted() -> None:
     """After close, all is written; close of an idle one returns at once."""
     store = Store()
-    commits = GroupCommit(store.write)
-    await commits.close()
-    callers = submit(commits, "a", "b")
+    batcher = Batcher(store.write, blames_one_item=no_item)
+    await batcher.close()
+    callers = submit(batcher, "a", "b")
     await store.writes_begun.acquire()
-    closing = asyncio.create_task(commits.close())
+    closing = asyncio.create_task(batcher.close())
     await asyncio.sleep(0)
     assert not closing.done()
     store.let_through.set()
@@ -166,8 +170,8 @@ async def test_a_cancelled_writer_leaves_no_caller_waiting() -> None:
             raise Refused
         return await store.write(items)
 
-    commits = GroupCommit(write, blames_one_item=lambda error: isinstance(error, Refused))
-    callers = submit(commits, "a", "b", "c")
+    batcher = Batcher(write, blames_one_item=lambda error: isinstance(error, Refused))
+    callers = submit(batcher, "a", "b", "c")
     await store.writes_begun.acquire()
     [writer] = [task for task in asyncio.all_tasks() if task is not asyncio.current_task() and task not in callers]
     writer.cancel()
@@ -189,12 +193,12 @@ async def test_every_item_is_answered_once(seed: int) -> None:
         written.extend(items)
         return [-item for item in items]
 
-    commits = GroupCommit(write, blames_one_item=lambda error: isinstance(error, Refused), largest_batch=7)
+    batcher = Batcher(write, blames_one_item=lambda error: isinstance(error, Refused), largest_batch=7)
 
     async def call(item: int) -> int:
         for _ in range(chance.randrange(20)):
             await asyncio.sleep(0)
-        return await commits.submit(item)
+        return await batcher.submit(item)
 
     assert await asyncio.gather(*(call(item) for item in range(200))) == [-item for item in range(200)]
     assert sorted(written) == list(range(200))
