@@ -16,7 +16,7 @@ import httpx
 
 from iidq.database.migrate import migrate
 from iidq.embedded.development_chain.accounts import DEVELOPMENT_KEYS
-from iidq.embedded.development_chain.chain_process import DEVELOPMENT_CHAIN_ID, DevelopmentChain
+from iidq.embedded.development_chain.chain_process import DEVELOPMENT_CHAIN_ID, DevelopmentChain, find_anvil
 from iidq.embedded.manifests import ManifestServer, serve_manifests
 from iidq.embedded.postgres import EmbeddedPostgres
 from iidq.embedded.processes import IidqProcess
@@ -69,7 +69,7 @@ async def run_stack(
         # First of all: a port that is taken must not be noticed only once Postgres and the chain run.
         listening = stack.enter_context(listen(settings.host, port))
         home = stack.enter_context(_temporary_home())
-        chain = None if settings.rpc_url else DevelopmentChain()
+        chain = None if settings.rpc_url else DevelopmentChain(anvil=find_anvil())
         if chain is not None:
             chain.launch()
             stack.callback(chain.stop)
