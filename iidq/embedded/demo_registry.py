@@ -1,7 +1,7 @@
 """Deploy and use our ContentRegistry over any JSON-RPC endpoint: the development chain, anvil, geth.
 
 For the demo and tests. Transactions are signed here, usually with the keys of
-:mod:`iidq.embedded.development_chain.accounts`. One sender's transactions must follow one another:
+:mod:`iidq.provenance.ethereum.development_accounts`. One sender's transactions must follow one another:
 each takes its nonce from the chain. Every function raises
 :class:`~iidq.provenance.ethereum.transactions.TransactionFault` if the endpoint refuses or the transaction reverts,
 and :class:`~iidq.errors.RpcFault` if it gives no usable answer.

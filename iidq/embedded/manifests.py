@@ -4,9 +4,7 @@ The gateway answers as the trustless gateway specification asks: the plain body,
 ``Accept: application/vnd.ipld.raw``) the one block whose hash the CID is.
 """
 
-import base64
 import contextlib
-import hashlib
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -18,6 +16,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from iidq.embedded.endpoint import serve_locally
+from iidq.provenance.ipfs.cid import dag_pb_cid, raw_cid
+from iidq.provenance.ipfs.unixfs import wrap_file
 
 MAX_BLOCK_BYTES = 256 * 1024
 """Longer bodies would need several blocks, as in kubo's default chunking."""
@@ -25,8 +25,6 @@ MAX_BLOCKS = 10_000
 """What a server holds of others' manifests; each is in memory."""
 
 _RAW_BLOCK = "application/vnd.ipld.raw"
-_SHA256_MULTIHASH = b"\x12\x20"
-_BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 
 @dataclass
@@ -50,7 +48,7 @@ class ManifestServer:
         """
         if len(body) > MAX_BLOCK_BYTES:
             raise ValueError(f"body has {len(body)} bytes; expected at most {MAX_BLOCK_BYTES}, one block")
-        block = body if raw_leaf else unixfs_block(body)
+        block = body if raw_leaf else wrap_file(body)
         cid = raw_cid(block) if raw_leaf else dag_pb_cid(block)
         self._blocks[cid] = (body, block)
         return f"ipfs://{cid}"
@@ -105,41 +103,6 @@ async def serve_manifests(*, port: int = 0) -> AsyncIterator[ManifestServer]:
     async with serve_locally(server.app(), port=port) as url:
         server.base_url = url
         yield server
-
-
-def unixfs_block(body: bytes) -> bytes:
-    """A file of one block: a dag-pb node without links that holds a UnixFS message (UnixFS specification)."""
-    file = b"\x08\x02" + _bytes_field(0x12, body) + b"\x18" + _varint(len(body))
-    return _bytes_field(0x0A, file)
-
-
-def dag_pb_cid(block: bytes) -> str:
-    """CIDv0: base58btc of the block's SHA-256 multihash (CID specification)."""
-    number = int.from_bytes(_SHA256_MULTIHASH + hashlib.sha256(block).digest(), "big")
-    text = ""
-    while number:
-        number, digit = divmod(number, 58)
-        text = _BASE58[digit] + text
-    return text
-
-
-def raw_cid(block: bytes) -> str:
-    """CIDv1, codec raw, base32 (CID specification)."""
-    cid = b"\x01\x55" + _SHA256_MULTIHASH + hashlib.sha256(block).digest()
-    return "b" + base64.b32encode(cid).decode().rstrip("=").lower()
-
-
-def _bytes_field(tag: int, value: bytes) -> bytes:
-    return bytes([tag]) + _varint(len(value)) + value
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
 
 
 def _media_type(body: bytes) -> str:

@@ -15,13 +15,13 @@ from pathlib import Path
 import httpx
 
 from iidq.database.migrate import migrate
-from iidq.embedded.development_chain.accounts import DEVELOPMENT_KEYS
-from iidq.embedded.development_chain.chain_process import DEVELOPMENT_CHAIN_ID, DevelopmentChain, find_anvil
+from iidq.embedded.development_chain.chain_process import DevelopmentChain, find_anvil
 from iidq.embedded.manifests import ManifestServer, serve_manifests
 from iidq.embedded.postgres import EmbeddedPostgres
 from iidq.embedded.processes import IidqProcess
 from iidq.errors import IidqError
 from iidq.listening import base_url, listen
+from iidq.provenance.ethereum.development_accounts import DEVELOPMENT_CHAIN_ID, DEVELOPMENT_KEYS
 from iidq.settings import Settings
 
 _READY_TIMEOUT_SECONDS = 60.0

@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 
 from iidq.errors import GatewayFault, SignatureFault, TemporaryFault
 from iidq.observability.steps import step
+from iidq.portable_values import iso_milliseconds, storable_text
 from iidq.provenance.conclusion import HEADLINES
 from iidq.provenance.ethereum.address import checksum_address
 from iidq.provenance.ethereum.chain import OnchainEntry, WalletAnswer
@@ -75,7 +76,7 @@ async def verify(subject: Subject, manifests: ManifestPort, chain: ChainPort, pr
         "onchain": {
             "creator": onchain.entry.creator,
             "contentHash": onchain.entry.content_hash,
-            "manifestURI": _storable(onchain.entry.manifest_uri),
+            "manifestURI": storable_text(onchain.entry.manifest_uri),
             "timestamp": onchain.entry.timestamp,
         },
         "checks": {
@@ -83,7 +84,7 @@ async def verify(subject: Subject, manifests: ManifestPort, chain: ChainPort, pr
             "creatorOk": verdict.creator_ok,
             "manifestOk": verdict.manifest_ok,
         },
-        "report": _report(verdict, sources, onchain, _now()),
+        "report": _report(verdict, sources, onchain, iso_milliseconds(datetime.now(UTC))),
     }
     progress(RESULT_BUILT)
     return result
@@ -96,7 +97,7 @@ async def prove(subject: Subject, manifests: ManifestPort, chain: ChainPort, pro
         registration = await chain.find_registration(onchain)
     progress(TRANSACTION_SEARCHED)
     verdict = judge(replace(evidence, registration=registration))
-    verified_at = _now()
+    verified_at = iso_milliseconds(datetime.now(UTC))
     result = {
         "version": "1.0",
         "generated_at": verified_at,
@@ -106,7 +107,7 @@ async def prove(subject: Subject, manifests: ManifestPort, chain: ChainPort, pro
         "manifest": _proof_manifest(subject.manifest_uri, evidence.manifest),
         "onchain": {
             "creator": onchain.entry.creator,
-            "manifestURI": _storable(onchain.entry.manifest_uri),
+            "manifestURI": storable_text(onchain.entry.manifest_uri),
             "timestamp": onchain.entry.timestamp,
         },
         "signature": {"recovered": evidence.recovered, "valid": verdict.creator_ok},
@@ -226,12 +227,3 @@ def _report(
         "verifiedAt": verified_at,
         "reused": False,
     }
-
-
-def _storable(text: str) -> str:
-    """Show NUL as U+FFFD: anyone may register a URI with one, and jsonb stores none."""
-    return text.replace("\x00", "\N{REPLACEMENT CHARACTER}")
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

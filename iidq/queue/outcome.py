@@ -1,17 +1,16 @@
 """How an attempt ended, as it will stand in the row. Pure."""
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from iidq.errors import PermanentFault
+from iidq.portable_values import storable_text as storable_text  # for the queue's other modules
 from iidq.queue.job import ClaimedJob, JobStatus
 
 # Of JSON without blanks; iidq_broken_rules in migrations/0003_counts.sql leaves room for those of jsonb.
 _MAX_RESULT_BYTES = 1 << 20
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 _STRICT = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
@@ -102,8 +101,3 @@ def _storable(value: Any) -> Any:
             return {storable_text(name): _storable(item) for name, item in value.items()}
         case _:
             return value
-
-
-def storable_text(text: str) -> str:
-    """``text`` as Postgres takes it: NUL and halves of surrogate pairs become U+FFFD."""
-    return _UNSTORABLE.sub("\ufffd", text)

@@ -10,7 +10,7 @@ import pytest
 from eth_account import Account
 
 from iidq.embedded.demo_registry import deploy_registry, register
-from iidq.embedded.development_chain.accounts import DEVELOPMENT_KEYS
+from iidq.provenance.ethereum.development_accounts import DEVELOPMENT_KEYS
 
 RpcCall = Callable[..., Any]
 ACCOUNT = "0xf39fd6e51aad88f6f4ce6ab8827279cfffb92266"

@@ -17,8 +17,7 @@ from typing import IO, Self
 from iidq.embedded.lifetime import die_with_parent
 from iidq.errors import IidqError, SettingsFault
 from iidq.extras import install_command
-
-DEVELOPMENT_CHAIN_ID = 31337
+from iidq.provenance.ethereum.development_accounts import DEVELOPMENT_CHAIN_ID
 
 _START_TIMEOUT_SECONDS = 60
 _STOP_TIMEOUT_SECONDS = 10

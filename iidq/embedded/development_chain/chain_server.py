@@ -17,10 +17,10 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from iidq.embedded.development_chain.accounts import DEVELOPMENT_KEYS
 from iidq.embedded.development_chain.evm_chain import EvmChain, Method, RpcError
 from iidq.embedded.endpoint import serve_locally
 from iidq.errors import SettingsFault
+from iidq.provenance.ethereum.development_accounts import DEVELOPMENT_KEYS
 
 _MAX_BODY_BYTES = 5 * 1024 * 1024
 _PARSE_ERROR, _INVALID_REQUEST, _METHOD_NOT_FOUND, _INVALID_PARAMS = -32700, -32600, -32601, -32602

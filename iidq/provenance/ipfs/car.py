@@ -6,8 +6,7 @@ Follows the CARv1 specification (ipld.io/specs/transport/car/carv1): a header, t
 
 from collections.abc import Mapping
 
-from iidq.provenance.ipfs.cid import Cid, UnsupportedCid, read_cid
-from iidq.provenance.ipfs.varint import read_varint
+from iidq.provenance.ipfs.cid import Cid, UnsupportedCid, read_cid, read_varint
 
 MAX_BLOCK_BYTES = 2 << 20
 # Twice the nodes that a file may have: some gateways send a block once per link to it.

@@ -1,46 +1,50 @@
-"""Content identifiers: the text that names bytes by their hash, so that whoever delivers them needs no trust.
+"""Content identifiers (CIDs): text that names bytes by their hash, so that any server may deliver them.
 
-Follows the CID specification (multiformats/cid): version 0 is the base58btc text of a SHA-256 multihash of a
-dag-pb block; version 1 is ``multibase(version, codec, multihash)``. SHA-256 alone is accepted, and the codecs
-that hold files: dag-pb (UnixFS) and raw. libipld agrees, which a test shows, but does not read dag-pb blocks.
+Follows the CID specification (multiformats/cid). Version 0 is the base58btc text of a SHA-256 multihash of a dag-pb
+block. Version 1 is ``multibase(version, codec, multihash)``. Only SHA-256 is accepted, with the codecs that hold
+files: dag-pb (UnixFS) and raw. A test compares the results with libipld, which does not read dag-pb blocks.
 """
 
 import hashlib
-import re
+from base64 import b32decode, b32encode
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from iidq.errors import FetchRefused
-from iidq.provenance.ipfs.varint import read_varint
 
 DAG_PB = 0x70
 RAW = 0x55
 
 _MAX_CID_CHARACTERS = 256
+_MAX_VARINT_BYTES = 9
 _SHA2_256 = 0x12
 _SHA2_256_PREFIX = b"\x12\x20"
-_BASE32 = re.compile("[a-z2-7]*")
-# Python counts its digits 0 to 9, then a to v.
-_BASE32_TO_PYTHON = str.maketrans("abcdefghijklmnopqrstuvwxyz234567", "0123456789abcdefghijklmnopqrstuv")
 _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 @dataclass(frozen=True, slots=True)
 class Cid:
-    """A SHA-256 digest with the codec of the block that it names; equal whatever the text's version or base."""
+    """A SHA-256 digest with the codec of its block. Equality ignores the text's version and base."""
 
     codec: int
+    """``DAG_PB`` or ``RAW``."""
     digest: bytes
+    """32 bytes."""
     text: str = field(default="", compare=False)
+    """The text as parsed; empty for a CID from a block or an archive."""
 
     def names(self, block: bytes) -> bool:
-        """Whether these bytes are the block that this CID names."""
+        """Return whether the bytes have this digest."""
         return hashlib.sha256(block).digest() == self.digest
 
 
+class UnsupportedCid(ValueError):
+    """A well-formed CID with a hash or codec that is not handled here."""
+
+
 def parse_cid(text: str) -> Cid:
-    """Read a CID's text; raises :class:`FetchRefused` (``fetch.refused.cid``) naming what was expected."""
+    """Parse a CID's text; raise :class:`FetchRefused` (``fetch.refused.cid``) naming the expected form."""
     if not 0 < len(text) <= _MAX_CID_CHARACTERS:
         raise _refused("expected a CID, such as Qm… or bafy…")
     try:
@@ -61,14 +65,25 @@ def parse_cid(text: str) -> Cid:
     return Cid(cid.codec, cid.digest, text)
 
 
-class UnsupportedCid(ValueError):
-    """A well-formed CID whose hash or codec is not handled here."""
+def dag_pb_cid(block: bytes) -> str:
+    """Return the CIDv0 text (``Qm…``) of a dag-pb block."""
+    number = int.from_bytes(_SHA2_256_PREFIX + hashlib.sha256(block).digest())
+    text = ""
+    while number:
+        number, digit = divmod(number, 58)
+        text = _BASE58[digit] + text
+    return text
+
+
+def raw_cid(block: bytes) -> str:
+    """Return the CIDv1 text of a raw block, in base32 (``bafkrei…``)."""
+    return "b" + _base32(bytes((1, RAW)) + _SHA2_256_PREFIX + hashlib.sha256(block).digest())
 
 
 def read_cid(data: bytes, at: int = 0) -> tuple[Cid, int]:
-    """Read a binary CID, as in blocks' links and CAR sections; returns it and where it ends.
+    """Read the binary CID at an offset; return the CID and the offset behind it.
 
-    Raises :class:`UnsupportedCid` for another hash than SHA-256 or another codec than dag-pb and raw, and
+    Raises :class:`UnsupportedCid` for a hash other than SHA-256 and a codec other than dag-pb and raw, and
     :class:`ValueError` for bytes that are no CID.
     """
     if data[at : at + 2] == _SHA2_256_PREFIX:
@@ -88,6 +103,35 @@ def read_cid(data: bytes, at: int = 0) -> tuple[Cid, int]:
     if length != 32:
         raise ValueError("a SHA-256 digest has 32 bytes")
     return Cid(codec, data[at : at + 32]), at + 32
+
+
+def read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """Read the unsigned LEB128 integer at an offset; return the number (below 2^63) and the offset behind it.
+
+    Protobuf, CIDs and CARs write lengths and numbers in this form. Raises :class:`ValueError` for a number that is cut
+    off or longer.
+    """
+    if at < len(data) and data[at] < 0x80:
+        return data[at], at + 1
+    value = 0
+    for index in range(_MAX_VARINT_BYTES):
+        if at + index >= len(data):
+            raise ValueError("a number is cut off")
+        byte = data[at + index]
+        value |= (byte & 0x7F) << (7 * index)
+        if byte < 0x80:
+            return value, at + index + 1
+    raise ValueError("a number is longer than 63 bits")
+
+
+def write_varint(value: int) -> bytes:
+    """Return the shortest LEB128 form of a number from 0 on."""
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
 
 
 def _sha256_of(multihash: bytes) -> bytes:
@@ -118,19 +162,20 @@ def _from_digits(text: str, alphabet: str) -> bytes:
     for character in text:
         number = number * len(alphabet) + alphabet.index(character)
     leading_zeros = len(text) - len(text.lstrip(alphabet[0]))
-    return bytes(leading_zeros) + number.to_bytes((number.bit_length() + 7) // 8, "big")
+    return bytes(leading_zeros) + number.to_bytes((number.bit_length() + 7) // 8)
 
 
 def _from_base32(text: str) -> bytes:
-    # RFC 4648, section 6, without padding. By way of a number: 2 µs, where the standard library's reader takes 17.
-    if not _BASE32.fullmatch(text):
-        raise ValueError("not lower-case base32")
-    stray_bits = 5 * len(text) % 8
-    number = int(text.translate(_BASE32_TO_PYTHON), 32)
-    if stray_bits > 4 or number & ((1 << stray_bits) - 1):
-        # Ignored, they would be a second spelling of the same bytes.
-        raise ValueError("stray bits")
-    return (number >> stray_bits).to_bytes(5 * len(text) // 8, "big")
+    data = b32decode(text.upper() + "=" * (-len(text) % 8))
+    if _base32(data) != text:
+        # Stray bits at the end would be a second spelling of the same bytes.
+        raise ValueError("not the canonical form")
+    return data
+
+
+def _base32(data: bytes) -> str:
+    # RFC 4648, section 6: lower case and without padding in a multibase.
+    return b32encode(data).decode().rstrip("=").lower()
 
 
 def _from_base16(text: str) -> bytes:

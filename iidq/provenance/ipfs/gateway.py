@@ -16,8 +16,7 @@ from iidq.guarded_http.host import canonical_host
 from iidq.guarded_http.uri import IpfsUri, WebUri
 from iidq.provenance.ethereum.decoding import decode_beside
 from iidq.provenance.ipfs.car import MAX_BLOCK_BYTES, LyingCar, UnusableCar, read_car
-from iidq.provenance.ipfs.dag import MissingBlock, assemble_file
-from iidq.provenance.ipfs.unixfs import names_plain_file
+from iidq.provenance.ipfs.unixfs import MissingBlock, assemble_file, names_plain_file
 
 # Above the file's own bytes a CAR carries directories on the path and the file's inner blocks.
 _CAR_OVERHEAD_BYTES = 2 * MAX_BLOCK_BYTES

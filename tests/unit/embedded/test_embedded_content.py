@@ -15,9 +15,11 @@ from eth_account.messages import encode_defunct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iidq.embedded.content import make_manifest, sample_audio
-from iidq.embedded.development_chain.accounts import DEVELOPMENT_KEYS, DEVELOPMENT_MNEMONIC
-from iidq.embedded.manifests import dag_pb_cid, raw_cid, unixfs_block
+from iidq.embedded.content import sample_audio
+from iidq.provenance.ethereum.development_accounts import DEVELOPMENT_KEYS, DEVELOPMENT_MNEMONIC
+from iidq.provenance.ipfs.cid import dag_pb_cid, raw_cid
+from iidq.provenance.ipfs.unixfs import wrap_file
+from iidq.provenance.manifest import make_manifest
 
 # A manifest that stands on Base Sepolia since October 2025, with its CID and signer.
 PUBLIC_MANIFEST: dict[str, Any] = {
@@ -64,13 +66,13 @@ def test_the_public_manifest_gets_its_public_cid() -> None:
     """One UnixFS block of its 510 bytes has the CID under which IPFS knows it."""
     body = json.dumps(PUBLIC_MANIFEST, indent=2).encode()
     assert len(body) == 510
-    assert dag_pb_cid(unixfs_block(body)) == PUBLIC_CID
+    assert dag_pb_cid(wrap_file(body)) == PUBLIC_CID
 
 
 @given(st.binary(max_size=300))
 def test_another_implementation_reads_the_cids(body: bytes) -> None:
     """Libipld finds the block's own digest in version 0, and in version 1 the body's under the codec raw."""
-    block = unixfs_block(body)
+    block = wrap_file(body)
     for text, version, codec, named in ((dag_pb_cid(block), 0, 0x70, block), (raw_cid(body), 1, 0x55, body)):
         cid = libipld.decode_cid(text)
         assert (cid["version"], cid["codec"], cid["hash"]["code"]) == (version, codec, 0x12)

@@ -2,8 +2,7 @@
 
 import hashlib
 
-from iidq.provenance.ipfs.cid import DAG_PB, RAW, Cid
-from iidq.provenance.ipfs.varint import write_varint
+from iidq.provenance.ipfs.cid import DAG_PB, RAW, Cid, write_varint
 
 _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 CAR_HEADER = bytes.fromhex("11a265726f6f7473806776657273696f6e01")

@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iidq.provenance.ipfs.car import MAX_BLOCK_BYTES, LyingCar, UnusableCar, read_car
-from iidq.provenance.ipfs.cid import DAG_PB, RAW
-from iidq.provenance.ipfs.varint import read_varint, write_varint
+from iidq.provenance.ipfs.cid import DAG_PB, RAW, read_varint, write_varint
 from tests.unit.ipfs.ipfs_blocks import CAR_HEADER, car, cid_of, section
 
 BLOCKS = st.lists(st.tuples(st.sampled_from([RAW, DAG_PB]), st.binary(max_size=300)), max_size=6)

@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 from iidq.errors import ManifestFault
 from iidq.guarded_http.fetch_policy import PUBLIC_ONLY
 from iidq.guarded_http.uri import IpfsUri, parse_manifest_uri
-from iidq.provenance.ipfs import dag
+from iidq.provenance.ipfs import unixfs
 from iidq.provenance.ipfs.car import read_car
 from iidq.provenance.ipfs.cid import DAG_PB, RAW, Cid
-from iidq.provenance.ipfs.dag import MissingBlock, assemble_file
 from iidq.provenance.ipfs.gateways import Gateway, IpfsGateways
-from iidq.provenance.ipfs.unixfs import FieldAllowance, Node, decode_node, wrap_file
+from iidq.provenance.ipfs.unixfs import FieldAllowance, MissingBlock, Node, assemble_file, decode_node, wrap_file
 from iidq.provenance.manifest import parse_manifest
 from tests.unit.guarded_http.scripted_server import serving
 from tests.unit.ipfs.ipfs_blocks import (
@@ -70,7 +69,7 @@ def test_any_tree_is_its_leaves_in_order(tree: bytes | tuple[bytes, list[object]
     """A file is its nodes' bytes in order, whatever its shape, and each block is decoded once."""
     blocks: Blocks = {}
     codec, root, content = planted(tree, blocks)
-    with patch.object(dag, "decode_node", Decodes()) as decodes:
+    with patch.object(unixfs, "decode_node", Decodes()) as decodes:
         # An empty leaf counts as a byte of the limit; there are twelve leaves at most.
         assert assemble_file(cid_of(codec, root), (), blocks, max_bytes=len(content) + 12) == content
     assert len(decodes.blocks) == len(set(decodes.blocks))
@@ -127,7 +126,7 @@ async def _fault_of(root: bytes, archive: bytes, decodes: Decodes) -> ManifestFa
     assert isinstance(uri, IpfsUri)
     async with serving(by_format({"raw": root, "car": archive})) as server:
         gateways = IpfsGateways([Gateway(server.url)], max_bytes=1 << 20)
-        with patch.object(dag, "decode_node", decodes), pytest.raises(ManifestFault) as caught:
+        with patch.object(unixfs, "decode_node", decodes), pytest.raises(ManifestFault) as caught:
             await gateways.fetch(uri)
         await gateways.aclose()
     return caught.value
@@ -142,7 +141,7 @@ def test_links_are_counted_before_they_are_followed(depth: int) -> None:
         blocks[cid_of(DAG_PB, block)] = block
         block = node(2, None, *[("", DAG_PB, block)] * 4500)
     blocks[cid_of(DAG_PB, block)] = block
-    with patch.object(dag, "decode_node", Decodes()) as decodes, pytest.raises(ManifestFault, match="4,096 blocks"):
+    with patch.object(unixfs, "decode_node", Decodes()) as decodes, pytest.raises(ManifestFault, match="4,096 blocks"):
         assemble_file(cid_of(DAG_PB, block), (), blocks, max_bytes=1 << 20)
     assert len(decodes.blocks) == 1
 

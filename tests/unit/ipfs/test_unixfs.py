@@ -6,8 +6,15 @@ from hypothesis import strategies as st
 
 from iidq.errors import ManifestFault
 from iidq.provenance.ipfs.cid import DAG_PB, RAW, Cid
-from iidq.provenance.ipfs.dag import MissingBlock, assemble_file
-from iidq.provenance.ipfs.unixfs import MalformedBlock, NodeType, decode_node, names_plain_file, wrap_file
+from iidq.provenance.ipfs.unixfs import (
+    MalformedBlock,
+    MissingBlock,
+    NodeType,
+    assemble_file,
+    decode_node,
+    names_plain_file,
+    wrap_file,
+)
 from tests.unit.ipfs.ipfs_blocks import cid_of, field, node, split_file
 
 
