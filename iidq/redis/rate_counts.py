@@ -41,10 +41,10 @@ class RedisCounts:
         """Counts end by themselves."""
 
     async def _add(self, additions: Sequence[KeyedCount], since_step: int) -> list[KeyedCount]:
-        seal = self._key.seal
-        if seal is None:
+        signer = self._key.signer
+        if signer is None:
             raise RedisUnavailable("the key is not known yet")
-        prefix = f"iidq:1:{seal.namespace}:rate:"
+        prefix = f"iidq:1:{signer.namespace}:rate:"
         keys = list(dict.fromkeys(addition.key for addition in additions))
 
         async def count(client: Any) -> list[Any]:
