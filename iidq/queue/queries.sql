@@ -524,7 +524,7 @@ LEFT JOIN public."VerificationJob" AS job ON job.id = seen.key::uuid
 WHERE job.xmin::text IS DISTINCT FROM seen.value;
 
 -- name: outline
--- For bullmq/bull_mirror.py: which jobs stand where, ids and versions as text that Python splits at once; bounded,
+-- For bullmq/mirror.py: which jobs stand where, ids and versions as text that Python splits at once; bounded,
 -- and in one snapshot. In line by "VerificationJob_line", running by "VerificationJob_running", for later by
 -- "VerificationJob_delayed". Of those that ended: the newest along "VerificationJob_newest", and without "since" the
 -- newest failed ones along "VerificationJob_failed". Each inner LIMIT keeps its search from walking through the

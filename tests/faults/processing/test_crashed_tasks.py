@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from iidq.bullmq.bull_mirror import BullMirror
+from iidq.bullmq.mirror import BullMirror
 from iidq.queue.notify.changes import ChangeAnnouncer
 from iidq.queue.notify.listener import Announcer, Listener
 from iidq.queue.notify.watching import WatchHub

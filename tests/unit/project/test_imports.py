@@ -17,10 +17,10 @@ MODULES = {
     for path in sorted(ROOT.rglob("*.py"))
 }
 PURE = {
-    "iidq.bullmq.bull_keys",
-    "iidq.bullmq.bull_lists",
-    "iidq.bullmq.bull_outline",
-    "iidq.bullmq.bull_plan",
+    "iidq.bullmq.keys",
+    "iidq.bullmq.list_edits",
+    "iidq.bullmq.outline",
+    "iidq.bullmq.plan",
     "iidq.errors",
     "iidq.json_depth",
     "iidq.observability.redaction",

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from iidq.bullmq.bull_keys import BullState, bull_state, job_fields
+from iidq.bullmq.keys import BullState, bull_state, job_fields
 from iidq.queue.job import Job, JobStatus, JobType
 
 CREATED = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
