@@ -1,6 +1,6 @@
-"""The one case that a verdict's evidence makes, with its headline; pure.
+"""The one case that the evidence of a verdict makes, with its headline. Pure.
 
-The page computes the same from a result in ``iidq/web/pages/verdict.js``; a test compares both over all evidence.
+``iidq/web/pages/verdict.js`` computes the same in the browser; a test compares both over all evidence.
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ HEADLINES: Final[Mapping[Conclusion, str]] = {
 
 
 def conclude(*, registered: bool, revoked: bool, hash_ok: bool, creator_ok: bool, uri_ok: bool) -> Conclusion:
-    """Return the case. The registry comes first: a registered file is never called changed or unknown."""
+    """Return the case. The registry comes first: a registered file is never changed or unknown."""
     if not registered:
         return "notRegistered" if hash_ok else "unknownFile"
     if revoked:

@@ -1,4 +1,12 @@
-"""The verification itself: its steps in order; where the bytes come from is its ports' matter."""
+"""The verification: from a subject to a verdict (:func:`verify`) or a proof (:func:`prove`).
+
+1. Read the registry's entry at one pinned block, while steps 2 and 3 run (:class:`ChainPort`, real: ``chain.py``).
+2. Fetch the manifest (:class:`.ManifestPort`, real: ``manifest_source.py``) and parse it (``manifest.py``).
+3. Recover the signer of the manifest's ``content_hash`` (``signature.py``).
+4. If the signer is not the registered creator, call the creator as a contract wallet, EIP-1271 (:func:`_ask_wallet`).
+5. Proofs only: find the transaction of the registration (:meth:`ChainPort.find_registration`).
+6. Judge the evidence (``verdict.py``); build the result with its report.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -28,7 +36,7 @@ SIGNER_RECOVERED: Final = 50
 REGISTRY_READ: Final = 70
 TRANSACTION_SEARCHED: Final = 85
 RESULT_BUILT: Final = 90
-# A longer manifest is parsed beside the event loop.
+# A longer manifest is parsed in a thread.
 _LONG_MANIFEST_BYTES: Final = 64 << 10
 _UNNAMED_FILE: Final = "unknown"
 
@@ -50,23 +58,23 @@ class Subject:
 
 
 class ChainPort(Protocol):
-    """Where a verification reads the registry; :class:`iidq.provenance.ethereum.chain.Chain` is the real one."""
+    """The chain of a verification; :class:`iidq.provenance.ethereum.chain.Chain` is the real one."""
 
     async def read_entry(self, registry_address: str, content_hash: str) -> OnchainEntry:
         """Return the entry at a pinned block; raise RegistryFault or RpcFault."""
         ...
 
     async def ask_wallet(self, onchain: OnchainEntry, digest: bytes, signature: bytes) -> WalletAnswer:
-        """Return what the creator says of a signature if it is a contract (EIP-1271); raise RpcFault."""
+        """Return the answer of the creator's contract to a signature (EIP-1271), if there is one; raise RpcFault."""
         ...
 
     async def find_registration(self, onchain: OnchainEntry) -> Registration:
-        """Return the transaction that made the entry, or why it was not found; raise RpcFault."""
+        """Return the transaction of the registration, or the reason for its absence; raise RpcFault."""
         ...
 
 
 async def verify(subject: Subject, manifests: ManifestPort, chain: ChainPort, progress: Progress) -> dict[str, Any]:
-    """Return the verify result; raise what the ports raise, ManifestFault or SignatureFault."""
+    """Return the verify result; raise the ports' faults, ManifestFault or SignatureFault."""
     evidence, onchain, sources = await _gather_evidence(subject, manifests, chain, progress)
     verdict = judge(evidence)
     result = {
@@ -91,7 +99,7 @@ async def verify(subject: Subject, manifests: ManifestPort, chain: ChainPort, pr
 
 
 async def prove(subject: Subject, manifests: ManifestPort, chain: ChainPort, progress: Progress) -> dict[str, Any]:
-    """Return the proof: the verdict, its evidence, and the registration's transaction where it was found."""
+    """Return the proof: the verdict, its evidence, and the transaction of the registration if it was found."""
     evidence, onchain, sources = await _gather_evidence(subject, manifests, chain, progress)
     with step("transaction"):
         registration = await chain.find_registration(onchain)
@@ -140,15 +148,15 @@ async def _gather_evidence(
         progress(SIGNER_RECOVERED)
         onchain = await reading
     except GatewayFault as fault:
-        # The next attempt needs both: it is not before the later of their wishes.
-        wish = _wish_of(reading)
-        if wish is None or wish <= (fault.retry_after_seconds or 0):
+        # The next attempt needs gateway and chain: it starts after the later Retry-After of both.
+        chain_seconds = _retry_after_of(reading)
+        if chain_seconds is None or chain_seconds <= (fault.retry_after_seconds or 0):
             raise
-        raise GatewayFault(fault.message, code=fault.code, retry_after_seconds=wish) from None
+        raise GatewayFault(fault.message, code=fault.code, retry_after_seconds=chain_seconds) from None
     finally:
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
-    recovered, wallet, sources = await _weigh(signer, manifest, chain, onchain)
+    recovered, wallet, sources = await _ask_wallet(signer, manifest, chain, onchain)
     progress(REGISTRY_READ)
     evidence = Evidence(
         content_hash=content_hash,
@@ -163,8 +171,8 @@ async def _gather_evidence(
     return evidence, onchain, (*fetched.sources, *onchain.sources, *sources)
 
 
-def _wish_of(reading: asyncio.Task[OnchainEntry]) -> float | None:
-    """Return how long the chain's endpoints want to be left alone, if the reading has failed by now."""
+def _retry_after_of(reading: asyncio.Task[OnchainEntry]) -> float | None:
+    """Return the Retry-After of the chain's endpoints in seconds, if the reading has failed by now."""
     fault = reading.exception() if reading.done() and not reading.cancelled() else None
     return fault.retry_after_seconds if isinstance(fault, TemporaryFault) else None
 
@@ -175,19 +183,20 @@ async def _read_entry(chain: ChainPort, registry_address: str, content_hash: str
 
 
 def _signer(manifest: Manifest) -> str | SignatureFault:
-    """Return who signed, or why no key fits; only the registry can tell whether that is a fault."""
+    """Return the signer, or the fault if no key fits: for a contract wallet that is no fault."""
     try:
         return recover_signer(manifest.content_hash, manifest.signature)
     except SignatureFault as fault:
         return fault
 
 
-async def _weigh(
+async def _ask_wallet(
     signer: str | SignatureFault, manifest: Manifest, chain: ChainPort, onchain: OnchainEntry
 ) -> tuple[str | None, ContractWallet | None, tuple[SourceTried, ...]]:
-    """Ask the creator, should it be a contract wallet, about a signature that is no key's of the creator's own.
+    """Return the recovered key, the contract wallet's answer and its sources.
 
-    Raises the :class:`SignatureFault` if nobody is there to accept what no key fits.
+    The creator is called if the signature is not by its own key. Raises the :class:`SignatureFault` if no key fits the
+    signature and no contract is there to accept it.
     """
     recovered = signer if isinstance(signer, str) else None
     wallet: ContractWallet | None = None

@@ -15,7 +15,7 @@ from iidq.guarded_http.http_connection import Deadlines
 from iidq.guarded_http.uri import IpfsUri
 from iidq.observability import metrics
 from iidq.provenance.ipfs.gateway import GatewayAddress, NotHere, WrongBytes, retrieve
-from iidq.provenance.report import FetchedManifest, Outcome, SourceTried
+from iidq.provenance.report import FetchedManifest, SourceResult, SourceTried
 
 HEDGE_DELAY_SECONDS = 1.0
 GATEWAY_DEADLINES = Deadlines(first_byte_seconds=20, idle_seconds=5, total_seconds=30)
@@ -168,7 +168,7 @@ def _source(attempt: _Attempt, winner: _Attempt, uri: IpfsUri) -> SourceTried:
         return SourceTried("manifest", url, None, "failed", "given up: another gateway was faster")
     if isinstance(fault, WrongBytes):
         return SourceTried("manifest", url, fault.digest, "mismatched", fault.message)
-    outcome: Outcome = "refused" if isinstance(fault, FetchRefused) else "failed"
+    outcome: SourceResult = "refused" if isinstance(fault, FetchRefused) else "failed"
     return SourceTried("manifest", url, None, outcome, fault.message)
 
 
