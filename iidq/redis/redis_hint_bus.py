@@ -1,7 +1,7 @@
 """Hints between processes through Redis' publish and subscribe: :class:`iidq.queue.notify.hint_bus.Relay`.
 
-What is published while a command is under way goes with the next one, sealed as all that we send: a stranger's messages
-are not heard. A subscription that falls silent is made anew; so is every one when Redis was away.
+Messages that are published during a command go with the next command. Messages are signed; unsigned ones are dropped.
+The subscription is renewed when it falls silent, and after every loss of Redis.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ _CLOSE_SECONDS: Final = 0.5
 
 
 class RedisRelay:
-    """Publishes and hears on the given channels alone; :meth:`send` must run beside."""
+    """Publishes and receives on the given channels; :meth:`send` must run in the background."""
 
     def __init__(self, redis: Redis, key: SharedKey, channels: Collection[str]) -> None:
         self._redis = redis
@@ -40,15 +40,15 @@ class RedisRelay:
         self._subscribed = False
 
     def carries(self, channel: str) -> bool:
-        """Whether Redis takes what is published there."""
+        """Return whether messages on this channel are sent through Redis."""
         return channel in self._channels and self._redis.available and self._key.signer is not None
 
     def hears(self, channel: str) -> bool:
-        """Whether the subscription stands and Redis answers."""
+        """Return whether the subscription is active and Redis is up."""
         return self._subscribed and channel in self._heard_channels and self._redis.state is State.UP
 
     def publish(self, channel: str, payload: str) -> None:
-        """Send soon, unless Redis is away or too much waits already."""
+        """Queue a message, unless Redis is away or the queue is full."""
         if not self.carries(channel) or self._pending_lines >= _MOST_PENDING:
             return
         self._pending.setdefault(channel, []).append(payload)
@@ -56,7 +56,7 @@ class RedisRelay:
         self._asked.set()
 
     async def send(self) -> None:
-        """Send what is published, until cancelled."""
+        """Send the queued messages until cancelled."""
         signer = await self._key.known()
         while True:
             await self._asked.wait()
@@ -72,7 +72,7 @@ class RedisRelay:
                     await self._publish(signer, name, text)
 
     async def deliver(self, channel: str, payloads: Sequence[str]) -> bool:
-        """Publish now; False also where no process has subscribed."""
+        """Publish now; return False if Redis is away or no process has subscribed."""
         signer = self._key.signer
         if signer is None or not self.carries(channel):
             return False
@@ -83,7 +83,7 @@ class RedisRelay:
                 heard_by.append(await self._publish(signer, _name(signer, channel), text))
             except RedisUnavailable:
                 return False
-        # A Cluster's node counts only its own subscribers.
+        # A node of a Cluster counts only its own subscribers.
         return self._redis.is_cluster or all(heard_by)
 
     async def _publish(self, signer: Signer, name: str, text: str) -> int:
@@ -91,7 +91,7 @@ class RedisRelay:
         return int(await self._redis.run(partial(_publish, name=name, signed=signed)))
 
     async def run(self, heard: Mapping[str, Callable[[str], None]], connected: Callable[[], None]) -> None:
-        """Hear until cancelled."""
+        """Receive until cancelled."""
         self._heard_channels = self._channels & heard.keys()
         if not self._heard_channels:
             return
