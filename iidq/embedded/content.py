@@ -14,9 +14,9 @@ _SCALE_HZ = (220, 262, 294, 330, 392, 440, 523, 587, 659, 784)
 
 
 def sample_audio(seed: int = 0) -> bytes:
-    """A playable WAV file, eight seconds of a tune, 353 kB; the same bytes for the same seed on every machine.
+    """Return a playable WAV file, eight seconds, 353 kB; the same bytes for the same seed on every machine.
 
-    Integers alone make the sound, and nothing is compressed: the bytes hang on no library's version.
+    The samples are computed in integers and not compressed, so that no version of a library changes the bytes.
     """
     notes = random.Random(seed)  # noqa: S311 - a tune, not a secret
     samples = bytearray()

@@ -1,4 +1,4 @@
-"""A small HTTP server of our own on 127.0.0.1, inside a running event loop, for as long as a ``with`` block lasts."""
+"""Serve a small ASGI app on 127.0.0.1 inside a running event loop, for the length of a ``with`` block."""
 
 import asyncio
 import contextlib
@@ -16,15 +16,15 @@ _GRACE_SECONDS = 2
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        # Signals are for the program that we run inside.
+        # Signals are for the surrounding program.
         yield
 
 
 @contextlib.asynccontextmanager
 async def serve_locally(app: ASGIApp, *, port: int = 0, http: Any = "auto") -> AsyncIterator[str]:
-    """Serve ``app``; give its base URL (no trailing slash) once connections are accepted. Port 0 = any free one.
+    """Serve ``app``; yield the base URL, without trailing slash, once connections are accepted.
 
-    ``http`` is what ``uvicorn.Config`` takes under this name.
+    Port 0 takes any free one. ``http`` is passed to ``uvicorn.Config``.
     """
     with listen("127.0.0.1", port) as listener:
         config = uvicorn.Config(

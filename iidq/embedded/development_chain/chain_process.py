@@ -44,7 +44,7 @@ def find_anvil() -> str | None:
 
 
 class DevelopmentChain:
-    """The process of one chain, which ends with the present process, however that ends.
+    """The process of one chain, which ends with the present process, even by SIGKILL.
 
     ``anvil`` is a program's path, None runs py-evm. ``port`` 0 takes any free one. A stopped chain may be started
     again, as a new and empty one.
@@ -72,9 +72,9 @@ class DevelopmentChain:
         return self._process.pid if self._process else None
 
     def launch(self) -> None:
-        """Start the process and return at once; :meth:`wait_until_ready` is the other half.
+        """Start the process without a wait; call :meth:`wait_until_ready` next.
 
-        Call it from a thread that lives as long as the process: the chain dies with that thread.
+        The chain dies with the thread that calls this: use a thread that lives as long as the process.
         """
         if self._anvil is None and importlib.util.find_spec("eth") is None:
             raise ChainNotStarted(f"set RPC_URL or ANVIL, or install the embedded parts: {install_command('embedded')}")
@@ -85,7 +85,7 @@ class DevelopmentChain:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            # Ctrl-C in the terminal is for the present process, which then stops its children in order.
+            # Ctrl-C in the terminal is for the present process, which then stops the chain in order.
             start_new_session=True,
             preexec_fn=die_with_parent(signal.SIGTERM),
         )
@@ -101,7 +101,7 @@ class DevelopmentChain:
             raise ChainNotStarted(f"the development chain did not come up:\n{output or '(no output)'}")
 
     def start(self) -> None:
-        """Launch it and wait until it is ready."""
+        """Launch the chain and wait until the endpoint is ready."""
         self.launch()
         try:
             self.wait_until_ready()
@@ -110,7 +110,7 @@ class DevelopmentChain:
             raise
 
     def stop(self) -> None:
-        """End the process; do nothing if it has ended."""
+        """End the process, if it runs."""
         process, self._process = self._process, None
         if process is not None and self._reader is not None and process.stdout is not None:
             self._end(process, signal.SIGTERM)
