@@ -13,7 +13,7 @@ from iidq.listening import base_url, listen
 _GRACE_SECONDS = 2
 
 
-class _Server(uvicorn.Server):
+class _LocalServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         # Signals are for the surrounding program.
@@ -38,7 +38,7 @@ async def serve_locally(app: ASGIApp, *, port: int = 0, http: Any = "auto") -> A
             log_level="error",
             timeout_graceful_shutdown=_GRACE_SECONDS,
         )
-        server = _Server(config)
+        server = _LocalServer(config)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             yield base_url(listener)
