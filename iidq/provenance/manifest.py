@@ -1,4 +1,4 @@
-"""Read a manifest strictly, refusing bytes that two readers could take differently; make and sign a new one."""
+"""Read a manifest strictly, refusing ambiguous bytes; make and sign a new manifest."""
 
 import json
 import re
@@ -19,7 +19,7 @@ _HEX_BYTES = re.compile(r"0[xX](?:[0-9a-fA-F]{2})*")
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The members of a manifest that a verification reads."""
+    """The verified members of a manifest."""
 
     content_hash: str
     """The hash of the content that the manifest describes: ``0x`` and 64 lower-case hex digits."""
@@ -30,11 +30,11 @@ class Manifest:
 
 
 def parse_manifest(body: bytes) -> Manifest:
-    """Read a manifest; raise :class:`ManifestFault` with a code for each thing that can be wrong with it.
+    """Read a manifest; raise :class:`ManifestFault` with a code per kind of fault.
 
-    ``content_hash`` may be written in any case, prefix included (``0X0ABE…``), and is lowered; without its
-    prefix or of another length it is a fault. Unknown members are ignored. RFC 8259: UTF-8 without a byte order
-    mark; member names once each (section 4 leaves repeated ones open, so two readers could differ).
+    ``content_hash`` may have any case, prefix included (``0X0ABE…``), and is lowered; a missing prefix or another
+    length is a fault. Unknown members are ignored. RFC 8259: UTF-8 without a byte order mark; repeated member names are
+    a fault, as readers differ on them (section 4).
     """
     fields = _parse_object(body)
     return Manifest(

@@ -1,4 +1,4 @@
-"""Fetch manifests: from IPFS gateways, whose bytes are verified, or from the web through the guarded client."""
+"""Fetch manifests: verified bytes from IPFS gateways, or from the web through the guarded client."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -28,7 +28,7 @@ FileKey = tuple[Cid, tuple[str, ...]]
 
 
 class ManifestSource:
-    """Fetches manifests; keeps verified ones by CID, in memory and in the cache that processes share.
+    """Fetches manifests; keeps verified manifests by CID, in memory and in the cache of all processes.
 
     Manifests from the web are kept in memory only, for as long as their headers allow.
     """
@@ -55,8 +55,8 @@ class ManifestSource:
     async def fetch(self, manifest_uri: str) -> FetchedManifest:
         """Return the bytes of the manifest and every source that was requested.
 
-        Raises :class:`FetchRefused` for a URI or way that a rule forbids, :class:`ManifestFault` when there is
-        no such manifest or it is too large, :class:`GatewayFault` when trying again may help.
+        Raises :class:`FetchRefused` for a forbidden URI or redirect, :class:`ManifestFault` for a missing or too large
+        manifest, :class:`GatewayFault` for a temporary fault.
         """
         uri = parse_manifest_uri(manifest_uri, allow_private=self._policy)
         if isinstance(uri, IpfsUri):
@@ -141,7 +141,7 @@ class ManifestSource:
 async def open_manifest_source(
     settings: Settings, shared: SharedManifests | None = None
 ) -> AsyncIterator[ManifestSource]:
-    """Open the source that the settings describe; close its connections at the end."""
+    """Open the source of the settings; close the connections at the end."""
     policy = FetchPolicy.opening(settings.fetch_allow_private)
     source = ManifestSource(
         policy=policy,

@@ -8,7 +8,7 @@ SourceResult = Literal["used", "mismatched", "failed", "refused"]
 
 @dataclass(frozen=True, slots=True)
 class SourceTried:
-    """One source of evidence that was requested, used or not."""
+    """A requested source of evidence, used or not."""
 
     what: str
     """``manifest``, ``registry``, ``wallet`` or ``transaction``."""
@@ -51,7 +51,7 @@ class SharedManifests(Protocol):
     """
 
     async def get(self, cid: str) -> FetchedManifest | None:
-        """Return the manifest that is shared for this CID; None without one."""
+        """Return the shared manifest of a CID, or None."""
         ...
 
     async def put(self, cid: str, manifest: FetchedManifest) -> None:

@@ -22,7 +22,7 @@ class SharedVerdicts(Protocol):
     """
 
     async def get(self, name: str) -> bytes | None:
-        """Return the JSON of the result for these inputs; None without one."""
+        """Return the JSON of the result for these inputs, or None."""
         ...
 
     async def put(self, name: str, value: bytes) -> None:
@@ -31,10 +31,10 @@ class SharedVerdicts(Protocol):
 
 
 class VerdictCache:
-    """Results of verifications by their inputs, each for ``keep_seconds``. Concurrent callers share one run.
+    """Results of verifications by inputs, each for ``keep_seconds``. Concurrent callers share a run.
 
-    A reused result carries ``reused: true`` in its report, with the block and time of its verification. Faults are
-    never kept.
+    The report of a reused result has ``reused: true``, with the block and time of the verification. Faults are never
+    kept.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class VerdictCache:
         self._flights: SingleFlight[Hashable, Result] = SingleFlight()
 
     async def reuse_or(self, key: Hashable, verify: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
-        """Return the result that is kept for ``key``, else run ``verify``; raise the faults of ``verify``."""
+        """Return the kept result of ``key``, else run ``verify``; raise the faults of ``verify``."""
         kept = self._kept.get(key)
         if kept is not None:
             return _reused(kept)

@@ -1,4 +1,4 @@
-"""Run verifications on the gateways and endpoints that the settings name."""
+"""Run verifications on the gateways and endpoints of the settings."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,7 +23,7 @@ def _unwatched(percent: int) -> None:
 
 
 class Verifier:
-    """Runs verify and proof jobs; any number of jobs in one event loop may share it."""
+    """Runs verify and proof jobs, any number at a time in one event loop."""
 
     def __init__(
         self, settings: Settings, manifests: ManifestPort, chains: Chains, shared: SharedVerdicts | None = None
@@ -39,7 +39,7 @@ class Verifier:
     async def run(self, kind: str, subject: Subject, progress: Progress = _unwatched) -> dict[str, Any]:
         """Return the result of a ``verify`` or ``proof`` job.
 
-        A verdict for the same inputs is reused for ``RESULT_CACHE_SECONDS``, with ``reused`` in its report. Proofs are
+        A verdict for the same inputs is reused for ``RESULT_CACHE_SECONDS``, with ``reused`` in the report. Proofs are
         never reused, and signed if the service has a key.
 
         Raises :class:`PermanentFault` if no attempt can find a verdict, :class:`TemporaryFault` if a later one may. A
@@ -73,7 +73,7 @@ class Verifier:
         return result
 
     def check_rpc_url(self, url: str) -> str:
-        """Return the configured URL that ``url`` stands for; raise :class:`FetchRefused` if there is none."""
+        """Return the configured URL for ``url``; raise :class:`FetchRefused` without a match."""
         return check_rpc_url(self._settings, url)
 
 
@@ -81,7 +81,7 @@ class Verifier:
 async def open_verifier(
     settings: Settings, shared_manifests: SharedManifests | None = None, shared_verdicts: SharedVerdicts | None = None
 ) -> AsyncIterator[Verifier]:
-    """Open a verifier; its connections close with it. Raises :class:`SettingsFault` without a native curve."""
+    """Open a verifier with connections. Raises :class:`SettingsFault` without a native curve."""
     require_native_curve()
     async with open_manifest_source(settings, shared_manifests) as manifests, open_http() as http:
         chains = Chains(settings, http)

@@ -99,7 +99,7 @@ async def verify(subject: Subject, manifests: ManifestPort, chain: ChainPort, pr
 
 
 async def prove(subject: Subject, manifests: ManifestPort, chain: ChainPort, progress: Progress) -> dict[str, Any]:
-    """Return the proof: the verdict, its evidence, and the transaction of the registration if it was found."""
+    """Return the proof: verdict, evidence, and the transaction of the registration if found."""
     evidence, onchain, sources = await _gather_evidence(subject, manifests, chain, progress)
     with step("transaction"):
         registration = await chain.find_registration(onchain)
@@ -172,7 +172,7 @@ async def _gather_evidence(
 
 
 def _retry_after_of(reading: asyncio.Task[OnchainEntry]) -> float | None:
-    """Return the Retry-After of the chain's endpoints in seconds, if the reading has failed by now."""
+    """Return the Retry-After of the chain's endpoints in seconds, if the read has failed by now."""
     fault = reading.exception() if reading.done() and not reading.cancelled() else None
     return fault.retry_after_seconds if isinstance(fault, TemporaryFault) else None
 
@@ -183,7 +183,7 @@ async def _read_entry(chain: ChainPort, registry_address: str, content_hash: str
 
 
 def _signer(manifest: Manifest) -> str | SignatureFault:
-    """Return the signer, or the fault if no key fits: for a contract wallet that is no fault."""
+    """Return the signer, or the fault if no key fits; a contract wallet may still accept."""
     try:
         return recover_signer(manifest.content_hash, manifest.signature)
     except SignatureFault as fault:
@@ -193,10 +193,10 @@ def _signer(manifest: Manifest) -> str | SignatureFault:
 async def _ask_wallet(
     signer: str | SignatureFault, manifest: Manifest, chain: ChainPort, onchain: OnchainEntry
 ) -> tuple[str | None, ContractWallet | None, tuple[SourceTried, ...]]:
-    """Return the recovered key, the contract wallet's answer and its sources.
+    """Return the recovered key, the contract wallet's answer and the sources.
 
-    The creator is called if the signature is not by its own key. Raises the :class:`SignatureFault` if no key fits the
-    signature and no contract is there to accept it.
+    Another signer than the creator leads to a call of the creator. Raises the :class:`SignatureFault` if no key fits
+    the signature and the creator is no contract.
     """
     recovered = signer if isinstance(signer, str) else None
     wallet: ContractWallet | None = None

@@ -1,4 +1,4 @@
-"""The parts of one process that use Redis, as ``REDIS_URL`` and ``REDIS_USE`` configure them."""
+"""The Redis parts of a process, configured by ``REDIS_URL`` and ``REDIS_USE``."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ _KEY_SECONDS: Final = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Accelerator:
-    """The parts of one process; a part is None, or does nothing, unless ``REDIS_USE`` names its use."""
+    """The parts; a part is None, or idle, unless ``REDIS_USE`` names the use."""
 
     redis: Redis | None = None
     """The connection; None without ``REDIS_URL``."""

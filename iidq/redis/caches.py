@@ -12,16 +12,16 @@ from iidq.provenance.report import FetchedManifest, SourceTried
 from iidq.redis.signed_cache import SignedCache
 
 FINISHED_JOB_SECONDS: Final = 2.0
-"""Longest time for which a reply may differ from a job that was changed in psql."""
+"""Longest delay, in seconds, until a change in psql is visible in replies."""
 MANIFEST_SECONDS: Final = 600.0
 _MOST_WRITES: Final = 16
 _QUEUED_AGAIN: Final = b""
 
 
 class FinishedJobCache:
-    """Replies about finished jobs, so that repeated reads of a job do not reach Postgres.
+    """Replies about finished jobs: repeated reads of a job need no Postgres.
 
-    A job that is retried over HTTP leaves an empty value: a process that read the job before cannot put it back.
+    A retry over HTTP leaves an empty value, so that a process with an older reply cannot store that reply.
     """
 
     def __init__(self, values: SignedCache) -> None:
@@ -34,7 +34,7 @@ class FinishedJobCache:
         return {job_id: body for job_id, body in zip(job_ids, found, strict=True) if body}
 
     def keep(self, bodies: Mapping[UUID, bytes]) -> None:
-        """Cache replies that Postgres has just confirmed; return at once, and skip them while many writes run."""
+        """Cache fresh replies from Postgres without a wait; skip the replies while many writes run."""
         if bodies and len(self._writes) < _MOST_WRITES:
             named = {str(job_id): body for job_id, body in bodies.items()}
             task = start_background(self._values.put_many(named, only_if_new=True), "redis finished jobs")
@@ -42,7 +42,7 @@ class FinishedJobCache:
             task.add_done_callback(self._writes.discard)
 
     async def forget(self, job_ids: Iterable[UUID]) -> None:
-        """Drop the replies of jobs that are queued again: the next read reaches Postgres."""
+        """Drop the replies of retried jobs: the next read reaches Postgres."""
         await self._values.put_many(dict.fromkeys(map(str, job_ids), _QUEUED_AGAIN))
 
     async def aclose(self) -> None:
@@ -57,7 +57,7 @@ class ManifestCache:
         self._values = values
 
     async def get(self, cid: str) -> FetchedManifest | None:
-        """Return the manifest that is cached for this CID."""
+        """Return the cached manifest of a CID, or None."""
         kept = await self._values.get(cid)
         if kept is None:
             return None

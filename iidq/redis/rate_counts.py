@@ -1,7 +1,7 @@
 """Counts of the rate limits in Redis, and in Postgres while Redis is away.
 
 Both counts are separate: in the minute after a change, several API processes together may admit more than the limit;
-a single process never does.
+a single process cannot.
 """
 
 from collections.abc import Mapping, Sequence
@@ -95,7 +95,7 @@ class PreferRedis:
 
 
 def shared_counts(settings: Settings, accelerator: Accelerator, postgres: SharedCounts) -> SharedCounts:
-    """Return the counts that API processes share under these settings."""
+    """Return the shared counts of all API processes."""
     if accelerator.redis is None or accelerator.key is None or "limits" not in settings.redis_use:
         return postgres
     return PreferRedis(RedisCounts(accelerator.redis, accelerator.key), postgres)

@@ -84,7 +84,7 @@ class RedisClients:
         )
 
     async def subscriber(self) -> Any:
-        """Return a client with one connection, for subscriptions; the caller closes it. Raises ``RedisError``."""
+        """Return a client with a connection for subscriptions, to be closed by the caller. Raises ``RedisError``."""
         match self._address.kind:
             case Kind.CLUSTER:
                 # Every node of a Cluster forwards the messages of every other node.

@@ -1,13 +1,13 @@
-"""The connection to Redis: short time-outs, and one circuit for the whole process.
+"""The connection to Redis: short time-outs, and a circuit for the whole process.
 
            a command fails or takes too long                no answer to the probe
     up ───────────────────────────────────────▶ suspected ─────────────────────────▶ open
     ▲                                               │ PING answered                    │ PING answered, every
     └───────────────────────────────────────────────┴──────────────────────────────────┘ half second
 
-While the circuit is suspected or open, commands raise :class:`RedisUnavailable` at once. One slow answer (a busy event
-loop, a cut connection) costs the callers of that moment one time-out; the loss of Redis is noticed within a few
-time-outs. The circuit probes by itself, so :mod:`iidq.concurrency.circuit_breaker` (probes by requests) does not fit.
+While the circuit is suspected or open, commands raise :class:`RedisUnavailable` at once. A slow answer (a busy event
+loop, a cut connection) costs the present callers a time-out; the loss of Redis is noticed within a few
+time-outs. :mod:`iidq.concurrency.circuit_breaker` probes by requests, this circuit in the background.
 """
 
 import asyncio
@@ -100,7 +100,7 @@ class Redis:
     async def run(self, work: Callable[[Any], Awaitable[T]]) -> T:
         """Run ``work`` with redis-py's client within ``REDIS_TIMEOUT_MS``; raise :class:`RedisUnavailable`.
 
-        ``work`` sends one command or one pipeline, and may have been done although this raises.
+        ``work`` sends a command or a pipeline. Redis may have executed the command in spite of the error.
         """
         if not self._closed or self._running >= _MOST_COMMANDS:
             metrics.redis_command("refused")
@@ -208,7 +208,7 @@ def _means_away(error: BaseException) -> bool:
 
 @asynccontextmanager
 async def open_redis(settings: Settings) -> AsyncIterator[Redis | None]:
-    """Open a :class:`Redis` that is watched; None without ``REDIS_URL``. Wait up to 0.25 s for its first answer."""
+    """Open a watched :class:`Redis`, or None without ``REDIS_URL``. Wait up to 0.25 s for the first answer."""
     if settings.redis_url is None:
         yield None
         return

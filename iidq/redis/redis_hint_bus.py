@@ -1,7 +1,7 @@
 """Hints between processes through Redis' publish and subscribe: :class:`iidq.queue.notify.hint_bus.Relay`.
 
-Messages that are published during a command go with the next command. Messages are signed; unsigned ones are dropped.
-The subscription is renewed when it falls silent, and after every loss of Redis.
+Messages published during a command go with the next command. Unsigned messages are dropped. A silent subscription is
+renewed, and every subscription after a loss of Redis.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ _CLOSE_SECONDS: Final = 0.5
 
 
 class RedisRelay:
-    """Publishes and receives on the given channels; :meth:`send` must run in the background."""
+    """Publishes and receives on the given channels, with :meth:`send` in the background."""
 
     def __init__(self, redis: Redis, key: SharedKey, channels: Collection[str]) -> None:
         self._redis = redis

@@ -28,7 +28,7 @@ class SignedCache:
         self._lasts_seconds = lasts_seconds
 
     async def get(self, name: str) -> bytes | None:
-        """Return the value; None if it is missing, expired or badly signed."""
+        """Return the value; None if missing, expired or badly signed."""
         return (await self.get_many([name]))[0]
 
     async def get_many(self, names: Sequence[str]) -> list[bytes | None]:
@@ -52,11 +52,11 @@ class SignedCache:
         return [self._verified(signer, key, signed) for key, signed in zip(keys, kept, strict=True)]
 
     async def put(self, name: str, value: bytes) -> None:
-        """Store one value, unless it is larger than :data:`LARGEST_BYTES`."""
+        """Store a value of at most :data:`LARGEST_BYTES`."""
         await self.put_many({name: value})
 
     async def put_many(self, values: Mapping[str, bytes], *, only_if_new: bool = False) -> None:
-        """Store several values; ``only_if_new`` keeps those that Redis has already."""
+        """Store several values; ``only_if_new`` keeps values that Redis has."""
         milliseconds = int(self._lasts_seconds * 1000)
         signer = self._key.signer
         if signer is None or milliseconds < 1 or not self._redis.available:

@@ -1,7 +1,7 @@
-"""Sign values so that no other client of Redis can forge, swap or prolong them. Pure.
+"""Sign values against other clients of Redis, which could forge, swap or prolong values. Pure.
 
-A signed value is HMAC-SHA-256 (RFC 2104) over its name, its end and its bytes, then the end, then the bytes. The
-name keeps a value from another name's place; the end keeps an expired value from being put back.
+A signed value is HMAC-SHA-256 (RFC 2104) over name, end and bytes, then the end, then the bytes. The name prevents a
+move to another name; the end prevents the return of an expired value.
 """
 
 import hmac
@@ -13,7 +13,7 @@ _END_BYTES: Final = 8
 
 
 class Signer:
-    """Signs and verifies values under one key of 32 bytes."""
+    """Signs and verifies values under a key of 32 bytes."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
@@ -21,7 +21,7 @@ class Signer:
         """Part of every name in Redis: separates databases that share a Redis, and reveals nothing of the key."""
 
     def digest(self, text: str) -> str:
-        """Return a name for text that must not be readable in Redis, equal in all processes with the key."""
+        """Return a name for secret text, equal in all processes with the key."""
         return blake2b(text.encode(), digest_size=16, key=self._key).hexdigest()
 
     def sign(self, name: str, value: bytes, *, now: float, lasts_seconds: float) -> bytes:

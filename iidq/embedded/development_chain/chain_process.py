@@ -44,7 +44,7 @@ def find_anvil() -> str | None:
 
 
 class DevelopmentChain:
-    """The process of one chain, which ends with the present process, even by SIGKILL.
+    """The process of a chain, which ends with the present process, even after SIGKILL.
 
     ``anvil`` is a program's path, None runs py-evm. ``port`` 0 takes any free one. A stopped chain may be started
     again, as a new and empty one.
@@ -74,7 +74,7 @@ class DevelopmentChain:
     def launch(self) -> None:
         """Start the process without a wait; call :meth:`wait_until_ready` next.
 
-        The chain dies with the thread that calls this: use a thread that lives as long as the process.
+        The chain dies with the calling thread: use a thread that lives as long as the process.
         """
         if self._anvil is None and importlib.util.find_spec("eth") is None:
             raise ChainNotStarted(f"set RPC_URL or ANVIL, or install the embedded parts: {install_command('embedded')}")

@@ -62,7 +62,7 @@ def _error(call_id: Any, error: RpcError) -> dict[str, Any]:
 
 
 def chain_app(methods: Mapping[str, Method], thread: ThreadPoolExecutor) -> Starlette:
-    """Return the endpoint; ``thread`` has one worker, so that one request runs at a time, off the event loop."""
+    """Return the endpoint; ``thread`` has a single worker, so that requests run in order, off the event loop."""
 
     async def handle(request: Request) -> Response:
         # A web page can make a browser send text/plain to any host, but JSON only after a preflight request.

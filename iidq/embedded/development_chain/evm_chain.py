@@ -1,7 +1,7 @@
-"""A chain in memory: py-evm with Shanghai's rules, and the JSON-RPC methods that iidq calls.
+"""A chain in memory: py-evm with Shanghai's rules, and the JSON-RPC methods of iidq's calls.
 
-Every transaction is mined at once, into a block of its own. Replies hold the fields that iidq, web3 and the tests read;
-quantities and data are in hex (Ethereum JSON-RPC specification). Methods must not run in two threads at once.
+Every transaction is mined at once, into a separate block. Replies hold the fields for iidq, web3 and the tests;
+quantities and data are in hex (Ethereum JSON-RPC specification). Use a single thread.
 """
 
 import time
@@ -41,7 +41,7 @@ class RpcError(Exception):
 
 
 class EvmChain:
-    """Blocks, their transactions and events; ``methods`` reads and extends them."""
+    """Blocks with transactions and events; ``methods`` reads and extends the chain."""
 
     def __init__(self, chain_id: int, private_keys: Sequence[str]) -> None:
         """Make the genesis block, in which the owner of each key (hex) has 10,000 ether."""

@@ -156,7 +156,7 @@ def _report_check(proof: dict[str, Any], claims: Claims, verdict: Verdict) -> Ch
 
 
 def _expected_outcomes(claims: Claims, verdict: Verdict) -> dict[str, tuple[CheckOutcome, ...]]:
-    """Return the outcomes that each check of an honest report can have with this proof."""
+    """Return the possible outcomes of each check in an honest report of the proof."""
     wallet: tuple[CheckOutcome, ...]
     if claims.recovered is None:
         wallet = ("passed",) if claims.valid else ("failed",)
@@ -191,7 +191,7 @@ def _others_check(proof: dict[str, Any]) -> Check:
 
 
 def _paths(value: Any, path: str = "") -> Iterator[str]:
-    """Yield the path of every value that holds no other: ``a.b``, ``a.c[].d``, ``a."x.y"``."""
+    """Yield the path of every leaf value: ``a.b``, ``a.c[].d``, ``a."x.y"``."""
     match value:
         case dict() if value:
             for name, item in value.items():

@@ -1,4 +1,4 @@
-"""Read the claims of a proof: its members, each of the expected form. Pure."""
+"""Read the claims of a proof: members of the expected form. Pure."""
 
 import re
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _TEXT: Final = re.compile(r"(?s).*")
 
 
 class NotAProof(PermanentFault):
-    """The file holds no proof, or one that cannot be read."""
+    """The file holds no proof, or a malformed proof."""
 
     code = "proof.malformed"
 
@@ -39,7 +39,7 @@ def read_proof(body: bytes) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """The members of a proof that are checked; addresses are EIP-55."""
+    """The checked members of a proof; addresses are EIP-55."""
 
     chain_id: int
     """``network.chainId``."""
@@ -100,7 +100,7 @@ class Claims:
         )
 
     def evidence(self) -> Evidence:
-        """What the verdict should rest on; what cannot be known here is taken as claimed."""
+        """Return the evidence in the proof; facts outside the proof are taken as claimed."""
         other_hash = "0x" + "f" * 64 if self.content_hash == ZERO_HASH else ZERO_HASH
         return Evidence(
             content_hash=self.content_hash,
