@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from iidq.embedded.content import make_manifest
-from iidq.embedded.development_chain.accounts import DEVELOPMENT_KEYS
+from iidq.provenance.ethereum.development_accounts import DEVELOPMENT_KEYS
 from iidq.provenance.ipfs.cid import dag_pb_cid
 from iidq.provenance.ipfs.unixfs import wrap_file
+from iidq.provenance.manifest import make_manifest
 
 CHAIN_ID = 31_337
 BLOCK_NUMBER = 1_000_000

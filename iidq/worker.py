@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from iidq.bullmq.bull_mirror import open_bull_mirror
+from iidq.bullmq.mirror import open_bull_mirror
 from iidq.concurrency.background import END_SECONDS, end_within
 from iidq.database.faults import Faults
 from iidq.errors import SettingsFault

@@ -1,1 +1,1 @@
-"""A mirror of jobs under the keys of BullMQ, for tools that read the replaced system's Redis."""
+"""Mirror jobs under the keys of BullMQ, for tools that read the Redis of the replaced system."""

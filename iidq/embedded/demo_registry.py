@@ -1,10 +1,9 @@
-"""Deploy and use our ContentRegistry over any JSON-RPC endpoint: the development chain, anvil, geth.
+"""Deploy and use the ContentRegistry over any JSON-RPC endpoint, for the demo and tests.
 
-For the demo and tests. Transactions are signed here, usually with the keys of
-:mod:`iidq.embedded.development_chain.accounts`. One sender's transactions must follow one another:
-each takes its nonce from the chain. Every function raises
-:class:`~iidq.provenance.ethereum.transactions.TransactionFault` if the endpoint refuses or the transaction reverts,
-and :class:`~iidq.errors.RpcFault` if it gives no usable answer.
+Transactions are signed here, usually with the keys of :mod:`iidq.provenance.ethereum.development_accounts`. Send the
+transactions of one account one after another: each nonce is read from the chain. Every function raises
+:class:`~iidq.provenance.ethereum.transactions.TransactionFault` for a refused or reverted transaction, and
+:class:`~iidq.errors.RpcFault` without a usable answer.
 """
 
 from dataclasses import dataclass
@@ -22,11 +21,14 @@ _RECEIPT_TIMEOUT_SECONDS = 60
 
 @dataclass(frozen=True)
 class RegistrationReceipt:
-    """Where a transaction stands on the chain; ``timestamp`` is its block's, in Unix seconds."""
+    """The place of a mined transaction."""
 
     tx_hash: str
+    """Hash of the transaction."""
     block_number: int
+    """Height of the block."""
     timestamp: int
+    """Time of the block, in Unix seconds."""
 
 
 async def deploy_registry(rpc_url: str, key: str, layout: Layout = "new") -> str:

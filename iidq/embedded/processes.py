@@ -1,4 +1,4 @@
-"""The processes that ``iidq demo`` and ``iidq up`` start: iidq itself, as its users run it, ending when we end."""
+"""The API and worker processes that ``iidq demo`` and ``iidq up`` start."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ _LONGEST_RESTART_SECONDS = 5.0
 
 
 class IidqProcess:
-    """One ``python -m iidq …`` process. Start it from the main thread: it dies with the thread that starts it."""
+    """A ``python -m iidq …`` process, which dies with the starting thread: start from the main thread."""
 
     def __init__(
         self,
@@ -34,16 +34,16 @@ class IidqProcess:
         self._log_path = log_path
         self._keep_open = keep_open
         self._process: subprocess.Popen[bytes] | None = None
-        self._asked = False
+        self._stop_sent = False
 
     @property
     def pid(self) -> int | None:
-        """Process id of the present incarnation."""
+        """Process id since the last start."""
         return self._process.pid if self._process else None
 
     def start(self) -> None:
-        """Start it; what it says goes to the log, or to our own standard error without one."""
-        self._asked = False
+        """Start the process; output goes to the log, or to standard error without one."""
+        self._stop_sent = False
         with contextlib.ExitStack() as stack:
             log = stack.enter_context(self._log_path.open("ab")) if self._log_path else None
             self._process = subprocess.Popen(
@@ -53,13 +53,13 @@ class IidqProcess:
                 stdout=log or sys.stderr,
                 stderr=log or sys.stderr,
                 pass_fds=self._keep_open,
-                # Ctrl-C in the terminal is for us; we then stop our processes in order.
+                # Ctrl-C in the terminal is for the present process, which then stops its children in order.
                 start_new_session=True,
                 preexec_fn=die_with_parent(signal.SIGTERM),
             )
 
     async def keep_running(self, died: Callable[[str, int], None]) -> None:
-        """Start it again whenever it ends, more slowly each time; tell ``died`` its name and exit code."""
+        """Restart the process after every end, more slowly each time; call ``died`` with the name and exit code."""
         delay_seconds = _FIRST_RESTART_SECONDS
         while True:
             code = await self._wait()
@@ -69,13 +69,13 @@ class IidqProcess:
             self.start()
 
     def ask_to_stop(self) -> None:
-        """SIGTERM: drain and end. Sent once: a second one would cut the drain short."""
-        if self._process is not None and self._process.poll() is None and not self._asked:
-            self._asked = True
+        """Send SIGTERM once, so that the process drains; a second SIGTERM would stop the drain."""
+        if self._process is not None and self._process.poll() is None and not self._stop_sent:
+            self._stop_sent = True
             self._process.terminate()
 
     async def stop(self) -> int:
-        """Return its exit code when it has ended, killed if it does not end by itself."""
+        """Stop the process, by SIGKILL if need be; return the exit code."""
         self.ask_to_stop()
         try:
             async with asyncio.timeout(_KILL_AFTER_SECONDS):
@@ -86,7 +86,7 @@ class IidqProcess:
             return await self._wait()
 
     async def _wait(self) -> int:
-        # Polled, because a watching thread or child watcher would have to outlive every loop.
+        # Polled: a thread or child watcher would have to outlive every event loop.
         while self._process is not None:
             code = self._process.poll()
             if code is not None:

@@ -1,7 +1,7 @@
-"""All of iidq on one machine, from nothing: Postgres, chain, registry, manifests, API, workers.
+"""Start all of iidq on one machine: Postgres, chain, registry, manifests, API, workers.
 
-What the environment names (``DATABASE_URL``, ``RPC_URL``) is used; the rest is started here and stopped in
-reverse order. API and workers are the very processes that a real deployment runs.
+A database (``DATABASE_URL``) or chain (``RPC_URL``) of the environment is used; other parts are started here and
+stopped in reverse order. API and workers are the same processes as in a real deployment.
 """
 
 import asyncio
@@ -15,35 +15,42 @@ from pathlib import Path
 import httpx
 
 from iidq.database.migrate import migrate
-from iidq.embedded.development_chain.accounts import DEVELOPMENT_KEYS
-from iidq.embedded.development_chain.chain_process import DEVELOPMENT_CHAIN_ID, DevelopmentChain
+from iidq.embedded.development_chain.chain_process import DevelopmentChain, find_anvil
 from iidq.embedded.manifests import ManifestServer, serve_manifests
 from iidq.embedded.postgres import EmbeddedPostgres
 from iidq.embedded.processes import IidqProcess
 from iidq.errors import IidqError
 from iidq.listening import base_url, listen
+from iidq.provenance.ethereum.development_accounts import DEVELOPMENT_CHAIN_ID, DEVELOPMENT_KEYS
 from iidq.settings import Settings
 
 _READY_TIMEOUT_SECONDS = 60.0
 
 
 class StackNotReady(IidqError):
-    """A part did not come up in time; the message says which, and what it said."""
+    """A part did not become ready in time; the message names the part."""
 
     code = "embedded.stack"
 
 
 @dataclass(slots=True)
 class Stack:
-    """What is running, and where. ``registry`` is None where the operator's own chain is used."""
+    """The running parts and their addresses."""
 
     home: Path
+    """Temporary folder of this run."""
     database_url: str
+    """URL of the database, embedded or the operator's."""
     rpc_url: str
+    """JSON-RPC endpoint of the chain."""
     api_url: str
+    """Base URL of the API."""
     manifests: ManifestServer
+    """The server of manifests, also an IPFS gateway."""
     registry: str | None = None
+    """Address of the deployed registry; None on the operator's chain."""
     processes: list[IidqProcess] = field(default_factory=list)
+    """The API and worker processes."""
 
     @property
     def creator_key(self) -> str:
@@ -61,15 +68,15 @@ async def run_stack(
     logs_to_files: bool = False,
     report: Callable[[str], None] = lambda _step: None,
 ) -> AsyncIterator[Stack]:
-    """Start everything, tell ``report`` each step, stop everything at the end and leave no file behind.
+    """Start all parts, call ``report`` before each step; at the end stop all parts and remove all files.
 
-    ``data_path`` keeps the embedded Postgres' data between runs; without it the data is temporary.
+    ``data_path`` keeps the data of the embedded Postgres between runs; without a path the data is temporary.
     """
     async with AsyncExitStack() as stack:
-        # First of all: a port that is taken must not be noticed only once Postgres and the chain run.
+        # First, so that a taken port is an error before Postgres and the chain start.
         listening = stack.enter_context(listen(settings.host, port))
         home = stack.enter_context(_temporary_home())
-        chain = None if settings.rpc_url else DevelopmentChain()
+        chain = None if settings.rpc_url else DevelopmentChain(anvil=find_anvil())
         if chain is not None:
             chain.launch()
             stack.callback(chain.stop)
@@ -104,7 +111,7 @@ async def run_stack(
             running.processes.append(process)
             stack.push_async_callback(process.stop)
             process.start()
-        # All are asked at once, so that their drains overlap; the stops above then wait for each.
+        # All get SIGTERM at once, so that their drains overlap; the stops above then wait for each.
         for process in running.processes:
             stack.callback(process.ask_to_stop)
         report("API and workers")
@@ -113,7 +120,7 @@ async def run_stack(
 
 
 async def _migrate_to_the_end(database_url: str, schema: str) -> None:
-    """A thread cannot be interrupted: when we are, it ends first, and then the Postgres that it works on."""
+    """Migrate in a thread; when cancelled, wait for the thread before Postgres is stopped."""
     migrating = asyncio.create_task(asyncio.to_thread(migrate, database_url, schema))
     try:
         await asyncio.shield(migrating)
@@ -126,7 +133,7 @@ async def _migrate_to_the_end(database_url: str, schema: str) -> None:
 def _temporary_home() -> Iterator[Path]:
     home = Path(tempfile.mkdtemp(prefix="iidq-"))
     try:
-        # As root, Postgres runs as another user, who must get through to its own folder below.
+        # As root, Postgres runs as ``nobody``, and must be able to enter this folder.
         home.chmod(0o711)
         yield home
     finally:
@@ -134,11 +141,11 @@ def _temporary_home() -> Iterator[Path]:
 
 
 def _environment(settings: Settings, running: Stack) -> dict[str, str]:
-    """What API and workers read; our own manifest server counts as a gateway and as a host that may be private."""
+    """Return the variables of API and workers; the manifest server is a gateway and an allowed private host."""
     gateways = ",".join((running.manifests.base_url, *settings.ipfs_gateways))
     pages: dict[str, str] = {}
     if running.registry is not None:
-        # On the development chain there is nothing that the world's gateways could have.
+        # Public gateways have no manifests of the development chain.
         gateways = running.manifests.base_url
         pages = {"DEFAULT_REGISTRY": f"eip155:{DEVELOPMENT_CHAIN_ID}:{running.registry}"}
     return {

@@ -1,6 +1,6 @@
-"""The one case that a verdict's evidence makes, with its headline; pure.
+"""The case that the evidence of a verdict makes, with a headline. Pure.
 
-The page computes the same from a result in ``iidq/web/pages/verdict.js``; a test compares both over all evidence.
+``iidq/web/pages/verdict.js`` has the same rules for the browser; a test compares both over all evidence.
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ HEADLINES: Final[Mapping[Conclusion, str]] = {
 
 
 def conclude(*, registered: bool, revoked: bool, hash_ok: bool, creator_ok: bool, uri_ok: bool) -> Conclusion:
-    """Return the case. The registry comes first: a registered file is never called changed or unknown."""
+    """Return the case. The registry comes first: a registered file is never changed or unknown."""
     if not registered:
         return "notRegistered" if hash_ok else "unknownFile"
     if revoked:
@@ -45,7 +45,7 @@ def conclude(*, registered: bool, revoked: bool, hash_ok: bool, creator_ok: bool
 
 
 def conclusion_of(result: Mapping[str, Any]) -> Conclusion | None:
-    """Return the case of a result or proof of any version; None if its members are missing."""
+    """Return the case of a result or proof of any version; None if members are missing."""
     onchain, proven = result.get("onchain"), result.get("verification")
     names = ("fileHashMatchesManifest", "creatorMatchesOnchain", "manifestURIMatchesOnchain")
     flags: Any = proven

@@ -1,10 +1,10 @@
-"""The digest that names a content: SHA-256 over its bytes, taken as they stream by."""
+"""SHA-256 of content that arrives in chunks, and the labels of digests."""
 
 import hashlib
 
 
 class ContentDigest:
-    """SHA-256 of a stream. Feed large chunks: from about 2 KiB on, hashing releases the interpreter lock."""
+    """SHA-256 of a stream. Chunks of 2 KiB and more release the interpreter lock while they are hashed."""
 
     __slots__ = ("_sha256",)
 
@@ -12,14 +12,14 @@ class ContentDigest:
         self._sha256 = hashlib.sha256()
 
     def update(self, chunk: bytes | bytearray | memoryview) -> None:
-        """Take the stream's next bytes."""
+        """Hash the next bytes of the stream."""
         self._sha256.update(chunk)
 
     def content_hash(self) -> str:
-        """Return ``0x`` and 64 lower-case hex digits for the bytes taken so far."""
+        """Return ``0x`` and 64 lower-case hex digits for the bytes so far."""
         return "0x" + self._sha256.hexdigest()
 
 
 def sha256_label(body: bytes) -> str:
-    """Return ``sha256:<hex>``, as a report names the bytes of a source."""
+    """Return ``sha256:<hex>``, the form of digests in a report."""
     return "sha256:" + hashlib.sha256(body).hexdigest()

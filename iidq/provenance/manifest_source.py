@@ -1,6 +1,5 @@
-"""Where manifests come from: IPFS through gateways that need no trust, or the web through the guard."""
+"""Fetch manifests: verified bytes from IPFS gateways, or from the web through the guarded client."""
 
-import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -12,6 +11,7 @@ from iidq.guarded_http.fetch_policy import FetchPolicy
 from iidq.guarded_http.url import WebUrl
 from iidq.observability import metrics
 from iidq.observability.redaction import redact_url
+from iidq.provenance.digest import sha256_label
 from iidq.provenance.ipfs.cid import Cid
 from iidq.provenance.ipfs.gateway import Gateway
 from iidq.provenance.ipfs.gateways import IpfsGateways
@@ -21,7 +21,7 @@ from iidq.provenance.report import FetchedManifest, SharedManifests, SourceTried
 from iidq.settings import Settings
 
 _CACHE_BYTES = 32 << 20
-# What a kept manifest costs besides its body: its sources' texts and the bookkeeping, roughly.
+# Rough size of a kept manifest beyond its body: the texts of its sources and the bookkeeping.
 _OVERHEAD_BYTES = 2048
 _ACCEPT_JSON = (("Accept", "application/json, */*;q=0.5"),)
 
@@ -29,9 +29,9 @@ FileKey = tuple[Cid, tuple[str, ...]]
 
 
 class ManifestSource:
-    """Fetches manifests; keeps verified ones by CID, in memory and where processes share them.
+    """Fetches manifests; keeps verified manifests by CID, in memory and in the cache of all processes.
 
-    Those from the web are kept in memory only, as their headers allow.
+    Manifests from the web are kept in memory only, for as long as their headers allow.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class ManifestSource:
         self._flights: SingleFlight[FileKey, FetchedManifest] = SingleFlight()
 
     async def fetch(self, manifest_uri: str) -> FetchedManifest:
-        """The manifest's bytes and every source that was tried.
+        """Return the bytes of the manifest and every source that was requested.
 
-        Raises :class:`FetchRefused` for a URI or way that a rule forbids, :class:`ManifestFault` when there is
-        no such manifest or it is too large, :class:`GatewayFault` when trying again may help.
+        Raises :class:`FetchRefused` for a forbidden URI or redirect, :class:`ManifestFault` for a missing or too large
+        manifest, :class:`GatewayFault` for a temporary fault.
         """
         uri = parse_manifest_uri(manifest_uri, allow_private=self._policy)
         if isinstance(uri, IpfsUri):
@@ -65,7 +65,7 @@ class ManifestSource:
         return await self._from_web(uri)
 
     async def aclose(self) -> None:
-        """Close the connections that are kept open."""
+        """Close the open connections."""
         await self._gateways.aclose()
         await self._web.aclose()
 
@@ -83,7 +83,7 @@ class ManifestSource:
         return await self._flights.run(key, fetch)
 
     async def _shared_by_others(self, uri: IpfsUri) -> FetchedManifest | None:
-        # Below a path, or of several blocks, the bytes alone do not prove themselves.
+        # A file below a path, or of several blocks, cannot be verified by its bytes alone.
         if self._shared is None or uri.path:
             return None
         manifest = await self._shared.get(uri.cid.text)
@@ -110,9 +110,9 @@ class ManifestSource:
             raise
         source = SourceTried(
             "manifest",
-            # A redirect's query is often a signature by which its host lends the file to this one reader.
+            # The query of a redirect is often a signature that grants access: drop it.
             str(answer.url).partition("?")[0] if answer.redirected else redact_url(str(answer.url)),
-            f"sha256:{hashlib.sha256(answer.body).hexdigest()}",
+            sha256_label(answer.body),
             "used",
             "fetched after a redirect" if answer.redirected else "fetched",
         )
@@ -142,7 +142,7 @@ class ManifestSource:
 async def open_manifest_source(
     settings: Settings, shared: SharedManifests | None = None
 ) -> AsyncIterator[ManifestSource]:
-    """The source as the settings describe it; its connections are closed at the end."""
+    """Open the source of the settings; close the connections at the end."""
     policy = FetchPolicy.opening(settings.fetch_allow_private)
     source = ManifestSource(
         policy=policy,

@@ -1,27 +1,28 @@
-"""What a result says about how it was found: the checks, and every source that was tried."""
+"""Records of where evidence came from, and the port through which manifests come."""
 
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-Outcome = Literal["used", "mismatched", "failed", "refused"]
+SourceResult = Literal["used", "mismatched", "failed", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
 class SourceTried:
-    """One source that was asked, whether or not its answer was used.
-
-    ``what`` is ``manifest``, ``registry``, ``wallet`` or ``transaction``; ``url`` is redacted but keeps host and port;
-    ``digest`` is ``sha256:<hex>`` of the bytes that came, None if none came or the report tells them elsewhere.
-    """
+    """A requested source of evidence, used or not."""
 
     what: str
+    """``manifest``, ``registry``, ``wallet`` or ``transaction``."""
     url: str
+    """Redacted URL; host and port are kept."""
     digest: str | None
-    outcome: Outcome
+    """``sha256:<hex>`` of the received bytes; None if no bytes came, or the report has them elsewhere."""
+    outcome: SourceResult
+    """Use of the answer: ``used``, ``mismatched`` (other bytes than the CID), ``failed``, or ``refused`` by a rule."""
     message: str
+    """The reason in words."""
 
     def as_json(self) -> dict[str, str | None]:
-        """The report's entry."""
+        """Return the entry of the report."""
         return {
             "what": self.what,
             "url": self.url,
@@ -33,27 +34,33 @@ class SourceTried:
 
 @dataclass(frozen=True, slots=True)
 class FetchedManifest:
-    """A manifest's bytes; ``cid_verified`` is None for a web URL, which has no CID to verify."""
+    """The bytes of a manifest and their origin."""
 
     body: bytes
+    """The manifest, at most ``MAX_MANIFEST_BYTES``."""
     cid_verified: bool | None
+    """True if the bytes match their CID; None for a web URL, which has no CID."""
     sources: tuple[SourceTried, ...]
+    """Every source that was requested, in order."""
 
 
 class SharedManifests(Protocol):
-    """Verified manifests that several processes share; nothing that comes from there is believed unverified."""
+    """Manifests that several processes share; the reader verifies the bytes again.
+
+    Both methods return soon and never raise.
+    """
 
     async def get(self, cid: str) -> FetchedManifest | None:
-        """What is kept for this CID. Never raises, never takes long."""
+        """Return the shared manifest of a CID, or None."""
         ...
 
     async def put(self, cid: str, manifest: FetchedManifest) -> None:
-        """Keep it for others, if that is possible. Never raises, never takes long."""
+        """Share a verified manifest, if that is possible."""
         ...
 
 
 class ManifestPort(Protocol):
-    """Where a verification gets a manifest from."""
+    """The source of manifests; :class:`iidq.provenance.manifest_source.ManifestSource` is the real one."""
 
     async def fetch(self, manifest_uri: str) -> FetchedManifest:
         """Return the manifest; raise FetchRefused, ManifestFault or GatewayFault."""

@@ -1,4 +1,4 @@
-"""From what was found to the verdict and the list of checks behind it; pure."""
+"""Judge the evidence: the verdict and the list of checks behind it. Pure."""
 
 import re
 from dataclasses import dataclass
@@ -18,56 +18,66 @@ _DID_PKH: Final = re.compile(r"did:pkh:eip155:([1-9][0-9]{0,31}):(0x[0-9a-fA-F]{
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at, or was not and why."""
+    """One check of a report."""
 
     code: str
+    """Stable name, such as ``registry.creator``."""
     outcome: CheckOutcome
+    """``passed``, ``failed`` or ``notChecked``."""
     message: str
+    """The finding in words, or the reason for ``notChecked``."""
 
     def as_json(self) -> dict[str, str]:
-        """The report's entry."""
+        """Return the entry of the report."""
         return {"code": self.code, "outcome": self.outcome, "message": self.message}
 
 
 @dataclass(frozen=True, slots=True)
 class ContractWallet:
-    """What the creator's contract said of the signature (EIP-1271)."""
+    """The answer of the creator's contract (EIP-1271)."""
 
     accepts: bool
+    """Whether the contract accepts the signature."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Everything a verdict rests on.
-
-    ``content_hash`` and ``manifest_uri`` are what the caller asked about. ``recovered`` is the key that signed, None
-    if the signature is a contract wallet's or no key fits it; ``wallet`` None if no contract was asked;
-    ``registration`` None if no transaction was searched for.
-    """
+    """The evidence of one verdict."""
 
     content_hash: str
+    """The submitted content hash, lower-case."""
     manifest_uri: str
+    """The submitted manifest URI."""
     manifest: Manifest
+    """The manifest at that URI."""
     cid_verified: bool | None
+    """Whether the manifest's bytes match their CID; None for a web URL."""
     recovered: str | None
+    """Address of the key that signed; None for a contract wallet's signature, or if no key fits."""
     entry: Entry
+    """The registry's entry for the content hash."""
     chain_id: int
+    """The chain of the registry."""
     wallet: ContractWallet | None = None
+    """The contract wallet's answer; None if no contract was called."""
     registration: Registration | None = None
+    """The search for the registration's transaction; None if there was none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """OK: all three hold. WARN: hash and creator hold. FAIL: anything else.
-
-    ``conclusion`` says which case that is: a FAIL has several, and they are not the same news for its reader.
-    """
+    """OK: all three checks hold. WARN: hash and creator hold. FAIL: anything else."""
 
     manifest_hash_ok: bool
+    """Whether the manifest describes the submitted content."""
     creator_ok: bool
+    """Whether the registered creator signed the manifest."""
     manifest_ok: bool
+    """Whether the registered manifest URI is the submitted one."""
     conclusion: Conclusion
+    """Which of the eight cases the evidence makes."""
     checks: tuple[Check, ...]
+    """All checks of the report, in order."""
 
     @property
     def status(self) -> Status:
@@ -78,7 +88,7 @@ class Verdict:
 
 
 def judge(evidence: Evidence) -> Verdict:
-    """Draw the verdict; an unregistered hash fails on creator and manifest URI."""
+    """Return the verdict; an unregistered hash fails on creator and manifest URI."""
     entry = evidence.entry
     signed_by_wallet = evidence.wallet is not None and evidence.wallet.accepts
     hash_ok = evidence.manifest.content_hash == evidence.content_hash

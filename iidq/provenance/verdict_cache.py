@@ -1,4 +1,4 @@
-"""Verdicts that are given again to the same question for a short while, and say so."""
+"""Reuse verdicts for the same inputs for a short while, marked as reused."""
 
 import json
 from collections.abc import Callable, Coroutine, Hashable
@@ -9,29 +9,32 @@ from iidq.concurrency.bounded_cache import BoundedCache
 from iidq.concurrency.single_flight import SingleFlight
 
 _MAX_BYTES: Final = 16 << 20
-# What a kept verdict takes besides its JSON: key and bookkeeping, roughly.
+# Rough size of a kept verdict beyond its JSON: key and bookkeeping.
 _OVERHEAD_BYTES: Final = 1024
 
 Result = dict[str, Any]
 
 
 class SharedVerdicts(Protocol):
-    """Verdicts that several processes share, unforgeable, each for at most as long as one process keeps its own."""
+    """Results that several processes share, signed, each for at most ``RESULT_CACHE_SECONDS``.
 
-    async def get(self, question: str) -> bytes | None:
-        """The result's JSON. Never raises, never takes long."""
+    Both methods return soon and never raise.
+    """
+
+    async def get(self, name: str) -> bytes | None:
+        """Return the JSON of the result for these inputs, or None."""
         ...
 
-    async def put(self, question: str, result: bytes) -> None:
-        """Keep it for others, if that is possible. Never raises, never takes long."""
+    async def put(self, name: str, value: bytes) -> None:
+        """Share a result's JSON, if that is possible."""
         ...
 
 
 class VerdictCache:
-    """Reuses a verification's result for ``keep_seconds``; those who ask meanwhile share the run that is under way.
+    """Results of verifications by inputs, each for ``keep_seconds``. Concurrent callers share a run.
 
-    A result that was not found out for this very asker carries ``reused: true`` in its report, beside the block and
-    the time that it rests on. Faults are never kept: whoever asks next asks anew.
+    The report of a reused result has ``reused: true``, with the block and time of the verification. Faults are never
+    kept.
     """
 
     def __init__(
@@ -39,12 +42,12 @@ class VerdictCache:
     ) -> None:
         self._keep_seconds = keep_seconds
         self._shared = shared
-        # Kept as text: exactly as large as counted, and nobody can change another's copy.
+        # Kept as text: its size is exact, and no caller can change another caller's copy.
         self._kept: BoundedCache[bytes] = BoundedCache(_MAX_BYTES, lambda text: len(text) + _OVERHEAD_BYTES, clock)
         self._flights: SingleFlight[Hashable, Result] = SingleFlight()
 
     async def reuse_or(self, key: Hashable, verify: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
-        """Return the result kept for ``key``, or what ``verify`` finds; raise what it raises."""
+        """Return the kept result of ``key``, else run ``verify``; raise the faults of ``verify``."""
         kept = self._kept.get(key)
         if kept is not None:
             return _reused(kept)
@@ -52,7 +55,7 @@ class VerdictCache:
 
         async def lead() -> Result:
             nonlocal led
-            # Not kept here, too: it is not known how long it is good.
+            # Not kept in this process: the rest of its life is unknown.
             if self._shared is not None and (found := await self._shared.get(repr(key))) is not None:
                 shared: Result = json.loads(found)
                 return shared

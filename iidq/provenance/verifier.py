@@ -1,4 +1,4 @@
-"""The verification on real parts: gateways and endpoints as the settings name them."""
+"""Run verifications on the gateways and endpoints of the settings."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,11 +19,11 @@ from iidq.subject import Subject
 
 
 def _unwatched(percent: int) -> None:
-    """Progress that nobody asked for."""
+    """Ignore progress."""
 
 
 class Verifier:
-    """Runs jobs; safe to share between any number of them in one event loop."""
+    """Runs verify and proof jobs, any number at a time in one event loop."""
 
     def __init__(
         self, settings: Settings, manifests: ManifestPort, chains: Chains, shared: SharedVerdicts | None = None
@@ -39,11 +39,11 @@ class Verifier:
     async def run(self, kind: str, subject: Subject, progress: Progress = _unwatched) -> dict[str, Any]:
         """Return the result of a ``verify`` or ``proof`` job.
 
-        A verdict may be one that was found for the same inputs within ``RESULT_CACHE_SECONDS``; its report then says
-        ``reused``. Proofs are always made anew, and signed if the service has a key.
+        A verdict for the same inputs is reused for ``RESULT_CACHE_SECONDS``, with ``reused`` in the report. Proofs are
+        never reused, and signed if the service has a key.
 
-        Raises :class:`PermanentFault` if it can never be found out, :class:`TemporaryFault` if not this time. A FAIL
-        verdict is a result.
+        Raises :class:`PermanentFault` if no attempt can find a verdict, :class:`TemporaryFault` if a later one may. A
+        FAIL verdict is a result.
         """
         chain = await self._chains.choose(subject.rpc_url, subject.chain_id, subject.endpoint_id)
         match kind:
@@ -61,19 +61,19 @@ class Verifier:
     async def _verify(self, subject: Subject, chain: Chain, progress: Progress) -> dict[str, Any]:
         if self._verdicts is None:
             return await verify(subject, self._manifests, chain, progress)
-        question = (
+        key = (
             subject.content_hash.lower(),
             subject.manifest_uri,
             subject.registry_address.lower(),
             chain.chain_id,
             tuple(endpoint.url for endpoint in chain.endpoints),
         )
-        result = await self._verdicts.reuse_or(question, lambda: verify(subject, self._manifests, chain, progress))
+        result = await self._verdicts.reuse_or(key, lambda: verify(subject, self._manifests, chain, progress))
         progress(RESULT_BUILT)
         return result
 
     def check_rpc_url(self, url: str) -> str:
-        """Return the operator's URL that ``url`` means; raise :class:`FetchRefused` if it is none of them."""
+        """Return the configured URL for ``url``; raise :class:`FetchRefused` without a match."""
         return check_rpc_url(self._settings, url)
 
 
@@ -81,7 +81,7 @@ class Verifier:
 async def open_verifier(
     settings: Settings, shared_manifests: SharedManifests | None = None, shared_verdicts: SharedVerdicts | None = None
 ) -> AsyncIterator[Verifier]:
-    """Open a verifier; its connections close with it. Raises :class:`SettingsFault` without a native curve."""
+    """Open a verifier with connections. Raises :class:`SettingsFault` without a native curve."""
     require_native_curve()
     async with open_manifest_source(settings, shared_manifests) as manifests, open_http() as http:
         chains = Chains(settings, http)

@@ -1,4 +1,12 @@
-"""The verification itself: its steps in order; where the bytes come from is its ports' matter."""
+"""The verification: from a subject to a verdict (:func:`verify`) or a proof (:func:`prove`).
+
+1. Read the registry's entry at one pinned block, while steps 2 and 3 run (:class:`ChainPort`, real: ``chain.py``).
+2. Fetch the manifest (:class:`.ManifestPort`, real: ``manifest_source.py``) and parse it (``manifest.py``).
+3. Recover the signer of the manifest's ``content_hash`` (``signature.py``).
+4. If the signer is not the registered creator, call the creator as a contract wallet, EIP-1271 (:func:`_ask_wallet`).
+5. Proofs only: find the transaction of the registration (:meth:`ChainPort.find_registration`).
+6. Judge the evidence (``verdict.py``); build the result with its report.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -9,6 +17,7 @@ from typing import Any, Final, Protocol
 from iidq.concurrency.decoding import decode_in_thread
 from iidq.errors import GatewayFault, SignatureFault, TemporaryFault
 from iidq.observability.steps import step
+from iidq.portable_values import iso_milliseconds, storable_text
 from iidq.provenance.conclusion import HEADLINES
 from iidq.provenance.ethereum.address import checksum_address
 from iidq.provenance.ethereum.chain import OnchainEntry, WalletAnswer
@@ -28,29 +37,29 @@ SIGNER_RECOVERED: Final = 50
 REGISTRY_READ: Final = 70
 TRANSACTION_SEARCHED: Final = 85
 RESULT_BUILT: Final = 90
-# A longer manifest is parsed beside the event loop.
+# A longer manifest is parsed in a thread.
 _LONG_MANIFEST_BYTES: Final = 64 << 10
 _UNNAMED_FILE: Final = "unknown"
 
 
 class ChainPort(Protocol):
-    """Where a verification reads the registry; :class:`iidq.provenance.ethereum.chain.Chain` is the real one."""
+    """The chain of a verification; :class:`iidq.provenance.ethereum.chain.Chain` is the real one."""
 
     async def read_entry(self, registry_address: str, content_hash: str) -> OnchainEntry:
         """Return the entry at a pinned block; raise RegistryFault or RpcFault."""
         ...
 
     async def ask_wallet(self, onchain: OnchainEntry, digest: bytes, signature: bytes) -> WalletAnswer:
-        """Return what the creator says of a signature if it is a contract (EIP-1271); raise RpcFault."""
+        """Return the answer of the creator's contract to a signature (EIP-1271), if there is one; raise RpcFault."""
         ...
 
     async def find_registration(self, onchain: OnchainEntry) -> Registration:
-        """Return the transaction that made the entry, or why it was not found; raise RpcFault."""
+        """Return the transaction of the registration, or the reason for its absence; raise RpcFault."""
         ...
 
 
 async def verify(subject: Subject, manifests: ManifestPort, chain: ChainPort, progress: Progress) -> dict[str, Any]:
-    """Return the verify result; raise what the ports raise, ManifestFault or SignatureFault."""
+    """Return the verify result; raise the ports' faults, ManifestFault or SignatureFault."""
     evidence, onchain, sources = await _gather_evidence(subject, manifests, chain, progress)
     verdict = judge(evidence)
     result = {
@@ -60,7 +69,7 @@ async def verify(subject: Subject, manifests: ManifestPort, chain: ChainPort, pr
         "onchain": {
             "creator": onchain.entry.creator,
             "contentHash": onchain.entry.content_hash,
-            "manifestURI": _storable(onchain.entry.manifest_uri),
+            "manifestURI": storable_text(onchain.entry.manifest_uri),
             "timestamp": onchain.entry.timestamp,
         },
         "checks": {
@@ -68,20 +77,20 @@ async def verify(subject: Subject, manifests: ManifestPort, chain: ChainPort, pr
             "creatorOk": verdict.creator_ok,
             "manifestOk": verdict.manifest_ok,
         },
-        "report": _report(verdict, sources, onchain, _now()),
+        "report": _report(verdict, sources, onchain, iso_milliseconds(datetime.now(UTC))),
     }
     progress(RESULT_BUILT)
     return result
 
 
 async def prove(subject: Subject, manifests: ManifestPort, chain: ChainPort, progress: Progress) -> dict[str, Any]:
-    """Return the proof: the verdict, its evidence, and the registration's transaction where it was found."""
+    """Return the proof: verdict, evidence, and the transaction of the registration if found."""
     evidence, onchain, sources = await _gather_evidence(subject, manifests, chain, progress)
     with step("transaction"):
         registration = await chain.find_registration(onchain)
     progress(TRANSACTION_SEARCHED)
     verdict = judge(replace(evidence, registration=registration))
-    verified_at = _now()
+    verified_at = iso_milliseconds(datetime.now(UTC))
     result = {
         "version": "1.0",
         "generated_at": verified_at,
@@ -91,7 +100,7 @@ async def prove(subject: Subject, manifests: ManifestPort, chain: ChainPort, pro
         "manifest": _proof_manifest(subject.manifest_uri, evidence.manifest),
         "onchain": {
             "creator": onchain.entry.creator,
-            "manifestURI": _storable(onchain.entry.manifest_uri),
+            "manifestURI": storable_text(onchain.entry.manifest_uri),
             "timestamp": onchain.entry.timestamp,
         },
         "signature": {"recovered": evidence.recovered, "valid": verdict.creator_ok},
@@ -124,15 +133,15 @@ async def _gather_evidence(
         progress(SIGNER_RECOVERED)
         onchain = await reading
     except GatewayFault as fault:
-        # The next attempt needs both: it is not before the later of their wishes.
-        wish = _wish_of(reading)
-        if wish is None or wish <= (fault.retry_after_seconds or 0):
+        # The next attempt needs gateway and chain: it starts after the later Retry-After of both.
+        chain_seconds = _retry_after_of(reading)
+        if chain_seconds is None or chain_seconds <= (fault.retry_after_seconds or 0):
             raise
-        raise GatewayFault(fault.message, code=fault.code, retry_after_seconds=wish) from None
+        raise GatewayFault(fault.message, code=fault.code, retry_after_seconds=chain_seconds) from None
     finally:
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
-    recovered, wallet, sources = await _weigh(signer, manifest, chain, onchain)
+    recovered, wallet, sources = await _ask_wallet(signer, manifest, chain, onchain)
     progress(REGISTRY_READ)
     evidence = Evidence(
         content_hash=content_hash,
@@ -147,8 +156,8 @@ async def _gather_evidence(
     return evidence, onchain, (*fetched.sources, *onchain.sources, *sources)
 
 
-def _wish_of(reading: asyncio.Task[OnchainEntry]) -> float | None:
-    """Return how long the chain's endpoints want to be left alone, if the reading has failed by now."""
+def _retry_after_of(reading: asyncio.Task[OnchainEntry]) -> float | None:
+    """Return the Retry-After of the chain's endpoints in seconds, if the read has failed by now."""
     fault = reading.exception() if reading.done() and not reading.cancelled() else None
     return fault.retry_after_seconds if isinstance(fault, TemporaryFault) else None
 
@@ -159,19 +168,20 @@ async def _read_entry(chain: ChainPort, registry_address: str, content_hash: str
 
 
 def _signer(manifest: Manifest) -> str | SignatureFault:
-    """Return who signed, or why no key fits; only the registry can tell whether that is a fault."""
+    """Return the signer, or the fault if no key fits; a contract wallet may still accept."""
     try:
         return recover_signer(manifest.content_hash, manifest.signature)
     except SignatureFault as fault:
         return fault
 
 
-async def _weigh(
+async def _ask_wallet(
     signer: str | SignatureFault, manifest: Manifest, chain: ChainPort, onchain: OnchainEntry
 ) -> tuple[str | None, ContractWallet | None, tuple[SourceTried, ...]]:
-    """Ask the creator, should it be a contract wallet, about a signature that is no key's of the creator's own.
+    """Return the recovered key, the contract wallet's answer and the sources.
 
-    Raises the :class:`SignatureFault` if nobody is there to accept what no key fits.
+    Another signer than the creator leads to a call of the creator. Raises the :class:`SignatureFault` if no key fits
+    the signature and the creator is no contract.
     """
     recovered = signer if isinstance(signer, str) else None
     wallet: ContractWallet | None = None
@@ -211,12 +221,3 @@ def _report(
         "verifiedAt": verified_at,
         "reused": False,
     }
-
-
-def _storable(text: str) -> str:
-    """Show NUL as U+FFFD: anyone may register a URI with one, and jsonb stores none."""
-    return text.replace("\x00", "\N{REPLACEMENT CHARACTER}")
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,17 +1,16 @@
 """The end of an attempt, in the form in which it is stored. Pure."""
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from iidq.errors import PermanentFault
+from iidq.portable_values import storable_text as storable_text  # for the queue's other modules
 from iidq.queue.job import ClaimedJob, JobStatus
 
 # For JSON without blanks; iidq_broken_rules in migrations/0003_counts.sql allows for the blanks of jsonb.
 _MAX_RESULT_BYTES = 1 << 20
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 _STRICT = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
@@ -105,8 +104,3 @@ def _storable(value: Any) -> Any:
             return {storable_text(name): _storable(item) for name, item in value.items()}
         case _:
             return value
-
-
-def storable_text(text: str) -> str:
-    """Return ``text`` for Postgres: NUL and halves of surrogate pairs become U+FFFD."""
-    return _UNSTORABLE.sub("\ufffd", text)

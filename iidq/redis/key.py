@@ -1,4 +1,4 @@
-"""The secret that API and workers share through Postgres, and seal with."""
+"""The secret that API and worker processes share through Postgres, to sign values with."""
 
 import asyncio
 import random
@@ -9,7 +9,7 @@ from iidq.database.connections import answered_within, connect, our_settings
 from iidq.database.pool import ANSWER_SECONDS
 from iidq.database.queries import load_queries
 from iidq.errors import IidqError
-from iidq.redis.sealing import Seal
+from iidq.redis.signer import Signer
 from iidq.settings import Settings
 
 QUERIES = load_queries("iidq.redis")
@@ -18,23 +18,23 @@ _AGAIN_SECONDS = 2.0
 
 
 class SharedKey:
-    """The deployment's key, once it is known: Postgres may be away when a process starts."""
+    """The key of one deployment. Postgres may be away when a process starts, so the key may come later."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._known = asyncio.Event()
-        self.seal: Seal | None = None
-        """None until it is known; nothing is written to Redis, or believed of it, before."""
+        self.signer: Signer | None = None
+        """None until the key is loaded; until then Redis is neither written nor read."""
 
-    async def known(self) -> Seal:
-        """The seal; waits for it."""
+    async def known(self) -> Signer:
+        """Return the signer; wait until the key is loaded."""
         await self._known.wait()
-        assert self.seal is not None
-        return self.seal
+        assert self.signer is not None
+        return self.signer
 
     async def load(self) -> None:
-        """Ask Postgres until it tells."""
-        while self.seal is None:
+        """Read the key from Postgres; try again every two seconds until it is there."""
+        while self.signer is None:
             try:
                 async with await connect(self._settings) as connection:
                     with answered_within(connection, ANSWER_SECONDS):
@@ -43,8 +43,8 @@ class SharedKey:
             except (IidqError, psycopg.Error):
                 row = None
             if row is None:
-                # Away, not migrated, or another process made the key in this very moment.
+                # Postgres is away or not migrated, or another process has just inserted the key.
                 await asyncio.sleep(_AGAIN_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311
             else:
-                self.seal = Seal(bytes(row[0]))
+                self.signer = Signer(bytes(row[0]))
         self._known.set()

@@ -1,7 +1,7 @@
-"""Rate limits' counts in Redis, and in Postgres while Redis is away.
+"""Counts of the rate limits in Redis, and in Postgres while Redis is away.
 
-The two do not know of each other's counts: in the minute after Redis went or came, several API processes together may
-admit more than the limit, each of them alone never.
+Both counts are separate: in the minute after a change, several API processes together may admit more than the limit;
+a single process cannot.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from iidq.web.guard.rate_sharing import KeyedCount, SharedCounts
 # A pipeline of these takes some milliseconds, of the 50 that a command has.
 _KEYS_PER_COMMAND: Final = 200
 _KEPT_SECONDS: Final = 2 * WINDOW_SECONDS
-# Other hosts' clocks may be ahead; a step of next year would never leave the window.
+# Other hosts' clocks may be ahead; a step of next year would never leave the window, so it is ignored.
 _MOST_STEPS: Final = 2 * STEPS
 _MOST_DIGITS: Final = 18
 
@@ -31,20 +31,20 @@ class RedisCounts:
         self._key = key
 
     async def add(self, additions: Sequence[KeyedCount], *, since_step: int) -> tuple[list[KeyedCount], float | None]:
-        """One pipeline for each 200; raises :class:`RedisUnavailable`. The clock is not Redis' to tell."""
+        """Add the counts, 200 per pipeline; raise :class:`RedisUnavailable`. Redis has no clock to return, so None."""
         found: list[KeyedCount] = []
         for first in range(0, len(additions), _KEYS_PER_COMMAND):
             found += await self._add(additions[first : first + _KEYS_PER_COMMAND], since_step)
         return found, None
 
     async def purge(self, *, before_step: int) -> None:
-        """Counts end by themselves."""
+        """Do nothing: counts in Redis expire."""
 
     async def _add(self, additions: Sequence[KeyedCount], since_step: int) -> list[KeyedCount]:
-        seal = self._key.seal
-        if seal is None:
+        signer = self._key.signer
+        if signer is None:
             raise RedisUnavailable("the key is not known yet")
-        prefix = f"iidq:1:{seal.namespace}:rate:"
+        prefix = f"iidq:1:{signer.namespace}:rate:"
         keys = list(dict.fromkeys(addition.key for addition in additions))
 
         async def count(client: Any) -> list[Any]:
@@ -67,7 +67,7 @@ class RedisCounts:
 
 
 def _numbers(by_step: Mapping[bytes | str, bytes | str]) -> dict[int, int]:
-    """The counts alone: others may write into the hash, too."""
+    """Return the valid counts by step; other clients may have written anything into the hash."""
     return {int(step): int(requests) for step, requests in by_step.items() if _is_number(step) and _is_number(requests)}
 
 
@@ -76,26 +76,26 @@ def _is_number(text: bytes | str) -> bool:
 
 
 class PreferRedis:
-    """Redis' counts while it is there, else Postgres'."""
+    """Counts in Redis while Redis is up, else in Postgres."""
 
     def __init__(self, redis: RedisCounts, postgres: SharedCounts) -> None:
         self._redis = redis
         self._postgres = postgres
 
     async def add(self, additions: Sequence[KeyedCount], *, since_step: int) -> tuple[list[KeyedCount], float | None]:
-        """Add where it can be done; raises what Postgres' raise."""
+        """Add to Redis, else to Postgres; raise the faults of Postgres."""
         try:
             return await self._redis.add(additions, since_step=since_step)
         except RedisUnavailable:
             return await self._postgres.add(additions, since_step=since_step)
 
     async def purge(self, *, before_step: int) -> None:
-        """Postgres' need it."""
+        """Purge the counts in Postgres."""
         await self._postgres.purge(before_step=before_step)
 
 
 def shared_counts(settings: Settings, accelerator: Accelerator, postgres: SharedCounts) -> SharedCounts:
-    """Where API processes share their counts under these settings."""
+    """Return the shared counts of all API processes."""
     if accelerator.redis is None or accelerator.key is None or "limits" not in settings.redis_use:
         return postgres
     return PreferRedis(RedisCounts(accelerator.redis, accelerator.key), postgres)

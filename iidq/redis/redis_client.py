@@ -1,4 +1,4 @@
-"""redis-py clients for an address: no retries of their own, a bounded pool, RESP 2 (which every server speaks)."""
+"""Clients of redis-py for an address: no retries, a bounded pool, RESP 2, which every server has."""
 
 import contextlib
 from typing import Any, Final
@@ -37,7 +37,7 @@ class RedisClients:
             elif self._tls.get("ssl_cert_reqs") == "none":
                 self._tls["ssl_check_hostname"] = False
         self.commands = self._open()
-        """For commands; of a Cluster it knows the nodes."""
+        """The client for commands."""
 
     def _open(self) -> Any:
         address = self._address
@@ -84,10 +84,10 @@ class RedisClients:
         )
 
     async def subscriber(self) -> Any:
-        """A client with a connection of its own, for subscriptions; close it when done. Raises ``RedisError``."""
+        """Return a client with a connection for subscriptions, to be closed by the caller. Raises ``RedisError``."""
         match self._address.kind:
             case Kind.CLUSTER:
-                # Every node of a Cluster passes on what was published at any other.
+                # Every node of a Cluster forwards the messages of every other node.
                 await self.commands.initialize()
                 node = self.commands.get_random_node()
                 return Redis.from_pool(self._pool_of_one_server(1, (node.host, node.port)))
@@ -98,7 +98,7 @@ class RedisClients:
         return Redis.from_pool(self._pool_of_one_server(1))
 
     async def drop_connections(self) -> None:
-        """Give up the connections that stand: those of a server that was restarted are dead."""
+        """Close idle connections: those to a restarted server are dead."""
         if self._address.kind is Kind.CLUSTER:
             await self.commands.aclose()
         else:

@@ -1,13 +1,13 @@
-"""The way to Redis, which may vanish at any moment: short time-outs, and one circuit for the whole process.
+"""The connection to Redis: short time-outs, and a circuit for the whole process.
 
            a command fails or takes too long                no answer to the probe
     up ───────────────────────────────────────▶ suspected ─────────────────────────▶ open
     ▲                                               │ PING answered                    │ PING answered, every
     └───────────────────────────────────────────────┴──────────────────────────────────┘ half second
 
-While it is suspected or open nobody waits: :class:`RedisUnavailable` at once. One slow answer (this process' own
-event loop was busy, a connection was cut) costs the callers of that moment their time-out and no more; a Redis that is
-gone is noticed within a few time-outs.
+While the circuit is suspected or open, commands raise :class:`RedisUnavailable` at once. A slow answer (a busy event
+loop, a cut connection) costs the present callers a time-out; the loss of Redis is noticed within a few
+time-outs. :mod:`iidq.concurrency.circuit_breaker` probes by requests, this circuit in the background.
 """
 
 import asyncio
@@ -31,18 +31,18 @@ T = TypeVar("T")
 PROBE_SECONDS: Final = 0.5
 _PROBE_ANSWER_SECONDS: Final = 1.0
 _CALM_PROBE_SECONDS: Final = 5.0
-_AT_ONCE: Final = 64
+_MOST_COMMANDS: Final = 64
 _CLOSE_SECONDS: Final = 1.0
 _PROBE_KEY: Final = "iidq:1:probe"
 _PROBE_KEY_MS: Final = 60_000
-# The word with which Redis begins its error; redis-py has classes for some and takes the word away.
+# First words of Redis' errors; redis-py has classes for some errors, and removes their word.
 _AWAY_WORDS: Final = ("LOADING", "READONLY", "NOAUTH", "WRONGPASS", "MASTERDOWN", "CLUSTERDOWN")
 _AWAY_ERRORS: Final = ("ReadOnlyError", "MasterDownError", "ClusterDownError")
 _FIRST_ANSWER_SECONDS: Final = 0.25
 
 
 class State(StrEnum):
-    """How it stands with Redis, as ``/readyz`` tells it."""
+    """State of the circuit, as ``/readyz`` shows it."""
 
     UP = "up"
     OPEN = "open"
@@ -50,10 +50,10 @@ class State(StrEnum):
 
 
 class Redis:
-    """Commands for Redis, each bounded in time; safe to share within one event loop."""
+    """Sends commands to Redis, each bounded in time; safe to share within one event loop."""
 
     def __init__(self, settings: Settings) -> None:
-        # An optional package, and 0.1 s of imports for those who have no Redis.
+        # An optional package that takes 0.1 s to import.
         try:
             from redis.exceptions import RedisError, ResponseError
 
@@ -61,7 +61,7 @@ class Redis:
         except ImportError:
             raise SettingsFault(f"REDIS_URL needs the package redis: {install_command('redis')}") from None
         self.faults: tuple[type[Exception], ...] = (RedisError, OSError, TimeoutError)
-        """What redis-py raises where a client is used beside :meth:`run`."""
+        """Errors of redis-py, for callers that use a client without :meth:`run`."""
         self._redis_error = RedisError
         self._response_error = ResponseError
         address = parse_redis_url(settings.redis_url or "")
@@ -71,11 +71,11 @@ class Redis:
         probe_seconds = max(_PROBE_ANSWER_SECONDS, 2 * self._timeout_seconds)
         self._probe_seconds = probe_seconds
         self.clients = RedisClients(address, connect_seconds=probe_seconds, answer_seconds=probe_seconds)
-        self._answers = False
+        self._closed = False
         self._state = State.OPEN
         self._since = datetime.now(UTC)
-        self._told = False
-        self._told_of_refusal = False
+        self._loss_logged = False
+        self._refusal_logged = False
         self._running = 0
         self._suspected = asyncio.Event()
         self._suspected.set()
@@ -84,27 +84,27 @@ class Redis:
 
     @property
     def available(self) -> bool:
-        """Whether a command would be sent at all."""
-        return self._answers
+        """Whether the circuit is closed, so that commands are sent."""
+        return self._closed
 
     @property
     def state(self) -> State:
-        """Up or open; a suspicion of some milliseconds is no change."""
+        """Up or open; a suspicion does not change it."""
         return self._state
 
     @property
     def since(self) -> datetime:
-        """Since when ``state`` is what it is, by this host's clock."""
+        """Time of the last change of ``state``, by the clock of this host."""
         return self._since
 
     async def run(self, work: Callable[[Any], Awaitable[T]]) -> T:
-        """Do ``work`` with redis-py's client, within ``REDIS_TIMEOUT_MS``; raises :class:`RedisUnavailable`.
+        """Run ``work`` with redis-py's client within ``REDIS_TIMEOUT_MS``; raise :class:`RedisUnavailable`.
 
-        ``work`` may have been done although this raises. It should send one command or one pipeline.
+        ``work`` sends a command or a pipeline. Redis may have executed the command in spite of the error.
         """
-        if not self._answers or self._running >= _AT_ONCE:
+        if not self._closed or self._running >= _MOST_COMMANDS:
             metrics.redis_command("refused")
-            raise RedisUnavailable("Redis is away" if not self._answers else "too many commands wait for Redis")
+            raise RedisUnavailable("Redis is away" if not self._closed else "too many commands wait for Redis")
         self._running += 1
         try:
             async with asyncio.timeout(self._timeout_seconds):
@@ -124,13 +124,13 @@ class Redis:
         return answer
 
     async def until_available(self) -> None:
-        """Wait until commands can be sent."""
-        while not self._answers:
+        """Wait until the circuit is closed."""
+        while not self._closed:
             self._came_back.clear()
             await self._came_back.wait()
 
     async def watch(self) -> None:
-        """Probe until cancelled: at once when there is a suspicion, each half second while the circuit is open."""
+        """Probe until cancelled: at once on a suspicion, every half second while the circuit is open."""
         while True:
             self._suspected.clear()
             answered = await self._probe()
@@ -138,7 +138,7 @@ class Redis:
                 self._set_up()
             elif not answered:
                 self._set_open()
-            pause = _CALM_PROBE_SECONDS if self._answers else PROBE_SECONDS * random.uniform(0.7, 1.0)  # noqa: S311
+            pause = _CALM_PROBE_SECONDS if self._closed else PROBE_SECONDS * random.uniform(0.7, 1.0)  # noqa: S311
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     if self._state is State.UP:
@@ -155,12 +155,12 @@ class Redis:
     async def _probe(self) -> bool:
         seconds = self._timeout_seconds if self._state is State.UP else self._probe_seconds
         try:
-            if not self._answers:
+            if not self._closed:
                 await self.clients.drop_connections()
-            # A new connection may take its time; what counts is how soon an open one answers.
+            # The first probe may open a connection; the second must answer within the time-out of a command.
             for limit in (self._probe_seconds if self._state is not State.UP else 2 * seconds, self._timeout_seconds):
                 async with asyncio.timeout(limit):
-                    # A write: a replica answers PING, too.
+                    # A write, since a replica answers PING as well.
                     await self.clients.commands.set(_PROBE_KEY, b"", px=_PROBE_KEY_MS)
         except (self._redis_error, OSError, TimeoutError) as error:
             self._fault = error
@@ -169,46 +169,46 @@ class Redis:
 
     def _suspect(self, error: BaseException) -> None:
         metrics.redis_command("failed")
-        self._answers = False
+        self._closed = False
         self._fault = error
         self._suspected.set()
 
     def _refused(self, error: BaseException) -> None:
-        """A command that this Redis does not do, although it is well: above all a write while its memory is full."""
+        """Log the first refusal of a command by a healthy Redis, above all of a write while its memory is full."""
         metrics.redis_command("failed")
-        if not self._told_of_refusal:
-            self._told_of_refusal = True
+        if not self._refusal_logged:
+            self._refusal_logged = True
             logs.redis_refuses(error)
 
     def _set_up(self) -> None:
-        self._answers = True
+        self._closed = True
         self._came_back.set()
         if self._state is not State.UP:
             before = self._since
             self._state, self._since = State.UP, datetime.now(UTC)
-            self._told, self._told_of_refusal = True, False
+            self._loss_logged, self._refusal_logged = True, False
             logs.redis_up((self._since - before).total_seconds())
             metrics.redis_changed("up", self._since.timestamp())
 
     def _set_open(self) -> None:
-        self._answers = False
+        self._closed = False
         if self._state is State.UP:
             self._state, self._since = State.OPEN, datetime.now(UTC)
-        elif self._told:
+        elif self._loss_logged:
             return
-        self._told = True
+        self._loss_logged = True
         logs.redis_lost(self._fault)
         metrics.redis_changed("open", self._since.timestamp())
 
 
 def _means_away(error: BaseException) -> bool:
-    """Whether the whole server is of no use: loading, a replica, locked, or without its master or slots."""
+    """Return whether the server is useless: loading, a replica, locked, or without its master or slots."""
     return type(error).__name__ in _AWAY_ERRORS or str(error).startswith(_AWAY_WORDS)
 
 
 @asynccontextmanager
 async def open_redis(settings: Settings) -> AsyncIterator[Redis | None]:
-    """A watched :class:`Redis`; None without ``REDIS_URL``. The start waits a moment for it, and goes on without."""
+    """Open a watched :class:`Redis`, or None without ``REDIS_URL``. Wait up to 0.25 s for the first answer."""
     if settings.redis_url is None:
         yield None
         return

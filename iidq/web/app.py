@@ -8,7 +8,7 @@ from typing import Final
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
-from iidq.bullmq.bull_mirror import open_bull_mirror
+from iidq.bullmq.mirror import open_bull_mirror
 from iidq.database.pool import open_database
 from iidq.observability import logs
 from iidq.observability.logs import configure_logging

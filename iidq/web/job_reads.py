@@ -14,7 +14,7 @@ from iidq.database.connections import Connection
 from iidq.database.pool import Database
 from iidq.database.sqlstates import may_be_of_one_row
 from iidq.queue.read import readers
-from iidq.redis.ended_jobs import EndedJobs
+from iidq.redis.caches import FinishedJobCache
 from iidq.web.reply.job_body import JobBody
 
 MAX_KEPT_BYTES: Final = 16 << 20
@@ -31,7 +31,7 @@ class JobReads:
     Only of a job that has ended it may be that of ``ended_jobs``, some seconds old.
     """
 
-    def __init__(self, database: Database, ended_jobs: EndedJobs | None = None) -> None:
+    def __init__(self, database: Database, ended_jobs: FinishedJobCache | None = None) -> None:
         self._database = database
         self._ended_jobs = ended_jobs
         self._kept: BoundedCache[_Kept] = BoundedCache(MAX_KEPT_BYTES, lambda kept: len(kept[1].body) + _OVERHEAD_BYTES)

@@ -10,10 +10,9 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright
 
-from iidq.embedded.content import make_manifest
 from iidq.embedded.demo_registry import register
-from iidq.embedded.development_chain.accounts import DEVELOPMENT_KEYS
-from iidq.embedded.development_chain.chain_process import DEVELOPMENT_CHAIN_ID
+from iidq.provenance.ethereum.development_accounts import DEVELOPMENT_CHAIN_ID, DEVELOPMENT_KEYS
+from iidq.provenance.manifest import make_manifest
 from tests.browser.gated_manifests import GatedManifests, serve_gated_manifests
 from tests.chromium import CHROMIUM
 from tests.cli.conftest import printed

@@ -15,10 +15,10 @@ import pytest
 from playwright.async_api import Page, Response, Route, expect
 
 from iidq.cli.verification.verdict_words import registered_manifest
-from iidq.embedded.content import make_manifest
 from iidq.embedded.demo_registry import revoke
-from iidq.embedded.development_chain.accounts import DEVELOPMENT_KEYS
 from iidq.embedded.endpoint import serve_locally
+from iidq.provenance.ethereum.development_accounts import DEVELOPMENT_KEYS
+from iidq.provenance.manifest import make_manifest
 from iidq.setting_values.checks import ChainAccount
 from iidq.settings import Settings
 from iidq.web.app import create_app

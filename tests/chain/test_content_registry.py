@@ -9,8 +9,8 @@ from eth_account import Account
 
 from iidq.embedded.contracts import Layout
 from iidq.embedded.demo_registry import deploy_registry, register, revoke, update_manifest
-from iidq.embedded.development_chain.accounts import DEVELOPMENT_KEYS
 from iidq.errors import RpcFault
+from iidq.provenance.ethereum.development_accounts import DEVELOPMENT_KEYS
 from iidq.provenance.ethereum.transactions import TransactionFault
 
 RpcCall = Callable[..., Any]

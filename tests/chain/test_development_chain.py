@@ -1,4 +1,4 @@
-"""The development chain's process, its clock, and how it fills blocks."""
+"""The processes of the development chains, and which of them is taken."""
 
 import os
 import select
@@ -6,87 +6,45 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from iidq.embedded.development_chain.chain_process import ChainNotStarted, DevelopmentChain
-
-ACCOUNT = "0xf39fd6e51aad88f6f4ce6ab8827279cfffb92266"
-OTHER = "0x70997970c51812dc3a010c7d01b50e0d17dc79c8"
-YEAR_2020 = 1_577_836_800
+from iidq.embedded.development_chain.chain_process import ChainNotStarted, DevelopmentChain, find_anvil
+from iidq.errors import SettingsFault
 
 
 @pytest.fixture
-def chain() -> Iterator[DevelopmentChain]:
-    """A chain of one's own that begins in 2020: for tests that set its clock."""
-    with DevelopmentChain(chain_id=777, genesis_timestamp=YEAR_2020) as running:
+def chain(chain_program: str | None) -> Iterator[DevelopmentChain]:
+    """A chain that no other test uses, with an id of its own."""
+    with DevelopmentChain(anvil=chain_program, chain_id=777) as running:
         yield running
 
 
 def rpc(chain: DevelopmentChain, method: str, *params: Any) -> Any:
     call = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
     reply = httpx.post(chain.url, json=call, timeout=30, verify=False)  # noqa: S501 - plain HTTP, and so faster
-    body = reply.json()
-    return body["result"] if "result" in body else body["error"]
+    return reply.json()["result"]
 
 
-def newest(chain: DevelopmentChain) -> dict[str, Any]:
-    block: dict[str, Any] = rpc(chain, "eth_getBlockByNumber", "latest", False)
-    return block
+def newest_timestamp(chain: DevelopmentChain) -> int:
+    return int(rpc(chain, "eth_getBlockByNumber", "latest", False)["timestamp"], 16)
 
 
-def test_blocks_take_the_times_they_are_given(chain: DevelopmentChain) -> None:
-    """A set time is the next block's to the second, may repeat, never goes back, and the clock runs on from it."""
+def test_the_clock_can_be_put_forward(chain: DevelopmentChain) -> None:
+    """The chain has the id that was given, and its next block is as much later as the clock was moved."""
     assert rpc(chain, "eth_chainId") == hex(777)
-    assert int(newest(chain)["timestamp"], 16) == YEAR_2020
-    for _ in range(2):
-        rpc(chain, "evm_setNextBlockTimestamp", YEAR_2020 + 100)
-        rpc(chain, "evm_mine")
-        assert int(newest(chain)["timestamp"], 16) == YEAR_2020 + 100
-    assert rpc(chain, "evm_setNextBlockTimestamp", YEAR_2020)["code"] == -32602
+    before = newest_timestamp(chain)
     rpc(chain, "evm_increaseTime", 1000)
     rpc(chain, "evm_mine")
-    assert YEAR_2020 + 1100 <= int(newest(chain)["timestamp"], 16) < YEAR_2020 + 1200
-    rpc(chain, "evm_mine", {"blocks": 3, "timestamp": YEAR_2020 + 5000})
-    assert (newest(chain)["number"], int(newest(chain)["timestamp"], 16)) == ("0x6", YEAR_2020 + 5000)
+    assert before + 1000 <= newest_timestamp(chain) < before + 1200
 
 
-def test_one_block_holds_several_transactions(chain: DevelopmentChain) -> None:
-    """Without automine transactions wait, visible and counted, until one block takes them all in order."""
-    rpc(chain, "evm_setAutomine", False)
-    transfer = {"from": ACCOUNT, "to": OTHER, "value": "0x1", "gas": "0x5208"}
-    sent = [rpc(chain, "eth_sendTransaction", transfer) for _ in range(3)]
-    assert rpc(chain, "eth_getTransactionCount", ACCOUNT, "latest") == "0x0"
-    assert rpc(chain, "eth_getTransactionCount", ACCOUNT, "pending") == "0x3"
-    assert rpc(chain, "eth_getTransactionByHash", sent[0])["blockHash"] is None
-    assert rpc(chain, "eth_getTransactionReceipt", sent[0]) is None
-
-    rpc(chain, "evm_mine")
-
-    assert newest(chain)["transactions"] == sent
-    receipts = [rpc(chain, "eth_getTransactionReceipt", item) for item in sent]
-    assert [receipt["transactionIndex"] for receipt in receipts] == ["0x0", "0x1", "0x2"]
-    assert [int(receipt["cumulativeGasUsed"], 16) for receipt in receipts] == [21000, 42000, 63000]
-    assert [int(receipt["gasUsed"], 16) for receipt in receipts] == [21000] * 3
-
-
-def test_older_state_can_be_read(chain: DevelopmentChain) -> None:
-    """A read at a block, by number or by hash (EIP-1898), sees what was so then."""
-    genesis = newest(chain)
-    rpc(chain, "eth_sendTransaction", {"from": ACCOUNT, "to": "0x" + "77" * 20, "value": "0x9"})
-    richer = "0x" + "77" * 20
-    assert rpc(chain, "eth_getBalance", richer, "latest") == "0x9"
-    assert rpc(chain, "eth_getBalance", richer, "0x0") == "0x0"
-    assert rpc(chain, "eth_getBalance", richer, {"blockHash": genesis["hash"]}) == "0x0"
-    assert rpc(chain, "eth_getBalance", richer, {"blockNumber": "0x1"}) == "0x9"
-    assert rpc(chain, "eth_getBalance", richer, "0x2")["message"] == "header not found"
-
-
-def test_a_stopped_chain_starts_anew() -> None:
+def test_a_stopped_chain_starts_again_empty(chain_program: str | None) -> None:
     """After a stop nothing answers and there is no URL; a new start gives an empty chain."""
-    chain = DevelopmentChain()
+    chain = DevelopmentChain(anvil=chain_program)
     chain.start()
     url = chain.url
     rpc(chain, "evm_mine")
@@ -100,29 +58,30 @@ def test_a_stopped_chain_starts_anew() -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_silently(how: signal.Signals) -> None:
-    """It has printed its URL and nothing else, and leaves with code 0."""
+def test_a_signal_ends_py_evm_silently(how: signal.Signals) -> None:
+    """It has printed the line with its address and nothing else, and leaves with code 0."""
+    module = "iidq.embedded.development_chain.chain_server"
     process = subprocess.Popen(
-        [sys.executable, "-m", "iidq.embedded.development_chain.chain_process", "--port", "0"],
+        [sys.executable, "-m", module, "--port", "0", "--chain-id", "1"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
     assert process.stdout is not None
-    url = process.stdout.readline().decode().strip()
-    with httpx.Client() as client:  # an open connection does not hold it up
-        client.post(url, json={"jsonrpc": "2.0", "id": 1, "method": "eth_chainId"})
+    address = process.stdout.readline().decode().removeprefix("Listening on ").strip()
+    with httpx.Client() as client:  # an open connection does not delay the end
+        client.post(f"http://{address}", json={"jsonrpc": "2.0", "id": 1, "method": "eth_chainId"})
         process.send_signal(how)
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (0, b"", b"")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
-def test_it_dies_with_its_parent() -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can end a child at its parent's death")
+def test_it_dies_with_its_parent(chain_program: str | None) -> None:
     """A parent killed with -9 leaves no chain behind."""
     script = (
         "import sys, signal\n"
         "from iidq.embedded.development_chain.chain_process import DevelopmentChain\n"
-        "chain = DevelopmentChain(); chain.start()\n"
+        f"chain = DevelopmentChain(anvil={chain_program!r}); chain.start()\n"
         "print(chain.pid, flush=True)\n"
         "signal.pause()\n"
     )
@@ -138,9 +97,45 @@ def test_it_dies_with_its_parent() -> None:
         os.close(handle)
 
 
-def test_a_port_in_use_is_told(chain: DevelopmentChain) -> None:
-    """The start fails with what the process said, and leaves nothing running."""
-    second = DevelopmentChain(port=int(chain.url.rpartition(":")[2]))
-    with pytest.raises(ChainNotStarted, match="another process listens"):
+def test_a_port_in_use_is_reported(chain: DevelopmentChain, chain_program: str | None) -> None:
+    """The start fails with the output of the process, and leaves nothing running."""
+    second = DevelopmentChain(anvil=chain_program, port=int(chain.url.rpartition(":")[2]))
+    with pytest.raises(ChainNotStarted, match=r"another process listens|Address already in use"):
         second.start()
     assert second.pid is None
+
+
+def test_a_long_run_does_not_fill_the_output(chain: DevelopmentChain) -> None:
+    """A chain that prints every call goes on answering after more output than a pipe holds."""
+    call = {"jsonrpc": "2.0", "id": 1, "method": "eth_blockNumber", "params": []}
+    batch = [call] * 1000
+    for _ in range(10):
+        assert len(httpx.post(chain.url, json=batch, timeout=30, verify=False).json()) == 1000  # noqa: S501
+
+
+@pytest.fixture
+def anvil_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program of this name in the only folder on PATH; ANVIL is unset."""
+    program = tmp_path / "anvil"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("ANVIL", raising=False)
+    return program
+
+
+def test_anvil_is_taken_from_path_or_by_its_variable(anvil_on_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program on PATH counts, the one that ANVIL names before it; without both there is none."""
+    assert find_anvil() == str(anvil_on_path)
+    other = anvil_on_path.rename(anvil_on_path.with_name("other"))
+    assert find_anvil() is None
+    for named in ("other", str(other)):
+        monkeypatch.setenv("ANVIL", named)
+        assert find_anvil() == str(other)
+
+
+def test_a_missing_anvil_is_one_clear_line(anvil_on_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ANVIL that names no program is a fault, although PATH has one."""
+    monkeypatch.setenv("ANVIL", "/nowhere/anvil")
+    with pytest.raises(SettingsFault, match=r"ANVIL=/nowhere/anvil: expected the path of an anvil program"):
+        find_anvil()

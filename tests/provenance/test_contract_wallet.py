@@ -14,9 +14,9 @@ from eth_account.messages import encode_defunct
 
 from iidq.embedded.contracts.build import EVM_VERSION, SOLC_VERSION
 from iidq.embedded.demo_registry import deploy_registry, register
-from iidq.embedded.development_chain.accounts import DEVELOPMENT_KEYS
 from iidq.embedded.manifests import ManifestServer, serve_manifests
 from iidq.errors import SignatureFault
+from iidq.provenance.ethereum.development_accounts import DEVELOPMENT_KEYS
 from iidq.provenance.verifier import Verifier, open_verifier
 from iidq.settings import Settings
 from iidq.subject import Subject

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iidq.embedded.demo_registry import deploy
-from iidq.embedded.development_chain.accounts import DEVELOPMENT_KEYS
 from iidq.errors import IidqError, RegistryFault, RpcFault
 from iidq.provenance.ethereum import rpc as rpc_module
 from iidq.provenance.ethereum.chain import Chain, OnchainEntry, PinnedBlock
+from iidq.provenance.ethereum.development_accounts import DEVELOPMENT_KEYS
 from iidq.provenance.ethereum.jsonrpc import AnswerTooLong, BatchRefused, decode
 from iidq.provenance.ethereum.registry import Entry
 from iidq.provenance.ethereum.rpc import MAX_CONTRACT_ANSWER_BYTES, RpcEndpoint

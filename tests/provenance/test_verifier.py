@@ -8,12 +8,12 @@ from typing import get_args
 
 import pytest
 
-from iidq.embedded.content import make_manifest
 from iidq.embedded.contracts import Layout
 from iidq.embedded.demo_registry import deploy_registry, register, revoke
-from iidq.embedded.development_chain.accounts import DEVELOPMENT_KEYS
 from iidq.embedded.manifests import ManifestServer, serve_manifests
 from iidq.errors import FetchRefused, RegistryFault
+from iidq.provenance.ethereum.development_accounts import DEVELOPMENT_KEYS
+from iidq.provenance.manifest import make_manifest
 from iidq.provenance.proof.proof_check import check_proof
 from iidq.provenance.proof.proof_signature import ServiceKey
 from iidq.provenance.verifier import Verifier, open_verifier

@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 
-from iidq.bullmq.bull_mirror import open_bull_mirror
+from iidq.bullmq.mirror import open_bull_mirror
 from iidq.redis.redis_connection import open_redis
 from iidq.settings import load_settings
 from tests.eventually import eventually

@@ -54,21 +54,21 @@ async def test_another_process_reads_it_from_redis(
 async def test_forged_values_are_not_believed(
     serve_api: ServeApi, redis: RedisServer, database_url: str, sql: psycopg.Connection[Any]
 ) -> None:
-    """Garbage, a forged job, another job's sealed value in this one's place: the reply is the row's."""
+    """Garbage, a forged job, another job's signed value in this one's place: the reply is the row's."""
     job_id, failed = insert(sql, COMPLETED), insert(sql, FAILED)
     async with serve_api(database_url=database_url, redis_url=redis.url) as api:
         truth = await read_until_kept(api, redis, job_id)
         [key] = kept(redis)
-        sealed = redis.command("GET", key).partition(b"\r\n")[2][:-2]
+        signed = redis.command("GET", key).partition(b"\r\n")[2][:-2]
         await api.get(f"{JOBS}/{failed}")
         await eventually(lambda: len(kept(redis)) == 2 or not kept(redis))
-        forged = sealed.replace(b'"status":"completed"', b'"status":"cancelled"')
+        forged = signed.replace(b'"status":"completed"', b'"status":"cancelled"')
         for lie in (b"", b"lie", forged, b"\0" * 200):
             for name in (key, *kept(redis)):
                 redis.command("SET", name, lie)
             assert (await api.get(f"{JOBS}/{job_id}")).json() == truth
         for name in kept(redis):
-            redis.command("SET", name, sealed)
+            redis.command("SET", name, signed)
         assert (await api.get(f"{JOBS}/{failed}")).json()["status"] == "failed"
 
 

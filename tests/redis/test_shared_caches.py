@@ -49,7 +49,7 @@ async def test_a_manifest_is_fetched_once_for_all(accelerate: OpenAccelerator, u
 
 
 async def test_a_manifest_proves_itself_by_its_cid(accelerate: OpenAccelerator, redis: RedisServer) -> None:
-    """Bytes that are not the CID's are refused, even sealed with our own key; then the gateways are asked."""
+    """Bytes that are not the CID's are refused, even signed with our own key; then the gateways are asked."""
     cid = cid_v1(RAW, CONTENT)
     lie = FetchedManifest(b'{"content_hash": "0x01"}', True, (SourceTried("manifest", "u", None, "used", "m"),))
     async with accelerate() as worker:
@@ -101,8 +101,8 @@ async def test_no_forged_verdict_is_given(accelerate: OpenAccelerator, redis: Re
     async with accelerate() as one:
         await VerdictCache(10, one.verdicts).reuse_or("question", verify)
         [key] = _keys(redis, "verdict")
-        sealed = redis.command("GET", key).partition(b"\r\n")[2][:-2]
-        lies = (json.dumps({"status": "OK", "report": {}}).encode(), sealed.replace(b"FAIL", b"OK  "), b"")
+        signed = redis.command("GET", key).partition(b"\r\n")[2][:-2]
+        lies = (json.dumps({"status": "OK", "report": {}}).encode(), signed.replace(b"FAIL", b"OK  "), b"")
         for count, lie in enumerate(lies, start=2):
             redis.command("SET", key, lie)
             assert (await VerdictCache(10, one.verdicts).reuse_or("question", verify))["status"] == "FAIL"

@@ -91,11 +91,11 @@ async def test_strangers_wake_nobody(accelerate: OpenAccelerator, redis: RedisSe
     """What somebody without the key publishes on our channels is not heard."""
     async with accelerate() as one, accelerate() as other:
         assert one.key is not None
-        assert one.key.seal is not None
+        assert one.key.signer is not None
         heard: list[str] = []
         hearing = asyncio.create_task(other.relay.run({channels.JOBS_CHANNEL: heard.append}, lambda: None))
         await eventually(lambda: other.relay.is_subscribed(channels.JOBS_CHANNEL))
-        channel = f"iidq:1:{one.key.seal.namespace}:{channels.JOBS_CHANNEL}"
+        channel = f"iidq:1:{one.key.signer.namespace}:{channels.JOBS_CHANNEL}"
         assert redis.command("PUBLISH", channel, "rest") == b":1\r\n"
         one.relay.publish(channels.JOBS_CHANNEL, "ours")
         await eventually(lambda: heard)

@@ -4,9 +4,10 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from iidq.embedded.content import make_manifest, sample_audio
-from iidq.embedded.development_chain.chain_process import DEVELOPMENT_CHAIN_ID
+from iidq.embedded.content import sample_audio
 from iidq.embedded.stack import Stack
+from iidq.provenance.ethereum.development_accounts import DEVELOPMENT_CHAIN_ID
+from iidq.provenance.manifest import make_manifest
 
 
 @dataclass(frozen=True, slots=True)

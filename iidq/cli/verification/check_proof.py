@@ -7,7 +7,8 @@ from typing import Final
 import typer
 
 from iidq.cli.terminal import printable
-from iidq.provenance.proof.proof_check import NotAProof, ProofFindings, check_proof, read_proof
+from iidq.provenance.proof.proof_check import ProofFindings, check_proof
+from iidq.provenance.proof.proof_claims import NotAProof, read_proof
 
 MAX_PROOF_BYTES: Final = 16 << 20
 _HOLDS, _FAILS, _UNREADABLE = 0, 1, 2

@@ -22,13 +22,10 @@ from web3.types import TxParams
 from iidq.cli.terminal import INTERRUPTED, NOT_FOUND_OUT, byte_bars, complain, printable, say
 from iidq.cli.verification.file_hash import hash_file
 from iidq.cli.verification.input_files import UnusableArguments, chain_account
-from iidq.embedded.content import make_manifest
-from iidq.embedded.demo_registry import encode_call
-from iidq.embedded.development_chain.accounts import DEVELOPMENT_KEYS
-from iidq.embedded.development_chain.chain_process import DEVELOPMENT_CHAIN_ID
 from iidq.errors import FetchRefused, IidqError, PermanentFault, RpcFault
 from iidq.guarded_http.fetch_policy import FetchPolicy
-from iidq.provenance.ethereum.registry import Entry, decode_entry, encode_entries_call
+from iidq.provenance.ethereum.development_accounts import DEVELOPMENT_CHAIN_ID, DEVELOPMENT_KEYS
+from iidq.provenance.ethereum.registry import Entry, decode_entry, encode_entries_call, encode_register_call
 from iidq.provenance.ethereum.signature import recover_signer
 from iidq.provenance.ethereum.transactions import (
     Mined,
@@ -44,7 +41,7 @@ from iidq.provenance.ethereum.transactions import (
 )
 from iidq.provenance.ipfs.cid import dag_pb_cid
 from iidq.provenance.ipfs.unixfs import wrap_file
-from iidq.provenance.manifest import parse_manifest
+from iidq.provenance.manifest import make_manifest, parse_manifest
 from iidq.provenance.manifest_uri import parse_manifest_uri
 from iidq.settings import Settings, load_settings
 
@@ -178,7 +175,7 @@ class _Registering:
             raise CannotRegister(f"{content_hash} is registered already, by this account; {held}")
         transaction = None
         if not entry.registered:
-            data = encode_call(chain, "register", content_hash, manifest_uri)
+            data = HexStr(encode_register_call(content_hash, manifest_uri))
             transaction = await price(chain, sender=creator, to=registry, data=data)
             balance, cost = await ask(chain.eth.get_balance(creator)), most_expensive(transaction)
             if balance < cost:

@@ -1,4 +1,4 @@
-"""The compiled ContentRegistry contracts; ``README.md`` beside this file says how to compile them again."""
+"""The compiled ContentRegistry contracts; ``README.md`` in this folder says how to compile them again."""
 
 import json
 from dataclasses import dataclass
@@ -14,16 +14,20 @@ timestamp)."""
 
 @dataclass(frozen=True)
 class Contract:
-    """One compiled contract: what a deployment sends, and what then lies on the chain."""
+    """One compiled contract."""
 
     name: str
+    """Name in the Solidity source."""
     abi: list[dict[str, Any]]
+    """The ABI as solc writes it."""
     bytecode: bytes
+    """The code that a deployment sends."""
     deployed_bytecode: bytes
+    """The code that the chain then holds."""
 
 
 def compiled_contract(layout: Layout) -> Contract:
-    """The registry of this layout; raises :class:`ValueError` for any other word."""
+    """Return the registry of this layout; raise :class:`ValueError` for an unknown layout."""
     if layout not in CONTRACT_NAMES:
         raise ValueError(f"layout is {layout!r}; expected one of {', '.join(CONTRACT_NAMES)}")
     name = CONTRACT_NAMES[layout]

@@ -1,7 +1,7 @@
-"""``python -m iidq.embedded.contracts.build SOLCJS…``: compile the Solidity sources beside this file.
+"""``python -m iidq.embedded.contracts.build SOLCJS…``: compile the Solidity sources of this folder.
 
-Everything after the module's name is the command that runs npm's ``solcjs``. Compiling the same sources with the
-same compiler gives the same bytes: no metadata is appended to the code, and no path of this machine goes in.
+The arguments are the command that runs npm's ``solcjs``. The same compiler makes the same bytes of the same sources:
+the code has no metadata and no paths of this machine.
 """
 
 import json
@@ -61,7 +61,7 @@ def _artifact(name: str, compiled: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(solcjs: Sequence[str]) -> None:
-    """Write the artifacts beside their sources."""
+    """Write the artifacts next to their sources."""
     if not solcjs:
         raise SystemExit("name the command that runs solcjs; README.md beside this file has it")
     version = subprocess.run(

@@ -1,1 +1,1 @@
-"""A development chain in one process, with the JSON-RPC methods that demo and tests need."""
+"""Development chains: anvil, or py-evm with the JSON-RPC methods of demo and tests."""

@@ -1,54 +1,62 @@
-"""A development chain of one's own: py-evm behind an Ethereum JSON-RPC endpoint on 127.0.0.1, as its own process.
+"""Start and stop a development chain: ``anvil`` where the machine has one, else py-evm (:mod:`.chain_server`).
 
-``python -m iidq.embedded.development_chain.chain_process --port 0 --chain-id 31337`` prints its URL when it is ready
-and runs until SIGTERM or SIGINT. State is in memory. :class:`DevelopmentChain` starts and stops that process.
+Both keep their state in memory, fund the same ten accounts, and print ``Listening on <host>:<port>`` once ready.
 """
 
-import argparse
-import asyncio
+import importlib.util
 import os
-import selectors
+import re
+import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-import time
+import threading
 from types import TracebackType
 from typing import IO, Self
 
 from iidq.errors import IidqError, SettingsFault
 from iidq.extras import install_command
 from iidq.process import die_with_parent
-
-DEVELOPMENT_CHAIN_ID = 31337
+from iidq.provenance.ethereum.development_accounts import DEVELOPMENT_CHAIN_ID
 
 _START_TIMEOUT_SECONDS = 60
 _STOP_TIMEOUT_SECONDS = 10
-_SHOWN_LOG_BYTES = 2000
+_SHOWN_OUTPUT_BYTES = 2000
+_LISTENING = re.compile(rb"Listening on ([\w.]+:\d+)")
 
 
 class ChainNotStarted(IidqError):
-    """The development chain's process did not come up; the message carries the end of what it said."""
+    """The chain's process did not come up; the message carries the end of its output."""
 
     code = "embedded.chain"
 
 
-class DevelopmentChain:
-    """The process of one development chain, which ends with ours, however that ends.
+def find_anvil() -> str | None:
+    """Return the anvil that ``ANVIL`` names (a path, or a name on PATH), else the one on PATH, else None.
 
-    ``genesis_timestamp`` (Unix seconds) sets the chain's clock; by default it shows the real time. ``port`` 0 is any
-    free one. A chain that was stopped may be started again, as a new and empty one.
+    Raises :class:`SettingsFault` if ``ANVIL`` names no program.
+    """
+    named = os.environ.get("ANVIL")
+    found = shutil.which(named or "anvil")
+    if named and found is None:
+        raise SettingsFault(f"ANVIL={named}: expected the path of an anvil program, or its name on PATH")
+    return found
+
+
+class DevelopmentChain:
+    """The process of a chain, which ends with the present process, even after SIGKILL.
+
+    ``anvil`` is a program's path, None runs py-evm. ``port`` 0 takes any free one. A stopped chain may be started
+    again, as a new and empty one.
     """
 
-    def __init__(
-        self, *, port: int = 0, chain_id: int = DEVELOPMENT_CHAIN_ID, genesis_timestamp: int | None = None
-    ) -> None:
-        self.chain_id = chain_id
+    def __init__(self, *, anvil: str | None = None, port: int = 0, chain_id: int = DEVELOPMENT_CHAIN_ID) -> None:
+        self._anvil = anvil
         self._arguments = ["--port", str(port), "--chain-id", str(chain_id)]
-        if genesis_timestamp is not None:
-            self._arguments += ["--genesis-timestamp", str(genesis_timestamp)]
         self._process: subprocess.Popen[bytes] | None = None
-        self._log: IO[bytes] | None = None
+        self._reader: threading.Thread | None = None
+        self._listening_or_ended = threading.Event()
+        self._output = b""
         self._url: str | None = None
 
     @property
@@ -64,33 +72,36 @@ class DevelopmentChain:
         return self._process.pid if self._process else None
 
     def launch(self) -> None:
-        """Start the process and return at once; :meth:`wait_until_ready` is the other half.
+        """Start the process without a wait; call :meth:`wait_until_ready` next.
 
-        Call it from a thread that lives as long as the process: the chain dies with that thread.
+        The chain dies with the calling thread: use a thread that lives as long as the process.
         """
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop()
+        if self._anvil is None and importlib.util.find_spec("eth") is None:
+            raise ChainNotStarted(f"set RPC_URL or ANVIL, or install the embedded parts: {install_command('embedded')}")
+        self._output = b""
+        self._listening_or_ended.clear()
         self._process = subprocess.Popen(
-            # -P: no file in the present folder may stand in for a module of ours.
-            [sys.executable, "-P", "-m", "iidq.embedded.development_chain.chain_process", *self._arguments],
+            self._command(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=self._log,
-            # Ctrl-C in the terminal is for us; we then stop the chain in order.
+            stderr=subprocess.STDOUT,
+            # Ctrl-C in the terminal is for the present process, which then stops the chain in order.
             start_new_session=True,
             preexec_fn=die_with_parent(signal.SIGTERM),
         )
+        self._reader = threading.Thread(target=self._read_output, args=(self._process.stdout,), daemon=True)
+        self._reader.start()
 
     def wait_until_ready(self) -> None:
         """Wait until the endpoint accepts connections; raises :class:`ChainNotStarted`."""
-        line = self._first_line()
-        if not line.endswith(b"\n"):
-            said = self._log_end()
+        self._listening_or_ended.wait(_START_TIMEOUT_SECONDS)
+        if self._url is None:
             self.stop()
-            raise ChainNotStarted(f"the development chain did not come up:\n{said}")
-        self._url = line.decode().strip()
+            output = self._output[-_SHOWN_OUTPUT_BYTES:].decode(errors="replace").strip()
+            raise ChainNotStarted(f"the development chain did not come up:\n{output or '(no output)'}")
 
     def start(self) -> None:
-        """Launch it and wait until it is ready."""
+        """Launch the chain and wait until the endpoint is ready."""
         self.launch()
         try:
             self.wait_until_ready()
@@ -99,20 +110,18 @@ class DevelopmentChain:
             raise
 
     def stop(self) -> None:
-        """End the process; nothing to do if it has ended."""
-        process, self._process, self._url = self._process, None, None
-        if process is not None:
-            process.terminate()
+        """End the process, if it runs."""
+        process, self._process = self._process, None
+        if process is not None and self._reader is not None and process.stdout is not None:
+            self._end(process, signal.SIGTERM)
             try:
                 process.wait(_STOP_TIMEOUT_SECONDS)
             except subprocess.TimeoutExpired:
-                process.kill()
+                self._end(process, signal.SIGKILL)
                 process.wait(_STOP_TIMEOUT_SECONDS)
-            if process.stdout:
-                process.stdout.close()
-        if self._log is not None:
-            self._log.close()
-            self._log = None
+            self._reader.join(_STOP_TIMEOUT_SECONDS)
+            process.stdout.close()
+        self._url = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -123,49 +132,25 @@ class DevelopmentChain:
     ) -> None:
         self.stop()
 
-    def _first_line(self) -> bytes:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        deadline = time.monotonic() + _START_TIMEOUT_SECONDS
-        line = b""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._process.stdout, selectors.EVENT_READ)
-            while not line.endswith(b"\n") and selector.select(deadline - time.monotonic()):
-                piece = os.read(self._process.stdout.fileno(), 4096)
-                if not piece:
-                    break
-                line += piece
-        return line
+    def _command(self) -> list[str]:
+        if self._anvil is None:
+            # -P: no file in the present folder may be imported in place of a module of iidq.
+            return [sys.executable, "-P", "-m", "iidq.embedded.development_chain.chain_server", *self._arguments]
+        # One slot per epoch: otherwise anvil's safe and finalized blocks stay block 0.
+        return [self._anvil, "--host", "127.0.0.1", "--slots-in-an-epoch", "1", *self._arguments]
 
-    def _log_end(self) -> str:
-        assert self._log is not None
-        size = self._log.seek(0, os.SEEK_END)
-        self._log.seek(max(0, size - _SHOWN_LOG_BYTES))
-        return self._log.read().decode(errors="replace").strip() or "(it said nothing)"
+    def _read_output(self, stream: IO[bytes]) -> None:
+        """Find the URL, then discard the rest: anvil prints every call, and a full pipe would stop it."""
+        for line in stream:
+            if self._url is None:
+                self._output += line
+                if listening := _LISTENING.search(line):
+                    self._url = f"http://{listening[1].decode()}"
+                    self._listening_or_ended.set()
+        self._listening_or_ended.set()
 
-
-def main() -> None:
-    """The command line of the chain's own process."""
-    parser = argparse.ArgumentParser(
-        prog="python -m iidq.embedded.development_chain.chain_process", description="A development chain."
-    )
-    parser.add_argument("--port", type=int, default=0, help="0 = any free port")
-    parser.add_argument("--chain-id", type=int, default=DEVELOPMENT_CHAIN_ID)
-    parser.add_argument("--genesis-timestamp", type=int, help="Unix seconds; default: now")
-    arguments = parser.parse_args()
-    try:
-        from iidq.embedded.development_chain.chain_server import serve_chain
-    except ModuleNotFoundError as error:
-        raise SystemExit(
-            f"set RPC_URL, or install the embedded parts ({error}): {install_command('embedded')}"
-        ) from None
-    try:
-        asyncio.run(
-            serve_chain(port=arguments.port, chain_id=arguments.chain_id, genesis_timestamp=arguments.genesis_timestamp)
-        )
-    except SettingsFault as fault:
-        raise SystemExit(fault.message) from None
-
-
-if __name__ == "__main__":
-    main()
+    @staticmethod
+    def _end(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
+        # npm's anvil is a script that runs the real one: both are in the session that launch() started.
+        if process.poll() is None:
+            os.killpg(process.pid, how)

@@ -11,6 +11,7 @@ from iidq.errors import RegistryFault
 from iidq.provenance.ethereum.address import ZERO_ADDRESS, address_of_bytes
 
 ENTRIES_SELECTOR: Final = "0x267b6922"  # entries(bytes32)
+REGISTER_SELECTOR: Final = "0xcf2d31fb"  # register(bytes32,string)
 # ContentRegistered(bytes32 indexed contentHash, address indexed creator, string manifestURI, uint64 timestamp)
 CONTENT_REGISTERED_TOPIC: Final = "0xd9807b1b3c9429c865f0beb8aabf1628bedeb04a0d6f3f8dc2b42f5989816ecb"
 ZERO_HASH: Final = "0x" + "0" * 64
@@ -126,3 +127,11 @@ def _string_at(data: bytes, offset: int) -> str:
 
 def _unrecognised(why: str) -> RegistryFault:
     return RegistryFault(f"the contract at the registry address is not a ContentRegistry: {why}")
+
+
+def encode_register_call(content_hash: str, manifest_uri: str) -> str:
+    """Return the call data of ``register(contentHash, manifestURI)`` in hex; both layouts have the same."""
+    uri = manifest_uri.encode()
+    padded = uri.ljust(-(-len(uri) // 32) * 32, b"\0")
+    words = bytes.fromhex(content_hash[2:]) + (0x40).to_bytes(32) + len(uri).to_bytes(32)
+    return REGISTER_SELECTOR + (words + padded).hex()

@@ -1,1 +1,1 @@
-"""The portable proof: its canonical form, its signature, its check."""
+"""The portable proof: canonical form, signature, check."""

@@ -1,7 +1,7 @@
-"""Canonical JSON (RFC 8785): the same bytes for the same data, whatever wrote or stored it meanwhile. Pure.
+"""Canonical JSON (RFC 8785): the same bytes for the same data. Pure.
 
-Postgres' jsonb keeps neither the order of members nor the spelling of numbers; a signature over JSON must not
-depend on either. The package rfc8785 agrees, which a test shows, but refuses integers from 2^53 on.
+Postgres' jsonb changes the order of members and the spelling of numbers; a signature over JSON must depend on neither.
+A test compares the package rfc8785, which refuses integers from 2^53 on.
 """
 
 import json
@@ -15,10 +15,10 @@ _LEAST_PLAIN_EXPONENT: Final = -6
 
 
 def canonical_json(value: Any) -> bytes:
-    """Return the one spelling of ``value``, made of what :func:`json.loads` makes.
+    """Return the canonical form of a value from :func:`json.loads`.
 
-    Raises :class:`ValueError` for what I-JSON (RFC 7493) excludes: numbers that are not finite, surrogates that
-    stand alone, and member names that are not text.
+    Raises :class:`ValueError` for values outside I-JSON (RFC 7493): infinite numbers and NaN, lone surrogates, and
+    member names of another type than text.
     """
     return _text(value).encode("utf-8")
 
@@ -45,7 +45,7 @@ def _text(value: Any) -> str:
 
 
 def _utf16(name: Any) -> bytes:
-    """Return what member names are sorted by (section 3.2.3): their UTF-16 code units."""
+    """Return the sort key of a member name (section 3.2.3): the UTF-16 code units."""
     if not isinstance(name, str):
         raise ValueError("a member's name is no text")
     return name.encode("utf-16-be")
@@ -62,7 +62,7 @@ def _double(value: float) -> float:
 
 
 def _number(double: float) -> str:
-    """Write as ECMAScript's Number::toString, which shares its shortest digits with Python's ``repr``."""
+    """Return the number as ECMAScript's Number::toString, with the shortest digits of Python's ``repr``."""
     if double == 0:
         return "0"
     if double < 0:

@@ -3,9 +3,8 @@
     domain  {name: "iidq", version: "1", chainId, verifyingContract: the registry}
     struct  Proof(bytes32 contentHash,string status,bytes32 canonicalJsonSha256)
 
-The JSON is the whole proof, report included, without the member ``serviceSignature`` that carries the signature
-(RFC 8785), so that it can be checked after any way of storing it.
-eth_account signs the same, which a test shows, but takes a second to import.
+The JSON is the whole proof with report, without the member ``serviceSignature``, in canonical form (RFC 8785). So the
+signature can be checked after any way of storage. A test compares eth_account, which takes a second to import.
 """
 
 import hashlib
@@ -23,7 +22,7 @@ MEMBER: Final = "serviceSignature"
 _SCHEME: Final = "EIP-712"
 _NAME: Final = "iidq"
 _VERSION: Final = "1"
-# One spelling alone, so that no change of the member goes unnoticed.
+# A single spelling, so that every change of the member is noticed.
 _SPELLING: Final = re.compile(r"0x[0-9a-f]{128}1[bc]")
 _LARGEST_EXACT: Final = (1 << 53) - 1
 # EIP-712, "Definition of encodeType".
@@ -33,14 +32,15 @@ _PROOF_TYPE: Final = b"Proof(bytes32 contentHash,string status,bytes32 canonical
 
 @dataclass(frozen=True, slots=True)
 class ServiceKey:
-    """The key that the operator gave the service, and its EIP-55 ``address``."""
+    """The service's signing key (``PRIVATE_KEY``)."""
 
     address: str
+    """EIP-55 address of the key."""
     _secret: bytes
 
     @classmethod
     def from_hex(cls, text: str) -> "ServiceKey":
-        """Read 64 hex digits, with or without ``0x``; settings have checked that they are a key."""
+        """Read 64 hex digits, with or without ``0x``; settings have validated the key."""
         from coincurve import PrivateKey  # loaded when proofs are signed
 
         secret = bytes.fromhex(text.removeprefix("0x"))
@@ -60,10 +60,10 @@ class ServiceKey:
 
 
 def check_service_signature(proof: dict[str, Any]) -> str:
-    """Return the EIP-55 address of the key that signed this proof.
+    """Return the EIP-55 address of the proof's signer.
 
-    Raises :class:`SignatureFault` if the signature cannot be read, is not by the signer that it names, has another
-    member than :meth:`ServiceKey.sign` gives it, or does not fix the proof's integers.
+    Raises :class:`SignatureFault` for a malformed signature, another signer than named, members other than
+    :meth:`ServiceKey.sign` writes, or integers beyond 2^53.
     """
     member = proof.get(MEMBER)
     signature = member.get("signature") if isinstance(member, dict) else None
@@ -92,7 +92,7 @@ def _differ(found: dict[str, Any], expected: dict[str, Any], name: str) -> bool:
 
 
 def _has_inexact_integer(value: Any) -> bool:
-    """Whether two different integers share this one's canonical form (RFC 7493, section 2.2)."""
+    """Return whether an integer shares its canonical form with another integer (RFC 7493, section 2.2)."""
     match value:
         case int():
             return abs(value) > _LARGEST_EXACT
@@ -120,7 +120,7 @@ def _member(proof: dict[str, Any], signer: Any, signature: str) -> dict[str, Any
 
 
 def signing_digest(proof: dict[str, Any]) -> bytes:
-    """Return the EIP-712 digest that is signed for this proof; ValueError if it lacks what goes into it."""
+    """Return the EIP-712 digest of the proof; raise ValueError if a signed member is missing."""
     try:
         chain_id, registry = int(proof["network"]["chainId"]), bytes.fromhex(proof["registry"][2:])
         content_hash = bytes.fromhex(proof["content"]["hash"][2:])

@@ -15,8 +15,8 @@ import pytest
 from eth_account import Account
 
 from iidq.embedded.demo_registry import deploy_registry
-from iidq.embedded.development_chain.accounts import DEVELOPMENT_KEYS
 from iidq.embedded.development_chain.chain_process import DevelopmentChain
+from iidq.provenance.ethereum.development_accounts import DEVELOPMENT_KEYS
 from tests.cli.conftest import Done, Playground
 from tests.cli.shell import curl
 

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from iidq.embedded.demo_registry import register
-from iidq.embedded.development_chain.accounts import DEVELOPMENT_KEYS
+from iidq.provenance.ethereum.development_accounts import DEVELOPMENT_KEYS
 from tests.cli.conftest import Done, Playground
 from tests.cli.sandbox import wait_until
 from tests.cli.verification.strange_service import answering

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 from psycopg.sql import SQL, Identifier, Placeholder
 
-from iidq.bullmq.bull_keys import BullState, job_fields
+from iidq.bullmq.keys import BullState, job_fields
 from iidq.database.pool import Database, open_database
 from iidq.errors import RowRefused
 from iidq.queue import control, row_faults, store, upkeep

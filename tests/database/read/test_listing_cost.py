@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from iidq.bullmq.bull_outline import outline_parameters
+from iidq.bullmq.outline import outline_parameters
 from iidq.database.connections import Connection
 from iidq.database.queries import load_queries
 from iidq.queue.job import JobStatus, JobType

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from iidq.bullmq.bull_mirror import BullMirror
+from iidq.bullmq.mirror import BullMirror
 from iidq.queue.notify.announcer import Announcer, ChangeAnnouncer
 from iidq.queue.notify.listener import Listener
 from iidq.queue.notify.watching import WatchHub

@@ -8,10 +8,10 @@ from typing import Any
 
 import psycopg
 
-from iidq.embedded.content import make_manifest
 from iidq.embedded.demo_registry import deploy_registry, register
-from iidq.embedded.development_chain.accounts import DEVELOPMENT_KEYS
 from iidq.embedded.manifests import serve_manifests
+from iidq.provenance.ethereum.development_accounts import DEVELOPMENT_KEYS
+from iidq.provenance.manifest import make_manifest
 from tests.eventually import eventually
 from tests.faults.conftest import StartWorker
 from tests.job_rows import QUEUED, insert, read, scalar

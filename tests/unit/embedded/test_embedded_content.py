@@ -15,10 +15,11 @@ from eth_account.messages import encode_defunct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iidq.embedded.content import make_manifest, sample_audio
-from iidq.embedded.development_chain.accounts import DEVELOPMENT_KEYS, DEVELOPMENT_MNEMONIC
+from iidq.embedded.content import sample_audio
+from iidq.provenance.ethereum.development_accounts import DEVELOPMENT_KEYS, DEVELOPMENT_MNEMONIC
 from iidq.provenance.ipfs.cid import dag_pb_cid, raw_cid
 from iidq.provenance.ipfs.unixfs import wrap_file
+from iidq.provenance.manifest import make_manifest
 
 # A manifest that stands on Base Sepolia since October 2025, with its CID and signer.
 PUBLIC_MANIFEST: dict[str, Any] = {

@@ -17,9 +17,10 @@ from web3 import AsyncWeb3
 from web3.types import TxParams, Wei
 
 from iidq.embedded.demo_registry import encode_call
-from iidq.embedded.development_chain.accounts import DEVELOPMENT_KEYS
 from iidq.errors import RpcFault
 from iidq.provenance.ethereum.address import keccak256
+from iidq.provenance.ethereum.development_accounts import DEVELOPMENT_KEYS
+from iidq.provenance.ethereum.registry import encode_register_call
 from iidq.provenance.ethereum.transactions import (
     NotMinedYet,
     TransactionFault,
@@ -95,6 +96,7 @@ def test_the_call_is_encoded_as_the_abi_asks(content_hash: bytes, uri: str) -> N
     """``register(bytes32,string)`` equals eth_abi's encoding, for any text."""
     expected = keccak256(b"register(bytes32,string)")[:4] + encode(["bytes32", "string"], [content_hash, uri])
     assert encode_call(_OFFLINE, "register", "0x" + content_hash.hex(), uri) == "0x" + expected.hex()
+    assert encode_register_call("0x" + content_hash.hex(), uri) == "0x" + expected.hex()
 
 
 _OFFLINE: Web = AsyncWeb3()

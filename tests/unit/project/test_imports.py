@@ -17,11 +17,11 @@ MODULES = {
     for path in sorted(ROOT.rglob("*.py"))
 }
 PURE = {
-    "iidq.bullmq.bull_keys",
-    "iidq.bullmq.bull_lists",
-    "iidq.bullmq.bull_outline",
-    "iidq.bullmq.bull_plan",
     "iidq.concurrency.circuit_breaker",
+    "iidq.bullmq.keys",
+    "iidq.bullmq.list_edits",
+    "iidq.bullmq.outline",
+    "iidq.bullmq.plan",
     "iidq.errors",
     "iidq.guarded_http.addresses",
     "iidq.notation",
@@ -29,7 +29,8 @@ PURE = {
     "iidq.database.sqlstates",
     "iidq.setting_values.checks",
     "iidq.setting_values.redis_url",
-    "iidq.redis.sealing",
+    "iidq.portable_values",
+    "iidq.redis.signer",
     "iidq.provenance.ethereum.address",
     "iidq.provenance.proof.canonical_json",
     "iidq.provenance.ipfs.car",
@@ -100,6 +101,8 @@ def inside(package: str, names: set[str]) -> set[str]:
         ("iidq.web", "iidq.worker"),
         ("iidq.web", "iidq.queue.processing"),
         ("iidq.web", "iidq.embedded"),
+        ("iidq.provenance", "iidq.embedded"),
+        ("iidq.cli.verification", "iidq.embedded"),
         ("iidq.embedded", "iidq.queue"),
         ("iidq.embedded", "iidq.web"),
         *(

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iidq.provenance.proof.proof_check import NotAProof, check_proof, read_proof
+from iidq.provenance.proof.proof_check import check_proof
+from iidq.provenance.proof.proof_claims import NotAProof, read_proof
 from iidq.provenance.proof.proof_signature import MEMBER, ServiceKey
 
 PROOF = json.loads((Path(__file__).parents[2] / "vectors" / "base-sepolia" / "proof.json").read_bytes())

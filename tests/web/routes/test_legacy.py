@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
-from iidq.embedded.content import make_manifest
 from iidq.embedded.demo_registry import deploy_registry, register
-from iidq.embedded.development_chain.accounts import DEVELOPMENT_KEYS
 from iidq.embedded.manifests import ManifestServer, serve_manifests
+from iidq.provenance.ethereum.development_accounts import DEVELOPMENT_KEYS
+from iidq.provenance.manifest import make_manifest
 from tests.web.serving import ServeApi
 
 CONTENT = b"what the creator registered"

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from iidq.embedded.development_chain.json_rpc import answer
+from iidq.embedded.development_chain.chain_server import answer
 from iidq.embedded.endpoint import serve_locally
 from iidq.provenance.verifier import open_verifier
 from iidq.settings import load_settings

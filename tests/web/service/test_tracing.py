@@ -22,12 +22,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from iidq.embedded.content import make_manifest
 from iidq.embedded.demo_registry import deploy_registry, register
-from iidq.embedded.development_chain.accounts import DEVELOPMENT_KEYS
 from iidq.embedded.endpoint import serve_locally
 from iidq.embedded.manifests import serve_manifests
 from iidq.observability import logs, traces
+from iidq.provenance.ethereum.development_accounts import DEVELOPMENT_KEYS
+from iidq.provenance.manifest import make_manifest
 from iidq.provenance.verifier import open_verifier
 from iidq.queue.processing.loop import open_work_loop
 from iidq.settings import Settings

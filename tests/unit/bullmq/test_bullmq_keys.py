@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from iidq.bullmq.bull_keys import BullState, bull_state, job_fields
+from iidq.bullmq.keys import BullState, bull_state, job_fields
 from iidq.queue.job import Job, JobStatus, JobType
 from iidq.subject import Subject
 

@@ -1,12 +1,14 @@
-"""Keeps BullMQ's keys for people and tools that know the replaced system by them: what Postgres has, shown in Redis.
+"""Write the jobs in Postgres under BullMQ's keys in Redis, for tools that know the replaced system by these keys.
 
-One process at a time does it, the one that holds the lease in Redis. Several times a second it reads an outline of the
-queue (``bull_outline.py``), compares it with what it has shown (``bull_plan.py``), and writes the difference, in one
-transaction where it is small. It waits longer where a look takes long, so that it keeps one connection busy for about a
-twentieth of the time, however long the line is.
+Only the holder of a lease in Redis writes. Each round:
 
-One way only. What others write into these keys is read for no purpose but to repair it, every half minute; whoever
-takes the lease (after a restart, a flush, a failover) begins with what is there and repairs that.
+1. Take or prolong the lease (:meth:`BullMirror._hold`).
+2. Every half minute, or after a fault, read the keys and repair changes by others (:meth:`BullMirror._check`).
+3. Read an outline of the queue and the changed rows (``outline.py``, :func:`.plan.survey`).
+4. Compute the difference to the keys (:func:`.plan.plan`) and write it, in one transaction if it is small.
+
+The pause after a round grows with its length: the mirror uses one connection for about a twentieth of the time.
+Postgres never changes: changes in Redis are only repaired.
 """
 
 import asyncio
@@ -22,10 +24,10 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from iidq import __version__
-from iidq.bullmq.bull_keys import COUNTER, LISTS, META, OURS, SORTED_SETS, BullState
-from iidq.bullmq.bull_lists import Command
-from iidq.bullmq.bull_outline import Outline, outline_parameters, parse_outline
-from iidq.bullmq.bull_plan import MOST_ENDED, Plan, Shown, Survey, ownership, plan, survey
+from iidq.bullmq.keys import COUNTER, LISTS, META, OURS, SORTED_SETS, BullState
+from iidq.bullmq.list_edits import Command
+from iidq.bullmq.outline import Outline, outline_parameters, parse_outline
+from iidq.bullmq.plan import MOST_ENDED, Plan, Shown, Survey, ownership, plan, survey
 from iidq.concurrency.background import keep_running
 from iidq.database.connections import Connection
 from iidq.database.faults import Faults
@@ -45,11 +47,11 @@ QUERIES = load_queries("iidq.bullmq")
 LEASE_KEY: Final = "iidq:1:bull-keys"
 LEASE_SECONDS: Final = 10.0
 CHECK_SECONDS: Final = 30.0
-"""How long a change by somebody else stands in the keys, at most."""
+"""Longest life of another client's change to the keys, in seconds."""
 _BUSY_SECONDS: Final = 0.25
 _IDLE_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = LEASE_SECONDS / 2
-# So many times as long as a look took is the pause after it; a shorter one while there is more to be caught up with.
+# Pause after a round, as a multiple of its length; shorter while changes are left over.
 _REST: Final = 19
 _REST_BEHIND: Final = 4
 _FOREIGN_SECONDS: Final = 30.0
@@ -63,7 +65,7 @@ _TYPES: Final = {**dict.fromkeys(LISTS, b"list"), **dict.fromkeys(SORTED_SETS, b
 
 
 class BullMirror:
-    """Keeps the keys while it holds the lease, until :meth:`stop`."""
+    """Writes the keys while holding the lease, until :meth:`stop`."""
 
     def __init__(self, settings: Settings, redis: Redis, database: Database) -> None:
         self._redis = redis
@@ -76,22 +78,22 @@ class BullMirror:
         self._shown: Shown | None = None
         self._since: datetime | None = None
         self._next_check = self._held_at = 0.0
-        # The last look did, and what it had written by then nobody knows.
+        # The last round failed, perhaps after it had written a part.
         self._failed = False
-        self._told_foreign = False
+        self._foreign_logged = False
 
     async def run(self) -> None:
-        """Keep the keys, or wait for one's turn, until stopped."""
+        """Do one round after another until stopped."""
         clock = asyncio.get_running_loop().time
         while not self._stopping.is_set():
             began = clock()
             try:
-                pause_seconds = await self._turn(began)
+                pause_seconds = await self._do_round(began)
             except Exception as error:
                 self._failed = True
                 pause_seconds = random.uniform(0.5, 1.5)  # noqa: S311
                 if isinstance(error, RedisUnavailable):
-                    # The circuit says it once, for all who use Redis; a Redis that is full says so for a while.
+                    # The connection logs that Redis is away; a Redis that is full gets a longer pause.
                     pause_seconds *= 3 if self._redis.available else 1
                 elif isinstance(error, (IidqError, psycopg.Error)):
                     self._database.faults.failed("BullMQ keys", error, pause_seconds)
@@ -105,43 +107,43 @@ class BullMirror:
             await wait_at_most(self._stopping, pause_seconds)
 
     async def stop(self, run: asyncio.Task[None]) -> None:
-        """End ``run`` and leave the lease to another process."""
+        """End ``run`` and give up the lease."""
         self._stopping.set()
         await asyncio.wait([run], timeout=_GRACE_SECONDS)
         run.cancel()
         await asyncio.wait([run], timeout=_GRACE_SECONDS)
         if self._shown is not None:
-            # Who cannot say goodbye is missed when the lease runs out.
+            # If this fails, the lease runs out after LEASE_SECONDS.
             with contextlib.suppress(RedisUnavailable):
-                if await self._ask(("GET", LEASE_KEY)) == [self._token.encode()]:
-                    await self._ask(("DEL", LEASE_KEY))
+                if await self._send(("GET", LEASE_KEY)) == [self._token.encode()]:
+                    await self._send(("DEL", LEASE_KEY))
 
-    async def _turn(self, now: float) -> float:
-        """One look, or one try to get the lease; the seconds to wait before the next."""
+    async def _do_round(self, now: float) -> float:
+        """Do a round if the lease is free or held; return the seconds to pause."""
         if not await self._hold():
             self._shown = None
             return _IDLE_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311
         if self._shown is None:
             if await self._is_foreign():
-                if not self._told_foreign:
+                if not self._foreign_logged:
                     logs.bull_keys_foreign()
-                self._told_foreign = True
+                self._foreign_logged = True
                 return _FOREIGN_SECONDS
-            self._shown, self._failed, self._told_foreign = Shown(), True, False
+            self._shown, self._failed, self._foreign_logged = Shown(), True, False
             logs.bull_keys_kept()
         if self._failed or now >= self._next_check:
             if not self._failed:
                 self._shown.doubt_hashes(_HASHES_PER_CHECK)
             self._shown, self._since = await self._check(self._shown), None
             self._next_check = now + CHECK_SECONDS
-        pause_seconds = await self._look(self._shown)
+        pause_seconds = await self._show_changes(self._shown)
         self._failed = False
         return pause_seconds
 
-    async def _look(self, shown: Shown) -> float:
+    async def _show_changes(self, shown: Shown) -> float:
         surveyed, rows = await self._database.run(lambda connection: self._read(connection, shown))
         if asyncio.get_running_loop().time() > self._held_at + LEASE_SECONDS / 2 and not await self._hold():
-            # Reading took long, and another process has the keys by now.
+            # Reading took long: another process holds the lease now.
             self._shown = None
             return _IDLE_SECONDS
         planned = await asyncio.to_thread(plan, shown, surveyed, rows, backoff_ms=self._backoff_ms)
@@ -167,7 +169,7 @@ class BullMirror:
         return surveyed, rows
 
     async def _check(self, shown: Shown) -> Shown:
-        """What the keys really hold; of the hashes only what was known."""
+        """Read the lists and sets from Redis; take the hashes as written."""
         await self._write([(command,) for command in ownership(__version__)])
         held = await self._read_shown()
         held.versions, held.unresolved = shown.versions, shown.unresolved
@@ -176,36 +178,36 @@ class BullMirror:
     # Redis
 
     async def _hold(self) -> bool:
-        """Take or prolong the lease; False while another process has it."""
+        """Take or prolong the lease; return False while another process holds it."""
         seconds = int(LEASE_SECONDS)
-        taken, holder = await self._ask(
+        taken, holder = await self._send(
             ("SET", LEASE_KEY, self._token, "EX", seconds, "NX"), ("GET", LEASE_KEY), atomic=False
         )
         if holder != self._token.encode():
             return False
         if taken and self._shown is not None:
-            # It had run out, or Redis was flushed: what the keys hold is unknown.
+            # The lease had run out, or Redis was flushed: the content of the keys is unknown.
             self._shown = None
             return False
-        await self._ask(("EXPIRE", LEASE_KEY, seconds))
+        await self._send(("EXPIRE", LEASE_KEY, seconds))
         self._held_at = asyncio.get_running_loop().time()
         return True
 
     async def _is_foreign(self) -> bool:
-        """Whether these are the keys of a real BullMQ queue, which we must not touch."""
-        ours, counter, *kinds = await self._ask(
+        """Return whether the keys belong to a real BullMQ queue, which must stay untouched."""
+        ours, counter, *kinds = await self._send(
             ("HEXISTS", META, OURS), ("EXISTS", COUNTER), *(("TYPE", state.key) for state in BullState)
         )
         return not ours and (bool(counter) or any(kind != b"none" for kind in kinds))
 
     async def _read_shown(self) -> Shown:
-        kinds = await self._ask(*(("TYPE", state.key) for state in BullState))
+        kinds = await self._send(*(("TYPE", state.key) for state in BullState))
         wrong = [
             state.key for state, kind in zip(BullState, kinds, strict=True) if kind not in (b"none", _TYPES[state])
         ]
         for key in wrong:
-            await self._ask(("DEL", key))
-        (paused,) = await self._ask(("HEXISTS", META, "paused"))
+            await self._send(("DEL", key))
+        (paused,) = await self._send(("HEXISTS", META, "paused"))
         return Shown(
             wait=await self._read_list(BullState.WAIT),
             active=await self._read_list(BullState.ACTIVE),
@@ -228,27 +230,27 @@ class BullMirror:
     async def _pieces(self, command: str, state: BullState, *words: str) -> AsyncIterator[list[bytes]]:
         start = 0
         while True:
-            (some,) = await self._ask((command, state.key, start, start + _IDS_PER_READ - 1, *words))
+            (some,) = await self._send((command, state.key, start, start + _IDS_PER_READ - 1, *words))
             if not some:
                 return
             yield some
             start += _IDS_PER_READ
 
     async def _write(self, units: Sequence[Sequence[Command]]) -> None:
-        """Send the commands in order, as few pipelines as may be; a small difference is one transaction."""
+        """Send the commands in order, in few pipelines; a small difference is one transaction."""
         pipeline: list[Command] = []
         words = 0
         for unit in units:
             length = sum(map(len, unit))
             if pipeline and words + length > _WORDS_PER_PIPELINE:
-                await self._ask(*pipeline)
+                await self._send(*pipeline)
                 pipeline, words = [], 0
             pipeline += unit
             words += length
         if pipeline:
-            await self._ask(*pipeline)
+            await self._send(*pipeline)
 
-    async def _ask(self, *commands: Command, atomic: bool | None = None) -> list[Any]:
+    async def _send(self, *commands: Command, atomic: bool | None = None) -> list[Any]:
         transaction = self._atomic if atomic is None else atomic
 
         async def send(client: Any) -> list[Any]:
@@ -261,7 +263,7 @@ class BullMirror:
 
 
 def _text(answer: bytes) -> str:
-    # What somebody else wrote there may be anything.
+    # Another client may have written any bytes.
     return answer.decode(errors="replace")
 
 
@@ -273,7 +275,7 @@ def _is_busy(planned: Plan, outline: Outline) -> bool:
 async def open_bull_mirror(
     settings: Settings, redis: Redis | None, faults: Faults | None = None
 ) -> AsyncIterator[None]:
-    """A :class:`BullMirror` at work beside the rest of the process, where ``REDIS_BULL_KEYS`` asks for it."""
+    """Run a :class:`BullMirror` in the background if ``REDIS_BULL_KEYS`` is on."""
     if redis is None or settings.redis_bull_keys == "off":
         yield
         return

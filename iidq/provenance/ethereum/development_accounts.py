@@ -1,12 +1,17 @@
-"""The accounts that every Ethereum development chain knows: anvil, hardhat, and ours.
+"""The accounts that every Ethereum development chain funds: anvil, hardhat and py-evm's here.
 
-Their keys are public, derived from a mnemonic that stands in those tools' documentation. Whatever is sent to them on
-a real chain is lost to the first comer: they are for development chains alone.
+Their keys are public, derived from a mnemonic in the documentation of those tools. Use them on development chains only:
+on a real chain, anyone can take the money that is sent to them.
 """
 
-DEVELOPMENT_MNEMONIC = "test test test test test test test test test test test junk"
+from typing import Final
 
-DEVELOPMENT_KEYS: tuple[str, ...] = (
+DEVELOPMENT_CHAIN_ID: Final = 31337
+"""The chain id of development chains."""
+
+DEVELOPMENT_MNEMONIC: Final = "test test test test test test test test test test test junk"
+
+DEVELOPMENT_KEYS: Final[tuple[str, ...]] = (
     "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80",
     "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d",
     "0x5de4111afa1a4b94908f83103eb1f1706367c2e68ca870fc3fb9a804cdab365a",

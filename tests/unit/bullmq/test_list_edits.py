@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iidq.bullmq.bull_lists import Command, list_edits, set_edits
+from iidq.bullmq.list_edits import Command, list_edits, set_edits
 
 IDS = [f"job-{number}" for number in range(30)]
 UNIQUE = st.lists(st.sampled_from(IDS), unique=True)

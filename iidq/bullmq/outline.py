@@ -1,4 +1,4 @@
-"""Which jobs stand where, as one bounded statement tells it: ids and versions, no rows. Pure."""
+"""Read the outline of the queue, one bounded statement: the ids and versions of jobs by state, no rows. Pure."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -6,48 +6,55 @@ from datetime import datetime
 from itertools import chain
 from typing import Any, Final
 
-from iidq.bullmq.bull_keys import ENDED, BullState
+from iidq.bullmq.keys import ENDED, BullState
 
 MOST_LISTED: Final = 100_000
-"""Of each state; of more waiting jobs than that, these are the first in line."""
+"""Most ids of each state; of more waiting jobs, the first in line."""
 MOST_WHOLE: Final = 5_000
-"""At each end of the line, and of the delayed jobs that are due first: shown with their fields."""
-# How far back, by creation, ended jobs are looked for; those that were seen in line or running are found anyway.
+"""Most jobs with a hash: at each end of the line, and of the delayed jobs that are due first."""
+# Newest jobs by creation among which ended ones are searched; jobs that were seen before are found by their ids.
 _NEWEST_LATELY: Final = 1_000
 _NEWEST: Final = 10_000
-# A transaction that ended a job may have begun so long before its commit.
+# Longest time between the start and the commit of a transaction that ends a job.
 _OVERLAP_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A job that has ended: the row's version, where it stands, and when it ended (ms since 1970)."""
+    """A job that has ended."""
 
     version: str
+    """Version of the row (xmin)."""
     state: BullState
+    """Completed or failed."""
     at_ms: int
+    """Time of the end, in ms since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """The queue as one snapshot shows it; ``at`` is its time by the database's clock.
-
-    ``waiting`` is in order, first in line first; ``delayed`` has the time at which each is due (ms since 1970).
-    ``whole`` has the rows' versions of those unfinished jobs that are shown with their fields.
-    """
+    """The queue in one snapshot."""
 
     at: datetime
+    """Time of the snapshot by the clock of the database."""
     paused: bool
+    """Whether the queue is paused."""
     waiting: list[str]
+    """Ids of waiting jobs, first in line first."""
     active: list[str]
+    """Ids of running jobs, longest running first."""
     delayed: dict[str, int]
+    """Due time of each delayed job by id, in ms since 1970."""
     unfinished: frozenset[str]
+    """Ids of all waiting, running and delayed jobs."""
     whole: dict[str, str]
+    """Row versions, by id, of the unfinished jobs that get a hash."""
     ended: dict[str, Ended] = field(default_factory=dict)
+    """Jobs that ended since the last outline."""
 
 
 def outline_parameters(since: datetime | None, *, most_failed: int) -> dict[str, Any]:
-    """Of the statement "outline": it tells of jobs that ended after ``since``, or of the newest whenever they ended."""
+    """Return the parameters of the statement "outline"; ``since`` None takes the newest ended jobs of any time."""
     return {
         "most": MOST_LISTED,
         "most_whole": MOST_WHOLE,
@@ -59,7 +66,7 @@ def outline_parameters(since: datetime | None, *, most_failed: int) -> dict[str,
 
 
 def parse_outline(row: tuple[Any, ...]) -> Outline:
-    """The outline in Python's terms; a hundred thousand jobs take some tens of milliseconds."""
+    """Return the outline of the statement's row; 100,000 jobs take some tens of milliseconds."""
     at, paused, waiting, line_ends, active, delayed, ended = row
     line = waiting.split(",") if waiting else []
     running = dict(_items(active))

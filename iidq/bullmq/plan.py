@@ -1,7 +1,7 @@
-"""What BullMQ's keys hold, what they should hold, and the commands between the two. Pure.
+"""Compute the commands that bring BullMQ's keys up to date. Pure.
 
-A look goes in two steps: :func:`survey` compares the outline of the queue with what is shown and says which rows are to
-be read; :func:`plan` makes the commands when they are. What cannot be read in one look is left for the next.
+:func:`survey` compares the outline of the queue with the keys and selects the rows to read. :func:`plan` makes the
+commands from these rows. Rows over the bound of one round are left for the next round.
 """
 
 import heapq
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Final
 
-from iidq.bullmq.bull_keys import (
+from iidq.bullmq.keys import (
     ENDED,
     META,
     OURS,
@@ -21,64 +21,75 @@ from iidq.bullmq.bull_keys import (
     job_key,
     milliseconds,
 )
-from iidq.bullmq.bull_lists import Command, list_edits, set_edits
-from iidq.bullmq.bull_outline import Outline
+from iidq.bullmq.list_edits import Command, list_edits, set_edits
+from iidq.bullmq.outline import Outline
 from iidq.queue.identifiers import parse_job_id
 from iidq.queue.job import Job, JobStatus
 
 MOST_ENDED: Final = 1_000
 """Completed jobs that are shown, and failed ones: the newest."""
 EXPIRY_SECONDS: Final = 3600
-"""Every key goes away when nobody has kept it for so long."""
-_ROWS_PER_LOOK: Final = 1_000
+"""Expiry of every key, in seconds since its last write."""
+_ROWS_PER_ROUND: Final = 1_000
 
 _UNKNOWN: Final = ""
 
 
 @dataclass(slots=True)
 class Shown:
-    """What the keys hold, as far as the process that keeps them wrote or read it. Lists begin with the head.
-
-    ``versions``: of the rows whose hashes were written, the longest unwritten first; empty for one to be written anew.
-    ``unresolved`` jobs were in line or running and are not any more; what became of them has not been read yet.
-    """
+    """The content of the keys, as this process last wrote or read it."""
 
     wait: list[str] = field(default_factory=list)
+    """Ids of waiting jobs, from the head of the list: the next job is last."""
     active: list[str] = field(default_factory=list)
+    """Ids of running jobs, latest first."""
     delayed: dict[str, int] = field(default_factory=dict)
+    """Scores of delayed jobs by id."""
     completed: dict[str, int] = field(default_factory=dict)
+    """End of each completed job by id, in ms since 1970."""
     failed: dict[str, int] = field(default_factory=dict)
+    """End of each failed job by id, in ms since 1970."""
     paused: bool = False
+    """Whether the queue is paused."""
     versions: dict[str, str] = field(default_factory=dict)
+    """Row version of each written hash by id, oldest write first; empty for a hash that must be written again."""
     unresolved: set[str] = field(default_factory=set)
+    """Ids of jobs that left the waiting or running jobs; their new state is not read yet."""
 
     def doubt_hashes(self, most: int) -> None:
-        """Have up to so many hashes written anew: somebody may have changed or removed them."""
+        """Mark up to ``most`` hashes to be written again: another client may have changed or removed them."""
         for job_id in list(islice(self.versions, most)):
             self.versions[job_id] = _UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """Which rows are to be read for this look; ``more``: others are left for the next."""
+    """The rows to read in this round."""
 
     outline: Outline
+    """The queue's state in Postgres."""
     unresolved: set[str]
+    """Ids of jobs that left the waiting or running jobs."""
     to_read: list[str]
+    """Ids of the rows to read, at most :data:`_ROWS_PER_ROUND`."""
     more: bool
+    """Whether further rows are left for the next round."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``hashes`` first, then ``moves``: so that whoever follows a list finds the jobs that it names."""
+    """Commands to send, hashes before moves: a reader of a list then finds the hash of every job in the list."""
 
     hashes: list[tuple[Command, ...]]
+    """Commands for jobs' hashes, one group per job."""
     moves: list[Command]
+    """Commands for the lists, sorted sets and the pause."""
     shown: Shown
+    """The content of the keys after these commands."""
 
 
 def survey(shown: Shown, outline: Outline) -> Survey:
-    """Compare the two."""
+    """Compare the keys with the outline; return the rows to read."""
     was_unfinished = shown.unresolved.union(shown.wait, shown.active, shown.delayed)
     unresolved = {
         job_id for job_id in was_unfinished - outline.unfinished if job_id not in outline.ended and _is_ours(job_id)
@@ -94,15 +105,15 @@ def survey(shown: Shown, outline: Outline) -> Survey:
         *unresolved,
         *(job_id for job_id, version in outline.whole.items() if known.get(job_id) != version),
     ]
-    return Survey(outline, unresolved, stale[:_ROWS_PER_LOOK], len(stale) > _ROWS_PER_LOOK)
+    return Survey(outline, unresolved, stale[:_ROWS_PER_ROUND], len(stale) > _ROWS_PER_ROUND)
 
 
 def plan(shown: Shown, surveyed: Survey, rows: Mapping[str, tuple[str, Job] | None], *, backoff_ms: int) -> Plan:
-    """The commands of this look; ``rows`` are those that were to be read, with their versions, or None if gone."""
+    """Return the commands of this round; ``rows`` has the version and job of each row to read, None if deleted."""
     outline = surveyed.outline
     versions = dict(shown.versions)
     hashes: list[tuple[Command, ...]] = []
-    # Of a row that was read we know more than the outline does: it was read later.
+    # The rows were read after the outline, so their states are newer.
     states: dict[str, BullState | None] = {}
     ended_ms: dict[str, int] = {}
     for job_id, row in rows.items():
@@ -123,26 +134,26 @@ def plan(shown: Shown, surveyed: Survey, rows: Mapping[str, tuple[str, Job] | No
         if state is not None:
             versions[job_id] = version
 
-    def stands(job_id: str, state: BullState) -> bool:
+    def is_in(job_id: str, state: BullState) -> bool:
         return states.get(job_id, state) is state
 
     arrived = {state: [job_id for job_id, found in states.items() if found is state] for state in BullState}
-    left_line = {job_id for job_id in states if not stands(job_id, BullState.WAIT)}
-    running = [job_id for job_id in outline.active if stands(job_id, BullState.ACTIVE)]
+    left_line = {job_id for job_id in states if not is_in(job_id, BullState.WAIT)}
+    running = [job_id for job_id in outline.active if is_in(job_id, BullState.ACTIVE)]
     active = list(dict.fromkeys([*running, *arrived[BullState.ACTIVE]]))
 
     def ended(state: BullState) -> dict[str, int]:
         found = _ended(shown, outline, state) | {job_id: ended_ms[job_id] for job_id in arrived[state]}
-        return _newest({job_id: at_ms for job_id, at_ms in found.items() if stands(job_id, state)})
+        return _newest({job_id: at_ms for job_id, at_ms in found.items() if is_in(job_id, state)})
 
     after = Shown(
-        # The next one last, and of those that run the latest first: so BullMQ moves them.
+        # BullMQ's order: the next job is last in the line, the latest running job first.
         wait=[job_id for job_id in reversed(outline.waiting) if job_id not in left_line],
         active=active[::-1],
         delayed={
             job_id: delayed_score(due_ms)
             for job_id, due_ms in outline.delayed.items()
-            if stands(job_id, BullState.DELAYED)
+            if is_in(job_id, BullState.DELAYED)
         },
         completed=ended(BullState.COMPLETED),
         failed=ended(BullState.FAILED),
@@ -159,7 +170,7 @@ def plan(shown: Shown, surveyed: Survey, rows: Mapping[str, tuple[str, Job] | No
 
 
 def ownership(version: str) -> list[Command]:
-    """Says who keeps the keys; ``version`` is iidq's. BullMQ writes its own into the field "version" when it comes."""
+    """Return the commands that mark the keys as iidq's; BullMQ writes the field "version" when it opens the queue."""
     return [
         ("HSET", META, OURS, version),
         ("HSETNX", META, "version", f"iidq:{version}"),
@@ -168,7 +179,7 @@ def ownership(version: str) -> list[Command]:
 
 
 def expiries() -> list[Command]:
-    """Everything but the hashes stays for a while."""
+    """Return the commands that prolong every key but the hashes."""
     return [("EXPIRE", key, EXPIRY_SECONDS) for key in (META, *(state.key for state in BullState))]
 
 
@@ -192,7 +203,7 @@ def _queued_as(job: Job, outline: Outline) -> BullState:
 
 
 def _ended(shown: Shown, outline: Outline, state: BullState) -> dict[str, int]:
-    """The newest ones in ``state``, by what was shown and what the outline tells: id → when it ended."""
+    """Return the newest ended jobs in ``state`` by id, with the time of their end."""
     before = shown.completed if state is BullState.COMPLETED else shown.failed
     found = {
         job_id: at_ms
@@ -201,18 +212,18 @@ def _ended(shown: Shown, outline: Outline, state: BullState) -> dict[str, int]:
         and job_id not in outline.ended
         and (job_id in shown.versions or _is_ours(job_id))
     }
-    found |= {job_id: told.at_ms for job_id, told in outline.ended.items() if told.state is state}
+    found |= {job_id: item.at_ms for job_id, item in outline.ended.items() if item.state is state}
     return _newest(found)
 
 
 def _version(outline: Outline, job_id: str, known: str) -> str:
-    """The version of a job that has ended; where it did not end lately, as it was known."""
-    told = outline.ended.get(job_id)
-    return told.version if told else known
+    """Return the version of an ended job; ``known`` if the outline lacks the job."""
+    ended = outline.ended.get(job_id)
+    return ended.version if ended else known
 
 
 def _is_ours(job_id: str) -> bool:
-    """Whether it can be a job's id; what somebody else put into a list or set may be anything."""
+    """Return whether this can be a job's id; another client may have put any text into a list or set."""
     return str(parse_job_id(job_id)) == job_id
 
 
@@ -223,5 +234,5 @@ def _newest(ended: dict[str, int]) -> dict[str, int]:
 
 
 def _by_end(item: tuple[str, int]) -> tuple[int, str]:
-    # Ends of the same millisecond in an order of their own, lest the choice change with every look.
+    # A fixed order for ends in the same millisecond, so that the choice is stable between rounds.
     return item[1], item[0]

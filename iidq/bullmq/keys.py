@@ -1,7 +1,7 @@
-"""The keys of BullMQ's queue "verification", and a job as BullMQ 6 stores and reads it. Pure.
+"""The keys of BullMQ's queue "verification", and the hash of a job in the form of BullMQ 6. Pure.
 
-Names and fields are those of BullMQ 6 (``Queue.getJobs``, ``Queue.getJobCounts``, ``Job.fromJSON``): a hash per job,
-and per state a list or sorted set of ids. Where the two queues differ is told in ``docs/bull-board.md``.
+Names and fields follow BullMQ 6 (``Queue.getJobs``, ``Queue.getJobCounts``, ``Job.fromJSON``): a hash per job, and a
+list or sorted set of ids per state. ``docs/bull-board.md`` lists the differences of both queues.
 """
 
 import json
@@ -16,16 +16,16 @@ from iidq.queue.job import Job, JobStatus
 QUEUE: Final = "bull:verification"
 META: Final = f"{QUEUE}:meta"
 COUNTER: Final = f"{QUEUE}:id"
-"""Grows with every job that BullMQ itself adds; not ours, so that a live queue of BullMQ's is known by it."""
+"""Counts the jobs that BullMQ itself adds; iidq never writes this key, so it marks a live BullMQ queue."""
 OURS: Final = "iidq"
-"""The field of ``META`` that says who keeps these keys."""
+"""The field of ``META`` that marks the keys as iidq's."""
 
 # BullMQ leaves twelve bits of a delayed job's score for the order of jobs that are due in the same millisecond.
 _DELAYED_STEPS: Final = 0x1000
 
 
 class BullState(StrEnum):
-    """Where BullMQ has a job; the name is the key's end."""
+    """A state of BullMQ; the value is the end of its key."""
 
     WAIT = "wait"
     ACTIVE = "active"
@@ -35,7 +35,7 @@ class BullState(StrEnum):
 
     @property
     def key(self) -> str:
-        """The list or sorted set of the ids in this state."""
+        """Key of the list or sorted set with the ids in this state."""
         return f"{QUEUE}:{self.value}"
 
 
@@ -45,28 +45,28 @@ ENDED: Final = {
     JobStatus.COMPLETED.value: BullState.COMPLETED,
     JobStatus.FAILED.value: BullState.FAILED,
 }
-"""A cancelled job is in none of BullMQ's states: there, it would have been removed."""
+"""BullMQ's states of ended jobs; a cancelled job has none, as BullMQ removes it."""
 
 
 def job_key(job_id: str) -> str:
-    """The hash of one job."""
+    """Return the key of a job's hash."""
     return f"{QUEUE}:{job_id}"
 
 
 def milliseconds(moment: datetime) -> int:
-    """A time as BullMQ writes it: milliseconds since 1970."""
+    """Return a time in milliseconds since 1970, as BullMQ writes times."""
     return round(moment.timestamp() * 1000)
 
 
 def delayed_score(due_ms: int) -> int:
-    """A delayed job's score in its sorted set."""
+    """Return the score of a delayed job in its sorted set."""
     return due_ms * _DELAYED_STEPS
 
 
 def bull_state(job: Job, *, queued_as: BullState) -> BullState | None:
-    """Where the job stands in BullMQ's terms; None where it is in none of its states.
+    """Return the job's state in BullMQ; None for a cancelled job.
 
-    ``queued_as`` says whether a queued one is in line or delayed, which a row as readers see it does not tell.
+    ``queued_as`` is the state of a queued job, waiting or delayed: the record of a job does not have it.
     """
     match job.status:
         case JobStatus.QUEUED:
@@ -77,7 +77,7 @@ def bull_state(job: Job, *, queued_as: BullState) -> BullState | None:
 
 
 def job_fields(job: Job, *, state: BullState | None, backoff_ms: int) -> dict[str, str]:
-    """The job's hash. Rows can come from SQL with any ``rpcUrl`` and error text, so both are redacted here."""
+    """Return the fields of the job's hash; URLs and error texts are redacted, since SQL can insert any text."""
     fields = {
         "name": job.type.value,
         "data": _json(_data(job)),
@@ -89,14 +89,14 @@ def job_fields(job: Job, *, state: BullState | None, backoff_ms: int) -> dict[st
             }
         ),
         "timestamp": str(milliseconds(job.created_at)),
-        # Bull Board adds it to the timestamp to tell when the job will run.
+        # Bull Board adds the delay to the timestamp and shows the sum as the time of the run.
         "delay": str(max(0, milliseconds(job.run_at) - milliseconds(job.created_at)))
         if state is BullState.DELAYED
         else "0",
-        # In BullMQ whatever has one is in another set than ``wait``.
+        # BullMQ keeps jobs with a priority in another set than ``wait``.
         "priority": "0",
         "progress": str(job.progress),
-        # BullMQ counts an attempt when it has ended, and its start apart from that.
+        # BullMQ counts ended attempts (atm) and started ones (ats).
         "atm": str(job.retry_count + (job.status in (JobStatus.COMPLETED, JobStatus.FAILED))),
         "ats": str(job.attempt),
     }
@@ -109,7 +109,7 @@ def job_fields(job: Job, *, state: BullState | None, backoff_ms: int) -> dict[st
     if reason := _failed_reason(job):
         fields["failedReason"] = reason
     if job.errors:
-        fields["stacktrace"] = _json([_trace(told) for told in job.errors])
+        fields["stacktrace"] = _json([_trace(failure) for failure in job.errors])
     return fields
 
 
@@ -137,9 +137,9 @@ def _failed_reason(job: Job) -> str | None:
     return redact_url(str(job.errors[-1].get("error", ""))) if job.errors else None
 
 
-def _trace(told: Mapping[str, Any]) -> str:
-    # As a stack trace looks: what happened, and under it where.
-    return f"{redact_url(str(told.get('error', '')))}\n    at attempt {told.get('attempt')} ({told.get('at')})"
+def _trace(failure: Mapping[str, Any]) -> str:
+    # The form of a stack trace: the message, then the place.
+    return f"{redact_url(str(failure.get('error', '')))}\n    at attempt {failure.get('attempt')} ({failure.get('at')})"
 
 
 def _json(value: Any) -> str:

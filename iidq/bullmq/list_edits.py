@@ -1,7 +1,7 @@
-"""The few commands that turn one Redis list or sorted set into another. Pure.
+"""Compute few commands that turn one Redis list or sorted set into another. Pure.
 
-A queue's list changes at its ends: claims take from the tail, new jobs come to the head. So the longest piece that
-stays is kept, what is around it is trimmed and pushed anew, and only a few strays inside are searched for.
+The list of a queue changes at its ends: claims take from the tail, new jobs come to the head. So the longest common
+piece is kept, both ends are trimmed and pushed again, and a few strays inside are removed by search.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,16 +10,16 @@ from typing import Final
 Command = tuple[str | int, ...]
 
 ITEMS_PER_COMMAND: Final = 500
-# Each is a search through the list; with more of them, writing it anew is cheaper.
+# Each stray costs a search through the list; with more strays, writing the whole list is cheaper.
 _MOST_STRAYS: Final = 50
 
 
 def list_edits(key: str, now: Sequence[str], wanted: Sequence[str]) -> list[Command]:
-    """Commands after which the list at ``key``, which is ``now``, is ``wanted``; first the head. No id twice."""
+    """Return the commands that turn the list at ``key`` from ``now`` into ``wanted`` (head first, ids unique)."""
     if now == wanted:
         return []
     if len(set(now)) < len(now):
-        # Somebody else's doing.
+        # Another client has pushed an id twice.
         return [("DEL", key), *_pushes("RPUSH", key, wanted)]
     stays = set(wanted)
     strays = [job_id for job_id in _between_ends(now, stays) if job_id not in stays]
@@ -40,7 +40,7 @@ def list_edits(key: str, now: Sequence[str], wanted: Sequence[str]) -> list[Comm
 
 
 def set_edits(key: str, now: Mapping[str, int], wanted: Mapping[str, int]) -> list[Command]:
-    """Commands after which the sorted set at ``key``, which is ``now``, is ``wanted``: id → score."""
+    """Return the commands that turn the sorted set at ``key`` from ``now`` into ``wanted`` (scores by id)."""
     commands: list[Command] = [
         ("ZREM", key, *some) for some in _in_pieces([job_id for job_id in now if job_id not in wanted])
     ]
@@ -54,7 +54,7 @@ def set_edits(key: str, now: Mapping[str, int], wanted: Mapping[str, int]) -> li
 
 
 def _between_ends(now: Sequence[str], stays: set[str]) -> Sequence[str]:
-    """What is left of ``now`` without the ids to go at both ends: those are trimmed."""
+    """Return ``now`` without the ids at both ends that will be trimmed."""
     first, last = 0, len(now)
     while first < last and now[first] not in stays:
         first += 1
@@ -64,7 +64,7 @@ def _between_ends(now: Sequence[str], stays: set[str]) -> Sequence[str]:
 
 
 def _common_piece(now: Sequence[str], wanted: Sequence[str]) -> tuple[int, int, int]:
-    """The longest piece of ``now`` that stands in ``wanted`` as it is: where in each, and its length."""
+    """Return the longest piece that ``now`` and ``wanted`` share: its place in each, and its length."""
     places = {job_id: place for place, job_id in enumerate(wanted)}
     best = (0, 0, 0)
     start = 0
@@ -81,7 +81,7 @@ def _common_piece(now: Sequence[str], wanted: Sequence[str]) -> tuple[int, int, 
 
 
 def _common_start(now: Sequence[str], start: int, wanted: Sequence[str], target: int) -> int:
-    """How many are the same from there on."""
+    """Return the number of equal items from these places on."""
     longest = min(len(now) - start, len(wanted) - target)
     # As a whole line moves on, the rest is the same: one comparison instead of a hundred thousand.
     if now[start : start + longest] == wanted[target : target + longest]:

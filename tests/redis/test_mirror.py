@@ -10,8 +10,8 @@ from uuid import UUID
 
 import pytest
 
-from iidq.bullmq import bull_mirror, bull_outline, bull_plan
-from iidq.bullmq.bull_mirror import LEASE_KEY
+from iidq.bullmq import mirror, outline, plan
+from iidq.bullmq.mirror import LEASE_KEY
 from iidq.errors import GatewayFault
 from iidq.queue.job import ClaimedJob
 from iidq.queue.processing.execution import Progress
@@ -57,11 +57,11 @@ def client(server: RedisServer) -> Iterator[Any]:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is done now and then is done often."""
-    monkeypatch.setattr(bull_mirror, "CHECK_SECONDS", 0.2)
-    monkeypatch.setattr(bull_mirror, "_IDLE_SECONDS", 0.05)
-    monkeypatch.setattr(bull_mirror, "_BUSY_SECONDS", 0.05)
-    monkeypatch.setattr(bull_mirror, "_FOREIGN_SECONDS", 0.1)
-    monkeypatch.setattr(bull_mirror, "_LONGEST_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(mirror, "CHECK_SECONDS", 0.2)
+    monkeypatch.setattr(mirror, "_IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(mirror, "_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(mirror, "_FOREIGN_SECONDS", 0.1)
+    monkeypatch.setattr(mirror, "_LONGEST_PAUSE_SECONDS", 0.1)
 
 
 async def test_every_state_has_its_key(database_url: str, server: RedisServer, sql: Any, client: Any) -> None:
@@ -247,8 +247,8 @@ async def test_bounded_and_passing(
     database_url: str, server: RedisServer, sql: Any, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the ended jobs the newest are shown, of a long line both ends in full; every key of ours expires."""
-    monkeypatch.setattr(bull_plan, "MOST_ENDED", 3)
-    monkeypatch.setattr(bull_outline, "MOST_WHOLE", 2)
+    monkeypatch.setattr(plan, "MOST_ENDED", 3)
+    monkeypatch.setattr(outline, "MOST_WHOLE", 2)
     line = [str(insert(sql)) for _ in range(9)]
     ended = [
         str(insert(sql, base, completedAt=Sql("clock_timestamp()"))) for _ in range(5) for base in (COMPLETED, FAILED)
@@ -271,9 +271,9 @@ async def test_long_lines_are_read_in_pieces(
     database_url: str, server: RedisServer, sql: Any, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a line beyond the bound the first are listed, whoever began to keep the keys."""
-    monkeypatch.setattr(bull_outline, "MOST_LISTED", 300)
-    monkeypatch.setattr(bull_mirror, "_IDS_PER_READ", 100)
-    monkeypatch.setattr(bull_mirror, "_WORDS_PER_PIPELINE", 200)
+    monkeypatch.setattr(outline, "MOST_LISTED", 300)
+    monkeypatch.setattr(mirror, "_IDS_PER_READ", 100)
+    monkeypatch.setattr(mirror, "_WORDS_PER_PIPELINE", 200)
     line = [str(insert(sql)) for _ in range(320)]
     for _ in range(2):
         async with mirroring(database_url, server):
