@@ -28,7 +28,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, Settin
 from iidq.database.database_url import SCHEMA_FORM, is_schema_name, read_database_url
 from iidq.errors import SettingsFault
 from iidq.redis.redis_url import parse_redis_url
-from iidq.web.request.path_prefix import OWN_PATHS, parse_prefix
+from iidq.web.guard.proxies import OWN_PATHS, parse_prefix
 from iidq.webhooks.signing import signing_keys
 
 _RPC_URLS = re.compile(r"RPC_URLS_([1-9][0-9]*)")

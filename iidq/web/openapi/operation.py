@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from iidq.web.openapi.examples import COMPLETED
 from iidq.web.openapi.responses import Json, response
-from iidq.web.request.prefer import MAX_WAIT_SECONDS
+from iidq.web.request.header_fields import MAX_WAIT_SECONDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ from starlette.routing import Route
 from iidq import __version__
 from iidq.queue.identifiers import find_job_id
 from iidq.settings import Settings
-from iidq.web.reply.entity_tags import entity_tag, has_seen
-from iidq.web.request_context import exchange_of
+from iidq.web.reply.conditional import entity_tag, has_seen
+from iidq.web.request_context import context_of
 
 ASSETS_PATH: Final = "/assets/"
 PAGE_ROUTE: Final = "page:"
@@ -68,7 +68,7 @@ def render(name: str, **values: str) -> bytes:
 
 def page_reply(request: Request, body: bytes, status: int = 200) -> Response:
     """``body`` as a page, or 304."""
-    body = body.replace(_ROOT, exchange_of(request).path_prefix.encode())
+    body = body.replace(_ROOT, context_of(request).path_prefix.encode())
     tag = entity_tag(body)
     headers = {
         "ETag": tag,

@@ -153,7 +153,7 @@ class ApiServer(uvicorn.Server):
     async def _interrupt(self) -> int:
         tasks = set(self.server_state.tasks)
         for task in tasks:
-            # ``Exchanges`` makes a 503 of it.
+            # ``RequestContextMiddleware`` makes a 503 of it.
             task.cancel()
         if tasks and not self.force_exit:
             await asyncio.wait(tasks, timeout=REPLY_SECONDS)

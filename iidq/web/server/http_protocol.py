@@ -32,9 +32,9 @@ from uvicorn.server import ServerState
 from iidq.observability import logs
 from iidq.settings import Settings
 from iidq.web.reply.wire import JsonReply
+from iidq.web.server.direct import SinglePieceIO
 from iidq.web.server.lingering_close import LINGER_BYTES, LINGER_SECONDS
 from iidq.web.server.open_files import most_connections
-from iidq.web.server.single_piece import WholeMessages
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_HEADERS: Final = 100
@@ -245,7 +245,7 @@ class BoundedHttp(HttpToolsProtocol):
         else:
             self._begin_unchunked()
         # Its task has not begun yet.
-        self.scope["whole"] = WholeMessages(self.cycle)  # type: ignore[typeddict-unknown-key]
+        self.scope["whole"] = SinglePieceIO(self.cycle)  # type: ignore[typeddict-unknown-key]
 
     def _begin_unchunked(self) -> None:
         app = self.app

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iidq.web.guard.client_address import ClientAddresses, rate_limited_as
+from iidq.web.guard.proxies import ClientAddresses, rate_limit_client
 
 PROXIES = ("10.0.0.0/8", "192.0.2.7", "fd00::/8")
 
@@ -66,7 +66,7 @@ def test_nothing_before_the_client_can_change_who_it_is(forged: list[str], addre
 
 def test_ipv6_clients_are_counted_by_their_network() -> None:
     """A subscriber has a /64, and could otherwise come from 2^64 addresses; IPv4 addresses stand for themselves."""
-    assert rate_limited_as("2001:db8:1:2:3::4") == rate_limited_as("2001:db8:1:2:ffff::") == "2001:db8:1:2::/64"
-    assert rate_limited_as("2001:db8:1:3::") != rate_limited_as("2001:db8:1:2::")
-    assert rate_limited_as("203.0.113.9") == "203.0.113.9"
-    assert rate_limited_as("") == ""
+    assert rate_limit_client("2001:db8:1:2:3::4") == rate_limit_client("2001:db8:1:2:ffff::") == "2001:db8:1:2::/64"
+    assert rate_limit_client("2001:db8:1:3::") != rate_limit_client("2001:db8:1:2::")
+    assert rate_limit_client("203.0.113.9") == "203.0.113.9"
+    assert rate_limit_client("") == ""

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iidq.web.request.parameters import Disposition, parse_disposition, parse_header
+from iidq.web.request.header_fields import Disposition, parse_disposition, parse_header
 
 
 @pytest.mark.parametrize(

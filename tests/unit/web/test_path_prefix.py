@@ -11,7 +11,7 @@ from starlette.routing import Route
 from iidq.errors import SettingsFault
 from iidq.settings import Settings, load_settings
 from iidq.web.app import create_app
-from iidq.web.request.path_prefix import OWN_PATHS, PathPrefixes, parse_prefix
+from iidq.web.guard.proxies import OWN_PATHS, PathPrefixes, parse_prefix
 
 OWN = ("/", "/api/docs", "/jobs/{job_id}", "/livez")
 HARMLESS = re.compile(r"(/[A-Za-z0-9._~:@+-]+)*")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iidq.web.request.prefer import MAX_WAIT_SECONDS, NO_PREFERENCES, Preferences, parse_prefer
+from iidq.web.request.header_fields import MAX_WAIT_SECONDS, NO_PREFERENCES, Preferences, parse_prefer
 
 
 @pytest.mark.parametrize(

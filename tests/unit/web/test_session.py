@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iidq.web.operations.session import SESSION_SECONDS, Sessions
+from iidq.web.operations.operations_access import SESSION_SECONDS, Sessions
 
 NOW = 1_700_000_000.0
 SESSIONS = Sessions(b"open sesame")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from starlette.exceptions import HTTPException
 
 from iidq.errors import FieldFault, InvalidInput
-from iidq.web.request.parameters import parse_header
+from iidq.web.request.header_fields import parse_header
 from iidq.web.request.uploads import (
     MAX_FIELD_BYTES,
     MAX_FILE_NAME_LENGTH,
@@ -36,9 +36,10 @@ def file_part(content: bytes, name: str = "photo.jpg") -> bytes:
     return part(f'name="file"; filename="{name}"', content, "Content-Type: application/octet-stream")
 
 
-def short(value: str) -> None:
+def short(value: str) -> str:
     if len(value) > 10:
         raise ValueError("expected at most 10 characters")
+    return value
 
 
 def reader(boundary: str = BOUNDARY, max_upload_bytes: int = 1 << 20) -> FormReader:
@@ -88,7 +89,7 @@ def test_chunk_borders_and_field_order_do_not_matter(content: bytes, sizes: list
         position += sizes[turn % len(sizes)]
         turn += 1
     result = read(chunks)
-    assert result.fields == {"manifestURI": "ipfs://x"}
+    assert result.values == {"manifestURI": "ipfs://x"}
     assert result.upload is not None
     assert (result.upload.content_hash, result.upload.size_bytes) == (sha256(content), len(content))
     assert result.upload.file_name == "photo.jpg"

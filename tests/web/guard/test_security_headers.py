@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from iidq.web.guard.security_headers import SECURITY_HEADERS, security_headers
+from iidq.web.guard.browser_headers import SECURITY_HEADERS, security_headers
 from tests.web.serving import JOBS, ServeApi
 
 EXPECTED = {

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from iidq.settings import Settings
 from iidq.web.app import create_app
 from iidq.web.guard.admission import SAFE_METHODS, SUBMISSIONS
-from iidq.web.operations.operations_access import guards_itself
+from iidq.web.operations.operations_access import is_operations_path
 from tests.job_rows import FAILED, insert, read
 from tests.web.serving import JOBS, NO_DATABASE, ServeApi
 
@@ -62,7 +62,7 @@ def changes() -> list[str]:
         if isinstance(route, Route)
         and (route.methods or set()) - SAFE_METHODS
         and route.path not in SUBMISSIONS
-        and not guards_itself(route.path)
+        and not is_operations_path(route.path)
     )
 
 

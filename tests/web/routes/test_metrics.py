@@ -12,7 +12,7 @@ import pytest
 
 from iidq.observability.metrics import REGISTRY
 from iidq.queue.read import depth
-from iidq.web import queue_state
+from iidq.web import reads
 from tests.exposition_format import samples, value
 from tests.job_rows import insert
 from tests.web.serving import JOBS, ServeApi
@@ -131,8 +131,8 @@ async def test_scrapes_share_a_query(api: httpx.AsyncClient, monkeypatch: pytest
         asked += 1
         return await read(connection)
 
-    monkeypatch.setattr(queue_state, "read_depth", counted)
-    monkeypatch.setattr(queue_state, "KEEP_SECONDS", 3600.0)
+    monkeypatch.setattr(reads, "read_depth", counted)
+    monkeypatch.setattr(reads, "KEEP_SECONDS", 3600.0)
     await asyncio.gather(*(scrape(api) for _ in range(5)))
     await scrape(api)
     assert asked == 1

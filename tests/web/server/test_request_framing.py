@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from iidq.web.request_context import Exchange
+from iidq.web.request_context import RequestContext
 from iidq.web.server.http_protocol import MAX_FRAMING_PER_BYTE, MAX_HEAD_BYTES, BoundedHttp
-from iidq.web.server.lingering_close import UnreadBodies
+from iidq.web.server.lingering_close import LingeringClose
 from tests.job_rows import COMPLETED, insert
 from tests.nginx import needs_nginx, running_nginx
 from tests.web.server.bad_clients import END, FILE, GOOD_FIELDS
@@ -205,8 +205,8 @@ async def test_nginx_as_it_comes_is_served(
 
 async def tell(scope: Scope, receive: Receive, send: Send) -> None:
     """Reply with the method, the path and the body; for ``/early`` before the body is read, ``/streamed`` in pieces."""
-    scope["exchange"] = Exchange("id", 0.0)
-    await UnreadBodies(_tell)(scope, receive, send)
+    scope["context"] = RequestContext("id", 0.0)
+    await LingeringClose(_tell)(scope, receive, send)
 
 
 async def _tell(scope: Scope, receive: Receive, send: Send) -> None:
@@ -217,7 +217,7 @@ async def _tell(scope: Scope, receive: Receive, send: Send) -> None:
             return
         body += message["body"]
         if not message["more_body"]:
-            scope["exchange"].body_read = True
+            scope["context"].body_read = True
             break
     told = f"{scope['method']} {scope['path']} ".encode() + body
     streamed = scope["path"].startswith("/streamed")

@@ -17,8 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from iidq.observability import logs, metrics
 from iidq.queue.read import readers
-from iidq.web.direct_routes import FastLane
-from iidq.web.server.single_piece import WholeMessages
+from iidq.web.server.direct import DirectRoutes, SinglePieceIO
 from tests.eventually import eventually
 from tests.job_rows import COMPLETED, insert
 from tests.web.serving import JOBS, ServeApi
@@ -66,11 +65,11 @@ async def test_both_ways_answer_alike(
     async with serve_api(database_url=database_url) as client:
         short = await _ask_all(client, job_id)
 
-    async def usual_way(self: FastLane, scope: Scope, receive: Receive, send: Send) -> None:
-        scope.pop("whole", None)
+    async def usual_way(self: DirectRoutes, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.pop("single_piece", None)
         await self._app(scope, receive, send)
 
-    monkeypatch.setattr(FastLane, "__call__", usual_way)
+    monkeypatch.setattr(DirectRoutes, "__call__", usual_way)
     async with serve_api(database_url=database_url) as client:
         assert await _ask_all(client, job_id) == short
 
@@ -124,11 +123,11 @@ async def lanes(
         rate_limit_read_per_minute=1_000_000,
     ) as client:
         lanes = _Lanes(client, jobs)
-        short: Callable[..., Awaitable[None]] = FastLane.__call__
+        short: Callable[..., Awaitable[None]] = DirectRoutes.__call__
 
-        async def chosen(self: FastLane, scope: Scope, receive: Receive, send: Send) -> None:
+        async def chosen(self: DirectRoutes, scope: Scope, receive: Receive, send: Send) -> None:
             if lanes.lane.endswith("in pieces"):
-                scope.pop("whole", None)
+                scope.pop("single_piece", None)
             if lanes.lane.startswith("short"):
                 await short(self, scope, receive, send)
             else:
@@ -142,7 +141,7 @@ async def lanes(
         def counted(method: str, route: str, status: int, seconds: float) -> None:
             lanes.counted.append((method, route, status))
 
-        monkeypatch.setattr(FastLane, "__call__", chosen)
+        monkeypatch.setattr(DirectRoutes, "__call__", chosen)
         monkeypatch.setattr(logs, "request_served", logged)
         monkeypatch.setattr(metrics, "request_served", counted)
         yield lanes
@@ -317,12 +316,12 @@ class _Cycle:
 def test_no_header_can_become_two(value: bytes) -> None:
     """A value with a line break is a bug of ours, and never reaches the wire."""
     with pytest.raises(ValueError, match="more than one line"):
-        WholeMessages(_Cycle()).reply(200, [(b"x", value)], b"")  # type: ignore[arg-type]
+        SinglePieceIO(_Cycle()).reply(200, [(b"x", value)], b"")  # type: ignore[arg-type]
 
 
 def test_the_last_reply_goes_the_way_that_closes() -> None:
     """A stopping server tells clients that it closes the connection; then it must, and only the usual way does."""
     cycle = _Cycle()
     cycle.default_headers = [(b"date", b"today"), (b"connection", b"close")]
-    assert not WholeMessages(cycle).reply(200, [(b"content-length", b"0")], b"")  # type: ignore[arg-type]
+    assert not SinglePieceIO(cycle).reply(200, [(b"content-length", b"0")], b"")  # type: ignore[arg-type]
     assert not cycle.response_started
