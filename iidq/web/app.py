@@ -1,4 +1,4 @@
-"""The API as an ASGI app: its open parts, its routes, its layers."""
+"""The API as an ASGI app: open parts, routes, layers."""
 
 import asyncio
 from collections.abc import AsyncIterator

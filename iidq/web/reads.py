@@ -134,7 +134,7 @@ class JobReads:
         kept = await self._ended_jobs.find(job_ids)
         missing = [job_id for job_id in job_ids if job_id not in kept]
         read = dict(zip(missing, await self._read(missing), strict=True)) if missing else {}
-        # Jobs in ``_kept`` have no callback, whose state changes after the job's end.
+        # Jobs in ``_kept`` have no callback: its state changes after the job's end.
         lasting = {job_id: job.body for job_id, job in read.items() if job and job.ended and self._kept.get(job_id)}
         self._ended_jobs.keep(lasting)
         return [JobBody.of_ended(kept[job_id]) if job_id in kept else read[job_id] for job_id in job_ids]
@@ -152,7 +152,7 @@ class JobReads:
                 known[job_id] = None
                 continue
             fresh = known[job_id] = version, JobBody.of(job)
-            # A callback's state is in another row, whose changes leave the job's version as it is.
+            # A callback's state is in another row and does not change the job's version.
             if job.callback is None:
                 self._kept.put(job_id, fresh)
         return [None if (kept := known[job_id]) is None else kept[1] for job_id in job_ids]

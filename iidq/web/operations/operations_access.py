@@ -217,7 +217,7 @@ def _cookie_rules(request: Request) -> _CookieRules:
 
 
 def _is_local(request: Request) -> bool:
-    """Return whether the request comes from this machine, under its own name (another name could resolve to it)."""
+    """Return whether the request comes from this machine, and by a name that only this machine has."""
     if request.client is None or not _is_loopback(request.client.host):
         return False
     if any(name in request.headers for name in _FORWARDING):

@@ -58,7 +58,7 @@ class OperationsPage:
         self._closed = render("operations-closed.html", reason=CLOSED)
 
     async def page(self, request: Request) -> Response:
-        """GET: the page, whose script loads the data; 403 if closed, 404 for a text that is no job's id."""
+        """GET: the page without its data; 403 if closed, 404 for a text that is no job's id."""
         if self.access.is_closed(request):
             return page_reply(request, self._closed, 403)
         job_id = request.path_params.get("job_id")

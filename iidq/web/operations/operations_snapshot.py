@@ -31,7 +31,7 @@ LATELY_PATIENCE_SECONDS: Final = 0.1
 
 
 class Snapshots:
-    """The newest snapshot of one process, as the bytes of its JSON and their entity tag."""
+    """The newest snapshot of one process: bytes of JSON and an entity tag."""
 
     def __init__(self) -> None:
         self._flights: SingleFlight[None, tuple[bytes, str]] = SingleFlight()

@@ -53,7 +53,7 @@ class JobBody:
 
     @classmethod
     def of_ended(cls, body: bytes) -> "JobBody":
-        """Return the body of an ended job whose JSON exists already."""
+        """Return the body of an ended job from its JSON."""
         return cls(body, entity_tag(body), True)
 
 

@@ -17,9 +17,9 @@ from iidq.web.request_context import correlation_id
 from iidq.web.service import service_of
 
 RETRY_AFTER_SECONDS: Final = 5
-"""``Retry-After`` of a 503 whose fault has no time of its own."""
+"""``Retry-After`` of a 503 if the fault sets no time."""
 _REFUSAL_SHOWN_SECONDS: Final = 60.0
-"""How long /readyz shows a refused request, whose cause later requests need not meet."""
+"""How long /readyz shows a refused request, as later requests may not meet the same cause."""
 _CLIENT_CLOSED_REQUEST: Final = 499
 """nginx's status for a client that has disconnected, used in logs only."""
 

@@ -57,7 +57,7 @@ def poll_url(job_id: object, prefix: str) -> str:
 
 
 def accepted_shape(job_id: UUID, job_type: JobType, prefix: str) -> shapes.Accepted:
-    """Return the reply to a submission whose row is durable."""
+    """Return the reply to a submission with a durable row."""
     return {
         "mode": "async",
         "jobId": str(job_id),
@@ -86,7 +86,7 @@ def processed_shape(result: dict[str, Any]) -> shapes.SyncResult:
 
 
 def batch_shape(job_ids: Sequence[UUID], prefix: str) -> shapes.AcceptedBatch:
-    """Return the reply to a batch whose rows are durable; ids and URLs in the order of the jobs."""
+    """Return the reply to a batch with durable rows; ids and URLs in the order of the jobs."""
     return {
         "mode": "async",
         "status": "queued",

@@ -27,7 +27,7 @@ _PLAIN_JSON: Final = "application/json"
 
 
 async def read_submission(request: Request, rules: SubmissionRules, *, max_upload_bytes: int) -> Submission:
-    """Return the submission in ``multipart/form-data`` (whose file is hashed) or ``application/json``.
+    """Return the submission in ``multipart/form-data`` (the file is hashed) or ``application/json``.
 
     Raise :class:`HTTPException` 400, 408, 413 or 415 for the body, :class:`InvalidInput` for its fields, and
     :class:`ClientDisconnect` if the client disconnects.

@@ -1,7 +1,7 @@
-"""SHA-256 of a stream beside the event loop: a thread hashes some pieces while the loop receives the next.
+"""SHA-256 of a stream in threads: a thread hashes pieces while the event loop receives the next ones.
 
-``hashlib`` lets go of the interpreter lock, so this is real parallelism, and other requests wait for no hash. On two
-cores that ``curl`` and the API share, eight uploads at once gain a fifth by it and one alone a twentieth.
+``hashlib`` releases the interpreter lock, so hashing is parallel and delays no other request. Eight uploads at once are
+a fifth faster on two cores.
 """
 
 import asyncio
@@ -14,23 +14,23 @@ from typing import Final
 from iidq.provenance.digest import ContentDigest
 
 INLINE_BYTES: Final = 32 * 1024
-"""Shorter pieces are hashed where they are, in less time than a thread needs to take over."""
+"""Shorter pieces are hashed in the event loop, in less time than a thread needs to start."""
 MAX_PENDING_BYTES: Final = 1 << 20
-"""Of one stream; whoever feeds it waits while there are more."""
+"""Pending bytes of one stream above which :meth:`BackgroundDigest.room` waits."""
 TURN_BYTES: Final = 4 << 20
-"""After so many bytes a thread turns to the next stream that waits for one."""
+"""Bytes after which a thread serves the next waiting stream."""
 
 
 def hashing_threads() -> ThreadPoolExecutor:
-    """As many threads as can hash at a time; started when they are needed."""
+    """Return one thread per processor, started on demand."""
     return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="iidq-hashing")
 
 
 class BackgroundDigest:
     """The digest of one stream, for one task of the event loop.
 
-    Await :meth:`room` between updates, and :meth:`done` before asking for the hash. A digest that is given up needs no
-    goodbye: a thread ends what is pending, which is bounded.
+    Await :meth:`room` between updates, and :meth:`done` before :meth:`content_hash`. An abandoned digest needs no
+    clean-up: a thread finishes the pending bytes, which are bounded.
     """
 
     def __init__(self, threads: ThreadPoolExecutor) -> None:
@@ -46,7 +46,7 @@ class BackgroundDigest:
         self._awaited_bytes = 0
 
     def update(self, piece: bytes | memoryview) -> None:
-        """Take the stream's next bytes; they must not change afterwards."""
+        """Take the stream's next bytes, which must not change afterwards."""
         with self._lock:
             idle = not self._hashing
             if not idle or len(piece) >= INLINE_BYTES:
@@ -59,16 +59,16 @@ class BackgroundDigest:
         self._digest.update(piece)
 
     async def room(self) -> None:
-        """Wait until few bytes are pending; at once where they are not many."""
+        """Wait until few bytes are pending."""
         if self._pending_bytes > MAX_PENDING_BYTES:
             await self._until(MAX_PENDING_BYTES // 2)
 
     async def done(self) -> None:
-        """Wait until all is hashed."""
+        """Wait until all bytes are hashed."""
         await self._until(0)
 
     def content_hash(self) -> str:
-        """``0x`` and 64 lower-case hex digits for the bytes taken so far; none may be pending."""
+        """Return ``0x`` and 64 lower-case hex digits; no bytes may be pending."""
         return self._digest.content_hash()
 
     async def _until(self, pending_bytes: int) -> None:
@@ -99,11 +99,11 @@ class BackgroundDigest:
     def _wake(self) -> None:
         if self._waiter is not None and self._pending_bytes <= self._awaited_bytes:
             waiter, self._waiter = self._waiter, None
-            # A closed loop has nobody who waits.
+            # On a closed loop no task waits.
             if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(_let_go, waiter)
+                self._loop.call_soon_threadsafe(_release, waiter)
 
 
-def _let_go(waiter: asyncio.Future[None]) -> None:
+def _release(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)

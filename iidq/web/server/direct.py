@@ -24,7 +24,7 @@ _JOB_ID_LENGTH: Final = 36
 
 
 class SinglePieceIO:
-    """One request and its reply past ASGI; the server puts it into ``scope["single_piece"]``."""
+    """A request and its reply in one piece, without ASGI; the server sets ``scope["single_piece"]``."""
 
     __slots__ = ("_cycle",)
 
@@ -43,7 +43,7 @@ class SinglePieceIO:
         return body
 
     def reply(self, status: int, headers: Sequence[RawHeader], body: bytes) -> bool:
-        """Send a whole reply, whose headers include Content-Length. Return False if it must be sent through ASGI."""
+        """Send a whole reply with a Content-Length. Return False if the reply must go through ASGI."""
         cycle = self._cycle
         if cycle.response_started or cycle.disconnected or cycle.flow.write_paused or not cycle.keep_alive:
             return False
@@ -62,7 +62,7 @@ class SinglePieceIO:
 
 
 class DirectRoutes:
-    """Serve requests whose method and path are exactly those of a route, and GET of one item below ``collection``."""
+    """Serve the method and path of the ``exact`` routes, and GET of one item below ``collection``."""
 
     def __init__(
         self, app: ASGIApp, exact: list[Route], collection: str, item: Route, handlers: Mapping[Any, ErrorHandler]
