@@ -1,8 +1,8 @@
 """Availability of Postgres: one background probe per API process decides for all requests.
 
-The probe runs the cheapest query on a connection of its own. Postgres counts as lost when this connection breaks or
-falls silent and a new one fails, too. Then the circuit opens (:meth:`Database.lose`), and requests no longer wait for
-a time-out. It closes when a new connection answers.
+The probe runs the cheapest query on a separate connection. Postgres counts as lost when the connection breaks or falls
+silent and a new connection fails, too. Then the circuit opens (:meth:`Database.lose`), and requests no longer wait for
+a time-out. The circuit closes when a new connection answers.
 
 A server with a silent synchronous standby answers all reads but confirms no commit. While a write takes long, and
 until an open circuit closes, the probe also commits. Without confirmation only writes are refused

@@ -1,8 +1,8 @@
-"""Reads of the queue that many clients share.
+"""Reads of the queue for many clients at once.
 
 * :class:`BoundedReads`: lists and counts on a small share of the pool, so that submissions keep the rest.
-* :class:`RecentAnswer` and :class:`QueueState`: one query a second for all probes and scrapes.
-* :class:`JobReads`: polled jobs, several in one statement, and no row is sent again unchanged.
+* :class:`RecentAnswer` and :class:`QueueState`: a query per second for all probes and scrapes.
+* :class:`JobReads`: polled jobs, several per statement; unchanged rows are not sent again.
 """
 
 import asyncio
@@ -79,7 +79,7 @@ def _busy() -> DatabaseBusy:
 
 
 class RecentAnswer(Generic[T]):
-    """The answer to one query, at most ``KEEP_SECONDS`` old; concurrent callers share one query."""
+    """The answer to a query, at most ``KEEP_SECONDS`` old; concurrent callers share the query."""
 
     def __init__(self, reads: BoundedReads, query: Callable[[Connection], Awaitable[T]]) -> None:
         self._reads = reads

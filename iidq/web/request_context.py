@@ -1,7 +1,7 @@
-"""The outermost layer: the context of each request, the headers that every reply carries, the log, the last resort.
+"""The outermost layer: the context of each request, the headers of every reply, the log, unexpected errors.
 
-One layer does all of this by plain calls, because each further layer costs a request about a twentieth of its time.
-An unexpected error ends here: it is logged once with the correlation id, and the client receives only this id.
+A single layer does all by plain calls, because each further layer costs a request about a twentieth of the time. An
+unexpected error is logged once with the correlation id; the client receives only the id.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The open parts of one API process, which its endpoints share."""
+"""The open parts of an API process, shared by all endpoints."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +19,7 @@ from iidq.web.synchronous import SynchronousVerification
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """The open parts of one API process, opened and closed with the app."""
+    """The open parts of an API process."""
 
     settings: Settings
     """Settings of the process."""
@@ -50,7 +50,7 @@ class Service:
 
 
 def service_of(request: Request) -> Service:
-    """Return the parts that the app's lifespan opened."""
+    """Return the parts opened by the app's lifespan."""
     app: Starlette = request.app
     service: Service = app.state.service
     return service

@@ -20,9 +20,9 @@ from iidq.web.service import service_of
 
 
 async def preferred_reply(request: Request, job_id: UUID, job_type: JobType, preferences: Preferences) -> Response:
-    """Return the reply to a submission with ``Prefer``, after a wait if that was preferred.
+    """Return the reply to a submission with ``Prefer``, after a preferred wait.
 
-    200 with the job itself if it ended within the wait, otherwise 202 (RFC 7240, section 4.1).
+    200 with the job if ended within the wait, otherwise 202 (RFC 7240, section 4.1).
     """
     prefix = context_of(request).path_prefix
     headers = {"Location": poll_url(job_id, prefix), "Vary": "Prefer", "Preference-Applied": preferences.applied}

@@ -1,4 +1,4 @@
-"""Admission: the decision on every request before any other layer, in one place and without waiting.
+"""Admission: the decision on every request before any other layer, without waiting.
 
 Checks in this order: length of path and query, CORS preflight, rate limit, API key where required everywhere, and
 whether the request's web page may change the queue. Wrong keys count against the address, which limits guessing.
@@ -44,7 +44,7 @@ _OTHER_PAGE: Final = (
 
 
 class Admission:
-    """Refuse a request, or admit it and note the caller in its context."""
+    """Refuse or admit requests; note the caller in the context."""
 
     def __init__(self, settings: Settings) -> None:
         self.limits = RateLimits(settings)

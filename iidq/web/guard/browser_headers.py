@@ -1,10 +1,10 @@
 """Headers for browsers: CORS for pages of other origins, and security headers of every reply. Pure.
 
 By default all pages may read replies, as in the replaced system. Credentials are never allowed, because cookies play no
-part in the API. A page with the API key sends it in a header.
+part in the API. Pages send the API key in a header.
 
-Reading and submitting are open to the pages that the settings allow. A change of the queue needs more without
-``API_KEY``: a form of any page can send one, so only our own pages and origins named in the settings may change it.
+Reading and submitting are open to the pages allowed by the settings. Changes of the queue need more without
+``API_KEY``, because a form of any page can send changes: only the service's pages and named origins are accepted.
 """
 
 import re

@@ -1,15 +1,13 @@
 """Headers of reverse proxies: the client's address, and the path prefix of the service. Pure.
 
-``X-Forwarded-For`` counts only as far as trusted proxies (``TRUSTED_PROXIES``) wrote it. Each proxy appends the address
-of its caller, so the list is read from its end: the first entry that is no trusted proxy is the client. Earlier entries
-came from the client and prove nothing.
+In ``X-Forwarded-For`` each proxy appends the address of the caller. The list is read from the end, as far as trusted
+proxies (``TRUSTED_PROXIES``) wrote entries: the first other address is the client. Earlier entries prove nothing.
 
-``ROOT_PATH`` names the prefix. ``X-Forwarded-Prefix`` of a trusted proxy replaces it: several values are joined in
-order, the outermost proxy's first, as Traefik appends them. A header with a malformed value is ignored.
+``ROOT_PATH`` names the prefix. ``X-Forwarded-Prefix`` of a trusted proxy replaces ``ROOT_PATH``: several values are
+joined in order, the outermost proxy's first, as Traefik appends values. A malformed header is ignored.
 
 Some proxies keep the prefix (``/iidq/api/…``), others remove it (``/api/…``); both are served. Only ``ROOT_PATH`` is
-removed from a request's path: a header that a proxy forwards unseen would let clients bypass paths that the proxy
-refuses.
+removed from a request's path: with a forwarded header clients could otherwise bypass paths refused by the proxy.
 """
 
 import re
@@ -64,7 +62,7 @@ class ClientAddresses:
 
 @lru_cache(_REMEMBERED)
 def rate_limit_client(address: str) -> str:
-    """Return the client that rate limits count: an IPv4 address, or the /64 of an IPv6 address (one subscriber)."""
+    """Return the client for rate limits: an IPv4 address, or the /64 of an IPv6 address (a subscriber)."""
     parsed = _parse(address)
     if isinstance(parsed, IPv6Address):
         return str(IPv6Network((int(parsed), _SUBSCRIBER_BITS), strict=False))

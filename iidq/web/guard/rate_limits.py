@@ -1,8 +1,8 @@
 """Limits of requests per client and minute. Pure but for the clock: counts in memory, the time is an argument.
 
-The minute slides in buckets of ten seconds: the present bucket and the five before count. A client gets at most its
-limit in each such minute, and so in any 50 seconds. Only admitted requests count, so a client that keeps trying still
-gets its share. ``rate_sharing`` adds the counts of other processes.
+The minute slides in buckets of ten seconds: the present bucket and the five before count. A client gets at most the
+limit in each such minute, and so in any 50 seconds. Only admitted requests count, so a client with refused requests
+still gets a full share. ``rate_sharing`` adds the counts of other processes.
 """
 
 import math
@@ -36,7 +36,7 @@ class Decision(NamedTuple):
 
 
 class Addition(NamedTuple):
-    """Requests of one client in one bucket, not yet shared with other processes."""
+    """Requests of a client in a bucket, not yet shared with other processes."""
 
     client: str
     """The client that the limit counts."""
@@ -140,10 +140,10 @@ class SlidingWindow:
 
 
 class RateLimits:
-    """Limits of the settings: one for submissions, one for all other requests; each per client.
+    """Limits per client: for submissions, and for all other requests.
 
     A client is an address, or the holder of the API key at any address, with ``RATE_LIMIT_KEY_FACTOR`` times as much.
-    A batch counts as one submission: its size is bounded, and it needs the key where one is set.
+    A batch counts as a single submission, because batches are bounded and need a set API key.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -168,7 +168,7 @@ class RateLimits:
 
 
 class SharedClock:
-    """Seconds since 1970 by the clock that all processes share; this host's clock until it is set."""
+    """Seconds since 1970 by the clock shared by all processes; by the local clock before :meth:`set`."""
 
     def __init__(self) -> None:
         self._ahead_seconds = time.time() - time.monotonic()

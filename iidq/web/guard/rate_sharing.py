@@ -1,12 +1,12 @@
-"""Share the counts of rate limits between API processes, so that a limit holds for all of them together.
+"""Share the counts of rate limits between API processes, so that a limit holds for all processes together.
 
-Requests never wait for sharing: each process decides by its own counts. Every ``EXCHANGE_SECONDS`` one small statement
-adds its new counts to the shared ones and reads the totals of the same clients. A process without new counts sends
+Requests never wait for sharing: each process decides by local counts. Every ``EXCHANGE_SECONDS`` a small statement adds
+new local counts to the shared counts and reads the totals of the same clients. A process without new counts sends
 nothing.
 
 Another process receives a count after at most two exchanges. Several processes together therefore admit at most the
-limit and the requests of two exchanges; one process alone never admits more than the limit. While the shared counts
-are unreachable, each process continues with its own.
+limit and the requests of two exchanges; a single process never admits more than the limit. While the shared counts are
+unreachable, each process continues with local counts.
 """
 
 import asyncio

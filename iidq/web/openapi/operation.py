@@ -11,7 +11,7 @@ from iidq.web.request.header_fields import MAX_WAIT_SECONDS
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One method of one path."""
+    """A method of a path."""
 
     method: str
     """HTTP method in lower case."""

@@ -1,4 +1,4 @@
-"""Schemas of the document: replies from their types, results from their JSON Schema, requests from the rules."""
+"""Schemas of the document, from the reply types, the results' JSON Schema and the submission rules."""
 
 import json
 from importlib.resources import files

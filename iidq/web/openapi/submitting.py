@@ -1,4 +1,4 @@
-"""Operations that submit: one job, a batch, and synchronously."""
+"""Operations that submit jobs, batches and synchronous calls."""
 
 from typing import Final
 

@@ -1,12 +1,11 @@
 """Access to the operations page: where requests may come from, sessions, and CSRF tokens.
 
-With ``API_KEY`` set, an operator signs in with the key (session cookie) or sends it in a header. Without a key, only
-requests from this machine are accepted, under a loopback name and through no proxy. Data and changes are accepted from
-the page's own origin only, and every change carries the session's CSRF token.
+With ``API_KEY`` set, an operator signs in with the key (session cookie) or sends the key in a header. Without a key,
+only requests from the same machine are accepted, under a loopback name and through no proxy. Data and changes are
+accepted from the page's own origin only, and every change carries the session's CSRF token.
 
-Sessions are signed texts in a cookie; nothing is stored. Any API process with the same ``API_KEY`` recognises a session
-by its signature, and a new key ends all sessions. The signing key is derived, so the texts reveal nothing of the API
-key.
+Sessions are signed texts in a cookie; nothing is stored. Any API process with the same ``API_KEY`` verifies sessions
+by signature, and a new key ends all sessions. The signing key is derived, so the texts reveal nothing of the API key.
 """
 
 import base64
@@ -217,7 +216,7 @@ def _cookie_rules(request: Request) -> _CookieRules:
 
 
 def _is_local(request: Request) -> bool:
-    """Return whether the request comes from this machine, and by a name that only this machine has."""
+    """Return whether the request comes from the same machine and uses a loopback name."""
     if request.client is None or not _is_loopback(request.client.host):
         return False
     if any(name in request.headers for name in _FORWARDING):

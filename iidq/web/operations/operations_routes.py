@@ -49,7 +49,7 @@ _DATA: Final = f"{OPERATIONS_PATH}/data"
 
 
 class OperationsPage:
-    """Endpoints of the page that depend on the settings; the requests of one process share one snapshot."""
+    """Endpoints of the page with state; all requests of a process share a snapshot."""
 
     def __init__(self, settings: Settings) -> None:
         self.access = OperationsAccess(settings)
@@ -97,7 +97,7 @@ class OperationsPage:
 
 
 def routes(settings: Settings) -> list[Route]:
-    """Return the routes of the page, its data and its changes under these settings."""
+    """Return the routes of page, data and changes."""
     operations = OperationsPage(settings)
     access = operations.access
     return [

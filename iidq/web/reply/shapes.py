@@ -1,7 +1,7 @@
 """JSON of each reply: names, types and meaning. Pure.
 
-mypy checks the functions that build replies against these types, and ``/api/docs.json`` is made from them
-(:mod:`iidq.web.openapi.schemas`): a member built but not described, or the reverse, fails the type check.
+mypy checks the functions in ``wire.py`` against the types, and :mod:`iidq.web.openapi.schemas` makes
+``/api/docs.json`` from the same types: a member built but not described, or the reverse, fails the type check.
 """
 
 from typing import Annotated, Any, Literal, NotRequired
@@ -64,7 +64,7 @@ class AcceptedBatch(TypedDict):
 
 
 class AttemptFault(TypedDict):
-    """Why one attempt failed."""
+    """Failure of an attempt."""
 
     attempt: Annotated[int, Field(ge=0)]
     at: Annotated[Time | None, Field(description="Null if the row was written by plain SQL without a time.")]
@@ -215,7 +215,7 @@ class Health(TypedDict):
 
 
 class FieldError(TypedDict):
-    """One fault of one field."""
+    """Fault of a field."""
 
     field: Annotated[str, Field(description="`file` is also the field of a missing file-or-hash.")]
     message: Annotated[str, Field(description="The fault, and the expected value.")]

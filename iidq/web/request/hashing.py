@@ -27,7 +27,7 @@ def hashing_threads() -> ThreadPoolExecutor:
 
 
 class BackgroundDigest:
-    """The digest of one stream, for one task of the event loop.
+    """The digest of a stream, for a task of the event loop.
 
     Await :meth:`room` between updates, and :meth:`done` before :meth:`content_hash`. An abandoned digest needs no
     clean-up: a thread finishes the pending bytes, which are bounded.

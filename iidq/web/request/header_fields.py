@@ -1,7 +1,7 @@
-r"""Request headers with a syntax of their own: Content-Type and Content-Disposition, Prefer, Idempotency-Key.
+r"""Request headers with a special syntax: Content-Type and Content-Disposition, Prefer, Idempotency-Key.
 
 The standard library's and python-multipart's readers cut ``C:\dir\name`` down to ``name``; here the text stays as sent,
-so that the rules for file names apply to all of it. Browsers follow the WHATWG form encoding: ``"``, CR and LF as
+so that the rules for file names apply. Browsers follow the WHATWG form encoding: ``"``, CR and LF as
 ``%22``, ``%0D``, ``%0A``, and backslashes unescaped.
 """
 

@@ -119,7 +119,7 @@ class Submission:
     """Identity of ``rpc_url`` including its credentials; None without ``rpc_url``."""
 
     def as_job(self, job_type: JobType, key: IdempotencyKey | None = None) -> NewJob:
-        """Return the job of this request, under ``key``, or under a key that equal requests share."""
+        """Return the job, under ``key``, or under a key shared by equal requests."""
         if key is None and self.share:
             shared = self.fingerprint(job_type, with_file_name=False)
             key = IdempotencyKey(SHARED, shared.hex(), shared)
@@ -190,7 +190,7 @@ class SubmissionRules:
     def submission(
         self, values: Mapping[str, object], upload: Upload | None, faults: Sequence[FieldFault] = ()
     ) -> Submission:
-        """Return the submission with these checked values. ``faults`` are those of single fields.
+        """Return the submission with checked ``values``, unless there are ``faults``.
 
         Raise :class:`InvalidInput` with one entry per fault.
         """

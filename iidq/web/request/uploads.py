@@ -1,10 +1,10 @@
-"""Read a multipart form and hash its file as it streams; the file's bytes are kept neither in memory nor on disk.
+"""Read a multipart form and hash the file while streaming; the bytes are kept neither in memory nor on disk.
 
-:class:`FormReader` is a push parser without I/O, which keeps only the small fields. Every bound is checked at the byte
-that exceeds it.
+:class:`FormReader` is a push parser without I/O, which keeps only the small fields. Every bound is checked at the
+exceeding byte.
 
-After the first wrong field the rest of the body is read only for further faults, and only :data:`MAX_OVERHEAD_BYTES`
-of it: a typing error need not cost a gigabyte of upload.
+After the first wrong field only :data:`MAX_OVERHEAD_BYTES` more are read, for further faults: a typing error need not
+cost a gigabyte of upload.
 """
 
 import logging
@@ -48,7 +48,7 @@ logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
 class Digest(Protocol):
-    """A SHA-256 of the file's bytes: :class:`ContentDigest`, or one that hashes in a thread."""
+    """A SHA-256 of the file's bytes, as :class:`ContentDigest`."""
 
     def update(self, piece: memoryview, /) -> None:
         """Take the next bytes, which must not change afterwards."""

@@ -28,7 +28,7 @@ MAX_BATCH_BYTES: Final = 4 << 20
 
 
 async def submit_batch(request: Request) -> Response:
-    """POST /batch: without a database 503, as a thousand verifications take too long for one request."""
+    """POST /batch: without a database 503, as a thousand verifications take too long for a request."""
     service = service_of(request)
     key_text = read_idempotency_key(request)
     document = await read_json(request, max_bytes=MAX_BATCH_BYTES)

@@ -21,7 +21,7 @@ PROBE_SECONDS: Final = 5.0
 
 
 async def livez(request: Request) -> Response:
-    """GET /livez: 200 while the process answers, whatever its dependencies."""
+    """GET /livez: 200 while the process answers."""
     return JsonReply({"status": "ok"})
 
 
@@ -53,7 +53,7 @@ async def readyz(request: Request) -> Response:
 
 
 async def _faults(service: Service, depth: QueueDepth | None) -> list[str]:
-    """Return the faults that an operator must fix: of this process, of its role, and of the workers."""
+    """Return the faults for an operator: of the process, the database role, and the workers."""
     obstacles = [] if service.database.away else await service.queue_state.obstacles()
     named = [*(obstacles or []), *service.database.faults.for_operators(), *(depth.faults if depth else [])]
     return list(dict.fromkeys(named))

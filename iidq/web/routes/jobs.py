@@ -62,11 +62,10 @@ def _preferences(request: Request, service: Service) -> Preferences:
 
 
 async def _process_at_once(service: Service, job_type: JobType, submission: Submission) -> Response:
-    """Synchronous fallback: return the result itself, from this process.
+    """Synchronous fallback: return the result without a job.
 
-    Without a job, ``Idempotency-Key``, ``callbackUrl`` and ``Prefer`` have no effect (RFC 7240, section 2, allows it).
-    If the connection broke after the insert was sent, a job may exist without a client; its verification is repeated
-    without harm.
+    ``Idempotency-Key``, ``callbackUrl`` and ``Prefer`` have no effect (RFC 7240, section 2). If the connection broke
+    after the insert was sent, a job may exist unknown to the client; a worker then repeats the work without harm.
     """
     metrics.synchronous_fallback()
     return JsonReply(processed_shape(await service.synchronous.run(job_type, submission)))

@@ -26,7 +26,7 @@ async def metrics(request: Request) -> Response:
 class QueueGauges(Collector):
     """One reading of the queue as gauges; without a database only ``iidq_database_up``.
 
-    Every API process and replica reports the same values: take their maximum, not their sum.
+    Every API process and replica reports the same values: use the maximum, not the sum.
     """
 
     def __init__(self, depth: QueueDepth | None) -> None:

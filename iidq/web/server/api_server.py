@@ -1,11 +1,11 @@
-"""One API process: uvicorn, with a shutdown that loses no request.
+"""The API process: uvicorn, with a shutdown that loses no request.
 
 1. At SIGTERM (or SIGINT, SIGHUP) ``/readyz`` turns 503, and waits end.
-2. After ``SHUTDOWN_DELAY_SECONDS``, the time of a load balancer to react, the listener closes. Another process that
-   shares the listener accepts further connections.
+2. After ``SHUTDOWN_DELAY_SECONDS``, the time of a load balancer to react, the listener closes. Other processes on
+   the same listener accept further connections.
 3. Each reply carries ``Connection: close``. An idle connection may send one more request within ``QUIET_SECONDS``,
    because an immediate close could hit a request in flight (RFC 9112, section 9.6).
-4. Requests that still run after ``DRAIN_TIMEOUT_SECONDS`` receive 503.
+4. Requests still running after ``DRAIN_TIMEOUT_SECONDS`` receive 503.
 
 A second signal ends the process at once.
 """
@@ -119,7 +119,7 @@ class ApiServer(uvicorn.Server):
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close the listener, the connections, the requests and the app, in this order, each within its time."""
+        """Close the listener, connections, requests and app in order, each within a bounded time."""
         for server in self.servers:
             server.close()
         for listener in sockets or []:

@@ -1,8 +1,8 @@
 """Direct dispatch of the three busiest routes, and requests and replies in one piece.
 
-The router and its error layer take about a third of the time of a small request. :class:`DirectRoutes` calls the
-endpoint directly. Under our own server, :class:`SinglePieceIO` then reads a body and writes a reply in one piece,
-without ASGI messages. Endpoints, errors and replies are the same either way.
+The router and the error layer take about a third of the time of a small request. :class:`DirectRoutes` calls the
+endpoint directly. With iidq's server, :class:`SinglePieceIO` then reads a body and writes a reply whole, without
+ASGI messages. Endpoints, errors and replies are the same either way.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ _JOB_ID_LENGTH: Final = 36
 
 
 class SinglePieceIO:
-    """A request and its reply in one piece, without ASGI; the server sets ``scope["single_piece"]``."""
+    """Whole request body and whole reply, without ASGI messages; in ``scope["single_piece"]``."""
 
     __slots__ = ("_cycle",)
 

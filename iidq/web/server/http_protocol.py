@@ -1,15 +1,15 @@
-"""The server's side of an HTTP/1.1 connection: uvicorn's protocol with bounds, and bodies that are not copied.
+"""The server's side of an HTTP/1.1 connection: uvicorn's protocol with bounds, and bodies without copies.
 
-Bounds, each with its refusal: size of a request's head (414, 431), number of headers (431), time of the head (408),
-framing of a chunked body (400), connections (503). A refusal is JSON like every other reply. After it, except for 503,
-the connection lingers (RFC 9112, section 9.6), so that a client that still sends can read the reply.
+Bounds and refusals: size of a request's head (414, 431), number of headers (431), time of the head (408),
+framing of a chunked body (400), connections (503). A refusal is JSON like every other reply. Except
+after 503 the connection lingers (RFC 9112, section 9.6), so that a sending client can read the reply.
 
 Content-Length and Transfer-Encoding alone define the end of a request (RFC 9112, section 6.3). No upgrade is offered,
 so ``Upgrade`` is ignored (RFC 9110, section 7.8). A request with an ambiguous end is refused with 400, and the
 connection closes.
 
-A reply to HTTP/1.0 is never chunked: without a Content-Length its body ends with the connection (RFC 9112, section
-6.3), which closes after every such reply.
+A reply to HTTP/1.0 is never chunked: a body without Content-Length ends with the connection (RFC 9112, section 6.3),
+which closes after every such reply.
 """
 
 import asyncio
@@ -66,9 +66,9 @@ def bounded_http(settings: Settings) -> Any:
 
 
 class UncopiedBodies(HttpToolsProtocol):
-    """Pass the bytes of a body of declared length to the app as the transport read them.
+    """Pass the bytes of a body of declared length to the app without copies.
 
-    Such a body needs no parser after its head. uvicorn's way through llhttp copies every byte three times more.
+    Such a body needs no parser. uvicorn's way through llhttp copies every byte three times more.
     """
 
     _missing_bytes = 0

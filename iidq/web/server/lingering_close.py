@@ -1,8 +1,8 @@
-"""Close the connection gently after a reply that comes before the end of the body: 401, 413, 415, early 400.
+"""Close the connection gently after a reply before the end of the body: 401, 413, 415, early 400.
 
 Such a reply carries ``Connection: close``, and the rest of the body is dropped. An immediate close would let the
-kernel answer bytes in flight with a reset, which can destroy the reply before the client reads it (RFC 9112, section
-9.6). Therefore the connection stays open for a bounded time and size.
+kernel answer bytes in flight with a reset, which can destroy an unread reply (RFC 9112, section 9.6). Therefore the
+connection stays open for a bounded time and size.
 """
 
 import asyncio
