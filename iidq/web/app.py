@@ -1,7 +1,9 @@
 """The API as an ASGI app: open parts, routes, layers."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
@@ -27,7 +29,6 @@ from iidq.web.operations import operations_routes
 from iidq.web.reads import BoundedReads, JobReads, QueueState
 from iidq.web.reply.error_replies import EXCEPTION_HANDLERS
 from iidq.web.reply.wire import JOBS_PATH
-from iidq.web.request.hashing import hashing_threads
 from iidq.web.request.submission import SubmissionRules
 from iidq.web.request_context import RequestContextMiddleware
 from iidq.web.routes import batch, docs, events, health, jobs, queue_control, scrape
@@ -110,7 +111,7 @@ async def open_service(settings: Settings, rules: SubmissionRules, admission: Ad
         synchronous = await stack.enter_async_context(SynchronousVerification(settings, accelerator))
         stopping = asyncio.Event()
         watching = await stack.enter_async_context(open_watch_hub(settings, database, stopping, accelerator.relay))
-        threads = stack.enter_context(hashing_threads())
+        threads = stack.enter_context(ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="iidq-hashing"))
         overviews = BoundedReads(database)
         yield Service(
             settings=settings,

@@ -11,7 +11,6 @@ from starlette.requests import ClientDisconnect, Request
 
 from iidq.json_depth import is_too_deep
 from iidq.observability import metrics
-from iidq.web.request.hashing import BackgroundDigest
 from iidq.web.request.header_fields import HeaderValue, parse_header
 from iidq.web.request.submission import Submission, SubmissionRules
 from iidq.web.request.uploads import MAX_OVERHEAD_BYTES, FormReader, malformed, too_large
@@ -23,6 +22,8 @@ MIN_BYTES_PER_SECOND: Final = 1024
 """Slowest rate of a whole body, after ``REQUEST_IDLE_SECONDS``; slower clients would only occupy the server."""
 MAX_JSON_BYTES: Final = 64 * 1024
 """Largest JSON body, but for a batch."""
+THREAD_BYTES: Final = 128 * 1024
+"""Smallest piece of an upload that a thread hashes; shorter pieces are hashed faster than a thread starts."""
 _PLAIN_JSON: Final = "application/json"
 
 
@@ -35,15 +36,16 @@ async def read_submission(request: Request, rules: SubmissionRules, *, max_uploa
     content_type = _content_type(request)
     if content_type.value == "application/json":
         return rules.read(_json_object(await _json_body(request)))
-    digest = BackgroundDigest(service_of(request).hashing)
-    reader = FormReader(content_type, rules.checks, max_upload_bytes=max_upload_bytes, digest=digest)
+    reader = FormReader(content_type, rules.checks, max_upload_bytes=max_upload_bytes)
     if _declared_bytes(request) > max_upload_bytes + MAX_OVERHEAD_BYTES:
         raise too_large(f"the file may have {max_upload_bytes} bytes")
-    started = perf_counter()
+    started, loop, threads = perf_counter(), asyncio.get_running_loop(), service_of(request).hashing
     async for chunk in _chunks(request):
-        reader.feed(chunk)
-        await digest.room()
-    await digest.done()
+        if len(chunk) < THREAD_BYTES:
+            reader.feed(chunk)
+        else:
+            # ``hashlib`` releases the interpreter lock, so the event loop receives the next piece meanwhile.
+            await loop.run_in_executor(threads, reader.feed, chunk)
     form = reader.finish()
     if form.upload is not None:
         metrics.upload_hashed(form.upload.size_bytes, perf_counter() - started)

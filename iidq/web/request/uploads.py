@@ -11,7 +11,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser
@@ -45,16 +45,6 @@ _DELIMITER_END_BEGUN = re.compile(rb"[ \t]*\r?|-")
 
 # python-multipart logs bytes of every malformed body; the reply to the client is enough.
 logging.getLogger("python_multipart").setLevel(logging.ERROR)
-
-
-class Digest(Protocol):
-    """A SHA-256 of the file's bytes, as :class:`ContentDigest`."""
-
-    def update(self, piece: memoryview, /) -> None:
-        """Take the next bytes, which must not change afterwards."""
-
-    def content_hash(self) -> str:
-        """Return ``0x`` and 64 hex digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,21 +83,19 @@ class _Part:
 class FormReader:
     """Push parser of one ``multipart/form-data`` body (RFC 7578); ``checks`` are applied to each field at its end.
 
-    Fields without a check are ignored. ``digest`` hashes the file, and must have hashed all of it before ``finish``.
+    Fields without a check are ignored.
 
     ``feed`` and ``finish`` raise :class:`HTTPException` 400 for a malformed body, 413 beyond a size limit, and
     :class:`InvalidInput` when too many bytes follow the first fault.
     """
 
-    def __init__(
-        self, content_type: HeaderValue, checks: FieldChecks, *, max_upload_bytes: int, digest: Digest | None = None
-    ) -> None:
+    def __init__(self, content_type: HeaderValue, checks: FieldChecks, *, max_upload_bytes: int) -> None:
         boundary = content_type.parameters.get("boundary", "")
         if not 0 < len(boundary) <= MAX_BOUNDARY_LENGTH or not boundary.isascii():
             raise malformed(f"the Content-Type needs a boundary of 1 to {MAX_BOUNDARY_LENGTH} ASCII characters")
         self._checks = checks
         self._max_upload_bytes = max_upload_bytes
-        self._digest: Digest = digest or ContentDigest()
+        self._digest = ContentDigest()
         self._values: dict[str, object] = {}
         self._seen: set[str] = set()
         self._uploaded: _Part | None = None
