@@ -7,10 +7,9 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from iidq.queue.job import JobType
+from iidq.queue.job import MAX_BATCH_JOBS, JobType
 from iidq.web.reply import shapes
 from iidq.web.request.submission import REQUIRED, SCHEMAS, TEXT_PATTERNS
-from iidq.web.routes.batch import MAX_BATCH_JOBS
 
 COMPONENTS: Final = "#/components/schemas/"
 

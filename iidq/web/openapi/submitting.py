@@ -2,13 +2,13 @@
 
 from typing import Final
 
+from iidq.queue.job import MAX_BATCH_JOBS
 from iidq.web.openapi.examples import COMPLETED, FORM, PROVEN, REAL, SUBMISSION, named
 from iidq.web.openapi.operation import BAD_BODY, PREFER, Operation, header_parameter
 from iidq.web.openapi.responses import JSON, Json, reply
 from iidq.web.openapi.schemas import ref
 from iidq.web.reply.wire import JOBS_PATH
 from iidq.web.request.header_fields import KEY_PATTERN
-from iidq.web.routes.batch import MAX_BATCH_JOBS
 
 _IDEMPOTENCY_KEY = header_parameter(
     "Idempotency-Key",

@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from iidq.errors import FieldFault, InvalidInput
 from iidq.queue.identifiers import derived_job_ids, new_job_id
-from iidq.queue.job import JobType
+from iidq.queue.job import MAX_BATCH_JOBS, JobType
 from iidq.web.guard.access import with_key
 from iidq.web.reply.wire import JOBS_PATH, JsonReply, batch_shape
 from iidq.web.request.bodies import read_json
@@ -21,8 +21,6 @@ from iidq.web.request.submission import Submission, SubmissionRules
 from iidq.web.request_context import context_of
 from iidq.web.service import service_of
 
-MAX_BATCH_JOBS: Final = 1000
-"""Most jobs in one request."""
 MAX_BATCH_BYTES: Final = 4 << 20
 """Largest body: ten times the size of a thousand usual jobs."""
 

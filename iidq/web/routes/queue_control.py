@@ -25,7 +25,7 @@ from iidq.web.service import service_of
 MAX_REASON_LENGTH = 500
 """Characters of a pause's reason."""
 
-Transition = Callable[[Connection, UUID], Awaitable[bool | None]]
+Control = Callable[[Connection, UUID], Awaitable[bool | None]]
 
 
 async def cancel(request: Request) -> Response:
@@ -38,13 +38,13 @@ async def retry(request: Request) -> Response:
     return await _change(request, control.retry, "cannot be retried; only one that has ended can")
 
 
-async def _change(request: Request, transition: Transition, refusal: str) -> Response:
+async def _change(request: Request, control_job: Control, refusal: str) -> Response:
     job_id = find_job_id(request.path_params["job_id"])
     if job_id is None:
         return job_not_found()
 
     async def change(connection: Connection) -> tuple[bool | None, Job | None]:
-        done = await transition(connection, job_id)
+        done = await control_job(connection, job_id)
         if done is None:
             # No such job. Behind a pooler the error has also ended the transaction.
             return None, None

@@ -8,7 +8,8 @@ import httpx
 import psycopg
 import pytest
 
-from iidq.web.routes.batch import MAX_BATCH_BYTES, MAX_BATCH_JOBS
+from iidq.queue.job import MAX_BATCH_JOBS
+from iidq.web.routes.batch import MAX_BATCH_BYTES
 from tests.eventually import eventually
 from tests.job_rows import scalar
 from tests.web.request.test_idempotency import QUESTION
