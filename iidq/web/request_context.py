@@ -66,11 +66,6 @@ def context_of(request: Request) -> RequestContext:
     return context
 
 
-def correlation_id(request: Request) -> str:
-    """Return the id of a request, which is also in the reply's ``X-Correlation-ID``."""
-    return context_of(request).correlation_id
-
-
 class RequestContextMiddleware:
     """Open a :class:`RequestContext` for each request; measure and log the request after the reply."""
 

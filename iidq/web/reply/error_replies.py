@@ -13,7 +13,7 @@ from iidq.observability import logs
 from iidq.observability.redaction import redact_url
 from iidq.web.reply import shapes
 from iidq.web.reply.wire import JsonReply
-from iidq.web.request_context import correlation_id
+from iidq.web.request_context import context_of
 from iidq.web.service import service_of
 
 RETRY_AFTER_SECONDS: Final = 5
@@ -28,7 +28,7 @@ ErrorHandler = Callable[[Request, Exception], Awaitable[Response]]
 
 def error_reply(request: Request, status: int, error: str, *, code: str | None = None, **headers: str) -> JsonReply:
     """Return an error in its common form. Names of ``headers`` have underscores: ``retry_after``."""
-    request_id = correlation_id(request)
+    request_id = context_of(request).correlation_id
     body: shapes.Error = {"error": error, "correlationId": request_id}
     if code:
         body = {"error": error, "code": code, "correlationId": request_id}
@@ -92,7 +92,7 @@ async def _on_row_refused(request: Request, error: Exception) -> Response:
 
 
 async def _on_disconnect(request: Request, error: Exception) -> Response:
-    logs.client_gone(correlation_id(request), request.method, request.url.path)
+    logs.client_gone(context_of(request).correlation_id, request.method, request.url.path)
     return Response(status_code=_CLIENT_CLOSED_REQUEST)
 
 
