@@ -64,7 +64,7 @@ def test_what_is_no_form_part_is_refused(header: bytes) -> None:
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters='"\\%'), max_size=60))
 def test_any_plain_name_survives_the_header(name: str) -> None:
-    """Whatever stands between the quotes comes out unchanged."""
+    """The text between the quotes comes out unchanged."""
     assert parse_disposition(f'form-data; name="file"; filename="{name}"'.encode()).file_name == name
 
 

@@ -47,12 +47,12 @@ def client(peer: str, *forwarded: str, trusted: tuple[str, ...] = PROXIES) -> st
     ],
 )
 def test_the_client_is_the_last_that_no_trusted_proxy_is(peer: str, forwarded: list[str], expected: str) -> None:
-    """The list is read from its end; what is malformed ends the reading; a stranger's header is worth nothing."""
+    """The list is read from its end; a malformed entry ends the reading; an untrusted header counts nothing."""
     assert client(peer, *forwarded) == expected
 
 
 def test_without_trusted_proxies_the_header_is_worth_nothing() -> None:
-    """Nobody gets another's limit by naming an address."""
+    """Naming an address gives no access to another client's limit."""
     assert client("127.0.0.1", "203.0.113.9", trusted=()) == "127.0.0.1"
 
 
@@ -70,7 +70,7 @@ def test_nothing_before_the_client_can_change_who_it_is(forged: list[str], addre
 
 
 def test_ipv6_clients_are_counted_by_their_network() -> None:
-    """A subscriber has a /64, and could otherwise come from 2^64 addresses; IPv4 addresses stand for themselves."""
+    """A subscriber has a /64, and could otherwise come from 2^64 addresses; IPv4 addresses count by themselves."""
     assert rate_limit_client("2001:db8:1:2:3::4") == rate_limit_client("2001:db8:1:2:ffff::") == "2001:db8:1:2::/64"
     assert rate_limit_client("2001:db8:1:3::") != rate_limit_client("2001:db8:1:2::")
     assert rate_limit_client("203.0.113.9") == "203.0.113.9"
@@ -221,6 +221,6 @@ def test_a_stranger_has_no_prefix() -> None:
 
 
 def test_the_header_takes_nothing_off_the_path() -> None:
-    """A client whose header nginx hands on cannot reach /api under a name that nginx does not know it by."""
+    """A client's header that nginx forwards cannot reach /api under a name unknown to nginx."""
     assert take("/x/api/docs", "/x") == ("/x/api/docs", "/x")
     assert take("/root/api/docs", "/outer/root", root_path="/root") == ("/api/docs", "/outer/root")

@@ -94,7 +94,7 @@ def test_no_minute_holds_more_than_the_limit(limit: int, gaps: list[float]) -> N
 
 @given(limits, pauses)
 def test_whoever_waits_as_told_is_admitted(limit: int, gaps: list[float]) -> None:
-    """A refusal tells the seconds, at most 60, after which this client is admitted; a second sooner it is not."""
+    """A refusal names the seconds, at most 60, after which the client is admitted; a second sooner it is not."""
     window, now = SlidingWindow(), START
     for gap in gaps:
         now += gap
@@ -144,7 +144,7 @@ def test_a_clock_set_back_neither_frees_nor_locks() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    """However many addresses come, only the last ones are remembered, also while nobody can be told of them."""
+    """Of many addresses only the last are remembered, even while counts cannot be shared."""
     window = SlidingWindow(capacity=100)
     for number in range(1000):
         window.admit(f"address {number}", 5, START)
@@ -154,7 +154,7 @@ def test_memory_is_bounded() -> None:
 
 
 def test_kinds_and_keys_are_counted_apart() -> None:
-    """Submissions and reads have limits of their own; who holds the key has, from any address, the factor's more."""
+    """Submissions and reads have separate limits; the key's holder has the factor's more, from any address."""
     limited = limits_of(rate_limit_submit_per_minute=1, rate_limit_read_per_minute=2, rate_limit_key_factor=3)
 
     def admitted(kind: str, address: str, holds_key: bool) -> int:
@@ -204,7 +204,7 @@ def members(header: bytes) -> Any:
 
 
 async def test_what_one_process_admitted_counts_in_another() -> None:
-    """After an exchange each; a process that was restarted learns again what it had forgotten."""
+    """After an exchange each; a restarted process learns the counts again."""
     shared, clock = Counts(), FixedClock()
     first, second = Process(shared, clock, 10), Process(shared, clock, 10)
     for _ in range(8):
@@ -260,7 +260,7 @@ def test_processes_together_exceed_the_limit_only_by_what_they_do_not_know_yet(
 
 
 async def test_without_the_others_each_goes_on_alone() -> None:
-    """Shared counts out of reach: the own limit holds, and what was not told is told once they are back."""
+    """With the shared counts unreachable, the local limit holds, and the counts are shared later."""
     shared, clock = Counts(), FixedClock()
     first, second = Process(shared, clock, 10), Process(shared, clock, 10)
     shared.away = True
@@ -289,7 +289,7 @@ async def test_nothing_new_is_nothing_sent() -> None:
 
 
 async def test_many_clients_are_told_in_bounded_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No statement carries more than its share, and nobody is left out."""
+    """No statement carries more than its share, and no client is left out."""
     monkeypatch.setattr("iidq.web.guard.rate_sharing._LARGEST_EXCHANGE", 10)
     shared, clock = Counts(), FixedClock()
     process = Process(shared, clock, 5)

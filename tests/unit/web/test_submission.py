@@ -1,4 +1,4 @@
-"""The fields of a submission: what is taken, and that every fault is named at once."""
+"""The fields of a submission: accepted values, and every fault named at once."""
 
 import pytest
 from hypothesis import given
@@ -81,7 +81,7 @@ def test_a_good_submission_becomes_a_job_without_credentials() -> None:
     ],
 )
 def test_a_wrong_value_is_named_with_what_was_expected(field: str, value: object) -> None:
-    """One wrong field gives one fault that names it and does not repeat what was sent."""
+    """One wrong field gives one fault that names the field and does not repeat its value."""
     found = faults({**GOOD, field: value})
     assert found.keys() == {field}
     assert "user:pass" not in found[field]
@@ -95,7 +95,7 @@ def test_all_faults_come_at_once() -> None:
 
 
 def test_faults_of_the_reader_are_kept_and_not_doubled() -> None:
-    """A field whose form was broken is not also reported as missing."""
+    """A broken field is not also reported as missing."""
     with pytest.raises(InvalidInput) as refusal:
         RULES.submission({}, None, [FieldFault("file", "broken"), FieldFault("manifestURI", "broken")])
     assert [fault.field for fault in refusal.value.faults] == ["file", "manifestURI", "registryAddress"]

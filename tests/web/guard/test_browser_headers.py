@@ -15,7 +15,7 @@ PREFLIGHT = {
 
 
 async def test_every_page_may_use_the_api_as_before(lonely_api: httpx.AsyncClient) -> None:
-    """As in the replaced system: any origin, no credentials; also errors can be read, with all that they tell."""
+    """As in the replaced system: any origin, no credentials; errors can be read in full, too."""
     for path in ("/livez", f"{JOBS}/~none", "/nowhere"):
         reply = await lonely_api.get(path, headers={"Origin": PAGE})
         assert reply.headers["access-control-allow-origin"] == "*"
@@ -25,7 +25,7 @@ async def test_every_page_may_use_the_api_as_before(lonely_api: httpx.AsyncClien
 
 
 async def test_a_preflight_is_answered_at_once(serve_api: ServeApi) -> None:
-    """204 with what was asked for, where a key or a limit would refuse, too: it carries none, and costs none."""
+    """204 with the requested permissions, even if a key or a limit would refuse the request itself."""
     async with serve_api(api_key="secret", api_key_scope="all", rate_limit_submit_per_minute=1) as api:
         for _ in range(3):
             reply = await api.options(f"{JOBS}/verify", headers=PREFLIGHT)
@@ -37,7 +37,7 @@ async def test_a_preflight_is_answered_at_once(serve_api: ServeApi) -> None:
 
 
 async def test_refusals_can_be_read_by_pages(serve_api: ServeApi) -> None:
-    """401 and 429 too, or a page could not tell its user why."""
+    """401 and 429 too, or a page could not show the reason."""
     async with serve_api(api_key="secret", api_key_scope="all", rate_limit_read_per_minute=1) as api:
         for status in (401, 429):
             reply = await api.get(JOBS, headers={"Origin": PAGE})
@@ -110,7 +110,7 @@ async def test_refusals_carry_them(serve_api: ServeApi) -> None:
 
 
 def test_a_pages_own_policy_stands() -> None:
-    """What a reply sets itself is not said twice, and the rest is added."""
+    """A header set by the reply is not repeated, and the others are added."""
     own = [(b"content-type", b"text/html"), (b"content-security-policy", b"default-src 'self'")]
     added = dict(security_headers(own))
     assert b"content-security-policy" not in added

@@ -135,7 +135,7 @@ async def test_with_a_key_the_key_decides(serve_api: ServeApi, database_url: str
 
 @pytest.mark.parametrize("headers", [*FOREIGN.values(), *OWN.values()], ids=[*FOREIGN, *OWN])
 async def test_submitting_stays_open(api: httpx.AsyncClient, headers: dict[str, str]) -> None:
-    """As in the replaced system: a form or JSON of any page is taken, and `CORS_ORIGINS` says who reads the reply."""
+    """As in the replaced system, forms of any page are taken; `CORS_ORIGINS` decides which pages read the reply."""
     form = {"files": {"file": ("a.txt", b"x")}, "data": {name: FIELDS[name] for name in FIELDS if name[0] != "c"}}
     for path in ("verify", "proof"):
         for body in (form, {"json": FIELDS}):

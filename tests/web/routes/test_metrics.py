@@ -139,7 +139,7 @@ async def test_scrapes_share_a_query(api: httpx.AsyncClient, monkeypatch: pytest
 
 
 async def test_metrics_survive_the_database(lonely_api: httpx.AsyncClient) -> None:
-    """With the database away the API's own metrics are told all the same, and that it is away."""
+    """Without a database the API's own metrics are served, and the loss is shown."""
     text = await scrape(lonely_api)
     assert value(text, "iidq_database_up") == 0
     assert not [sample for sample in samples(text) if sample.name.startswith("iidq_queue_")]
@@ -147,7 +147,7 @@ async def test_metrics_survive_the_database(lonely_api: httpx.AsyncClient) -> No
 
 
 async def test_metrics_need_the_key(serve_api: ServeApi) -> None:
-    """With ``API_KEY`` set, metrics are for whoever has it."""
+    """With ``API_KEY`` set, metrics need the key."""
     async with serve_api(api_key="s3cret") as api:
         assert (await api.get("/metrics")).status_code == 401
         assert (await api.get("/metrics", headers={"x-api-key": "wrong"})).status_code == 401

@@ -1,4 +1,4 @@
-"""The busiest routes take a shorter way, and nobody can tell: same replies, same headers, however the request comes."""
+"""Direct routes behave as routed ones: same replies, same headers, in any form of request."""
 
 import asyncio
 import itertools
@@ -29,7 +29,7 @@ _VARYING = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f-]{17}|[0-9
 
 @pytest.fixture
 def sql(database_url: str) -> Any:
-    """Somebody with psql."""
+    """A connection of psql."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
 
@@ -79,7 +79,7 @@ LANES = ("short", "short, in pieces", "router", "router, in pieces")
 
 @dataclass(slots=True)
 class _Lanes:
-    """An API whose requests take the lane that the test names, and what it has counted and logged of them."""
+    """An API with a selectable lane, and its counts and logs."""
 
     client: httpx.AsyncClient
     jobs: dict[str, str]
@@ -88,7 +88,7 @@ class _Lanes:
     counted: list[Any] = field(default_factory=list)
 
     async def ask(self, method: str, path: str, headers: list[tuple[str, str]], body: "_Body") -> Any:
-        """All that anybody sees of the reply, but for what differs by chance."""
+        """The visible reply, without values that differ by chance."""
         self.logged.clear()
         self.counted.clear()
         reply = await self.client.request(
@@ -281,7 +281,7 @@ async def test_a_body_may_come_in_pieces(api: httpx.AsyncClient) -> None:
 async def test_pollers_share_a_statement(
     api: httpx.AsyncClient, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of many who ask at once each gets its own job, in a few statements; who asks again sees every change."""
+    """Many concurrent reads each get their own job, in a few statements; later reads see every change."""
     ids = [str(insert(sql)) for _ in range(20)]
     statements = 0
     find_changed = readers.find_changed
@@ -320,7 +320,7 @@ def test_no_header_can_become_two(value: bytes) -> None:
 
 
 def test_the_last_reply_goes_the_way_that_closes() -> None:
-    """A stopping server tells clients that it closes the connection; then it must, and only the usual way does."""
+    """A stopping server announces the end of the connection, and then closes it, which only the routed way does."""
     cycle = _Cycle()
     cycle.default_headers = [(b"date", b"today"), (b"connection", b"close")]
     assert not SinglePieceIO(cycle).reply(200, [(b"content-length", b"0")], b"")  # type: ignore[arg-type]

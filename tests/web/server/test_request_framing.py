@@ -412,7 +412,7 @@ async def test_a_target_may_be_in_any_form(target: str, told: bytes) -> None:
     ],
 )
 async def test_another_protocol_is_told_what_was_expected(sent: bytes, error: bytes) -> None:
-    """One reply of 400 says what is wrong, and the connection closes."""
+    """One reply of 400 names the fault, and the connection closes."""
     [refused] = replies_in(await talk([sent]), ["GET"])
     assert (refused.status, refused.headers["connection"]) == (400, "close")
     assert error in refused.body
@@ -445,7 +445,7 @@ async def test_many_upgrades_in_one_read() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One request of a conversation, and what follows from it: its reply, and whether that is the last."""
+    """One request of a conversation, its reply, and whether the reply is the last."""
 
     sent: bytes
     method: str
