@@ -29,7 +29,8 @@ serve_on(socket.create_server(("127.0.0.1", 0)), load_settings("database_url"), 
 """
 _WORKER = """
 import asyncio, gc, os, signal
-from iidq import logs, worker
+from iidq import worker
+from iidq.observability import logs
 from iidq.settings import load_settings
 
 def started(*_):
