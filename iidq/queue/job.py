@@ -57,6 +57,9 @@ class Transition(StrEnum):
 
 FINAL = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED})
 
+MAX_BATCH_JOBS = 1000
+"""Most jobs of one batch."""
+
 LEGAL: dict[tuple[JobStatus, Transition], JobStatus] = {
     (JobStatus.QUEUED, Transition.CLAIM): JobStatus.PROCESSING,
     (JobStatus.QUEUED, Transition.CANCEL): JobStatus.CANCELLED,

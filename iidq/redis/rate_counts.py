@@ -8,18 +8,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from iidq.errors import RedisUnavailable
+from iidq.rate_window import BUCKETS, WINDOW_SECONDS, KeyedCount, SharedCounts
 from iidq.redis.accelerator import Accelerator
 from iidq.redis.key import SharedKey
 from iidq.redis.redis_connection import Redis
 from iidq.settings import Settings
-from iidq.web.guard.rate_limits import STEPS, WINDOW_SECONDS
-from iidq.web.guard.rate_sharing import KeyedCount, SharedCounts
 
 # A pipeline of these takes some milliseconds, of the 50 that a command has.
 _KEYS_PER_COMMAND: Final = 200
 _KEPT_SECONDS: Final = 2 * WINDOW_SECONDS
-# Other hosts' clocks may be ahead; a step of next year would never leave the window, so it is ignored.
-_MOST_STEPS: Final = 2 * STEPS
+# Other hosts' clocks may be ahead; a bucket of next year would never leave the window, so it is ignored.
+_MOST_STEPS: Final = 2 * BUCKETS
 _MOST_DIGITS: Final = 18
 
 
@@ -30,17 +29,17 @@ class RedisCounts:
         self._redis = redis
         self._key = key
 
-    async def add(self, additions: Sequence[KeyedCount], *, since_step: int) -> tuple[list[KeyedCount], float | None]:
+    async def add(self, additions: Sequence[KeyedCount], *, since_bucket: int) -> tuple[list[KeyedCount], float | None]:
         """Add the counts, 200 per pipeline; raise :class:`RedisUnavailable`. Redis has no clock to return, so None."""
         found: list[KeyedCount] = []
         for first in range(0, len(additions), _KEYS_PER_COMMAND):
-            found += await self._add(additions[first : first + _KEYS_PER_COMMAND], since_step)
+            found += await self._add(additions[first : first + _KEYS_PER_COMMAND], since_bucket)
         return found, None
 
-    async def purge(self, *, before_step: int) -> None:
+    async def purge(self, *, before_bucket: int) -> None:
         """Do nothing: counts in Redis expire."""
 
-    async def _add(self, additions: Sequence[KeyedCount], since_step: int) -> list[KeyedCount]:
+    async def _add(self, additions: Sequence[KeyedCount], since_bucket: int) -> list[KeyedCount]:
         signer = self._key.signer
         if signer is None:
             raise RedisUnavailable("the key is not known yet")
@@ -62,7 +61,7 @@ class RedisCounts:
             KeyedCount(key, step, requests)
             for key, by_step in zip(keys, await self._redis.run(count), strict=True)
             for step, requests in _numbers(by_step).items()
-            if since_step <= step <= since_step + _MOST_STEPS
+            if since_bucket <= step <= since_bucket + _MOST_STEPS
         ]
 
 
@@ -82,16 +81,16 @@ class PreferRedis:
         self._redis = redis
         self._postgres = postgres
 
-    async def add(self, additions: Sequence[KeyedCount], *, since_step: int) -> tuple[list[KeyedCount], float | None]:
+    async def add(self, additions: Sequence[KeyedCount], *, since_bucket: int) -> tuple[list[KeyedCount], float | None]:
         """Add to Redis, else to Postgres; raise the faults of Postgres."""
         try:
-            return await self._redis.add(additions, since_step=since_step)
+            return await self._redis.add(additions, since_bucket=since_bucket)
         except RedisUnavailable:
-            return await self._postgres.add(additions, since_step=since_step)
+            return await self._postgres.add(additions, since_bucket=since_bucket)
 
-    async def purge(self, *, before_step: int) -> None:
+    async def purge(self, *, before_bucket: int) -> None:
         """Purge the counts in Postgres."""
-        await self._postgres.purge(before_step=before_step)
+        await self._postgres.purge(before_bucket=before_bucket)
 
 
 def shared_counts(settings: Settings, accelerator: Accelerator, postgres: SharedCounts) -> SharedCounts:

@@ -1,7 +1,9 @@
-"""The API as an ASGI app: what it opens, its routes, its layers."""
+"""The API as an ASGI app: open parts, routes, layers."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
@@ -21,35 +23,32 @@ from iidq.redis.rate_counts import shared_counts
 from iidq.settings import Settings, load_settings
 from iidq.web import pages
 from iidq.web.availability import watched
-from iidq.web.direct_routes import FastLane
 from iidq.web.guard.admission import Admission
+from iidq.web.guard.proxies import PathPrefixes
 from iidq.web.guard.rate_sharing import PostgresCounts, sharing
-from iidq.web.job_reads import JobReads
 from iidq.web.operations import operations_routes
-from iidq.web.queue_state import QueueState
-from iidq.web.reads import Reads
-from iidq.web.reply.replies import EXCEPTION_HANDLERS
+from iidq.web.reads import BoundedReads, JobReads, QueueState
+from iidq.web.reply.error_replies import EXCEPTION_HANDLERS
 from iidq.web.reply.wire import JOBS_PATH
-from iidq.web.request.hashing import hashing_threads
-from iidq.web.request.path_prefix import PathPrefixes
 from iidq.web.request.submission import SubmissionRules
-from iidq.web.request_context import Exchanges
-from iidq.web.routes import batch, docs, events, health, jobs, legacy, queue_control, scrape
-from iidq.web.server.lingering_close import UnreadBodies
+from iidq.web.request_context import RequestContextMiddleware
+from iidq.web.routes import batch, docs, events, health, jobs, queue_control, scrape
+from iidq.web.server.direct import DirectRoutes
+from iidq.web.server.lingering_close import LingeringClose
 from iidq.web.service import Service
 from iidq.web.synchronous import SynchronousVerification
 
 POOL_SIZE: Final = 8
-"""Connections of one API process: two each for lists and for overviews (``reads.py``), the rest for what is cheap."""
+"""Connections of one API process: two each for lists and for overviews (``reads.py``), the rest for others."""
 
 STATEMENT_TIMEOUT_SECONDS: Final = 10.0
-"""Bounds what one statement can cost."""
+"""Longest time of one statement."""
 
 
 def create_app(settings: Settings) -> Starlette:
-    """The API under these settings; the start succeeds without Postgres, too.
+    """Return the API under these settings, which also starts without Postgres.
 
-    Raises :class:`SettingsFault` for an item of ``FETCH_ALLOW_PRIVATE`` that is neither host nor CIDR.
+    Raise :class:`SettingsFault` for an item of ``FETCH_ALLOW_PRIVATE`` that is neither host nor CIDR.
     """
     rules = SubmissionRules(settings)
     admission = Admission(settings)
@@ -62,7 +61,7 @@ def create_app(settings: Settings) -> Starlette:
                 app.state.service = service
                 yield
         except asyncio.CancelledError:
-            # After a second signal the loop ends over us: no error, and nothing to tell.
+            # After a second signal the event loop ends at once: no error to report.
             if service is None or not service.stopping.is_set():
                 raise
 
@@ -71,7 +70,6 @@ def create_app(settings: Settings) -> Starlette:
         *batch.ROUTES,
         *events.ROUTES,
         *jobs.ROUTES,
-        *legacy.ROUTES,
         *health.ROUTES,
         *scrape.ROUTES,
         *docs.routes(settings),
@@ -80,9 +78,9 @@ def create_app(settings: Settings) -> Starlette:
     ]
     prefixes = PathPrefixes(settings.root_path, settings.trusted_proxies, [route.path for route in routes])
     layers = [
-        Middleware(Exchanges, admission.refusal, routes, prefixes),
-        Middleware(FastLane, jobs.SUBMIT, JOBS_PATH, jobs.SHOW, EXCEPTION_HANDLERS),
-        Middleware(UnreadBodies),
+        Middleware(RequestContextMiddleware, refusal=admission.refusal, routes=routes, prefixes=prefixes),
+        Middleware(DirectRoutes, exact=jobs.SUBMIT, collection=JOBS_PATH, item=jobs.SHOW, handlers=EXCEPTION_HANDLERS),
+        Middleware(LingeringClose),
     ]
     app = Starlette(
         routes=routes,
@@ -90,14 +88,14 @@ def create_app(settings: Settings) -> Starlette:
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=lifespan,
     )
-    # ``Exchanges`` takes a slash off the path's end.
+    # ``RequestContextMiddleware`` removes a slash at the end of the path.
     app.router.redirect_slashes = False
     return app
 
 
 @asynccontextmanager
 async def open_service(settings: Settings, rules: SubmissionRules, admission: Admission) -> AsyncIterator[Service]:
-    """Everything that the endpoints work with, for as long as the block lasts."""
+    """Open the parts that the endpoints use, within the block."""
     async with AsyncExitStack() as stack:
         logs.database_parameters_ignored(settings.ignored_parameters)
         await stack.enter_async_context(open_traces(settings, "api"))
@@ -113,22 +111,22 @@ async def open_service(settings: Settings, rules: SubmissionRules, admission: Ad
         synchronous = await stack.enter_async_context(SynchronousVerification(settings, accelerator))
         stopping = asyncio.Event()
         watching = await stack.enter_async_context(open_watch_hub(settings, database, stopping, accelerator.relay))
-        threads = stack.enter_context(hashing_threads())
-        overviews = Reads(database)
+        threads = stack.enter_context(ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="iidq-hashing"))
+        overviews = BoundedReads(database)
         yield Service(
-            settings,
-            rules,
-            database,
-            Reads(database),
-            overviews,
-            JobReads(database, accelerator.ended_jobs),
-            enqueuer,
-            synchronous,
-            QueueState(overviews),
-            watching,
-            stopping,
-            threads,
-            accelerator,
+            settings=settings,
+            rules=rules,
+            database=database,
+            lists=BoundedReads(database),
+            overviews=overviews,
+            job_reads=JobReads(database, accelerator.ended_jobs),
+            enqueuer=enqueuer,
+            synchronous=synchronous,
+            queue_state=QueueState(overviews),
+            watching=watching,
+            stopping=stopping,
+            hashing=threads,
+            accelerator=accelerator,
         )
 
 

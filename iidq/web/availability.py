@@ -1,11 +1,11 @@
-"""Whether Postgres is there: one background probe per API process decides for all its requests.
+"""Availability of Postgres: one background probe per API process decides for all requests.
 
-The probe keeps a connection of its own and asks the cheapest of questions on it. Postgres counts as lost when the
-standing connection breaks or falls silent and a new one cannot be had either; then the circuit opens
-(:meth:`Database.open_circuit`) and no request waits for a time-out any more. It closes when a new connection answers.
+The probe runs the cheapest query on a separate connection. Postgres counts as lost when the connection breaks or falls
+silent and a new connection fails, too. Then the circuit opens (:meth:`Database.open_circuit`), and requests no
+longer wait for a time-out. The circuit closes when a new connection answers.
 
-A server whose synchronous standby is silent answers all reads and confirms no commit. While a write takes long, and
-until an open circuit closes, the probe commits something, too. Where that is not confirmed, writes alone are refused
+A server with a silent synchronous standby answers all reads but confirms no commit. While a write takes long, and
+until an open circuit closes, the probe also commits. Without confirmation only writes are refused
 (:meth:`Database.refuse_writes`).
 """
 
@@ -28,20 +28,21 @@ from iidq.queue.read import queue_health
 from iidq.settings import Settings
 
 PROBE_INTERVAL_SECONDS: Final = 0.4
+"""Pause between two probes."""
 PROBE_ANSWER_SECONDS: Final = 0.7
-"""A standing connection that is silent for longer is given up."""
+"""Longest silence of the probe's connection."""
 RECONNECT_SECONDS: Final = 0.7
-"""The second chance: a new connection, and its answer. The three together keep below the 2 s to notice a loss."""
+"""Longest time for a new connection and its answer. The three together stay below the 2 s to notice a loss."""
 CONFIRM_SECONDS: Final = 1.0
-"""A commit that takes longer counts as stalled. With ``DOUBT_SECONDS`` it keeps below ``WRITE_SECONDS``."""
+"""A longer commit counts as stalled. With ``DOUBT_SECONDS`` the time stays below ``WRITE_SECONDS``."""
 CONNECT_SECONDS: Final = 2
-"""Per host, while nothing stands. With the interval it keeps below the 5 s to notice the return."""
+"""Per host, without a connection. With the interval the time stays below the 5 s to notice the return."""
 CONNECT_ALL_HOSTS_SECONDS: Final = 20.0
-"""However many hosts the URL names, or its name has."""
+"""For all hosts of the URL together."""
 
 
 class Availability:
-    """The probe of one process. It makes ``database`` refuse callers, or serve them again."""
+    """The probe of one process, which opens and closes the circuit of ``database``."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self._database = database
@@ -52,38 +53,38 @@ class Availability:
         self._lost_at = 0.0
 
     async def watch(self) -> None:
-        """Probe until cancelled; at once when a caller met a broken connection."""
+        """Probe until cancelled, and at once when a caller found a broken connection."""
         try:
             while True:
                 try:
-                    await self._look()
+                    await self._probe()
                 except Exception as error:
-                    # Nobody else would close an open circuit: whatever this was, the next look may do better.
+                    # The probe must go on, because only it closes an open circuit.
                     logs.database_lost("availability", error, PROBE_INTERVAL_SECONDS)
-                # Cleared after the look: what broke before it was seen by it.
+                # Cleared after the probe, which has noticed earlier breaks.
                 self._database.suspected.clear()
                 await wait_at_most(self._database.suspected, PROBE_INTERVAL_SECONDS)
         finally:
             await self._hang_up()
 
-    async def _look(self) -> None:
+    async def _probe(self) -> None:
         database = self._database
-        if not await self._stands():
-            # Only the loss of a connection that stood has to be noticed soon; a first one may take its time.
-            stood = self._connection is not None
+        if not await self._answers():
+            # Only the loss of an open connection must be noticed soon; a first connection may take longer.
+            had_connection = self._connection is not None
             await self._hang_up()
-            there = await self._connect(RECONNECT_SECONDS if stood else CONNECT_ALL_HOSTS_SECONDS)
+            connected = await self._connect(RECONNECT_SECONDS if had_connection else CONNECT_ALL_HOSTS_SECONDS)
             if database.refusal is not None:
                 database.faults.failed("connection", database.refusal, PROBE_INTERVAL_SECONDS)
             else:
                 database.faults.succeeded("connection")
-            if not there:
+            if not connected:
                 if not database.away:
                     self._open("the database cannot be reached")
                     await database.open_circuit()
                 return
-            if stood and not database.away:
-                # The line was dead and the server is not: statements on other such lines would wait for nothing.
+            if had_connection and not database.away:
+                # The connection was dead and the server is not: other connections may be dead, too.
                 await database.reconnect()
         if not database.commits_doubted and not database.refuses_writes:
             return
@@ -100,7 +101,7 @@ class Availability:
             self._lost_at = monotonic()
         logs.circuit_opened(self._sync_fallback, cause)
 
-    async def _stands(self) -> bool:
+    async def _answers(self) -> bool:
         if self._connection is None:
             return False
         try:
@@ -119,16 +120,16 @@ class Availability:
         except DatabaseUnavailable:
             return False
         except psycopg.Error:
-            # A server that refuses it at once does not stall.
+            # A server that refuses at once does not stall.
             return not connection.closed
         return True
 
-    async def _connect(self, patience_seconds: float) -> bool:
+    async def _connect(self, limit_seconds: float) -> bool:
         try:
-            async with asyncio.timeout(patience_seconds):
+            async with asyncio.timeout(limit_seconds):
                 connection = await Connection.connect(
                     self._url,
-                    # A pooler's server connections are everybody's.
+                    # A pooler shares its server connections.
                     prepare_threshold=None,
                     **{**connect_arguments(), "connect_timeout": CONNECT_SECONDS},
                 )
@@ -139,7 +140,7 @@ class Availability:
             await self._hang_up()
             return False
         self._database.note_connect(None)
-        if await self._stands():
+        if await self._answers():
             return True
         await self._hang_up()
         return False
@@ -152,7 +153,7 @@ class Availability:
 
 @contextlib.asynccontextmanager
 async def watched(settings: Settings, database: Database) -> AsyncIterator[None]:
-    """Watch Postgres for as long as the block lasts."""
+    """Probe Postgres within the block."""
     watching = keep_running(Availability(settings, database).watch, "database availability")
     try:
         yield

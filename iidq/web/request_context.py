@@ -1,8 +1,7 @@
-"""One request and its reply, from the outside: the correlation id, the headers that every reply carries, the log.
+"""The outermost layer: the context of each request, the headers of every reply, the log, unexpected errors.
 
-The outermost layer, and the only one that touches every request: what must be done for each of them is done here,
-by plain calls, because a layer of its own costs each request about a twentieth of its time. It is also the last stop
-of an error that nobody expected: logged once, with the id, and the client learns no more than the id.
+A single layer does all by plain calls, because each further layer costs a request about a twentieth of the time. An
+unexpected error is logged once with the correlation id; the client receives only the id.
 """
 
 import asyncio
@@ -17,75 +16,63 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from iidq.observability import logs, metrics, traces
-from iidq.web.guard.security_headers import security_headers
-from iidq.web.reply.wire import JsonReply, ReadyJson
-from iidq.web.request.path_prefix import PathPrefixes
-from iidq.web.server.lingering_close import UnreadBodies
-from iidq.web.server.single_piece import WholeMessages
+from iidq.web.guard.browser_headers import security_headers
+from iidq.web.guard.proxies import PathPrefixes
+from iidq.web.reply.wire import JsonReply, RawHeader
+from iidq.web.server.lingering_close import LingeringClose
 
 HEADER = "X-Correlation-ID"
 _HEADER_BYTES = HEADER.lower().encode()
-# Anything else could forge lines in a log.
+# Other characters could forge lines in a log.
 _PLAIN = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 UNMATCHED = "unmatched"
-"""Stands for the route of a request that met none."""
-
-RawHeader = tuple[bytes, bytes]
+"""Route of a request that matched none, in logs and metrics."""
 
 
 @dataclass(slots=True)
-class Exchange:
-    """What is known of one request beside the request: ``scope["exchange"]``."""
+class RequestContext:
+    """State of one request, kept in ``scope["context"]`` until the reply is sent."""
 
     correlation_id: str
+    """Sent by the client if plain, otherwise 32 random hex digits; also in ``X-Correlation-ID`` and every log line."""
     started_at: float
+    """``time.perf_counter()`` at the request's start."""
     headers: dict[bytes, bytes] = field(default_factory=dict)
-    """The request's, names in lower case; of one that is sent twice the last. For a quick look at what is not there."""
+    """Request headers by lower-case name, for quick look-ups; of a repeated header the last value."""
     body_read: bool = False
-    """The request's body has been read to its end."""
+    """The request's body has been read to its end; if not, the reply closes the connection."""
     client_address: str = ""
-    """The client itself, not a proxy before us; empty where nobody knows."""
+    """Address of the client behind trusted proxies; empty if unknown, as on a Unix socket."""
     path_prefix: str = ""
-    """Begins every URL of ours that the reply gives out: empty, or such as ``/iidq``."""
+    """Start of every URL in the reply: empty, or a path such as ``/iidq``."""
     holds_key: bool = False
     """An API key is set, and the request carries it."""
     may_operate: bool = False
     """No API key is set, or the request carries it."""
     status: int = 0
+    """Status of the reply once its head was sent; 0 before."""
     reply_headers: list[RawHeader] = field(default_factory=list)
-    """Added to the reply, whichever it becomes; names in lower case."""
+    """Headers added to every reply of this request; names in lower case."""
 
     def all_headers(self, own: Sequence[RawHeader]) -> list[RawHeader]:
-        """The reply's own headers and those that every reply carries."""
+        """Return the headers ``own`` of a reply, those of the context, and the missing security headers."""
         return [*own, *self.reply_headers, *security_headers(own)]
 
-    def send_whole(self, whole: WholeMessages, reply: ReadyJson) -> bool:
-        """Send the reply in one piece; False where it has to go the usual way."""
-        sent = whole.reply(reply.status_code, self.all_headers(reply.raw_headers), bytes(reply.body))
-        if sent:
-            self.status = reply.status_code
-        return sent
+
+def context_of(request: Request) -> RequestContext:
+    """Return the context of a request."""
+    context: RequestContext = request.scope["context"]
+    return context
 
 
-def exchange_of(request: Request) -> Exchange:
-    """The exchange that this request belongs to."""
-    exchange: Exchange = request.scope["exchange"]
-    return exchange
-
-
-def correlation_id(request: Request) -> str:
-    """The id of this request, also in the reply's ``X-Correlation-ID``."""
-    return exchange_of(request).correlation_id
-
-
-class Exchanges:
-    """Opens an :class:`Exchange` for each request and closes it after the reply."""
+class RequestContextMiddleware:
+    """Open a :class:`RequestContext` for each request; measure and log the request after the reply."""
 
     def __init__(
         self,
         app: ASGIApp,
-        refusal: Callable[[Scope, Exchange], ASGIApp | None],
+        refusal: Callable[[Scope, RequestContext], ASGIApp | None],
         routes: Sequence[BaseRoute],
         prefixes: PathPrefixes,
     ) -> None:
@@ -99,86 +86,84 @@ class Exchanges:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
-        request_id = _plain_id(headers.get(_HEADER_BYTES)) or os.urandom(16).hex()
-        exchange = scope["exchange"] = Exchange(request_id, time.perf_counter(), headers)
-        exchange.reply_headers.append((_HEADER_BYTES, request_id.encode()))
-        exchange.path_prefix = self._prefixes.take(scope, headers)
-        path = scope["path"]
-        if path.endswith("/") and path != "/":
-            # Before access rules, limits and routes look at the path. A redirect to the other spelling would make
-            # clients send their upload twice.
-            scope["path"] = path[:-1]
+        context = self._open(scope)
 
         async def send_reply(message: Message) -> None:
             if message["type"] == "http.response.start":
-                exchange.status = message["status"]
-                message["headers"] = exchange.all_headers(message.get("headers", ()))
+                context.status = message["status"]
+                message["headers"] = context.all_headers(message.get("headers", ()))
             await send(message)
 
         try:
-            app = self._refusal(scope, exchange)
+            app = self._refusal(scope, context)
             if app is None:
                 app = self._app
             else:
                 _note_route(scope, self._routes)
             if traces.on():
-                await _traced(app, exchange, scope, receive, send_reply)
+                await _traced(app, context, scope, receive, send_reply)
             else:
                 await app(scope, receive, send_reply)
         except asyncio.CancelledError:
-            # Nobody else cancels requests: the patience of a stopping server is over.
-            if exchange.status:
+            # Only a stopping server cancels requests, at the end of its drain time.
+            if context.status:
                 raise
-            reply = JsonReply(
-                {
-                    "error": "The service is stopping; try again",
-                    "code": "service.stopping",
-                    "correlationId": exchange.correlation_id,
-                },
-                503,
-                headers={"Retry-After": "1"},
-            )
-            await UnreadBodies(reply)(scope, receive, send_reply)
+            await LingeringClose(_stopping(context))(scope, receive, send_reply)
         except Exception as error:
-            logs.request_failed(exchange.correlation_id, scope["method"], scope["path"], error)
-            if exchange.status:
-                # Half a reply is on its way: only a cut connection tells the client so.
+            logs.request_failed(context.correlation_id, scope["method"], scope["path"], error)
+            if context.status:
+                # Half of the reply is sent: only a cut connection shows the client the fault.
                 raise
-            reply = JsonReply({"error": "Internal Server Error", "correlationId": exchange.correlation_id}, 500)
-            await UnreadBodies(reply)(scope, receive, send_reply)
+            reply = JsonReply({"error": "Internal Server Error", "correlationId": context.correlation_id}, 500)
+            await LingeringClose(reply)(scope, receive, send_reply)
         finally:
-            # It holds the server's side of the request, which holds the scope: a cycle for the garbage collector.
-            scope.pop("whole", None)
-            _close(exchange, scope)
+            # Break the cycle scope → request of the server → scope, which only the garbage collector would free.
+            scope.pop("single_piece", None)
+            _close(context, scope)
+
+    def _open(self, scope: Scope) -> RequestContext:
+        headers = dict(scope["headers"])
+        request_id = _plain_id(headers.get(_HEADER_BYTES)) or os.urandom(16).hex()
+        context: RequestContext
+        context = scope["context"] = RequestContext(request_id, time.perf_counter(), headers)
+        context.reply_headers.append((_HEADER_BYTES, request_id.encode()))
+        context.path_prefix = self._prefixes.take(scope, headers)
+        path = scope["path"]
+        if path.endswith("/") and path != "/":
+            # Before access rules, limits and routes read the path. A redirect would make clients upload twice.
+            scope["path"] = path[:-1]
+        return context
 
 
-async def _traced(app: ASGIApp, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+def _stopping(context: RequestContext) -> JsonReply:
+    body = {
+        "error": "The service is stopping; try again",
+        "code": "service.stopping",
+        "correlationId": context.correlation_id,
+    }
+    return JsonReply(body, 503, headers={"Retry-After": "1"})
+
+
+async def _traced(app: ASGIApp, context: RequestContext, scope: Scope, receive: Receive, send: Send) -> None:
     with traces.request(scope["headers"], scope["method"]) as span:
         try:
             await app(scope, receive, send)
         finally:
-            # Without a status an error came through, which becomes a 500 outside.
-            traces.request_served(span, scope["method"], _route(scope), exchange.status or 500)
+            # Without a status an error passed through, which becomes a 500 outside.
+            traces.request_served(span, scope["method"], _route(scope), context.status or 500)
 
 
-def _close(exchange: Exchange, scope: Scope) -> None:
-    seconds = time.perf_counter() - exchange.started_at
+def _close(context: RequestContext, scope: Scope) -> None:
+    seconds = time.perf_counter() - context.started_at
     method, route = scope["method"], _route(scope)
-    metrics.request_served(method, route, exchange.status, seconds)
+    metrics.request_served(method, route, context.status, seconds)
     logs.request_served(
-        exchange.correlation_id,
-        method,
-        scope["path"],
-        route,
-        exchange.status,
-        seconds * 1000,
-        exchange.client_address,
+        context.correlation_id, method, scope["path"], route, context.status, seconds * 1000, context.client_address
     )
 
 
 def _note_route(scope: Scope, routes: Sequence[BaseRoute]) -> None:
-    """Of a refused request, which no router sees: operators look for 401 and 429 where the others are counted."""
+    """Set the route of a refused request, so that 401 and 429 are counted per route."""
     for wanted in (Match.FULL, Match.PARTIAL):
         for route in routes:
             if route.matches(scope)[0] is wanted:
@@ -187,7 +172,7 @@ def _note_route(scope: Scope, routes: Sequence[BaseRoute]) -> None:
 
 
 def _route(scope: Scope) -> str:
-    """The template of the route that the request met: one of ours, whatever the path."""
+    """Return the path template of the matched route."""
     route = scope.get("route")
     return UNMATCHED if route is None else getattr(route, "path", UNMATCHED)
 

@@ -1,4 +1,4 @@
-"""Verification inside the request, for clients that wait for the bare result: no queue, no database."""
+"""Verification inside the request, without queue and database."""
 
 import asyncio
 import importlib
@@ -14,11 +14,11 @@ from iidq.settings import Settings
 from iidq.web.request.submission import Submission
 
 MAX_AT_ONCE: Final = 32
-"""Runs at a time in one process; more are asked to come back."""
+"""Runs at a time in one process; further requests receive 503."""
 
 
 class SynchronousVerification:
-    """Runs verifications under a bound and a deadline; the verifier is loaded and opened by the first of them."""
+    """Run verifications under a bound and a deadline; the first run loads and opens the verifier."""
 
     def __init__(self, settings: Settings, accelerator: Accelerator) -> None:
         self._settings = settings
@@ -37,10 +37,10 @@ class SynchronousVerification:
         await self._resources.aclose()
 
     async def run(self, job_type: JobType, submission: Submission) -> dict[str, Any]:
-        """The result, as a worker would have stored it.
+        """Return the result as a worker would store it.
 
-        Raises :class:`PermanentFault` or :class:`TemporaryFault`, the latter also when too many are running or the
-        deadline of an attempt (``JOB_TIMEOUT_SECONDS``) passes.
+        Raise :class:`PermanentFault` or :class:`TemporaryFault`, the latter also at ``MAX_AT_ONCE`` runs or after the
+        deadline of an attempt (``JOB_TIMEOUT_SECONDS``).
         """
         if self._running >= MAX_AT_ONCE:
             metrics.synchronous_run("refused")
@@ -66,7 +66,7 @@ class SynchronousVerification:
     async def _open(self) -> None:
         async with self._opening:
             if self._verifier is None:
-                # Loading it takes a while, and a process that only queues jobs never needs it.
+                # Loaded late: it is slow, and a process that only queues jobs never needs it.
                 verifier = await asyncio.to_thread(importlib.import_module, "iidq.provenance.verifier")
                 self._verifier = await self._resources.enter_async_context(
                     verifier.open_verifier(self._settings, self._accelerator.manifests, self._accelerator.verdicts)

@@ -12,33 +12,20 @@ from starlette.types import Receive
 
 from iidq.errors import TooManyWatchers
 from iidq.queue.job import FINAL, Job, JobType
-from iidq.web.reply.wire import JsonReply, ReadyJson, accepted_body, accepted_shape, job_shape, poll_url
-from iidq.web.request.prefer import NO_PREFERENCES, Preferences, parse_prefer
-from iidq.web.request_context import exchange_of
+from iidq.web.reply.conditional import entity_tag, has_seen
+from iidq.web.reply.wire import JsonReply, accepted_shape, job_shape, poll_url
+from iidq.web.request.header_fields import Preferences
+from iidq.web.request_context import context_of
 from iidq.web.service import service_of
 
 
-def read_preferences(request: Request) -> Preferences:
-    """What ``Prefer`` asks for; where that is to wait, the first steps of waiting begin."""
-    if b"prefer" not in exchange_of(request).headers:
-        return NO_PREFERENCES
-    preferences = parse_prefer(request.headers.getlist("prefer"))
-    if preferences.wait_seconds:
-        service_of(request).watching.expect()
-    return preferences
+async def preferred_reply(request: Request, job_id: UUID, job_type: JobType, preferences: Preferences) -> Response:
+    """Return the reply to a submission with ``Prefer``, after a preferred wait.
 
-
-async def submission_reply(request: Request, job_id: UUID, job_type: JobType, preferences: Preferences) -> Response:
-    """The reply to a submission whose row is durable: at once, or with the job itself if it ends within the wait.
-
-    200 without preferences, as the replaced system; else 202 (RFC 7240, section 4.1) unless the job has ended.
+    200 with the job if ended within the wait, otherwise 202 (RFC 7240, section 4.1).
     """
-    prefix = exchange_of(request).path_prefix
-    location = poll_url(job_id, prefix)
-    if not preferences.applied:
-        body = accepted_body(job_id, job_type, prefix)
-        return ReadyJson(body, [(b"location", location.encode()), (b"vary", b"Prefer")])
-    headers = {"Location": location, "Vary": "Prefer", "Preference-Applied": preferences.applied}
+    prefix = context_of(request).path_prefix
+    headers = {"Location": poll_url(job_id, prefix), "Vary": "Prefer", "Preference-Applied": preferences.applied}
     if preferences.wait_seconds:
         job = await wait_for(request, job_id, preferences.wait_seconds, _has_ended)
         if job is not None and _has_ended(job):
@@ -46,10 +33,23 @@ async def submission_reply(request: Request, job_id: UUID, job_type: JobType, pr
     return JsonReply(accepted_shape(job_id, job_type, prefix), 202, headers=headers)
 
 
-async def wait_for(request: Request, job_id: UUID, wait_seconds: float, enough: Callable[[Job], bool]) -> Job | None:
-    """The job's newest state, as soon as it is ``enough`` or has ended, at the latest after ``wait_seconds``.
+async def awaited_job(request: Request, job_id: UUID, preferences: Preferences) -> Job | None:
+    """Return the job once it has ended or no longer matches ``If-None-Match``, or at the end of the wait.
 
-    None where no state came to be known: no such job, no room for another watcher, no database, or no time.
+    Return None if the job must be read without a wait.
+    """
+    conditional = "if-none-match" in request.headers
+
+    def has_changed(job: Job) -> bool:
+        return conditional and not has_seen(request, entity_tag(bytes(JsonReply(job_shape(job)).body)))
+
+    return await wait_for(request, job_id, preferences.wait_seconds or 0, has_changed)
+
+
+async def wait_for(request: Request, job_id: UUID, wait_seconds: float, enough: Callable[[Job], bool]) -> Job | None:
+    """Return the job's newest state once it is ``enough`` or has ended, at the latest after ``wait_seconds``.
+
+    Return None without a known state: no such job, too many watchers, no database, or no time.
     """
     latest: Job | None = None
     with contextlib.suppress(TooManyWatchers, TimeoutError), service_of(request).watching.watch(job_id) as watch:
@@ -63,7 +63,7 @@ async def wait_for(request: Request, job_id: UUID, wait_seconds: float, enough: 
 
 @asynccontextmanager
 async def until_gone(receive: Receive, gone: Callable[[], None]) -> AsyncIterator[None]:
-    """Call ``gone`` when the client leaves before the block ends. The request's body must have been read."""
+    """Call ``gone`` if the client disconnects within the block. The request's body must have been read."""
 
     async def listen() -> None:
         while (await receive())["type"] != "http.disconnect":

@@ -42,6 +42,6 @@ async def api(serve_api: ServeApi, database_url: str) -> AsyncIterator[httpx.Asy
 
 @pytest.fixture
 async def lonely_api(serve_api: ServeApi) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an API whose database cannot be reached."""
+    """A client of an API without a reachable database."""
     async with serve_api() as client:
         yield client

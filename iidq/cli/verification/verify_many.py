@@ -18,8 +18,8 @@ from iidq.cli.verification.file_hash import hash_file, label_of
 from iidq.cli.verification.input_files import Candidate, UnusableArguments
 from iidq.cli.verification.verdict_words import COLOURS, EXIT_CODES, exit_code, reason, verdict_of, worst
 from iidq.cli.verification.verify_options import Question, Service, upload
+from iidq.queue.job import MAX_BATCH_JOBS
 
-MAX_BATCH_JOBS: Final = 1000
 _UNKNOWN: Final = "?"
 _IN_BATCH: Final = re.compile(r"jobs\[(\d{1,4})\]\.?(.*)")
 

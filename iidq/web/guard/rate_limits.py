@@ -1,144 +1,149 @@
-"""How many requests a client may make per minute. Pure: counts in memory, the time comes in as an argument.
+"""Limits of requests per client and minute. Pure but for the clock: counts in memory, the time is an argument.
 
-The minute slides in steps of ten seconds: what counts is the present step and the five before it. A client gets at
-most its limit in each such minute, and so in any 50 seconds. Only admitted requests count: who keeps knocking gets
-its share all the same. Other processes' counts are added by ``rate_sharing``.
+The minute slides in buckets of ten seconds: the present bucket and the five before count. A client gets at most the
+limit in each such minute, and so in any 50 seconds. Only admitted requests count, so a client with refused requests
+still gets a full share. ``rate_sharing`` adds the counts of other processes.
 """
 
 import math
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from iidq.rate_window import BUCKET_SECONDS, BUCKETS, WINDOW_SECONDS
 from iidq.settings import Settings
+from iidq.web.reply.wire import RawHeader
 
-WINDOW_SECONDS: Final = 60
-STEP_SECONDS: Final = 10
-STEPS: Final = WINDOW_SECONDS // STEP_SECONDS
 REMEMBERED_CLIENTS: Final = 10_000
-"""Per limit; whoever has not been seen for longest is forgotten first. About 7 MB when full."""
+"""Clients per limit; beyond, the client idle for longest is forgotten. About 7 MB when full."""
 
 _KEY_HOLDER: Final = "key"
 
-RawHeader = tuple[bytes, bytes]
 
-
-class Verdict(NamedTuple):
-    """What a limit says to one request."""
+class Decision(NamedTuple):
+    """Decision of a limit on one request."""
 
     admitted: bool
+    """The request is within the limit."""
     limit: int
+    """Requests per minute."""
     remaining: int
-    """So many more are admitted during ``reset_seconds``."""
+    """Further requests admitted during ``reset_seconds``."""
     reset_seconds: int
-    """When there will be more: of a refused request, when it will be admitted. 1 to 60."""
+    """Seconds (1 to 60) until more are admitted; of a refused request, until it would be admitted."""
 
 
 class Addition(NamedTuple):
-    """Requests of one client in one step that the other processes have not been told of."""
+    """Requests of a client in a bucket, not yet shared with other processes."""
 
     client: str
-    step: int
+    """The client that the limit counts."""
+    bucket: int
+    """Number of the bucket."""
     requests: int
+    """Requests not yet shared."""
 
 
 @dataclass(slots=True)
 class _Client:
     newest: int
+    """Newest bucket with a request."""
     total: int = 0
+    """Requests within the window."""
     counts: dict[int, int] = field(default_factory=dict)
-    """Step → requests, of all processes as far as known."""
-    untold: dict[int, int] = field(default_factory=dict)
-    """Step → those of them that only this process knows of."""
+    """Bucket → requests of all processes, as far as known."""
+    unshared: dict[int, int] = field(default_factory=dict)
+    """Bucket → requests that only this process has counted."""
 
-    def advance(self, step: int) -> None:
-        self.newest = step
-        for old in [known for known in self.counts if known <= step - STEPS]:
+    def advance(self, bucket: int) -> None:
+        self.newest = bucket
+        for old in [known for known in self.counts if known <= bucket - BUCKETS]:
             self.total -= self.counts.pop(old)
-            self.untold.pop(old, None)
+            self.unshared.pop(old, None)
 
     def learn(self, counts: Mapping[int, int]) -> None:
-        for step, requests in counts.items():
-            if step > self.newest - STEPS:
-                self.counts[step] = max(self.counts.get(step, 0), requests + self.untold.get(step, 0))
+        for bucket, requests in counts.items():
+            if bucket > self.newest - BUCKETS:
+                self.counts[bucket] = max(self.counts.get(bucket, 0), requests + self.unshared.get(bucket, 0))
         self.total = sum(self.counts.values())
 
     def seconds_to_wait(self, limit: int, now: float) -> int:
-        """Until the next step leaves the window, or of a client at its limit until one more fits."""
+        """Return the time until the next bucket leaves the window, or at the limit until one more request fits."""
         excess = max(self.total - limit + 1, 1)
-        for step in sorted(self.counts):
-            excess -= self.counts[step]
+        for bucket in sorted(self.counts):
+            excess -= self.counts[bucket]
             if excess <= 0:
-                return max(1, math.ceil((step + STEPS) * STEP_SECONDS - now))
+                return max(1, math.ceil((bucket + BUCKETS) * BUCKET_SECONDS - now))
         return WINDOW_SECONDS
 
 
 class SlidingWindow:
-    """Counts the requests of many clients; bounded in memory."""
+    """Count the requests of many clients in bounded memory."""
 
     def __init__(self, capacity: int = REMEMBERED_CLIENTS) -> None:
         self._capacity = capacity
         self._clients: OrderedDict[str, _Client] = OrderedDict()
-        self._untold: dict[str, _Client] = {}
+        self._unshared: dict[str, _Client] = {}
 
-    def admit(self, client: str, limit: int, now: float) -> Verdict:
-        """Count one request at ``now`` (seconds, of the clock that all processes share) unless it is one too many."""
-        step = int(now // STEP_SECONDS)
+    def admit(self, client: str, limit: int, now: float) -> Decision:
+        """Count one request at ``now`` (seconds of the shared clock), unless it exceeds the limit."""
+        bucket = int(now // BUCKET_SECONDS)
         known = self._clients.get(client)
         if known is None:
-            known = self._clients[client] = _Client(step)
+            known = self._clients[client] = _Client(bucket)
             if len(self._clients) > self._capacity:
                 self._clients.popitem(last=False)
         else:
             self._clients.move_to_end(client)
-            if step > known.newest:
-                known.advance(step)
+            if bucket > known.newest:
+                known.advance(bucket)
         if known.total >= limit:
-            return Verdict(False, limit, 0, known.seconds_to_wait(limit, now))
-        # A clock that was set back counts on in the newest step.
-        step = known.newest
+            return Decision(False, limit, 0, known.seconds_to_wait(limit, now))
+        # If the clock was set back, the newest bucket counts on.
+        bucket = known.newest
         known.total += 1
-        known.counts[step] = known.counts.get(step, 0) + 1
-        known.untold[step] = known.untold.get(step, 0) + 1
-        if len(self._untold) < self._capacity:
-            self._untold[client] = known
-        return Verdict(True, limit, limit - known.total, known.seconds_to_wait(limit, now))
+        known.counts[bucket] = known.counts.get(bucket, 0) + 1
+        known.unshared[bucket] = known.unshared.get(bucket, 0) + 1
+        if len(self._unshared) < self._capacity:
+            self._unshared[client] = known
+        return Decision(True, limit, limit - known.total, known.seconds_to_wait(limit, now))
 
     @property
-    def untold_clients(self) -> int:
-        """How many clients have requests that the other processes have not been told of."""
-        return len(self._untold)
+    def unshared_clients(self) -> int:
+        """Number of clients with requests that other processes have not received."""
+        return len(self._unshared)
 
-    def take_untold(self, most: int) -> list[Addition]:
-        """What to tell the other processes, of at most ``most`` clients; give it back if that failed."""
+    def take_unshared(self, most: int) -> list[Addition]:
+        """Return and clear the unshared requests of at most ``most`` clients; use :meth:`give_back` on failure."""
         taken = []
-        for client in list(self._untold)[:most]:
-            known = self._untold.pop(client)
-            taken += [Addition(client, step, requests) for step, requests in known.untold.items()]
-            known.untold = {}
+        for client in list(self._unshared)[:most]:
+            known = self._unshared.pop(client)
+            taken += [Addition(client, bucket, requests) for bucket, requests in known.unshared.items()]
+            known.unshared = {}
         return taken
 
     def give_back(self, additions: Iterable[Addition]) -> None:
-        """These could not be told."""
-        for client, step, requests in additions:
+        """Take back additions that could not be shared."""
+        for client, bucket, requests in additions:
             known = self._clients.get(client)
-            if known is not None and step in known.counts:
-                known.untold[step] = known.untold.get(step, 0) + requests
-                self._untold[client] = known
+            if known is not None and bucket in known.counts:
+                known.unshared[bucket] = known.unshared.get(bucket, 0) + requests
+                self._unshared[client] = known
 
     def learn(self, client: str, counts: Mapping[int, int]) -> None:
-        """What all processes together have told of this client: step → requests."""
+        """Take over the totals of all processes for this client: bucket → requests."""
         known = self._clients.get(client)
         if known is not None:
             known.learn(counts)
 
 
 class RateLimits:
-    """The limits of the settings: one for submissions, one for everything else; each per client.
+    """Limits per client: for submissions, and for all other requests.
 
-    A client is an address, or whoever presents the API key, from any address: ``RATE_LIMIT_KEY_FACTOR`` times as much.
-    A batch is one submission: it is bounded by itself, and closed to strangers where a key is set.
+    A client is an address, or the holder of the API key at any address, with ``RATE_LIMIT_KEY_FACTOR`` times as much.
+    A batch counts as a single submission, because batches are bounded and need a set API key.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -151,23 +156,38 @@ class RateLimits:
 
     @property
     def enforced(self) -> bool:
-        """Whether there is any limit at all."""
+        """Whether any limit is set."""
         return any(self._limits.values())
 
-    def admit(self, kind: str, client: str, holds_key: bool, now: float) -> Verdict | None:
-        """Count a request of this kind ("submit" or "read"); None where it is not limited."""
+    def admit(self, kind: str, client: str, holds_key: bool, now: float) -> Decision | None:
+        """Count a request of this kind ("submit" or "read"); return None if the kind is not limited."""
         limit = self._limits[kind]
         if holds_key:
             limit, client = limit * self._key_factor, _KEY_HOLDER
         return self.windows[kind].admit(client, limit, now) if limit else None
 
 
-def rate_limit_headers(kind: str, verdict: Verdict) -> list[RawHeader]:
-    """What the client may still do, in the form of draft-ietf-httpapi-ratelimit-headers (08 to 11) and of its draft 06.
+class SharedClock:
+    """Seconds since 1970 by the clock shared by all processes; by the local clock before :meth:`set`."""
 
-    The older three are what the replaced system's clients read.
+    def __init__(self) -> None:
+        self._ahead_seconds = time.time() - time.monotonic()
+
+    def now(self) -> float:
+        """Return the present time, which runs steadily between two calls of :meth:`set`."""
+        return time.monotonic() + self._ahead_seconds
+
+    def set(self, now: float) -> None:
+        """Take over the shared clock's time."""
+        self._ahead_seconds = now - time.monotonic()
+
+
+def rate_limit_headers(kind: str, decision: Decision) -> list[RawHeader]:
+    """Return the RateLimit headers of draft-ietf-httpapi-ratelimit-headers (08 to 11) and of its draft 06.
+
+    Clients of the replaced system read the older three.
     """
-    limit, remaining, reset = verdict.limit, verdict.remaining, verdict.reset_seconds
+    limit, remaining, reset = decision.limit, decision.remaining, decision.reset_seconds
     return [
         (b"ratelimit-policy", b'"%b";q=%d;w=%d' % (kind.encode(), limit, WINDOW_SECONDS)),
         (b"ratelimit", b'"%b";r=%d;t=%d' % (kind.encode(), remaining, reset)),

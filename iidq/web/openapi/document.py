@@ -1,6 +1,6 @@
-"""The whole OpenAPI 3.1 document, under the settings of the process that serves it.
+"""The whole OpenAPI 3.1 document under the settings of a process.
 
-What validates is what is described: fields and limits come from the rules of :mod:`iidq.web.request.submission` and
+The document is made from the code that validates: fields and limits from :mod:`iidq.web.request.submission` and
 :mod:`iidq.web.request.listing`, replies from :mod:`iidq.web.reply.shapes`, results from ``report.schema.json``.
 """
 
@@ -22,19 +22,19 @@ OPENAPI_VERSION: Final = "3.1.1"
 OPERATIONS: Final = (*SUBMITTING, *READING, *OPERATING)
 
 _DESCRIPTION: Final = """\
-Is this file what its creator registered? Send it, or its SHA-256, together with the URI of its signed manifest and the
-address of the content registry: the answer is a verdict (`OK`, `WARN` or `FAIL`) or a portable proof.
+Is this file the one that its creator registered? Send the file, or its SHA-256, together with the URI of its signed
+manifest and the address of the content registry. The result is a verdict (`OK`, `WARN` or `FAIL`) or a portable proof.
 
-Each question is a job in a queue. `FAIL` is an answer, so the job is `completed`; `failed` means that it could not be
-found out. Times are ISO 8601 in UTC, unset values are null, and members are only ever added."""
+Each submission is a job in a queue. A `FAIL` verdict is a result, so the job is `completed`; `failed` means that no
+verdict could be reached. Times are ISO 8601 in UTC, unset values are null, and members are only ever added."""
 
 _TAGS: Final = {
-    "Submit": "Put a question in the queue.",
-    "Read": "See what became of it.",
+    "Submit": "Queue verifications and proofs.",
+    "Read": "Read jobs and their results.",
     "Steer": "For operators.",
     "Synchronous": "The calls of older clients: no queue, the bare result.",
     "Operate": "For probes, scrapers and people.",
-    "Documentation": "What you are reading.",
+    "Documentation": "This description.",
 }
 _SECURITY_SCHEMES: Final = {
     "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
@@ -44,7 +44,7 @@ _SECURITY: Final[list[dict[str, list[str]]]] = [{name: []} for name in _SECURITY
 
 
 def openapi_document(settings: Settings) -> dict[str, Any]:
-    """The document; it says where a key is needed and whether requests are limited, here and now."""
+    """Return the document, with the keys and limits of these settings."""
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method] = _operation(operation, settings)
@@ -78,11 +78,11 @@ def _operation(operation: Operation, settings: Settings) -> dict[str, Any]:
     if settings.api_key is None and operation.method == "post" and operation.path not in SUBMISSIONS:
         replies["403"] = response("OtherPage")
     if _is_limited(operation, settings):
-        for status, told in replies.items():
-            if "$ref" not in told:
+        for status, reply in replies.items():
+            if "$ref" not in reply:
                 replies[status] = {
-                    **told,
-                    "headers": told["headers"] | {name: header(name) for name in RATE_LIMIT_HEADERS},
+                    **reply,
+                    "headers": reply["headers"] | {name: header(name) for name in RATE_LIMIT_HEADERS},
                 }
         replies["429"] = response("TooManyRequests")
     for status, name in (("414", "UriTooLong"), ("431", "HeadersTooLarge"), ("500", "InternalError")):

@@ -1,4 +1,4 @@
-"""What the document shows as examples: replies of a real run (``examples.json``), and errors in their usual words."""
+"""Examples of the document: replies of a real run (``examples.json``), and usual errors."""
 
 import json
 from importlib.resources import files
@@ -59,10 +59,10 @@ FORM: Final[dict[str, Any]] = {
 
 
 def error(text: str, code: str | None = None) -> dict[str, Any]:
-    """The common form of an error."""
+    """Return an error in its common form."""
     return {"error": text, **({"code": code} if code else {}), "correlationId": _CORRELATION_ID}
 
 
 def named(**values: Any) -> dict[str, Any]:
-    """A media type's ``examples``."""
+    """Return the ``examples`` of a media type."""
     return {name: {"value": value} for name, value in values.items()}

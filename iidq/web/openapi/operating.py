@@ -1,4 +1,4 @@
-"""The operations for operators: steering, probes, metrics, and the document itself."""
+"""Operations for operators: control, probes, metrics, and the document itself."""
 
 from typing import Final
 
@@ -27,7 +27,7 @@ _PAUSE: Final[Json] = {
 }
 
 
-def _steer(step: str, id_: str, summary: str, description: str, after: Json, refusal: str) -> Operation:
+def _control(step: str, id_: str, summary: str, description: str, after: Json, refusal: str) -> Operation:
     return Operation(
         "post",
         f"{JOBS_PATH}/{{jobId}}/{step}",
@@ -53,19 +53,19 @@ def _steer(step: str, id_: str, summary: str, description: str, after: Json, ref
 
 
 OPERATING: Final = (
-    _steer(
+    _control(
         "cancel",
         "cancelJob",
         "Cancel a job",
-        "Ends a job that waits or runs; a running attempt is interrupted within a second.",
+        "Ends a waiting or running job; a running attempt is interrupted within a second.",
         CANCELLED,
         "A completed job cannot be cancelled; only a queued or processing one can",
     ),
-    _steer(
+    _control(
         "retry",
         "retryJob",
         "Retry a job",
-        "Puts a job that has ended back in line, as new.",
+        "Queues an ended job again, as a new one.",
         QUEUED,
         "A queued job cannot be retried; only one that has ended can",
     ),
@@ -75,7 +75,7 @@ OPERATING: Final = (
         "pauseQueue",
         "Steer",
         "Pause the queue",
-        "No job is claimed until the queue is resumed; running ones go on.",
+        "No job is claimed until the queue is resumed; running jobs continue.",
         {
             200: reply("Paused.", "QueueControl", paused={"paused": True, "reason": "maintenance"}),
             400: "BadRequest",
@@ -94,7 +94,7 @@ OPERATING: Final = (
         "resumeQueue",
         "Steer",
         "Resume the queue",
-        "Claims go on.",
+        "Jobs are claimed again.",
         {
             200: reply("Resumed.", "QueueControl", resumed={"paused": False, "reason": None}),
             409: "RowConflict",
@@ -109,8 +109,8 @@ OPERATING: Final = (
         "getLiveness",
         "Operate",
         "Is the process alive?",
-        "Says nothing about what it depends on.",
-        {200: reply("It is.", "Liveness", alive={"status": "ok"})},
+        "Independent of the database and other services.",
+        {200: reply("Alive.", "Liveness", alive={"status": "ok"})},
     ),
     Operation(
         "get",
@@ -118,18 +118,18 @@ OPERATING: Final = (
         "getReadiness",
         "Operate",
         "Should requests be sent here?",
-        "Not while the database is away, refuses the login or is not migrated, nor while the process stops. `faults` "
-        "names what Postgres refuses to the API or to workers; some requests or jobs then fail, and the status is "
-        "`degraded`.",
+        "Not ready while the database is unreachable, refuses the login or is not migrated, nor while the process "
+        "stops. `faults` lists refusals of Postgres towards the API or workers; some requests or jobs then fail, and "
+        "the status is `degraded`.",
         {
             200: reply(
-                "Yes.",
+                "Ready.",
                 "Readiness",
                 ready=_READY,
                 degraded={**_READY, "status": "degraded", "faults": [_FAULT]},
             ),
             503: reply(
-                "No.",
+                "Not ready.",
                 "Readiness",
                 "Retry-After",
                 unavailable={
@@ -150,7 +150,7 @@ OPERATING: Final = (
         "Always 200 while the process serves.",
         {
             200: reply(
-                "How it is.",
+                "State of the service.",
                 "Health",
                 ok={"status": "ok", "database": "ok", "version": __version__},
                 degraded={"status": "degraded", "database": "unavailable", "version": __version__},
@@ -163,7 +163,7 @@ OPERATING: Final = (
         "getMetrics",
         "Operate",
         "Metrics",
-        "For Prometheus, in its text form or, if `Accept` asks for it, OpenMetrics.",
+        "For Prometheus, in its text format or, by `Accept`, OpenMetrics.",
         {200: text_reply("The metrics.", "text/plain", "iidq_database_up 1.0\n")},
         needs_key=True,
     ),
@@ -173,7 +173,7 @@ OPERATING: Final = (
         "getDocument",
         "Documentation",
         "This document",
-        "OpenAPI 3.1, made from what validates.",
+        "OpenAPI 3.1, made from the code that validates.",
         {200: reply("The document.", {"type": "object"}, document={"openapi": "3.1.1"})},
     ),
     Operation(
@@ -182,8 +182,8 @@ OPERATING: Final = (
         "getDocumentation",
         "Documentation",
         "This document, as a page",
-        "Works offline and without scripts. With API_KEY_SCOPE=all, a browser without the key gets 401 with a page to "
-        "sign in on.",
+        "Works offline and without scripts. With API_KEY_SCOPE=all, a browser without the key receives 401 with a "
+        "sign-in page.",
         {200: text_reply("The page.", "text/html", "<!doctype html>…")},
     ),
     Operation(
@@ -192,7 +192,7 @@ OPERATING: Final = (
         "getDocumentationStyle",
         "Documentation",
         "The page's style sheet",
-        "Dark or light, as the browser prefers.",
+        "Dark or light, by the browser's preference.",
         {200: text_reply("The style sheet.", "text/css", "body { … }")},
     ),
 )

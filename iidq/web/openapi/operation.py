@@ -1,4 +1,4 @@
-"""One operation of the document, and the parts that several of them share."""
+"""An operation of the document, and parts of several operations."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,32 +6,39 @@ from typing import Any, Final
 
 from iidq.web.openapi.examples import COMPLETED
 from iidq.web.openapi.responses import Json, response
-from iidq.web.request.prefer import MAX_WAIT_SECONDS
+from iidq.web.request.header_fields import MAX_WAIT_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One method of one path. ``replies`` names a shared response, or holds one, by status.
-
-    ``needs_key``: with ``API_KEY`` set, whatever its scope.
-    """
+    """A method of a path."""
 
     method: str
+    """HTTP method in lower case."""
     path: str
+    """Path template, such as ``/livez``."""
     id: str
+    """``operationId``, unique in the document."""
     tag: str
+    """Section of the document."""
     summary: str
+    """Title."""
     description: str
+    """Text below the title."""
     replies: Mapping[int, str | Json]
+    """By status: the name of a shared response, or a response object."""
     parameters: tuple[Json, ...] = ()
+    """Parameter objects."""
     body: Json | None = None
+    """Request body object; None without a body."""
     needs_key: bool = False
+    """A set ``API_KEY`` is required, whatever its scope."""
 
     def as_json(self) -> Json:
-        """The OpenAPI operation object."""
+        """Return the OpenAPI operation object."""
         replies = {
-            str(status): response(told) if isinstance(told, str) else told
-            for status, told in sorted(self.replies.items())
+            str(status): response(reply) if isinstance(reply, str) else reply
+            for status, reply in sorted(self.replies.items())
         }
         return {
             "operationId": self.id,
@@ -45,7 +52,7 @@ class Operation:
 
 
 def query_parameter(name: str, schema: Mapping[str, Any]) -> Json:
-    """A parameter of the query; the schema's description is its own."""
+    """Return a query parameter with the schema's description."""
     rest = {key: value for key, value in schema.items() if key != "description"}
     return {
         "name": name,
@@ -57,7 +64,7 @@ def query_parameter(name: str, schema: Mapping[str, Any]) -> Json:
 
 
 def header_parameter(name: str, description: str, schema: Json, example: str) -> Json:
-    """A request header that may be left out."""
+    """Return an optional request header."""
     return {"name": name, "in": "header", "description": description, "schema": schema, "example": example}
 
 
@@ -65,7 +72,7 @@ JOB_ID: Final[Json] = {
     "name": "jobId",
     "in": "path",
     "required": True,
-    "description": "The job's id, or the jobId that the replaced system gave to an imported job. Anything else is 404.",
+    "description": "The job's id, or the jobId of a job imported from the replaced system. Any other text is 404.",
     "schema": {"type": "string", "minLength": 1},
     "example": COMPLETED["id"],
 }

@@ -1,4 +1,4 @@
-"""The document as one HTML page: made on the server, without scripts. Pure."""
+"""The document as one HTML page without scripts. Pure."""
 
 import json
 import re
@@ -23,7 +23,7 @@ _CODE = re.compile(r"`([^`]+)`")
 
 
 def render_page(document: Json, prefix: str) -> str:
-    """All operations by tag, then the schemas; every part has an anchor. ``prefix`` begins the links to other pages."""
+    """Return all operations by tag, then the schemas, each with an anchor. ``prefix`` starts links to other pages."""
     return "\n".join(_Page(document, prefix).lines())
 
 
@@ -78,7 +78,7 @@ class _Page:
     def _security(self) -> Iterator[str]:
         if "securitySchemes" in self._components:
             yield (
-                "<p>What is marked <em>key</em> needs the API key: header <code>x-api-key</code>, or "
+                "<p>Operations marked <em>key</em> need the API key: header <code>x-api-key</code>, or "
                 "<code>Authorization: Bearer</code>.</p>"
             )
 
@@ -100,34 +100,34 @@ class _Page:
                 yield f"<p><code>{escape(media_type)}</code>: {self._type(content['schema'])}</p>"
                 yield from self._examples(content, f"{operation['operationId']}-body")
         yield "<h4>Replies</h4><dl>"
-        for status, told in operation["responses"].items():
-            yield from self._reply(status, self._resolve(told), f"{operation['operationId']}-{status}")
+        for status, reply in operation["responses"].items():
+            yield from self._reply(status, self._resolve(reply), f"{operation['operationId']}-{status}")
         yield "</dl></article>"
 
-    def _reply(self, status: str, told: Json, anchor: str) -> Iterator[str]:
-        headers = ", ".join(f"<code>{escape(name)}</code>" for name in told.get("headers", ()))
-        kinds = [self._type(content["schema"]) for content in told.get("content", {}).values()]
+    def _reply(self, status: str, reply: Json, anchor: str) -> Iterator[str]:
+        headers = ", ".join(f"<code>{escape(name)}</code>" for name in reply.get("headers", ()))
+        kinds = [self._type(content["schema"]) for content in reply.get("content", {}).values()]
         kind = f" {' '.join(kinds)}." if kinds else ""
-        yield f"<dt>{status}<dd>{_inline(told['description'])}{kind} <small>{headers}</small>"
-        for content in told.get("content", {}).values():
+        yield f"<dt>{status}<dd>{_inline(reply['description'])}{kind} <small>{headers}</small>"
+        for content in reply.get("content", {}).values():
             yield from self._examples(content, anchor)
 
     def _examples(self, content: Json, anchor: str) -> Iterator[str]:
-        """Each example once; where it would stand again, a link."""
+        """Yield each example once, and a link instead of a repetition."""
         alone = {"": {"value": content["example"]}} if "example" in content else {}
         for name, example in (content.get("examples") or alone).items():
             title = f"Example{f': {escape(name)}' if name else ''}"
             text = _code(example["value"])
             if text in self._shown:
-                yield f'<p>{title}: <a href="#{self._shown[text]}">as there</a></p>'
+                yield f'<p>{title}: <a href="#{self._shown[text]}">see there</a></p>'
             else:
                 place = self._shown[text] = f"{anchor}-{name or 'example'}"
                 yield f'<details id="{place}"><summary>{title}</summary>{text}</details>'
 
-    def _resolve(self, told: Json) -> Json:
-        if "$ref" not in told:
-            return told
-        kind, name = told["$ref"].split("/")[-2:]
+    def _resolve(self, reply: Json) -> Json:
+        if "$ref" not in reply:
+            return reply
+        kind, name = reply["$ref"].split("/")[-2:]
         found: Json = self._components[kind][name]
         return found
 

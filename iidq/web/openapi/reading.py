@@ -1,4 +1,4 @@
-"""The operations that tell what became of a question."""
+"""Operations that read jobs."""
 
 import json
 from typing import Final
@@ -15,7 +15,7 @@ _IF_NONE_MATCH = header_parameter(
 
 _LAST_EVENT_ID = header_parameter(
     "Last-Event-ID",
-    "The last event that the client has; browsers send it by themselves.",
+    "The id of the client's last event; browsers send this header by themselves.",
     {"type": "string"},
     "1-queued",
 )
@@ -29,7 +29,7 @@ _STATS_AWAY: Final[Json] = {
 
 def _not_modified() -> Json:
     headers = {name: header(name) for name in ("X-Correlation-ID", "ETag")}
-    return {"description": "The client has these very bytes.", "headers": headers}
+    return {"description": "The client has the same bytes already.", "headers": headers}
 
 
 def _event(name: str, job: Json) -> str:
@@ -43,8 +43,8 @@ READING: Final = (
         "listJobs",
         "Read",
         "List jobs, newest first",
-        "With or without a slash at the end. Each parameter may be given once; empty is as good as absent. A page "
-        "looks at a bounded number of jobs: it may have fewer than `limit`, or none, and still a `nextCursor`. Only a "
+        "With or without a slash at the end. Each parameter may be given once; an empty one counts as absent. A page "
+        "searches a bounded number of jobs: it may have fewer than `limit`, or none, and still a `nextCursor`. Only a "
         "null `nextCursor` is the end.",
         {
             200: reply(
@@ -63,7 +63,7 @@ READING: Final = (
         "getStats",
         "Read",
         "Count jobs",
-        "Also an answer while the database is away.",
+        "Zeros while the database is unreachable.",
         {200: reply("The counts.", "Stats", counts=REAL["stats"], away=_STATS_AWAY), 503: "Unavailable"},
     ),
     Operation(
@@ -72,8 +72,8 @@ READING: Final = (
         "getJob",
         "Read",
         "Read one job",
-        "To wait without polling: `Prefer: wait=N` answers once the job has ended, or is not what `If-None-Match` "
-        "names, or after N seconds.",
+        "To wait without polling, send `Prefer: wait=N`: the reply comes when the job has ended or no longer matches "
+        "`If-None-Match`, or after N seconds.",
         {
             200: reply(
                 "The job.",
@@ -98,8 +98,8 @@ READING: Final = (
         "watchJob",
         "Read",
         "Watch one job",
-        "Server-sent events: `progress` for each change, then a last one `completed`, `failed` or `cancelled`, also "
-        "for whoever comes late. Each event's `data` is the job, its `id` is for `Last-Event-ID`.",
+        "Server-sent events: `progress` for each change, then a last event `completed`, `failed` or `cancelled`, even "
+        "after the job's end. Each event's `data` is the job, its `id` is for `Last-Event-ID`.",
         {
             200: text_reply(
                 "The stream; it ends with the job.",
@@ -107,7 +107,7 @@ READING: Final = (
                 _event("progress", PROCESSING) + _event("completed", COMPLETED),
             ),
             204: {
-                "description": "The client has seen the end already.",
+                "description": "The client has received the last event already.",
                 "headers": {"X-Correlation-ID": header("X-Correlation-ID")},
             },
             404: "JobNotFound",

@@ -1,4 +1,4 @@
-"""The replies that many operations share, as ``#/components/responses``; above all the errors."""
+"""Replies of many operations, as ``#/components/responses``; mostly errors."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -14,7 +14,7 @@ _SECONDS: Final[Json] = {"type": "integer", "minimum": 0}
 
 HEADERS: Final[dict[str, Json]] = {
     "X-Correlation-ID": {
-        "description": "The request's id: the one that was sent, if it was plain, else a new one.",
+        "description": "The request's id: the id sent by the client, if plain, otherwise a new one.",
         "required": True,
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
     },
@@ -26,14 +26,14 @@ HEADERS: Final[dict[str, Json]] = {
         "schema": {"type": "string", "pattern": '^"[^"]+"$'},
     },
     "Preference-Applied": {
-        "description": "What of `Prefer` was honoured.",
+        "description": "The honoured preferences.",
         "required": True,
         "schema": {"type": "string"},
         "example": "wait=10",
     },
     "WWW-Authenticate": {"required": True, "schema": {"const": "Bearer"}},
     "RateLimit": {
-        "description": "What the client may still do (draft-ietf-httpapi-ratelimit-headers): `r` more in `t` seconds.",
+        "description": "Requests left to the client (draft-ietf-httpapi-ratelimit-headers): `r` more in `t` seconds.",
         "schema": {"type": "string", "pattern": '^"(submit|read)";r=[0-9]+;t=[0-9]+$'},
         "example": '"submit";r=99;t=60',
     },
@@ -50,19 +50,19 @@ RATE_LIMIT_HEADERS: Final = tuple(name for name in HEADERS if name.startswith("R
 
 
 def header(name: str) -> Json:
-    """A reference to one of the document's headers."""
+    """Return a reference to a header of the document."""
     return {"$ref": f"#/components/headers/{name}"}
 
 
 def response(name: str) -> Json:
-    """A reference to one of the document's replies."""
+    """Return a reference to a shared reply of the document."""
     return {"$ref": f"#/components/responses/{name}"}
 
 
 def reply(
     description: str, schema: str | Json, *headers: str, optional_headers: Sequence[str] = (), **examples: Any
 ) -> Json:
-    """A reply in JSON with these headers, and examples by their names."""
+    """Return a reply in JSON with these headers, and examples by name."""
     shape = ref(schema) if isinstance(schema, str) else schema
     always = {name: header(name) for name in ("X-Correlation-ID", *headers)}
     sometimes = {name: {**HEADERS[name], "required": False} for name in optional_headers}
@@ -74,7 +74,7 @@ def reply(
 
 
 def text_reply(description: str, media_type: str, example: str) -> Json:
-    """A reply that is not JSON."""
+    """Return a reply that is not JSON."""
     content = {media_type: {"schema": {"type": "string"}, "example": example}}
     return {"description": description, "headers": {"X-Correlation-ID": header("X-Correlation-ID")}, "content": content}
 
@@ -102,7 +102,7 @@ RESPONSES: Final[dict[str, Json]] = {
         validation=REAL["validation"],
     ),
     "BadRequest": reply(
-        "Every fault of the fields at once; or a body that is not what its Content-Type says.",
+        "Every fault of the fields at once; or a body that does not match its Content-Type.",
         _BAD_INPUT,
         validation=REAL["validation"],
         malformed=error("Malformed request body: it ends before its closing boundary"),
@@ -111,7 +111,7 @@ RESPONSES: Final[dict[str, Json]] = {
         "The API key is missing or wrong.", "Unauthorized", "WWW-Authenticate", unauthorized={"error": "Unauthorized"}
     ),
     "OtherPage": reply(
-        "The request comes from a web page whose origin `CORS_ORIGINS` does not name.",
+        "The request comes from a web page of an origin that `CORS_ORIGINS` does not name.",
         "Error",
         page=error("Forbidden: a page of another origin may not change the queue. Name its origin in CORS_ORIGINS"),
     ),
@@ -137,25 +137,26 @@ RESPONSES: Final[dict[str, Json]] = {
         text=error("Unsupported Media Type: expected multipart/form-data or application/json"),
     ),
     "RowConflict": reply(
-        "A unique index or foreign key of the operator's refuses the change.", "Error", row=CONFLICTING_ROW
+        "A unique index or foreign key added by the operator refuses the change.", "Error", row=CONFLICTING_ROW
     ),
-    "RowRefused": reply("A constraint or trigger of the operator's refuses the change.", "Error", row=_REFUSED_ROW),
+    "RowRefused": reply("A constraint or trigger added by the operator refuses the change.", "Error", row=_REFUSED_ROW),
     "IdempotencyConflict": reply(
-        "The `Idempotency-Key` stands for another request; or a constraint or trigger of the operator's refuses a job.",
+        "The `Idempotency-Key` belongs to another request; or a constraint or trigger added by the operator "
+        "refuses a job.",
         "Error",
         conflict=_KEY_CONFLICT,
         row=_REFUSED_ROW,
     ),
     "Unprocessable": reply(
-        "The `Idempotency-Key` stands for another request; or a constraint or trigger of the operator's "
-        "refuses the job; or, with the database away, as for the synchronous calls.",
+        "The `Idempotency-Key` belongs to another request; or a constraint or trigger added by the operator "
+        "refuses the job; or, without a database, as for the synchronous calls.",
         "Error",
         conflict=_KEY_CONFLICT,
         row=_REFUSED_ROW,
         manifest=_NO_MANIFEST,
     ),
     "PermanentFault": reply(
-        "The inputs can never be verified: trying again cannot help.",
+        "The inputs can never be verified, so a repetition cannot help.",
         "Error",
         manifest=_NO_MANIFEST,
         registry=error("the registry address holds no code on chain 1", "registry.no_code"),
@@ -180,7 +181,7 @@ RESPONSES: Final[dict[str, Json]] = {
         "A fault of the service; its log has the correlation id.", "Error", internal=error("Internal Server Error")
     ),
     "Unavailable": reply(
-        "The database, a gateway or an RPC endpoint is away, or all places are taken: come back.",
+        "The database, a gateway or an RPC endpoint is unavailable, or the service is busy: try again later.",
         "Error",
         "Retry-After",
         database=error("the database cannot be reached", "database.unavailable"),

@@ -1,4 +1,4 @@
-"""The document's schemas: replies from their types, results from their JSON Schema, requests from the rules."""
+"""Schemas of the document, from the reply types, the results' JSON Schema and the submission rules."""
 
 import json
 from importlib.resources import files
@@ -7,10 +7,9 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from iidq.queue.job import JobType
+from iidq.queue.job import MAX_BATCH_JOBS, JobType
 from iidq.web.reply import shapes
 from iidq.web.request.submission import REQUIRED, SCHEMAS, TEXT_PATTERNS
-from iidq.web.routes.batch import MAX_BATCH_JOBS
 
 COMPONENTS: Final = "#/components/schemas/"
 
@@ -34,12 +33,12 @@ REPLIES: Final = (
 
 
 def ref(name: str) -> dict[str, Any]:
-    """A reference to one of the document's schemas."""
+    """Return a reference to a schema of the document."""
     return {"$ref": COMPONENTS + name}
 
 
 def component_schemas(*, max_upload_bytes: int) -> dict[str, Any]:
-    """Every named schema of the document."""
+    """Return every named schema of the document."""
     return {
         "SubmissionForm": submission_form(max_upload_bytes),
         "Submission": submission_json(),
@@ -50,7 +49,7 @@ def component_schemas(*, max_upload_bytes: int) -> dict[str, Any]:
 
 
 def submission_form(max_upload_bytes: int) -> dict[str, Any]:
-    """The fields of a multipart form; the file or its hash is there."""
+    """Return the fields of a multipart form, with a file or its hash."""
     file = {
         "type": "string",
         "contentMediaType": "application/octet-stream",
@@ -67,7 +66,7 @@ def submission_form(max_upload_bytes: int) -> dict[str, Any]:
 
 
 def submission_json() -> dict[str, Any]:
-    """The same fields in a JSON object, without the file: null is as good as absent."""
+    """Return the same fields in a JSON object without the file; null counts as absent."""
     required = (*REQUIRED, "contentHash")
     properties = {
         name: schema if name in required else _optional(name, dict(schema)) for name, schema in SCHEMAS.items()
@@ -81,7 +80,7 @@ def submission_json() -> dict[str, Any]:
 
 
 def batch_json() -> dict[str, Any]:
-    """The body of a batch: jobs by hash, each with its type, none of them shared."""
+    """Return the body of a batch: jobs by hash, each with a type, none shared."""
     submission = submission_json()
     members = {name: schema for name, schema in submission["properties"].items() if name != "share"}
     job = {
@@ -104,7 +103,7 @@ def _optional(name: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Untitled(GenerateJsonSchema):
-    """Members are known by their names; a title for each says the same twice."""
+    """Omit titles, which would repeat the names of members."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
@@ -121,7 +120,7 @@ def _reply_schemas() -> dict[str, Any]:
 
 
 def _result_schemas() -> dict[str, Any]:
-    """``report.schema.json``, its parts at the places that a document has for them."""
+    """Return the parts of ``report.schema.json`` as components."""
     text = files("iidq.provenance").joinpath("report.schema.json").read_text(encoding="utf-8")
     report: dict[str, Any] = json.loads(text)
     parts = {_component_name(name): part for name, part in report.pop("$defs").items()}

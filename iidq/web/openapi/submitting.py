@@ -1,18 +1,18 @@
-"""The operations that put a question: to the queue, in a batch, and synchronously."""
+"""Operations that submit jobs, batches and synchronous calls."""
 
 from typing import Final
 
+from iidq.queue.job import MAX_BATCH_JOBS
 from iidq.web.openapi.examples import COMPLETED, FORM, PROVEN, REAL, SUBMISSION, named
 from iidq.web.openapi.operation import BAD_BODY, PREFER, Operation, header_parameter
 from iidq.web.openapi.responses import JSON, Json, reply
 from iidq.web.openapi.schemas import ref
 from iidq.web.reply.wire import JOBS_PATH
-from iidq.web.request.idempotency import KEY_PATTERN
-from iidq.web.routes.batch import MAX_BATCH_JOBS
+from iidq.web.request.header_fields import KEY_PATTERN
 
 _IDEMPOTENCY_KEY = header_parameter(
     "Idempotency-Key",
-    "Sent again with the same key, a request gets the first one's job.",
+    "A repeated request with the same key receives the job of the first one.",
     {"type": "string", "pattern": KEY_PATTERN},
     "order-4711",
 )
@@ -43,23 +43,23 @@ _JOB_LINKS: Final[Json] = {
 
 def _submit(kind: str, id_: str, summary: str, accepted: Json, ended: Json, sync_result: Json) -> Operation:
     done = reply(
-        "Queued; the job is durable. Or, with `Prefer: wait=N`, the job itself, because it has ended. Or the result at "
-        "once, because the queue was not available.",
+        "Queued; the job is durable. Or, with `Prefer: wait=N`, the ended job itself. Or the result at once, because "
+        "the queue was not available.",
         {"oneOf": [ref("Accepted"), ref("Job"), ref("SyncResult")]},
         optional_headers=("Location", "Preference-Applied"),
         queued=accepted,
         ended=ended,
         sync={"mode": "sync", "result": sync_result},
     )
-    later = reply("Queued, as `Prefer` asked for.", "Accepted", "Location", "Preference-Applied", queued={**accepted})
+    later = reply("Queued, by `Prefer`.", "Accepted", "Location", "Preference-Applied", queued={**accepted})
     return Operation(
         "post",
         f"{JOBS_PATH}/{kind}",
         id_,
         "Submit",
         summary,
-        "Send the file, or its SHA-256 as `contentHash`. While the database is away the result comes at once "
-        "(`SYNC_FALLBACK`), and then 422 and 503 are as for the synchronous calls.",
+        "Send the file, or its SHA-256 as `contentHash`. Without a database the result comes at once "
+        "(`SYNC_FALLBACK`), and 422 and 503 are as for the synchronous calls.",
         {
             200: {**done, "links": _JOB_LINKS},
             202: {**later, "links": _JOB_LINKS},
@@ -80,21 +80,21 @@ def _now(kind: str, id_: str, summary: str, schema: str, result: Json) -> Operat
         id_,
         "Synchronous",
         summary,
-        "The same fields as a submission; the reply is the bare result. Needs neither queue nor database.",
+        "The same fields as a submission; the reply is the bare result. Works without queue and database.",
         {200: reply("The result.", schema, result=result), **BAD_BODY, 422: "PermanentFault", 503: "Unavailable"},
         body=_SUBMISSION_BODY,
     )
 
 
 SUBMITTING: Final = (
-    _submit("verify", "submitVerification", "Ask for a verdict", REAL["accepted"], COMPLETED, REAL["verifyResult"]),
-    _submit("proof", "submitProof", "Ask for a portable proof", REAL["proofAccepted"], PROVEN, REAL["proof"]),
+    _submit("verify", "submitVerification", "Request a verdict", REAL["accepted"], COMPLETED, REAL["verifyResult"]),
+    _submit("proof", "submitProof", "Request a portable proof", REAL["proofAccepted"], PROVEN, REAL["proof"]),
     Operation(
         "post",
         f"{JOBS_PATH}/batch",
         "submitBatch",
         "Submit",
-        "Ask for many verdicts or proofs",
+        "Request many verdicts or proofs",
         f"Up to {MAX_BATCH_JOBS} jobs by hash, all queued or none; faults are named like `jobs[3].chainId`.",
         {
             200: reply("Queued; the jobs are durable.", "AcceptedBatch", queued=_ACCEPTED_BATCH),

@@ -1,14 +1,20 @@
-"""Who may use the operations page, and from where.
+"""Access to the operations page: where requests may come from, sessions, and CSRF tokens.
 
-With ``API_KEY`` set: whoever has signed in with it (a session cookie), or sends it as everywhere else. Without: only
-whoever calls from this machine, under a loopback name, and through no proxy. A browser is made to do nothing on behalf
-of another site: data and changes go to the page's own origin alone, and every change carries the session's CSRF token.
+With ``API_KEY`` set, an operator signs in with the key (session cookie) or sends the key in a header. Without a key,
+only requests from the same machine are accepted, under a loopback name and through no proxy. Data and changes are
+accepted from the page's own origin only, and every change carries the session's CSRF token.
+
+Sessions are signed texts in a cookie; nothing is stored. Any API process with the same ``API_KEY`` verifies sessions
+by signature, and a new key ends all sessions. The signing key is derived, so the texts reveal nothing of the API key.
 """
 
+import base64
+import binascii
 import hmac
+import secrets
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from ipaddress import ip_address
 from typing import Final, Literal, TypedDict
 from urllib.parse import urlsplit
@@ -17,13 +23,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from iidq.settings import Settings
-from iidq.web.guard.cors import is_own_page
-from iidq.web.operations.session import COOKIE, CSRF_HEADER, SESSION_SECONDS, Sessions
-from iidq.web.reply.replies import error_reply
+from iidq.web.guard.access import Endpoint
+from iidq.web.guard.browser_headers import is_own_page
+from iidq.web.reply.error_replies import error_reply
 from iidq.web.reply.wire import JsonReply
-from iidq.web.request_context import exchange_of
+from iidq.web.request_context import context_of
 
 OPERATIONS_PATH: Final = "/admin/queues"
+SESSION_SECONDS: Final = 12 * 3600
+"""Life of a session."""
+COOKIE: Final = "iidq_session"
+CSRF_HEADER: Final = "X-CSRF-Token"
 _FORWARDING: Final = (
     "forwarded",
     "x-forwarded-for",
@@ -34,30 +44,77 @@ _FORWARDING: Final = (
     "via",
 )
 _LOCAL_NAMES: Final = frozenset({"localhost", "localhost."})
+_NONCE_BYTES: Final = 16
+_LONGEST: Final = 200
 
 CLOSED: Final = (
     "This service has no API_KEY, so the operations page is open on the machine itself alone: under a loopback address "
     "such as http://127.0.0.1:3001/admin/queues, and through no proxy. Set API_KEY to use it from elsewhere."
 )
 
-Endpoint = Callable[[Request], Awaitable[Response]]
 
-
-def guards_itself(path: str) -> bool:
-    """Whether a path is one of the operations page's, which asks for the key in its own way."""
+def is_operations_path(path: str) -> bool:
+    """Return whether a path belongs to the operations page, which checks the key by itself."""
     return path == OPERATIONS_PATH or path.startswith(f"{OPERATIONS_PATH}/")
+
+
+class Sessions:
+    """Create and verify session texts under one API key; without a key, signatures prove nothing. Pure."""
+
+    def __init__(self, api_key: bytes) -> None:
+        root = hmac.digest(api_key, b"iidq operations page, version 1", sha256)
+        self._session_key = hmac.digest(root, b"session", sha256)
+        self._csrf_key = hmac.digest(root, b"csrf", sha256)
+
+    def open(self, now: float) -> str:
+        """Return a new session that is valid from ``now`` (seconds since 1970) for ``SESSION_SECONDS``."""
+        content = f"{int(now) + SESSION_SECONDS}.{secrets.token_urlsafe(_NONCE_BYTES)}"
+        return f"{content}.{_text(self._signature(content))}"
+
+    def ends_at(self, session: str, now: float) -> float | None:
+        """Return the end of a valid session (seconds since 1970); None if it is forged or over."""
+        content, _, signature = session.rpartition(".")
+        if len(session) > _LONGEST or not hmac.compare_digest(_bytes(signature), self._signature(content)):
+            return None
+        # Without a key, clients can sign any content.
+        end = content.partition(".")[0]
+        return float(end) if end.isascii() and end.isdigit() and float(end) > now else None
+
+    def csrf_token(self, session: str) -> str:
+        """Return the token of a session's changes."""
+        return _text(hmac.digest(self._csrf_key, session.encode(), sha256))
+
+    def is_csrf_token(self, session: str, token: str) -> bool:
+        """Return whether the token belongs to the session; compared in constant time."""
+        return hmac.compare_digest(self.csrf_token(session).encode(), token.encode())
+
+    def _signature(self, content: str) -> bytes:
+        return hmac.digest(self._session_key, content.encode(), sha256)
+
+
+def _text(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return base64.b64decode(text.encode() + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except binascii.Error:
+        return b""
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A browser's session, and until when it is valid (seconds since 1970)."""
+    """A browser's session."""
 
     text: str
+    """Value of the cookie."""
     ends_at: float
+    """End of validity, in seconds since 1970."""
 
 
 class OperationsAccess:
-    """The rules above, under these settings."""
+    """Rules of access under these settings."""
 
     def __init__(self, settings: Settings) -> None:
         self._key = settings.api_key.get_secret_value().encode() if settings.api_key else b""
@@ -65,30 +122,30 @@ class OperationsAccess:
         self._sessions = Sessions(self._key)
 
     def is_closed(self, request: Request) -> bool:
-        """Whether nobody may operate from where this request comes."""
+        """Return whether the page is closed to this request's origin in the network."""
         return self.kind == "loopback" and not _is_local(request)
 
     def admits(self, key: str) -> bool:
-        """Whether this is the API key; compared in constant time. Where there is none, nothing has to be known."""
+        """Return whether this is the API key, compared in constant time; always true without a key."""
         return not self._key or hmac.compare_digest(key.encode(), self._key)
 
     def open_session(self) -> Session:
-        """A new session."""
+        """Return a new session."""
         now = time.time()
         return Session(self._sessions.open(now), now + SESSION_SECONDS)
 
     def session(self, request: Request) -> Session | None:
-        """The session that the request's cookie names, while it is valid."""
+        """Return the valid session in the request's cookie, or None."""
         text = request.cookies.get(COOKIE, "")
         ends_at = self._sessions.ends_at(text, time.time())
         return None if ends_at is None else Session(text, ends_at)
 
     def csrf_token(self, session: Session) -> str:
-        """What the page sends with every change."""
+        """Return the token that the page sends with every change."""
         return self._sessions.csrf_token(session.text)
 
     def within(self, endpoint: Endpoint) -> Endpoint:
-        """403 from where nobody may operate, and for another site's page; for nobody's eyes else."""
+        """Return the endpoint, uncached, with 403 for other sites' pages and for requests from outside."""
 
         async def guarded(request: Request) -> Response:
             reply = self._refusal(request) or await endpoint(request)
@@ -98,19 +155,19 @@ class OperationsAccess:
         return guarded
 
     def seeing(self, endpoint: Endpoint) -> Endpoint:
-        """As :meth:`within`, and 401 for whoever has not signed in where that is asked for."""
+        """Return the endpoint as :meth:`within`, and 401 without a session or key if a key is set."""
 
         async def guarded(request: Request) -> Response:
-            signed_in = self.kind == "loopback" or exchange_of(request).holds_key or self.session(request)
-            return await endpoint(request) if signed_in else unauthorized(request)
+            signed_in = self.kind == "loopback" or context_of(request).holds_key or self.session(request)
+            return await endpoint(request) if signed_in else sign_in_required(request)
 
         return self.within(guarded)
 
     def changing(self, endpoint: Endpoint) -> Endpoint:
-        """As :meth:`seeing`, and 403 without the session's CSRF token, but for who sends the API key itself."""
+        """Return the endpoint as :meth:`seeing`, and 403 without the session's CSRF token or the API key itself."""
 
         async def guarded(request: Request) -> Response:
-            if not exchange_of(request).holds_key:
+            if not context_of(request).holds_key:
                 session, token = self.session(request), request.headers.get(CSRF_HEADER, "")
                 if session is None or not self._sessions.is_csrf_token(session.text, token):
                     return error_reply(request, 403, f"{CSRF_HEADER} is missing, or not the token of this session")
@@ -119,27 +176,27 @@ class OperationsAccess:
         return self.seeing(guarded)
 
     def _refusal(self, request: Request) -> Response | None:
-        """403 for whoever cannot become an operator by signing in."""
-        if not is_own_page(exchange_of(request).headers):
+        """Return 403 for requests that no sign-in could allow."""
+        if not is_own_page(context_of(request).headers):
             return error_reply(request, 403, "Only the operations page itself may ask this")
-        # What the API allows to pages of other origins is not allowed here.
-        headers = exchange_of(request).reply_headers
+        # CORS permissions of the API do not apply here.
+        headers = context_of(request).reply_headers
         headers[:] = [header for header in headers if not header[0].startswith(b"access-control-")]
         return error_reply(request, 403, CLOSED) if self.is_closed(request) else None
 
 
-def unauthorized(request: Request) -> JsonReply:
-    """401 for the page, which then asks for the key."""
+def sign_in_required(request: Request) -> JsonReply:
+    """Return 401; the page then shows its sign-in form."""
     return error_reply(request, 401, "Sign in with the API key", www_authenticate="Bearer")
 
 
 def set_session(reply: Response, request: Request, session: Session) -> None:
-    """Give the browser its session."""
+    """Set the session's cookie."""
     reply.set_cookie(COOKIE, session.text, max_age=SESSION_SECONDS, **_cookie_rules(request))
 
 
 def clear_session(reply: Response, request: Request) -> None:
-    """Take the session from the browser."""
+    """Delete the session's cookie."""
     reply.delete_cookie(COOKIE, **_cookie_rules(request))
 
 
@@ -153,13 +210,13 @@ class _CookieRules(TypedDict):
 def _cookie_rules(request: Request) -> _CookieRules:
     # A proxy that forges this header only keeps its own client from signing in.
     secure = "https" in (request.scope["scheme"], request.headers.get("x-forwarded-proto", "").strip().lower())
-    # All of the service, for the API's description takes the session, too (``docs.py``); and nothing else of the host.
-    path = exchange_of(request).path_prefix or "/"
+    # The whole service and nothing else on the host: the API's description (``docs.py``) accepts the session, too.
+    path = context_of(request).path_prefix or "/"
     return {"path": path, "secure": secure, "httponly": True, "samesite": "strict"}
 
 
 def _is_local(request: Request) -> bool:
-    """Called from this machine, by a name of it: another name could be a page's, made to resolve to us."""
+    """Return whether the request comes from the same machine and uses a loopback name."""
     if request.client is None or not _is_loopback(request.client.host):
         return False
     if any(name in request.headers for name in _FORWARDING):

@@ -1,9 +1,9 @@
-"""What the operations page shows at the top, read once a second for all who watch a process, and only while they do."""
+"""Snapshot of the queue for the operations page, read at most once a second per process, and only on request."""
 
 import asyncio
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from time import monotonic
 from typing import Any, Final
 from uuid import UUID
@@ -13,6 +13,7 @@ from iidq.concurrency.single_flight import SingleFlight
 from iidq.database.faults import sentences
 from iidq.errors import DatabaseRefusal, DatabaseUnavailable
 from iidq.observability.redaction import redact_url
+from iidq.portable_values import iso_milliseconds
 from iidq.queue.read.queue_health import (
     MOST_COUNTED,
     SAMPLE_PER_MINUTE,
@@ -21,21 +22,24 @@ from iidq.queue.read.queue_health import (
     read_live_overview,
     read_recent_overview,
 )
-from iidq.web.reply.entity_tags import entity_tag
+from iidq.web.reply.conditional import entity_tag
 from iidq.web.reply.wire import JsonReply, redis_shape
 from iidq.web.service import Service
 
 KEEP_SECONDS: Final = 1.0
+"""How long a snapshot is reused."""
 KEEP_LATELY_SECONDS: Final = 5.0
-"""Of what changes by the minute and costs more to read."""
+"""How long its recent part (rates, durations, causes) is reused, which costs more to read."""
 READ_SECONDS: Final = 3.0
+"""Longest time for reading the present state."""
 READ_LATELY_SECONDS: Final = 10.0
+"""Longest time for reading the recent part."""
 LATELY_PATIENCE_SECONDS: Final = 0.1
-"""So long a snapshot waits for it; after that it goes out with what was known before."""
+"""Longest wait of a snapshot for the recent part; after it the snapshot contains the previous one."""
 
 
 class Snapshots:
-    """The newest snapshot of one process, as the bytes of its JSON and their entity tag."""
+    """The newest snapshot of one process: bytes of JSON and an entity tag."""
 
     def __init__(self) -> None:
         self._flights: SingleFlight[None, tuple[bytes, str]] = SingleFlight()
@@ -46,7 +50,7 @@ class Snapshots:
         self._reading_lately: asyncio.Task[None] | None = None
 
     async def read(self, service: Service) -> tuple[bytes, str]:
-        """One of the last second; those who ask at the same time share one reading."""
+        """Return a snapshot of the last second; concurrent callers share one reading."""
         if monotonic() - self._made_at >= KEEP_SECONDS:
             self._newest = await self._flights.run(None, lambda: self._make(service))
             self._made_at = monotonic()
@@ -84,7 +88,7 @@ class Snapshots:
             async with asyncio.timeout(READ_LATELY_SECONDS):
                 self._lately = _lately_shape(await service.overviews.run(read_recent_overview))
         except (DatabaseUnavailable, DatabaseRefusal, TimeoutError):
-            # The snapshot itself tells that the database is away; a slow one is asked again later.
+            # The snapshot itself reports an unavailable database; a slow one is read again later.
             pass
         finally:
             self._lately_at = monotonic()
@@ -112,7 +116,7 @@ def _lately_shape(lately: RecentOverview) -> dict[str, Any]:
 
 
 def camel(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row as JSON: camelCase names, times in ISO 8601 with milliseconds and ``Z``."""
+    """Return a row as JSON: camelCase names, times in ISO 8601."""
     return {_name(name): _value(value) for name, value in row.items()}
 
 
@@ -123,5 +127,5 @@ def _name(snake: str) -> str:
 
 def _value(value: Any) -> Any:
     if isinstance(value, datetime):
-        return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+        return iso_milliseconds(value)
     return str(value) if isinstance(value, UUID) else value

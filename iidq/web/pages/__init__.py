@@ -1,7 +1,7 @@
-"""The pages for people, as they are served: plain files of this folder, under a policy that lets nothing else in.
+"""Pages for people: plain files of this folder, under a content security policy that allows nothing else.
 
-No build step: ``*.html`` are templates with a few ``{{names}}``, everything else is served as it stands. Assets have
-an address that changes with their content (``/assets/<digest>/style.css``), so a browser asks for each of them once.
+There is no build step: ``*.html`` are templates with a few ``{{names}}``, all other files are served unchanged. The
+address of an asset changes with the content (``/assets/<digest>/style.css``), so browsers load each asset once.
 """
 
 import re
@@ -21,19 +21,19 @@ from starlette.routing import Route
 from iidq import __version__
 from iidq.queue.identifiers import find_job_id
 from iidq.settings import Settings
-from iidq.web.reply.entity_tags import entity_tag, has_seen
-from iidq.web.request_context import exchange_of
+from iidq.web.reply.conditional import entity_tag, has_seen
+from iidq.web.request_context import context_of
 
 ASSETS_PATH: Final = "/assets/"
 PAGE_ROUTE: Final = "page:"
-"""How the name of a route begins whose reply is for people: the API's description leaves it out."""
+"""Prefix of the names of routes for people, which the API's description omits."""
 
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'{scripts}; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "worker-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
 PAGE_POLICY: Final = _POLICY.format(scripts="")
-# A worker lives under the policy of its own reply: WebAssembly is compiled there and nowhere else.
+# A worker follows the policy of its own reply: only there may WebAssembly be compiled.
 _WORKER_POLICY: Final = _POLICY.format(scripts=" 'wasm-unsafe-eval'")
 _COMPILES_WASM: Final = frozenset({"hash-worker.js"})
 
@@ -49,17 +49,17 @@ _FOREVER: Final = "public, max-age=31536000, immutable"
 
 
 def is_open_page(path: str) -> bool:
-    """Whether a path is that of a page or file that holds nothing secret: no key is asked for there."""
+    """Return whether a path is a page or file without secrets, which needs no key."""
     return path == "/" or path.startswith((ASSETS_PATH, "/jobs/"))
 
 
 def page(name: str, **values: str) -> Callable[[Request], Awaitable[Response]]:
-    """The endpoint that serves the template ``name``; ``values`` fill its slots, escaped, besides ``assets``."""
+    """Return the endpoint of the template ``name``; ``values`` fill its slots, escaped."""
     return _serving(render(name, **values))
 
 
 def render(name: str, **values: str) -> bytes:
-    """The template's HTML but for the exchange's ``{{root}}``; raises KeyError for a slot that has no value."""
+    """Return the template's HTML, still with ``{{root}}``. Raise :class:`KeyError` for a slot without a value."""
     root = _ROOT.decode()
     known = {"root": root, "assets": root + ASSETS_PATH + _digest(), "version": __version__, **values}
     text = files(__name__).joinpath(name).read_text(encoding="utf-8")
@@ -67,8 +67,8 @@ def render(name: str, **values: str) -> bytes:
 
 
 def page_reply(request: Request, body: bytes, status: int = 200) -> Response:
-    """``body`` as a page, or 304."""
-    body = body.replace(_ROOT, exchange_of(request).path_prefix.encode())
+    """Return ``body`` as a page, or 304."""
+    body = body.replace(_ROOT, context_of(request).path_prefix.encode())
     tag = entity_tag(body)
     headers = {
         "ETag": tag,
@@ -82,12 +82,12 @@ def page_reply(request: Request, body: bytes, status: int = 200) -> Response:
 
 
 def routes(settings: Settings) -> list[Route]:
-    """The verification page under these settings, and the assets of all pages."""
+    """Return the routes of the verification page and of the assets of all pages."""
     values = _verification_values(settings)
     of_a_job = render("verify.html", view="job", **values)
 
     async def job(request: Request) -> Response:
-        # The script asks for the job; what cannot be one's id needs no asking.
+        # The script loads the job; a text that cannot be a job's id is refused here.
         found = find_job_id(request.path_params["job_id"]) is not None
         return page_reply(request, of_a_job, 200 if found else 404)
 
@@ -121,7 +121,7 @@ async def _asset(request: Request) -> Response:
         raise HTTPException(404)
     body, media_type, policy = found
     tag = entity_tag(body)
-    # While a new version rolls out, a page of one may ask a process of the other.
+    # During an upgrade, a page of one version may request an asset from a process of the other.
     current = request.path_params["digest"] == _digest()
     headers = {
         "ETag": tag,
@@ -135,7 +135,7 @@ async def _asset(request: Request) -> Response:
 
 @cache
 def _assets() -> dict[str, tuple[bytes, str, str]]:
-    """Bytes, media type and policy of every asset, by its path in this folder."""
+    """Return bytes, media type and policy of every asset, by path in this folder."""
     return {
         name: (file.read_bytes(), media_type, _WORKER_POLICY if name in _COMPILES_WASM else PAGE_POLICY)
         for name, file in _files(files(__name__), "")

@@ -1,14 +1,14 @@
-"""The JSON of each reply: names, types and meaning. Pure.
+"""JSON of each reply: names, types and meaning. Pure.
 
-mypy holds the functions that build replies against these types, and ``/api/docs.json`` is made from them
-(:mod:`iidq.web.openapi.schemas`): a member that is built but not described, or the reverse, fails the type check.
+mypy checks the functions in ``wire.py`` against the types, and :mod:`iidq.web.openapi.schemas` makes
+``/api/docs.json`` from the same types: a member built but not described, or the reverse, fails the type check.
 """
 
 from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Field, WithJsonSchema
 
-# pydantic reads the standard library's from Python 3.12 on.
+# pydantic accepts the standard library's TypedDict only from Python 3.12 on.
 from typing_extensions import TypedDict
 
 from iidq.queue.job import JobStatus, JobType
@@ -22,7 +22,7 @@ JobId = Annotated[
     str,
     Field(
         pattern="^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$",
-        description="A UUID of version 7, which nobody can guess.",
+        description="A UUID of version 7, impossible to guess.",
         examples=["01a20ab7-d307-702e-8fe6-dfee29bc1bf7"],
     ),
 ]
@@ -32,7 +32,7 @@ Result = Annotated[
     dict[str, Any],
     WithJsonSchema(
         {
-            "description": "Set once the job is `completed`. What came from another system may be shaped otherwise.",
+            "description": "Set once the job is `completed`. Imported results may have another shape.",
             "anyOf": [
                 {"$ref": "#/components/schemas/VerifyResult"},
                 {"$ref": "#/components/schemas/Proof"},
@@ -44,17 +44,17 @@ Result = Annotated[
 
 
 class Accepted(TypedDict):
-    """A submission that is a job now: its row is durable."""
+    """A queued submission: the job's row is durable."""
 
     mode: Literal["async"]
     jobId: JobId
     status: Literal["queued"]
     message: str
-    pollUrl: Annotated[str, Field(description="Path of the job on the host that was asked; also in `Location`.")]
+    pollUrl: Annotated[str, Field(description="Path of the job on the same host; also in `Location`.")]
 
 
 class AcceptedBatch(TypedDict):
-    """Submissions that are jobs now: all of their rows are durable. Ids and URLs are in the order of the batch."""
+    """Queued submissions: all rows are durable. Ids and URLs are in the order of the batch."""
 
     mode: Literal["async"]
     status: Literal["queued"]
@@ -64,23 +64,23 @@ class AcceptedBatch(TypedDict):
 
 
 class AttemptFault(TypedDict):
-    """Why one attempt failed."""
+    """Failure of an attempt."""
 
     attempt: Annotated[int, Field(ge=0)]
-    at: Annotated[Time | None, Field(description="Null where the row, written by plain SQL, tells no time.")]
+    at: Annotated[Time | None, Field(description="Null if the row was written by plain SQL without a time.")]
     error: Annotated[str, Field(description="`code: message`.")]
 
 
 class Callback(TypedDict):
-    """How far the delivery of a job's end to its `callbackUrl` has come."""
+    """Delivery of a job's end to its `callbackUrl`."""
 
     url: Annotated[str, Field(description="The `callbackUrl`, without its query.")]
     state: Annotated[
         Literal["waiting", "pending", "delivered", "gave_up"],
-        Field(description="`waiting` until the job ends, `pending` until the receiver has taken it."),
+        Field(description="`waiting` until the job ends, `pending` until the receiver accepts."),
     ]
-    attempts: Annotated[Count, Field(description="Begun so far, for this end of the job.")]
-    nextAt: Annotated[Time | None, Field(description="Of the next attempt, while `pending`.")]
+    attempts: Annotated[Count, Field(description="Attempts begun for this end of the job.")]
+    nextAt: Annotated[Time | None, Field(description="Time of the next attempt, while `pending`.")]
     lastStatus: Annotated[int | None, Field(description="HTTP status of the receiver's last answer.")]
     lastError: Annotated[str | None, Field(description="Why the last attempt failed: `code: message`.")]
     deliveredAt: Time | None
@@ -104,16 +104,16 @@ class Job(TypedDict):
         int, Field(ge=0, le=100, description="10 hash known, 30 manifest, 50 signer, 70 registry, 100.")
     ]
     startedAt: Time | None
-    completedAt: Annotated[Time | None, Field(description="When it ended, in whichever way.")]
+    completedAt: Annotated[Time | None, Field(description="Time of the job's end: completed, failed or cancelled.")]
     createdAt: Time
     updatedAt: Time
     chainId: int | None
     fileName: str | None
     attempt: Annotated[Count, Field(description="Claims so far.")]
-    maxAttempts: Annotated[Count, Field(description="`MAX_RETRY_ATTEMPTS` when the job was made.")]
-    runAt: Annotated[Time, Field(description="No attempt begins before.")]
+    maxAttempts: Annotated[Count, Field(description="`MAX_RETRY_ATTEMPTS` at the job's creation.")]
+    runAt: Annotated[Time, Field(description="Earliest time of the next attempt.")]
     errors: Annotated[list[AttemptFault], Field(description="The last failed attempts, at most 20, oldest first.")]
-    callback: Annotated[Callback | None, Field(description="Null where the submission named no `callbackUrl`.")]
+    callback: Annotated[Callback | None, Field(description="Null without a `callbackUrl`.")]
 
 
 class JobPage(TypedDict):
@@ -125,9 +125,9 @@ class JobPage(TypedDict):
 
 
 class Stats(TypedDict):
-    """How many jobs stand in each state; zeros while the database is away."""
+    """Number of jobs in each state; zeros while the database is unreachable."""
 
-    available: Annotated[bool, Field(description="False while the database is away.")]
+    available: Annotated[bool, Field(description="False while the database is unreachable.")]
     waiting: Annotated[Count, Field(description="Ready to run.")]
     active: Count
     completed: Count
@@ -153,7 +153,7 @@ class QueueControl(TypedDict):
 
 
 class Liveness(TypedDict):
-    """The process answers."""
+    """Liveness of the process."""
 
     status: Literal["ok"]
 
@@ -162,21 +162,21 @@ DatabaseState = Literal["ok", "not migrated", "refused", "unavailable"]
 
 
 class QueueSigns(TypedDict):
-    """Whether jobs would be run soon."""
+    """State of the queue's workers."""
 
     workers: Annotated[Count, Field(description="Live worker processes.")]
-    listeningWorkers: Annotated[Count, Field(description="Those that hear of new jobs at once; the others poll.")]
+    listeningWorkers: Annotated[Count, Field(description="Workers notified of new jobs at once; the others poll.")]
     paused: bool
 
 
 class RedisSigns(TypedDict):
-    """The accelerator, without which everything works as well."""
+    """The optional Redis accelerator."""
 
     state: Annotated[
         Literal["up", "open", "off"],
-        Field(description="Open: it is away, and not asked until a probe finds it again. Off: none is configured."),
+        Field(description="Open: Redis is unreachable, until a probe reaches it. Off: not configured."),
     ]
-    since: Annotated[Time | None, Field(description="When that came about; null where it is off.")]
+    since: Annotated[Time | None, Field(description="Time of the last change; null if off.")]
 
 
 class Readiness(TypedDict):
@@ -184,22 +184,24 @@ class Readiness(TypedDict):
 
     status: Annotated[
         Literal["ready", "degraded", "unavailable", "stopping"],
-        Field(description="Degraded: some requests or jobs fail until an operator mends what `faults` names."),
+        Field(description="Degraded: some requests or jobs fail until an operator fixes the `faults`."),
     ]
     database: DatabaseState
     circuit: Annotated[
         Literal["closed", "open"],
         Field(
-            description="Open: Postgres is not asked until a probe finds it again. Where `database` is ok beside it, "
-            "reads go on, and writes are refused, as no synchronous standby confirms them."
+            description="Open: Postgres is not used until a probe reaches it. If `database` is ok meanwhile, reads "
+            "continue and writes are refused, as no synchronous standby confirms them."
         ),
     ]
-    redis: Annotated[RedisSigns, Field(description="No reason to send requests elsewhere; for people.")]
-    queue: NotRequired[Annotated[QueueSigns | None, Field(description="Where the service is ready; for people.")]]
+    redis: Annotated[RedisSigns, Field(description="For people; not a reason to send requests elsewhere.")]
+    queue: NotRequired[
+        Annotated[QueueSigns | None, Field(description="For people; absent unless the service is ready.")]
+    ]
     faults: NotRequired[
         Annotated[
             list[str],
-            Field(description="What an operator has to mend in the database, with the remedy; absent if nothing."),
+            Field(description="Faults that an operator must fix, with their remedies; absent without faults."),
         ]
     ]
 
@@ -213,10 +215,10 @@ class Health(TypedDict):
 
 
 class FieldError(TypedDict):
-    """One fault of one field."""
+    """Fault of a field."""
 
-    field: Annotated[str, Field(description="`file` also stands for a missing file-or-hash.")]
-    message: Annotated[str, Field(description="What is wrong and what was expected.")]
+    field: Annotated[str, Field(description="`file` is also the field of a missing file-or-hash.")]
+    message: Annotated[str, Field(description="The fault, and the expected value.")]
 
 
 class ValidationError(TypedDict):

@@ -1,20 +1,24 @@
-"""The JSON that leaves: camelCase, times in ISO 8601 with milliseconds and ``Z``, null for what is unset. Pure."""
+"""JSON of the replies: camelCase, times in ISO 8601 with milliseconds and ``Z``, null for unset values. Pure."""
 
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal, cast
 from uuid import UUID
 
 from starlette.responses import Response
 
 from iidq.observability.redaction import redact_endpoint, redact_url
+from iidq.portable_values import iso_milliseconds
 from iidq.queue.job import Job, JobType
 from iidq.queue.read.queue_health import QueueHealth
 from iidq.web.reply import shapes
 
 JOBS_PATH = "/api/verification-jobs"
+
+RawHeader = tuple[bytes, bytes]
+"""Name in lower case, and value."""
 
 _QUEUED_MESSAGES = {
     JobType.VERIFY: "Verification job queued successfully",
@@ -28,17 +32,17 @@ class JsonReply(Response):
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        """The JSON's bytes; text stands as it is, in UTF-8. A final newline keeps a terminal's prompt off the reply."""
+        """Return the JSON in UTF-8, unescaped, with a newline at the end for terminals."""
         return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
 
 
 class ReadyJson(Response):
-    """A reply whose JSON is there already, as :class:`JsonReply` renders it; skips what Starlette works out each time.
+    """A 200 with JSON as :class:`JsonReply` renders it, ready as bytes; skips Starlette's work on headers.
 
-    ``headers`` come after Content-Length and Content-Type; names in lower case.
+    ``headers`` come after Content-Length and Content-Type.
     """
 
-    def __init__(self, body: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
+    def __init__(self, body: bytes, headers: Sequence[RawHeader] = ()) -> None:
         self.status_code = 200
         self.background = None
         self.body = body
@@ -50,12 +54,12 @@ class ReadyJson(Response):
 
 
 def poll_url(job_id: object, prefix: str) -> str:
-    """Return the URL of a job's state; ``prefix`` is the exchange's."""
+    """Return the URL of a job's state; ``prefix`` is the request's path prefix."""
     return f"{prefix}{JOBS_PATH}/{job_id}"
 
 
 def accepted_shape(job_id: UUID, job_type: JobType, prefix: str) -> shapes.Accepted:
-    """The reply to a submission whose row is durable."""
+    """Return the reply to a submission with a durable row."""
     return {
         "mode": "async",
         "jobId": str(job_id),
@@ -65,10 +69,12 @@ def accepted_shape(job_id: UUID, job_type: JobType, prefix: str) -> shapes.Accep
     }
 
 
-def accepted_body(job_id: UUID, job_type: JobType, prefix: str) -> bytes:
-    """:func:`accepted_shape` as JSON."""
+def accepted_reply(job_id: UUID, job_type: JobType, prefix: str) -> ReadyJson:
+    """Return the 200 to a submission: :func:`accepted_shape` as JSON, with ``Location``."""
     body = _ACCEPTED[job_type].replace(_NIL_TEXT, str(job_id).encode())
-    return body.replace(b'"/', b'"%b/' % prefix.encode()) if prefix else body
+    if prefix:
+        body = body.replace(b'"/', b'"%b/' % prefix.encode())
+    return ReadyJson(body, [(b"location", poll_url(job_id, prefix).encode()), (b"vary", b"Prefer")])
 
 
 _NIL = UUID(int=0)
@@ -77,12 +83,12 @@ _ACCEPTED = {job_type: bytes(JsonReply(accepted_shape(_NIL, job_type, "")).body)
 
 
 def processed_shape(result: dict[str, Any]) -> shapes.SyncResult:
-    """The reply to a submission that was processed at once, because the queue was not available."""
+    """Return the reply to a submission that was processed at once, without the queue."""
     return {"mode": "sync", "result": result}
 
 
 def batch_shape(job_ids: Sequence[UUID], prefix: str) -> shapes.AcceptedBatch:
-    """The reply to a batch whose rows are durable; ids and URLs in the order of its jobs."""
+    """Return the reply to a batch with durable rows; ids and URLs in the order of the jobs."""
     return {
         "mode": "async",
         "status": "queued",
@@ -93,7 +99,7 @@ def batch_shape(job_ids: Sequence[UUID], prefix: str) -> shapes.AcceptedBatch:
 
 
 def job_shape(job: Job) -> shapes.Job:
-    """One job. Rows can come from SQL with any ``rpcUrl`` and error text, so both are redacted here again."""
+    """Return one job. Rows from SQL may hold any ``rpcUrl`` and error text, so both are redacted here again."""
     job_id, subject = str(job.id), job.subject
     return {
         "id": job_id,
@@ -108,22 +114,22 @@ def job_shape(job: Job) -> shapes.Job:
         "error": redact_url(job.error) if job.error else job.error,
         "retryCount": job.retry_count,
         "progress": job.progress,
-        "startedAt": _time(job.started_at) if job.started_at else None,
-        "completedAt": _time(job.completed_at) if job.completed_at else None,
-        "createdAt": _time(job.created_at),
-        "updatedAt": _time(job.updated_at),
+        "startedAt": iso_milliseconds(job.started_at) if job.started_at else None,
+        "completedAt": iso_milliseconds(job.completed_at) if job.completed_at else None,
+        "createdAt": iso_milliseconds(job.created_at),
+        "updatedAt": iso_milliseconds(job.updated_at),
         "chainId": subject.chain_id,
         "fileName": subject.file_name,
         "attempt": job.attempt,
         "maxAttempts": job.max_attempts,
-        "runAt": _time(job.run_at),
-        "errors": [_attempt_fault(told) for told in job.errors],
+        "runAt": iso_milliseconds(job.run_at),
+        "errors": [_attempt_fault(fault) for fault in job.errors],
         "callback": cast("shapes.Callback | None", job.callback),
     }
 
 
 def stats_shape(counts: QueueHealth | None) -> shapes.Stats:
-    """The queue's counts; without a database (None) unavailable, and zeros."""
+    """Return the queue's counts; None (no database) gives ``available`` false and zeros."""
     return {
         "available": counts is not None,
         "waiting": counts.waiting if counts else 0,
@@ -140,21 +146,17 @@ def stats_shape(counts: QueueHealth | None) -> shapes.Stats:
 
 
 def redis_shape(state: str, since: datetime | None) -> shapes.RedisSigns:
-    """How it stands with the accelerator, and since when."""
-    return {"state": cast("Literal['up', 'open', 'off']", state), "since": _time(since) if since else None}
+    """Return the state of the Redis connection, and the time of its last change."""
+    return {"state": cast("Literal['up', 'open', 'off']", state), "since": iso_milliseconds(since) if since else None}
 
 
-def _attempt_fault(told: Mapping[str, Any]) -> shapes.AttemptFault:
-    attempt, at, error = told.get("attempt"), None, told.get("error")
-    # The database writes a time with microseconds and an offset; plain SQL may have written anything.
+def _attempt_fault(fault: Mapping[str, Any]) -> shapes.AttemptFault:
+    attempt, at, error = fault.get("attempt"), None, fault.get("error")
+    # The database writes microseconds and an offset; plain SQL may have written anything.
     with contextlib.suppress(TypeError, ValueError, OverflowError):
-        at = _time(datetime.fromisoformat(told.get("at", "")))
+        at = iso_milliseconds(datetime.fromisoformat(fault.get("at", "")))
     return {
         "attempt": attempt if isinstance(attempt, int) and attempt >= 0 else 0,
         "at": at,
         "error": redact_url(error) if isinstance(error, str) else "",
     }
-
-
-def _time(moment: datetime) -> str:
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"

@@ -1,4 +1,4 @@
-"""From a request's body to a checked submission: which form it has, how long it may take, how much is read."""
+"""Read a request's body into a checked submission, within bounds of time and size."""
 
 import asyncio
 import json
@@ -11,52 +11,55 @@ from starlette.requests import ClientDisconnect, Request
 
 from iidq.observability import metrics
 from iidq.strict_json import is_too_deep, members_once
-from iidq.web.request.hashing import BackgroundDigest
-from iidq.web.request.parameters import HeaderValue, parse_header
+from iidq.web.request.header_fields import HeaderValue, parse_header
 from iidq.web.request.submission import Submission, SubmissionRules
 from iidq.web.request.uploads import MAX_OVERHEAD_BYTES, FormReader, malformed, too_large
-from iidq.web.request_context import exchange_of
-from iidq.web.server.single_piece import WholeMessages
+from iidq.web.request_context import context_of
+from iidq.web.server.direct import SinglePieceIO
 from iidq.web.service import service_of
 
 MIN_BYTES_PER_SECOND: Final = 1024
-"""Over a whole body, after ``REQUEST_IDLE_SECONDS``: who sends a byte now and then only wants to keep us busy."""
+"""Slowest rate of a whole body, after ``REQUEST_IDLE_SECONDS``; slower clients would only occupy the server."""
 MAX_JSON_BYTES: Final = 64 * 1024
+"""Largest JSON body, but for a batch."""
+THREAD_BYTES: Final = 128 * 1024
+"""Smallest piece of an upload that a thread hashes; shorter pieces are hashed faster than a thread starts."""
 _PLAIN_JSON: Final = "application/json"
 
 
 async def read_submission(request: Request, rules: SubmissionRules, *, max_upload_bytes: int) -> Submission:
-    """The request's fields, from ``multipart/form-data`` (hashing the file) or ``application/json``.
+    """Return the submission in ``multipart/form-data`` (the file is hashed) or ``application/json``.
 
-    Raises :class:`HTTPException` 400, 408, 413 or 415 for the body, :class:`InvalidInput` for its fields and
-    :class:`ClientDisconnect` where the client went away.
+    Raise :class:`HTTPException` 400, 408, 413 or 415 for the body, :class:`InvalidInput` for its fields, and
+    :class:`ClientDisconnect` if the client disconnects.
     """
     content_type = _content_type(request)
-    if content_type.value == "multipart/form-data":
-        digest = BackgroundDigest(service_of(request).hashing)
-        reader = FormReader(content_type, rules.checks, max_upload_bytes=max_upload_bytes, digest=digest)
-        if _declared_bytes(request) > max_upload_bytes + MAX_OVERHEAD_BYTES:
-            raise too_large(f"the file may have {max_upload_bytes} bytes")
-        started = perf_counter()
-        async for chunk in _chunks(request):
+    if content_type.value == "application/json":
+        return rules.read(_json_object(await _json_body(request)))
+    reader = FormReader(content_type, rules.checks, max_upload_bytes=max_upload_bytes)
+    if _declared_bytes(request) > max_upload_bytes + MAX_OVERHEAD_BYTES:
+        raise too_large(f"the file may have {max_upload_bytes} bytes")
+    started, loop, threads = perf_counter(), asyncio.get_running_loop(), service_of(request).hashing
+    async for chunk in _chunks(request):
+        if len(chunk) < THREAD_BYTES:
             reader.feed(chunk)
-            await digest.room()
-        await digest.done()
-        form = reader.finish()
-        if form.upload is not None:
-            metrics.upload_hashed(form.upload.size_bytes, perf_counter() - started)
-        return rules.read(form.fields, form.upload, form.faults)
-    return rules.read(_json_object(await _json_body(request)))
+        else:
+            # ``hashlib`` releases the interpreter lock, so the event loop receives the next piece meanwhile.
+            await loop.run_in_executor(threads, reader.feed, chunk)
+    form = reader.finish()
+    if form.upload is not None:
+        metrics.upload_hashed(form.upload.size_bytes, perf_counter() - started)
+    return rules.submission(form.values, form.upload, form.faults)
 
 
 async def read_optional_json(request: Request) -> dict[str, object]:
-    """The members of a JSON object, none for an empty body; raises :class:`HTTPException` 400, 408 or 413."""
+    """Return the members of a JSON object; none for an empty body. Raise :class:`HTTPException` 400, 408 or 413."""
     body = await _json_body(request)
     return _json_object(body) if body else {}
 
 
 async def read_json(request: Request, *, max_bytes: int) -> dict[str, object]:
-    """The members of a JSON object that may be large; raises :class:`HTTPException` 400, 408, 413 or 415."""
+    """Return the members of a large JSON object. Raise :class:`HTTPException` 400, 408, 413 or 415."""
     if _content_type(request).value != "application/json":
         raise HTTPException(415, "Unsupported Media Type: expected application/json")
     return await asyncio.to_thread(_json_object, await _json_body(request, max_bytes))
@@ -65,12 +68,12 @@ async def read_json(request: Request, *, max_bytes: int) -> dict[str, object]:
 async def _json_body(request: Request, max_bytes: int = MAX_JSON_BYTES) -> bytes:
     if _declared_bytes(request) > max_bytes:
         raise too_large(f"a JSON body may have {max_bytes} bytes")
-    whole: WholeMessages | None = request.scope.get("whole")
-    if whole is not None and (at_once := whole.body()) is not None:
-        exchange_of(request).body_read = True
-        if len(at_once) > max_bytes:
+    io: SinglePieceIO | None = request.scope.get("single_piece")
+    if io is not None and (whole := io.body()) is not None:
+        context_of(request).body_read = True
+        if len(whole) > max_bytes:
             raise too_large(f"a JSON body may have {max_bytes} bytes")
-        return at_once
+        return whole
     body = bytearray()
     async for chunk in _chunks(request):
         body += chunk
@@ -115,12 +118,12 @@ async def _chunks(request: Request) -> AsyncIterator[bytes]:
             received_bytes += len(body)
             yield body
         if not message.get("more_body", False):
-            exchange_of(request).body_read = True
+            context_of(request).body_read = True
             return
 
 
 def _content_type(request: Request) -> HeaderValue:
-    headers = exchange_of(request).headers
+    headers = context_of(request).headers
     if headers.get(b"content-type") == _PLAIN_JSON.encode() and b"content-encoding" not in headers:
         return HeaderValue(_PLAIN_JSON, {})
     if request.headers.get("content-encoding", "identity").lower() != "identity":
@@ -135,5 +138,5 @@ def _content_type(request: Request) -> HeaderValue:
 
 
 def _declared_bytes(request: Request) -> int:
-    declared = exchange_of(request).headers.get(b"content-length", b"")
+    declared = context_of(request).headers.get(b"content-length", b"")
     return int(declared) if declared.isdigit() and len(declared) < 20 else 0

@@ -1,4 +1,4 @@
-"""The query of ``GET /api/verification-jobs``, checked, all faults at once. Pure but for the shapes of Starlette."""
+"""Check the query of ``GET /api/verification-jobs``, and name all faults at once."""
 
 import re
 from collections.abc import Mapping
@@ -15,6 +15,7 @@ from iidq.web.request.submission import SCHEMAS, Schema, content_hash
 
 DEFAULT_LIMIT: Final = 50
 MAX_LIMIT: Final = 500
+"""Most jobs on a page."""
 MAX_OFFSET: Final = 2**31 - 1
 
 PARAMETERS: Final[Mapping[str, Schema]] = {
@@ -33,8 +34,8 @@ PARAMETERS: Final[Mapping[str, Schema]] = {
         "minimum": 0,
         "maximum": MAX_OFFSET,
         "default": 0,
-        "description": "Jobs to skip. Where it is large the page may be empty, and its `nextCursor` carries the rest: "
-        "prefer `cursor`, and give only one of them.",
+        "description": "Jobs to skip. With a large offset the page may be empty, and its `nextCursor` leads to the "
+        "rest: prefer `cursor`, and give only one of them.",
     },
     "cursor": {
         "type": "string",
@@ -42,7 +43,7 @@ PARAMETERS: Final[Mapping[str, Schema]] = {
         "description": "`nextCursor` of the page before.",
     },
 }
-"""What :func:`read_listing` checks, told to clients; each may be given once, and empty is as good as absent."""
+"""Description of the parameters; each may be given once, and an empty one counts as absent."""
 
 _INTEGER = re.compile(r"[0-9]{1,10}")
 _Choice = TypeVar("_Choice", bound=StrEnum)
@@ -50,18 +51,24 @@ _Choice = TypeVar("_Choice", bound=StrEnum)
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Which jobs are asked for: filters, and the page as ``offset`` or as ``after`` (a cursor), never both."""
+    """Filters and page of a list of jobs."""
 
     status: JobStatus | None
+    """Jobs in this state only; None for all."""
     type: JobType | None
+    """Jobs of this type only; None for all."""
     content_hash: str | None
+    """Jobs about this content only, ``0x`` and 64 lower-case hex digits; None for all."""
     limit: int
+    """Jobs on the page, 1 to :data:`MAX_LIMIT`."""
     offset: int
+    """Jobs to skip; 0 with ``after``."""
     after: Cursor | None
+    """End of the page before; None for the first page."""
 
 
 def read_listing(query: QueryParams) -> Listing:
-    """Read the parameters; an empty one is an unset one. Raises :class:`InvalidInput`, naming the allowed values."""
+    """Return the listing in a query. Raise :class:`InvalidInput`, which names the allowed values."""
     faults: list[FieldFault] = []
 
     def given(name: str) -> str | None:

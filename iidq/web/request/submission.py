@@ -1,11 +1,11 @@
-"""What a client asks to be verified: the fields of a form or JSON body, checked, all faults at once. Pure."""
+"""Check the fields of a submission, form or JSON, and name all faults at once. Pure."""
 
 import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeGuard
 
 from iidq.errors import FetchRefused, FieldFault, InvalidInput
 from iidq.guarded_http.fetch_policy import FetchPolicy
@@ -18,13 +18,12 @@ from iidq.provenance.manifest_uri import parse_manifest_uri
 from iidq.queue.job import SHARED, IdempotencyKey, JobType, NewJob
 from iidq.settings import Settings
 from iidq.subject import Subject
-from iidq.web.request.plain_text import is_plain_text
 from iidq.web.request.uploads import MAX_FILE_NAME_LENGTH, Upload, file_name_fault
 
 _POSITIVE = re.compile(r"[1-9][0-9]{0,15}")
 _TRUTH = re.compile(r"[Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee]")
 MAX_CHAIN_ID: Final = 2**53 - 1
-"""The largest integer that JSON readers agree on."""
+"""The largest integer that all JSON readers represent exactly."""
 
 _EXPECTED: Final = {
     "registryAddress": "expected 0x followed by 40 hex digits",
@@ -60,41 +59,41 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
         "type": "integer",
         "minimum": 1,
         "maximum": MAX_CHAIN_ID,
-        "description": "Which of the configured chains; without it the default one.",
+        "description": "One of the configured chains; without it the default chain.",
     },
     "rpcUrl": {
         "type": "string",
         "format": "rpc-url",
         "minLength": 1,
-        "description": "One of the endpoints that this service is configured with, or allows (`RPC_ALLOWED_URLS`).",
+        "description": "One of the endpoints that the service has configured or allows (`RPC_ALLOWED_URLS`).",
     },
     "fileName": {
         "type": "string",
         "format": "file-name",
         "minLength": 1,
         "maxLength": MAX_FILE_NAME_LENGTH,
-        "description": "What the file is called in a proof, where only its hash is sent.",
+        "description": "Name of the file in a proof, if only its hash is sent.",
     },
     "share": {
         "type": "boolean",
         "default": False,
-        "description": "Whether an equal question that still waits or runs may be this one's answer, too.",
+        "description": "Whether an equal job that still waits or runs may answer this submission, too.",
     },
     "callbackUrl": {
         "type": "string",
         "format": "callback-url",
         "maxLength": MAX_URI_CHARACTERS,
-        "description": "Where the job's end is told, as a signed webhook: the http(s) URL of a public host on the "
-        "scheme's own port. Not beside `share`, and only where the service has a `WEBHOOK_SECRET`.",
+        "description": "Receiver of a signed webhook at the job's end: the http(s) URL of a public host on the "
+        "scheme's own port. Not together with `share`, and only if the service has a `WEBHOOK_SECRET`.",
     },
 }
-"""What :class:`SubmissionRules` checks, told to clients; ``/api/docs.json`` is made of it."""
+"""Description of the checks of :class:`SubmissionRules`, for ``/api/docs.json``."""
 
 TEXT_PATTERNS: Final = {"chainId": f"^{_POSITIVE.pattern}$", "share": f"^({_TRUTH.pattern})$"}
-"""Fields that are no text, but are also taken as text in JSON."""
+"""Patterns of fields that JSON may also send as text."""
 
 REQUIRED: Final = ("registryAddress", "manifestURI")
-"""Besides ``file`` or ``contentHash``."""
+"""Required fields, in addition to ``file`` or ``contentHash``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,17 +101,17 @@ class Submission:
     """A checked request."""
 
     subject: Subject
-    """What to verify."""
+    """Inputs of the verification."""
     share: bool = False
-    """Whether an equal job that still waits or runs may answer this request too."""
+    """An equal job of another caller may answer this request."""
     callback_url: str | None = None
-    """Where the webhook for the job's end goes; None sends none."""
+    """Receiver of a webhook at the job's end; None for no webhook."""
 
     def as_job(self, job_type: JobType, key: IdempotencyKey | None = None) -> NewJob:
-        """The job that answers this request, known under ``key``, or under the question itself if it may be shared."""
+        """Return the job, under ``key``, or under a key shared by equal requests."""
         if key is None and self.share:
-            question = self.fingerprint(job_type, with_file_name=False)
-            key = IdempotencyKey(SHARED, question.hex(), question)
+            shared = self.fingerprint(job_type, with_file_name=False)
+            key = IdempotencyKey(SHARED, shared.hex(), shared)
         return NewJob(
             type=job_type,
             subject=self.subject,
@@ -122,14 +121,14 @@ class Submission:
         )
 
     def fingerprint(self, job_type: JobType, *, with_file_name: bool = True) -> bytes:
-        """SHA-256 of what is asked: equal for equal requests, whichever way the file or its hash was sent."""
+        """Return a SHA-256 that is equal for equal requests, by file or by hash."""
         subject = self.subject
         fields = [
             job_type.value,
             subject.content_hash,
             subject.manifest_uri,
             subject.registry_address.lower(),
-            # Two endpoints can look alike without their credentials.
+            # Without credentials two endpoints can look equal.
             subject.endpoint_id,
             subject.chain_id,
             *([subject.file_name] if with_file_name else []),
@@ -139,7 +138,7 @@ class Submission:
 
 
 class SubmissionRules:
-    """What each field must look like under these settings."""
+    """Rules for each field under these settings."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -155,21 +154,31 @@ class SubmissionRules:
             "callbackUrl": self._callback_url,
         }
 
-    def read(
-        self, fields: Mapping[str, object], upload: Upload | None = None, faults: Sequence[FieldFault] = ()
-    ) -> Submission:
-        """Check all fields; unknown ones are ignored. ``faults`` are those that the body's reader found.
+    def read(self, fields: Mapping[str, object]) -> Submission:
+        """Return the submission with the fields of a JSON object. Raise :class:`InvalidInput`, one entry per fault."""
+        values, faults = self.check(fields)
+        return self.submission(values, None, faults)
 
-        Raises :class:`InvalidInput` with one entry per fault.
-        """
-        found = list(faults)
+    def check(self, fields: Mapping[str, object]) -> tuple[dict[str, object], list[FieldFault]]:
+        """Return the checked values of the known fields, and their faults."""
+        faults: list[FieldFault] = []
         values: dict[str, object] = {}
         for name, check in self.checks.items():
             if name in fields:
                 try:
                     values[name] = check(fields[name])
                 except ValueError as error:
-                    found.append(FieldFault(name, str(error)))
+                    faults.append(FieldFault(name, str(error)))
+        return values, faults
+
+    def submission(
+        self, values: Mapping[str, object], upload: Upload | None, faults: Sequence[FieldFault] = ()
+    ) -> Submission:
+        """Return the submission with checked ``values``, unless there are ``faults``.
+
+        Raise :class:`InvalidInput` with one entry per fault.
+        """
+        found = list(faults)
         named = {fault.field for fault in found} | values.keys()
         found += [FieldFault(name, f"is required; {_EXPECTED[name]}") for name in REQUIRED if name not in named]
         if upload is None and not named & {"file", "contentHash"}:
@@ -225,7 +234,7 @@ class SubmissionRules:
 
 
 def content_hash(value: object) -> str:
-    """A SHA-256 in hex, any case, as it is stored: lower case. Raises :class:`ValueError`."""
+    """Return a SHA-256 in lower-case hex. Raise :class:`ValueError`."""
     text = _text(value, "contentHash")
     if not HASH.fullmatch(text):
         raise ValueError(_EXPECTED["contentHash"])
@@ -240,7 +249,7 @@ def _registry_address(value: object) -> str:
 
 
 def _chain_id(value: object) -> int:
-    # A form has only text; in JSON 1, 1.0 and "1" are the same number (JSON Schema, section 6.1.1), but not true.
+    # Forms send text; in JSON 1, 1.0 and "1" are the same number (JSON Schema, section 6.1.1), but true is none.
     number = int(value) if isinstance(value, float) and value.is_integer() else value
     text = str(number) if type(number) in (int, str) else ""
     if not _POSITIVE.fullmatch(text) or int(text) > MAX_CHAIN_ID:
@@ -258,7 +267,7 @@ def _file_name(value: object) -> str:
 
 
 def _share(value: object) -> bool:
-    # A form has only text.
+    # Forms send text.
     text = str(value) if isinstance(value, bool | str) else ""
     if not _TRUTH.fullmatch(text):
         raise ValueError(_EXPECTED["share"])
@@ -279,3 +288,17 @@ def _optional_text(value: object) -> str | None:
 
 def _optional_integer(value: object) -> int | None:
     return value if isinstance(value, int) else None
+
+
+def is_plain_text(value: object, max_length: int | None = None) -> TypeGuard[str]:
+    """Return whether ``value`` is text of at most ``max_length`` characters that UTF-8 and Postgres can hold.
+
+    JSON can also spell NUL and halves of surrogate pairs, which are not plain.
+    """
+    if not isinstance(value, str) or "\0" in value or (max_length is not None and len(value) > max_length):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

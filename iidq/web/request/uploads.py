@@ -1,17 +1,17 @@
-"""A multipart form, hashed as it streams: the file's bytes reach SHA-256 and nothing else, memory or disk.
+"""Read a multipart form and hash the file while streaming; the bytes are kept neither in memory nor on disk.
 
-:class:`FormReader` is the push parser, free of I/O: bytes go in, fields and a digest come out. Whatever its caller
-feeds, it keeps no more than the small fields. Every bound is checked at the byte that breaks it.
+:class:`FormReader` is a push parser without I/O, which keeps only the small fields. Every bound is checked at the
+exceeding byte.
 
-A field that is already known to be wrong decides the reply, so the rest of the body is read only for the other
-faults, and only as far as :data:`MAX_OVERHEAD_BYTES`: nobody waits for a gigabyte to learn of a typing error.
+After the first wrong field only :data:`MAX_OVERHEAD_BYTES` more are read, for further faults: a typing error need not
+cost a gigabyte of upload.
 """
 
 import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser
@@ -19,59 +19,56 @@ from starlette.exceptions import HTTPException
 
 from iidq.errors import FieldFault, InvalidInput
 from iidq.provenance.digest import ContentDigest
-from iidq.web.request.parameters import HeaderValue, parse_disposition
+from iidq.web.request.header_fields import HeaderValue, parse_disposition
 
 MAX_FIELD_BYTES: Final = 8 * 1024
+"""Largest value of a plain field."""
 MAX_PARTS: Final = 64
 MAX_PART_HEADERS: Final = 8
 MAX_PART_HEADER_BYTES: Final = 8 * 1024
 MAX_OVERHEAD_BYTES: Final = 1 << 20
-"""All of a form that is not the file: fields, headers, boundaries, unknown parts."""
+"""Largest form without the file's bytes: fields, headers, boundaries, unknown parts."""
 MAX_FILE_NAME_LENGTH: Final = 255
 MAX_BOUNDARY_LENGTH: Final = 70
 """RFC 2046, section 5.1.1."""
 
 FieldChecks = Mapping[str, Callable[[str], object]]
-"""By the name of each field that is read: raises :class:`ValueError` with what was expected of its value."""
+"""Field name → check that returns the field's value, or raises :class:`ValueError` with the expected form."""
 
 _BROKEN: Final = (
     "a boundary or a part's header is broken: expected lines that end in CR LF, and headers of one line each with at "
     f"most {MAX_PART_HEADER_BYTES} bytes"
 )
-# The delimiter's blanks, where the rest of its line follows them; and what can become that with the next bytes.
+# The blanks after a delimiter if the rest of its line follows; and a beginning of them that further bytes may complete.
 _DELIMITER_END = re.compile(rb"[ \t]*(?=\r\n)|(?=--)")
 _DELIMITER_END_BEGUN = re.compile(rb"[ \t]*\r?|-")
 
-# It warns about every malformed body with bytes of it; the client is told, and the log stays the operator's.
+# python-multipart logs bytes of every malformed body; the reply to the client is enough.
 logging.getLogger("python_multipart").setLevel(logging.ERROR)
-
-
-class Digest(Protocol):
-    """What the file's bytes are fed to: :class:`ContentDigest`, or one that hashes elsewhere."""
-
-    def update(self, piece: memoryview, /) -> None:
-        """Take the next bytes, which will not change."""
-
-    def content_hash(self) -> str:
-        """``0x`` and 64 hex digits for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """What is left of an uploaded file: its SHA-256 (``0x`` and 64 hex digits), its size and the name it came with."""
+    """An uploaded file, without its bytes."""
 
     content_hash: str
+    """SHA-256: ``0x`` and 64 lower-case hex digits."""
     size_bytes: int
+    """Size of the file."""
     file_name: str | None
+    """Name as sent; None if empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A whole form. ``faults`` are the ones found while reading; the fields they name are in neither of the others."""
+    """A whole form."""
 
-    fields: dict[str, str]
+    values: dict[str, object]
+    """Checked values by field name, without the fields that ``faults`` names."""
     upload: Upload | None
+    """The file; None without one, or with a fault in its part."""
     faults: tuple[FieldFault, ...]
+    """Faults found while reading."""
 
 
 @dataclass(slots=True)
@@ -84,24 +81,22 @@ class _Part:
 
 
 class FormReader:
-    """Push parser of one ``multipart/form-data`` body (RFC 7578); ``checks`` see each field as it ends.
+    """Push parser of one ``multipart/form-data`` body (RFC 7578); ``checks`` are applied to each field at its end.
 
-    Fields without a check are ignored. ``digest`` hashes the file; all it took must be hashed before ``finish``.
+    Fields without a check are ignored.
 
-    ``feed`` and ``finish`` raise :class:`HTTPException` 400 for a malformed body, 413 past a limit of size, and
-    :class:`InvalidInput` once waiting for further faults would cost too much.
+    ``feed`` and ``finish`` raise :class:`HTTPException` 400 for a malformed body, 413 beyond a size limit, and
+    :class:`InvalidInput` when too many bytes follow the first fault.
     """
 
-    def __init__(
-        self, content_type: HeaderValue, checks: FieldChecks, *, max_upload_bytes: int, digest: Digest | None = None
-    ) -> None:
+    def __init__(self, content_type: HeaderValue, checks: FieldChecks, *, max_upload_bytes: int) -> None:
         boundary = content_type.parameters.get("boundary", "")
         if not 0 < len(boundary) <= MAX_BOUNDARY_LENGTH or not boundary.isascii():
             raise malformed(f"the Content-Type needs a boundary of 1 to {MAX_BOUNDARY_LENGTH} ASCII characters")
         self._checks = checks
         self._max_upload_bytes = max_upload_bytes
-        self._digest: Digest = digest or ContentDigest()
-        self._fields: dict[str, str] = {}
+        self._digest = ContentDigest()
+        self._values: dict[str, object] = {}
         self._seen: set[str] = set()
         self._uploaded: _Part | None = None
         self._faults: list[FieldFault] = []
@@ -116,8 +111,8 @@ class FormReader:
         self._ended = False
         self._delimiter = b"\r\n--" + boundary.encode()
         # RFC 2046, section 5.1.1: the first delimiter may lack its line break, a preamble before it is ignored, and
-        # blanks may follow each delimiter. The parser takes these of the later delimiters alone, and a preamble only
-        # where it arrives in one piece with the delimiter.
+        # blanks may follow each delimiter. The parser accepts blanks only after later delimiters, and a preamble only
+        # in one piece with the delimiter.
         self._preamble: bytes | None = b"\r\n"
         self._skipped_boundary = False
         self._parser = MultipartParser(
@@ -153,7 +148,7 @@ class FormReader:
             raise too_large(f"the form without its file may have {MAX_OVERHEAD_BYTES} bytes")
 
     def _behind_preamble(self, chunk: bytes) -> bytes:
-        """Return the first delimiter without its blanks and the bytes behind it; none while these have not come."""
+        """Return the first delimiter without its blanks and the bytes behind it; empty until both have arrived."""
         assert self._preamble is not None
         received, end = self._preamble + chunk, 0
         while (start := received.find(self._delimiter, end)) >= 0:
@@ -163,22 +158,22 @@ class FormReader:
                 self._skipped_boundary = False
                 return self._delimiter[2:] + received[whole.end() :]
             if _DELIMITER_END_BEGUN.fullmatch(received, end):
-                # The first blank is kept for all, so that the buffer does not grow.
+                # One blank is kept instead of all, so that the buffer does not grow.
                 self._preamble = self._delimiter + received[end : end + 1] + received[end + 1 :].lstrip(b" \t")
                 return b""
-            # A line of the preamble that begins like the delimiter.
+            # A line of the preamble begins like the delimiter.
             self._skipped_boundary = True
         self._preamble = received[end:][-len(self._delimiter) :]
         return b""
 
     def finish(self) -> Form:
-        """The form, once the whole body was fed."""
+        """Return the form after the whole body was fed."""
         if not self._ended:
             raise malformed(_BROKEN if self._skipped_boundary else "it ends before its closing boundary")
         upload = None
         if (part := self._uploaded) is not None:
             upload = Upload(self._digest.content_hash(), part.size_bytes, part.file_name or None)
-        return Form(self._fields, upload, tuple(self._faults))
+        return Form(self._values, upload, tuple(self._faults))
 
     def _on_part_begin(self) -> None:
         self._parts += 1
@@ -245,40 +240,36 @@ class FormReader:
         if part is None:
             return
         if part.is_upload:
-            # A browser sends an empty name and no bytes where nothing was chosen.
+            # A browser sends an empty name and no bytes if no file was chosen.
             if part.file_name or part.size_bytes:
                 self._uploaded = part
         elif part.name in self._checks:
             self._end_field(part)
 
     def _end_field(self, part: _Part) -> None:
-        if (wrong := self._wrong_field(part)) is not None:
-            self._faults.append(FieldFault(part.name, wrong))
-        else:
-            self._fields[part.name] = part.text.decode()
+        try:
+            self._values[part.name] = self._checked_value(part)
+        except UnicodeDecodeError:
+            self._faults.append(FieldFault(part.name, "must be UTF-8 text"))
+        except ValueError as error:
+            self._faults.append(FieldFault(part.name, str(error)))
         self._seen.add(part.name)
 
-    def _wrong_field(self, part: _Part) -> str | None:
+    def _checked_value(self, part: _Part) -> object:
         if part.name in self._seen:
-            return "is given more than once"
+            raise ValueError("is given more than once")
         if part.file_name is not None:
-            return "must be a plain field, not a file"
+            raise ValueError("must be a plain field, not a file")
         if part.size_bytes > MAX_FIELD_BYTES:
-            return f"may have {MAX_FIELD_BYTES} bytes"
-        try:
-            self._checks[part.name](part.text.decode())
-        except UnicodeDecodeError:
-            return "must be UTF-8 text"
-        except ValueError as error:
-            return str(error)
-        return None
+            raise ValueError(f"may have {MAX_FIELD_BYTES} bytes")
+        return self._checks[part.name](part.text.decode())
 
     def _on_end(self) -> None:
         self._ended = True
 
 
 def file_name_fault(name: str) -> str | None:
-    """What is wrong with the name of a file, or None."""
+    """Return the fault of a file's name, or None."""
     if (
         ".." in name
         or "/" in name
@@ -291,11 +282,11 @@ def file_name_fault(name: str) -> str | None:
     return None
 
 
-def malformed(what: str) -> HTTPException:
-    """400: the body is not what its Content-Type says."""
-    return HTTPException(400, f"Malformed request body: {what}")
+def malformed(fault: str) -> HTTPException:
+    """Return 400 for a body that does not match its Content-Type."""
+    return HTTPException(400, f"Malformed request body: {fault}")
 
 
 def too_large(limit: str) -> HTTPException:
-    """413, naming the limit."""
+    """Return 413, which names the limit."""
     return HTTPException(413, f"Payload Too Large: {limit}")

@@ -12,54 +12,54 @@ from starlette.routing import Route
 
 from iidq.errors import FieldFault, InvalidInput
 from iidq.queue.identifiers import derived_job_ids, new_job_id
-from iidq.queue.job import JobType
+from iidq.queue.job import MAX_BATCH_JOBS, JobType
 from iidq.web.guard.access import with_key
 from iidq.web.reply.wire import JOBS_PATH, JsonReply, batch_shape
 from iidq.web.request.bodies import read_json
-from iidq.web.request.idempotency import batch_key, read_idempotency_key
+from iidq.web.request.header_fields import idempotency_key, read_idempotency_key
 from iidq.web.request.submission import Submission, SubmissionRules
-from iidq.web.request_context import exchange_of
+from iidq.web.request_context import context_of
 from iidq.web.service import service_of
 
-MAX_BATCH_JOBS: Final = 1000
 MAX_BATCH_BYTES: Final = 4 << 20
-"""Ten times what a thousand usual jobs take."""
+"""Largest body: ten times the size of a thousand usual jobs."""
 
 
 async def submit_batch(request: Request) -> Response:
-    """POST /batch. Without a database 503: a thousand verifications are not made while the client waits."""
+    """POST /batch: without a database 503, as a thousand verifications take too long for a request."""
     service = service_of(request)
     key_text = read_idempotency_key(request)
     document = await read_json(request, max_bytes=MAX_BATCH_BYTES)
-    # A thousand manifest URIs take some 50 ms to check; other requests go on meanwhile.
-    asked = await asyncio.to_thread(check_batch, document, service.rules)
-    key = None if key_text is None else batch_key(request, key_text, _fingerprint(asked))
+    # Checking a thousand manifest URIs takes some 50 ms.
+    checked = await asyncio.to_thread(check_batch, document, service.rules)
+    key = None if key_text is None else idempotency_key(request, key_text, "batch", _fingerprint(checked))
     batch_id = new_job_id()
     jobs = [
         replace(submission.as_job(job_type), id=job_id)
-        for (job_type, submission), job_id in zip(asked, derived_job_ids(batch_id, len(asked)), strict=True)
+        for (job_type, submission), job_id in zip(checked, derived_job_ids(batch_id, len(checked)), strict=True)
     ]
-    stands_for = await service.enqueuer.enqueue_batch(batch_id, jobs, key)
-    return JsonReply(batch_shape(derived_job_ids(stands_for, len(jobs)), exchange_of(request).path_prefix))
+    # Under a known key this is the id of the first request's batch.
+    queued_id = await service.enqueuer.enqueue_batch(batch_id, jobs, key)
+    return JsonReply(batch_shape(derived_job_ids(queued_id, len(jobs)), context_of(request).path_prefix))
 
 
 def check_batch(document: Mapping[str, object], rules: SubmissionRules) -> list[tuple[JobType, Submission]]:
-    """The jobs asked for, in order; raises :class:`InvalidInput`, whose faults are named like ``jobs[3].chainId``."""
+    """Return the checked jobs in order. Raise :class:`InvalidInput` with faults named like ``jobs[3].chainId``."""
     jobs = document.get("jobs")
     if not isinstance(jobs, list) or not jobs:
         raise InvalidInput([FieldFault("jobs", f"is required; expected an array of 1 to {MAX_BATCH_JOBS} objects")])
     if len(jobs) > MAX_BATCH_JOBS:
         raise InvalidInput([FieldFault("jobs", f"has {len(jobs)} entries; expected at most {MAX_BATCH_JOBS}")])
-    asked: list[tuple[JobType, Submission]] = []
+    checked: list[tuple[JobType, Submission]] = []
     faults: list[FieldFault] = []
     for index, fields in enumerate(jobs):
         try:
-            asked.append(_check_job(fields, rules))
+            checked.append(_check_job(fields, rules))
         except InvalidInput as invalid:
             faults += [_within(index, fault) for fault in invalid.faults]
     if faults:
         raise InvalidInput(faults)
-    return asked
+    return checked
 
 
 def _check_job(fields: object, rules: SubmissionRules) -> tuple[JobType, Submission]:
@@ -91,8 +91,8 @@ def _within(index: int, fault: FieldFault) -> FieldFault:
     return FieldFault(f"jobs[{index}]" + (f".{fault.field}" if fault.field else ""), fault.message)
 
 
-def _fingerprint(asked: Sequence[tuple[JobType, Submission]]) -> bytes:
-    return hashlib.sha256(b"".join(submission.fingerprint(job_type) for job_type, submission in asked)).digest()
+def _fingerprint(batch: Sequence[tuple[JobType, Submission]]) -> bytes:
+    return hashlib.sha256(b"".join(submission.fingerprint(job_type) for job_type, submission in batch)).digest()
 
 
 ROUTES = [Route(f"{JOBS_PATH}/batch", with_key(submit_batch), methods=["POST"])]

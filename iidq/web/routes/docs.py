@@ -1,7 +1,7 @@
-"""The API's own description: ``/api/docs.json``, and ``/api/docs`` as a page that needs neither network nor script.
+"""The API's description: ``/api/docs.json``, and ``/api/docs`` as a page without network access and scripts.
 
-With ``API_KEY_SCOPE=all`` it asks for the key, or for the session of a browser that has signed in with it. A browser
-that has not gets a page to sign in on instead of JSON.
+With ``API_KEY_SCOPE=all`` it needs the key, or the session of a signed-in browser. Other browsers receive a sign-in
+page instead of JSON.
 """
 
 from collections.abc import Callable
@@ -18,9 +18,9 @@ from iidq.web.guard.access import unauthorized
 from iidq.web.openapi.page import STYLE_URL, render_page
 from iidq.web.operations.operations_access import OperationsAccess
 from iidq.web.pages import page_reply, render
-from iidq.web.reply.entity_tags import entity_tag, has_seen
+from iidq.web.reply.conditional import entity_tag, has_seen
 from iidq.web.reply.wire import JsonReply
-from iidq.web.request_context import exchange_of
+from iidq.web.request_context import context_of
 
 PAGE_URL: Final = "/api/docs"
 DOCUMENT_URL: Final = "/api/docs.json"
@@ -31,14 +31,13 @@ _PAGE_POLICY: Final = (
 )
 
 
-def guards_itself(path: str) -> bool:
-    """Whether a path is one of the description's, which asks for the key in its own way."""
+def is_docs_path(path: str) -> bool:
+    """Return whether a path belongs to the description, which checks the key by itself."""
     return path in _PATHS
 
 
 def routes(settings: Settings) -> list[Route]:
-    """The document under these settings; each form of it is made when it is first asked for, once for each prefix."""
-    # Where no key is set, every request is let in.
+    """Return the routes of the document; each form of it is made on first use, once for each path prefix."""
     access = OperationsAccess(settings) if settings.api_key_scope == "all" else None
     key_page = render("docs-key.html")
 
@@ -59,12 +58,12 @@ def routes(settings: Settings) -> list[Route]:
         return files("iidq.web.pages").joinpath("docs.css").read_bytes()
 
     def serving(content: Callable[[str], bytes], media_type: str) -> Callable[[Request], Response]:
-        # A plain function, so that Starlette runs it in a thread: the first request makes the document.
+        # A plain function, because Starlette runs it in a thread: the first request makes the document.
         def serve(request: Request) -> Response:
-            prefix = exchange_of(request).path_prefix
+            prefix = context_of(request).path_prefix
             if access is None:
                 return _reply(request, content(prefix), media_type)
-            if exchange_of(request).may_operate or access.session(request):
+            if context_of(request).may_operate or access.session(request):
                 reply = _reply(request, content(prefix), media_type)
             elif "text/html" in request.headers.get("accept", ""):
                 reply = page_reply(request, key_page, 401)
@@ -85,7 +84,7 @@ def routes(settings: Settings) -> list[Route]:
 
 
 def _document(settings: Settings) -> dict[str, object]:
-    # Making the schemas takes a while, and most processes are never asked.
+    # Imported late: making the schemas is slow, and few processes serve the document.
     from iidq.web.openapi.document import openapi_document
 
     return openapi_document(settings)

@@ -1,7 +1,7 @@
-"""GET /{jobId}/events: a job's way to its end as server-sent events (HTML standard, section 9.2).
+"""GET /{jobId}/events: a job's states as server-sent events (HTML standard, section 9.2).
 
-Each event's ``data`` is the job's JSON. Its ``id`` is made of the row, so that a client that lost its connection goes
-on where it was, at any process. The last event is named after the end, and then the stream ends.
+Each event's ``data`` is the job's JSON. Its ``id`` is made from the row, so a client can reconnect to any process and
+miss nothing. The last event is named after the job's end, and then the stream ends.
 """
 
 import asyncio
@@ -18,17 +18,17 @@ from iidq.errors import DatabaseUnavailable, TemporaryFault
 from iidq.queue.identifiers import find_job_id
 from iidq.queue.job import FINAL, Job, JobStatus
 from iidq.queue.notify.watching import Watch, WatchHub
-from iidq.web.reply.replies import job_not_found
+from iidq.web.reply.error_replies import job_not_found
 from iidq.web.reply.wire import JOBS_PATH, job_shape
 from iidq.web.service import service_of
 from iidq.web.waiting import until_gone
 
 HEARTBEAT_SECONDS: Final = 15.0
-"""Between two signs of life; proxies cut what is silent for a minute, some sooner."""
+"""Interval of comments in a silent stream, because proxies cut silent connections."""
 RECONNECT_MS: Final = 2000
-"""How long a browser waits before it connects anew."""
+"""Pause of a browser before it reconnects."""
 LONGEST_STREAM_SECONDS: Final = 3600.0
-"""Then the client connects anew, perhaps to a process with fewer watchers."""
+"""Longest stream; the client then reconnects, perhaps to a process with fewer watchers."""
 _FIRST_STATE_SECONDS: Final = 5.0
 _SEND_SECONDS: Final = 30.0
 
@@ -50,16 +50,16 @@ async def events(request: Request) -> Response:
 
 
 def event_id(job: Job) -> str:
-    """What tells one state of a job from its others: attempt, status, progress, and when the status came about (µs).
+    """Return the identity of a job's state: attempt, status, progress, and the time of the status (µs).
 
-    Renewed leases make no new state. The attempt alone would not do: retried by hand, a job may be cancelled twice.
+    A renewed lease is no new state. The time is needed because a job retried by hand may be cancelled twice.
     """
     since = job.completed_at or (job.started_at if job.status is JobStatus.PROCESSING else None) or job.run_at
     return f"{job.attempt}-{job.status.value}-{job.progress}-{int(since.timestamp() * 1_000_000)}"
 
 
 def event(job: Job) -> bytes:
-    """The job as one event: ``progress``, or the status that it has ended with."""
+    """Return the job as one event: ``progress``, or the status of its end."""
     name = job.status.value if job.status in FINAL else "progress"
     # JSON escapes line breaks within texts, so the data is one line.
     data = json.dumps(job_shape(job), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -67,7 +67,7 @@ def event(job: Job) -> bytes:
 
 
 class _JobEvents(Response):
-    """The stream; 404, 503 or 204 instead where there is nothing to stream."""
+    """The stream of a job; 404, 503 or 204 if there is nothing to stream."""
 
     def __init__(self, hub: WatchHub, job_id: UUID, *, seen: str | None) -> None:
         super().__init__()
@@ -76,13 +76,13 @@ class _JobEvents(Response):
         self._seen = seen
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Stream until the job ends, its row goes, the client leaves or the service stops."""
+        """Stream until the job ends, its row is removed, the client disconnects or the service stops."""
         with self._hub.watch(self._job_id) as watch:
             job = await _first_state(watch)
             if job is None:
                 await job_not_found()(scope, receive, send)
             elif job.status in FINAL and event_id(job) == self._seen:
-                # The one reply after which a browser does not connect again.
+                # After 204 a browser does not reconnect.
                 await Response(status_code=204)(scope, receive, send)
             else:
                 await send({"type": "http.response.start", "status": 200, "headers": [*_HEADERS]})
@@ -91,7 +91,7 @@ class _JobEvents(Response):
                         async with until_gone(receive, watch.end):
                             await self._stream(job, watch, send)
                     except TimeoutError:
-                        # The client takes nothing any more, so not even the end.
+                        # The client reads nothing, so the end of the stream cannot be sent either.
                         return
                 await send({"type": "http.response.body", "body": b""})
 
@@ -130,7 +130,7 @@ async def _next_state(watch: Watch, send: Send, end: float) -> Job | None:
 
 
 async def _send(send: Send, chunk: bytes) -> None:
-    # A client that takes nothing for so long must not hold its place.
+    # A client that reads nothing for so long loses its place.
     async with asyncio.timeout(_SEND_SECONDS):
         await send({"type": "http.response.body", "body": chunk, "more_body": True})
 

@@ -1,4 +1,4 @@
-"""Probes: alive (restart me if not), ready (send me requests), and health for people."""
+"""Probes: liveness (restart on failure), readiness (send requests), and health for people."""
 
 import asyncio
 from typing import Any, Final, Literal
@@ -12,26 +12,27 @@ from iidq.errors import DatabaseBusy, DatabaseRefusal, DatabaseUnavailable, Obje
 from iidq.queue.read import queue_health
 from iidq.queue.read.queue_health import QueueHealth
 from iidq.web.reply import shapes
-from iidq.web.reply.replies import RETRY_AFTER_SECONDS
+from iidq.web.reply.error_replies import RETRY_AFTER_SECONDS
 from iidq.web.reply.wire import JsonReply, redis_shape
 from iidq.web.service import Service, service_of
 
 PROBE_SECONDS: Final = 5.0
+"""Longest time for reading the database's state."""
 
 
 async def livez(request: Request) -> Response:
-    """GET /livez: the process answers; says nothing about what it depends on."""
+    """GET /livez: 200 while the process answers."""
     return JsonReply({"status": "ok"})
 
 
 async def readyz(request: Request) -> Response:
-    """GET /readyz: 200 once Postgres is reachable and migrated, else 503; 503 too as soon as the process is to stop.
+    """GET /readyz: 200 while Postgres is reachable and migrated, otherwise 503; 503 too once the process stops.
 
-    ``circuit`` is open while requests are refused, or processed at once, without asking Postgres. ``faults`` names what
-    Postgres refuses to this process or to workers: ``degraded``, and still 200 as long as Postgres answers at all.
+    ``circuit`` is open while requests are refused, or processed at once, without a query. ``faults`` lists refusals of
+    Postgres towards this process or workers; the status is then ``degraded``, and still 200 while Postgres answers.
 
-    Beside it, for people: live workers, how many of them hear of new jobs at once (the others poll), and whether the
-    queue is paused. The API is ready without any: jobs wait. It is ready without Redis, too.
+    For people: live workers, listening workers (the others poll), and whether the queue is paused. The API is ready
+    without workers, because jobs wait, and without Redis.
     """
     service = service_of(request)
     database = await _database_state(request)
@@ -52,7 +53,7 @@ async def readyz(request: Request) -> Response:
 
 
 async def _faults(service: Service, depth: QueueHealth | None) -> list[str]:
-    """What only an operator can mend: of this process, of its role, and of the workers."""
+    """Return the faults for an operator: of the process, the database role, and the workers."""
     obstacles = [] if service.database.away else await service.queue_state.obstacles()
     named = [*(obstacles or []), *service.database.faults.for_operators(), *(depth.faults if depth else [])]
     return list(dict.fromkeys(named))
@@ -63,7 +64,7 @@ def _not_ready(state: dict[str, Any]) -> Response:
 
 
 async def health(request: Request) -> Response:
-    """GET /api/health: always 200 while the process serves; ``degraded`` without a database."""
+    """GET /api/health: always 200; ``degraded`` without a database."""
     database = await _database_state(request)
     status: Literal["ok", "degraded"] = "ok" if database == "ok" else "degraded"
     body: shapes.Health = {"status": status, "database": database, "version": __version__}
@@ -83,7 +84,7 @@ async def _database_state(request: Request) -> shapes.DatabaseState:
     except DatabaseRefusal as error:
         return "not migrated" if isinstance(error, ObjectMissing) else "refused"
     except DatabaseBusy:
-        # Too many ask at the same time. Whether Postgres is there is known from the circuit.
+        # Too many probes at once. The circuit shows whether Postgres is reachable.
         return "ok"
     except (DatabaseUnavailable, TimeoutError) as error:
         return "not migrated" if getattr(error, "code", None) == "database.not_migrated" else "unavailable"

@@ -1,4 +1,4 @@
-"""What operators steer: cancel and retry a job, pause and resume the queue. With ``API_KEY`` set, these need it."""
+"""Control by operators: cancel and retry a job, pause and resume the queue. A set ``API_KEY`` is required."""
 
 from collections.abc import Awaitable, Callable
 from uuid import UUID
@@ -16,43 +16,44 @@ from iidq.queue.notify import channels
 from iidq.queue.read import readers
 from iidq.web.guard.access import with_key
 from iidq.web.reply import shapes
-from iidq.web.reply.replies import error_reply, job_not_found
+from iidq.web.reply.error_replies import error_reply, job_not_found
 from iidq.web.reply.wire import JOBS_PATH, JsonReply, job_shape
 from iidq.web.request.bodies import read_optional_json
-from iidq.web.request.plain_text import is_plain_text
+from iidq.web.request.submission import is_plain_text
 from iidq.web.service import service_of
 
 MAX_REASON_LENGTH = 500
+"""Characters of a pause's reason."""
 
-Step = Callable[[Connection, UUID], Awaitable[bool | None]]
+Control = Callable[[Connection, UUID], Awaitable[bool | None]]
 
 
 async def cancel(request: Request) -> Response:
-    """POST /{jobId}/cancel: end a job that waits or runs; a running attempt is interrupted within a second."""
-    return await _steer(request, control.cancel, "cannot be cancelled; only a queued or processing one can")
+    """POST /{jobId}/cancel: end a waiting or running job; a running attempt is interrupted within a second."""
+    return await _change(request, control.cancel, "cannot be cancelled; only a queued or processing one can")
 
 
 async def retry(request: Request) -> Response:
-    """POST /{jobId}/retry: put a job that ended back in line."""
-    return await _steer(request, control.retry, "cannot be retried; only one that has ended can")
+    """POST /{jobId}/retry: queue an ended job again."""
+    return await _change(request, control.retry, "cannot be retried; only one that has ended can")
 
 
-async def _steer(request: Request, step: Step, refusal: str) -> Response:
+async def _change(request: Request, control_job: Control, refusal: str) -> Response:
     job_id = find_job_id(request.path_params["job_id"])
     if job_id is None:
         return job_not_found()
 
-    async def steer(connection: Connection) -> tuple[bool | None, Job | None]:
-        done = await step(connection, job_id)
+    async def change(connection: Connection) -> tuple[bool | None, Job | None]:
+        done = await control_job(connection, job_id)
         if done is None:
-            # Behind a pooler the error that says so has ended the transaction.
+            # No such job. Behind a pooler the error has also ended the transaction.
             return None, None
         if done:
             await channels.announce_changes(connection, [job_id])
         return done, await readers.find(connection, job_id)
 
     service = service_of(request)
-    done, job = await service.database.write(steer)
+    done, job = await service.database.write(change)
     if done and service.accelerator.ended_jobs is not None:
         await service.accelerator.ended_jobs.forget([job_id])
     if job is None:
@@ -63,7 +64,7 @@ async def _steer(request: Request, step: Step, refusal: str) -> Response:
 
 
 async def pause(request: Request) -> Response:
-    """POST /pause: no job is claimed until resumed; running ones go on. Optional JSON body ``{"reason": …}``."""
+    """POST /pause: stop claims; running jobs continue. Optional JSON body ``{"reason": …}``."""
     reason = (await read_optional_json(request)).get("reason")
     if reason is not None and not is_plain_text(reason, MAX_REASON_LENGTH):
         raise InvalidInput([FieldFault("reason", f"expected text of at most {MAX_REASON_LENGTH} characters")])
@@ -73,7 +74,7 @@ async def pause(request: Request) -> Response:
 
 
 async def resume(request: Request) -> Response:
-    """POST /resume: claims go on."""
+    """POST /resume: continue claims."""
     await service_of(request).database.write(control.resume)
     body: shapes.QueueControl = {"paused": False, "reason": None}
     return JsonReply(body)

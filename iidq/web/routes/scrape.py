@@ -1,4 +1,4 @@
-"""GET /metrics: this API's counts, and how deep the queue is, for Prometheus."""
+"""GET /metrics: counts of this API, and the queue's depth, for Prometheus."""
 
 import asyncio
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from iidq.web.service import service_of
 
 
 async def metrics(request: Request) -> Response:
-    """GET /metrics: also an answer where there is no database. With ``API_KEY`` set it needs the key."""
+    """GET /metrics: also without a database. A set ``API_KEY`` is required."""
     depth = await service_of(request).queue_state.read()
     accept = request.headers.get("accept", "")
     body, content_type = await asyncio.to_thread(exposition, accept, [QueueGauges(depth)])
@@ -24,9 +24,9 @@ async def metrics(request: Request) -> Response:
 
 
 class QueueGauges(Collector):
-    """One reading of the queue, as gauges; without a database only the one that says so.
+    """One reading of the queue as gauges; without a database only ``iidq_database_up``.
 
-    Every API process and replica tells the same: take the maximum over them, not the sum.
+    Every API process and replica reports the same values: use the maximum, not the sum.
     """
 
     def __init__(self, depth: QueueHealth | None) -> None:

@@ -1,10 +1,13 @@
-"""One API process: uvicorn, which ends without losing a request.
+"""The API process: uvicorn, with a shutdown that loses no request.
 
-At SIGTERM (or SIGINT, SIGHUP) ``/readyz`` turns 503 and waits end. After ``SHUTDOWN_DELAY_SECONDS``, which a load
-balancer needs to look elsewhere, the listener closes; another process that shares it takes the connections to come.
-Each reply from then on says ``Connection: close``, and a connection without a request may bring one more within
-``QUIET_SECONDS``: closed at once, it could be closed in the very moment in which its client sends (RFC 9112,
-section 9.6). What still runs after ``DRAIN_TIMEOUT_SECONDS`` is answered with 503. A second signal ends all that.
+1. At SIGTERM (or SIGINT, SIGHUP) ``/readyz`` turns 503, and waits end.
+2. After ``SHUTDOWN_DELAY_SECONDS``, the time of a load balancer to react, the listener closes. Other processes on
+   the same listener accept further connections.
+3. Each reply carries ``Connection: close``. An idle connection may send one more request within ``QUIET_SECONDS``,
+   because an immediate close could hit a request in flight (RFC 9112, section 9.6).
+4. Requests still running after ``DRAIN_TIMEOUT_SECONDS`` receive 503.
+
+A second signal ends the process at once.
 """
 
 import asyncio
@@ -30,16 +33,17 @@ from iidq.web.app import create_app
 from iidq.web.server.http_protocol import BoundedHttp, bounded_http
 
 QUIET_SECONDS: Final = 1.0
+"""Time of an idle connection for one more request."""
 REPLY_SECONDS: Final = 2.0
-"""What interrupted requests have for their 503."""
+"""Time of interrupted requests for their 503."""
 CLOSE_SECONDS: Final = 10.0
-"""What the app has to close its database and the like, once no request is left."""
+"""Time of the app for closing its database and other parts after the last request."""
 _STEP_SECONDS: Final = 0.05
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def serve_on(listener: socket.socket, settings: Settings, serving: Callable[[], None] = lambda: None) -> int:
-    """Serve until a signal; call ``serving`` once requests are answered. Returns the exit code: 1 if hurried."""
+    """Serve until a signal; call ``serving`` once the server is ready. Return 0, or 1 after a second signal."""
     raise_malloc_threshold()
     raise_open_files()
     configure_logging(settings.log_level, settings.log_format)
@@ -49,7 +53,7 @@ def serve_on(listener: socket.socket, settings: Settings, serving: Callable[[], 
 
 
 class ApiServer(uvicorn.Server):
-    """uvicorn's server under our rules for signals and for the end."""
+    """uvicorn's server with its own signal handling and shutdown."""
 
     def __init__(
         self,
@@ -77,7 +81,7 @@ class ApiServer(uvicorn.Server):
         self._delay: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn's."""
+        """Start as uvicorn does, then log and report readiness."""
         await super().startup(sockets)
         freeze_gc()
         logs.api_serving(os.getpid())
@@ -85,7 +89,7 @@ class ApiServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """The first signal asks for the end, the second for a quick one; the exit code tells, not a signal's death."""
+        """Handle signals by :meth:`ask_to_stop`; the process ends with an exit code, not by a signal."""
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self.ask_to_stop)
@@ -96,7 +100,7 @@ class ApiServer(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
     def ask_to_stop(self) -> None:
-        """End in order; called again, at once. ``stopping`` is told when the process must have ended."""
+        """Shut down in order, or at once on a second call; ``stopping`` receives the seconds until the end."""
         if not self.started:
             self._stopping(END_SECONDS)
             self.should_exit = True
@@ -113,7 +117,7 @@ class ApiServer(uvicorn.Server):
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End the listener, the connections, the requests and the app, in this order, each within its time."""
+        """Close the listener, connections, requests and app in order, each within a bounded time."""
         for server in self.servers:
             server.close()
         for listener in sockets or []:
@@ -131,12 +135,12 @@ class ApiServer(uvicorn.Server):
         state, clock = self.server_state, asyncio.get_running_loop().time
         for connection in self._connections():
             if not _is_quiet(connection):
-                # The reply under way is the last on this connection.
+                # The present reply is the last on this connection.
                 connection.shutdown()
         quiet_until = clock() + QUIET_SECONDS
         deadline = clock() + self._settings.drain_timeout_seconds
         while (state.connections or state.tasks) and clock() < deadline and not self.force_exit:
-            # Of requests that begin from now on; uvicorn adds these to every reply, and obeys.
+            # For requests that begin from now on: uvicorn sends these with every reply, and closes.
             state.default_headers = [(b"date", formatdate(usegmt=True).encode()), (b"connection", b"close")]
             if clock() >= quiet_until:
                 self._close_quiet_connections()
@@ -144,14 +148,14 @@ class ApiServer(uvicorn.Server):
 
     def _close_quiet_connections(self) -> None:
         for connection in self._connections():
-            # What has arrived and was not read yet would be answered with a reset.
+            # Unread bytes would be answered with a reset.
             if _is_quiet(connection) and not _has_unread(connection):
                 connection.shutdown()
 
     async def _interrupt(self) -> int:
         tasks = set(self.server_state.tasks)
         for task in tasks:
-            # ``Exchanges`` makes a 503 of it.
+            # ``RequestContextMiddleware`` turns this into 503.
             task.cancel()
         if tasks and not self.force_exit:
             await asyncio.wait(tasks, timeout=REPLY_SECONDS)
@@ -164,7 +168,7 @@ class ApiServer(uvicorn.Server):
 
 
 def _is_quiet(connection: BoundedHttp) -> bool:
-    """No request of this connection is being served."""
+    """Return whether the connection serves no request."""
     return connection.cycle is None or connection.cycle.response_complete
 
 

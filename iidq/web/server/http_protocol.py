@@ -1,19 +1,15 @@
-"""The server's side of an HTTP/1.1 connection: uvicorn's, with the bounds that it lacks and bodies that pass uncopied.
+"""The server's side of an HTTP/1.1 connection: uvicorn's protocol with bounds, and bodies without copies.
 
-Bounds, each with its refusal: a request's head (its line and headers) in bytes (414, 431), in headers (431) and in
-time (408); what a chunked body may spend on framing (400); connections (503). A refusal is JSON, as every other reply,
-and but for the last the connection lingers after it (RFC 9112, section 9.6), so that a client that still sends can
-read it.
+Bounds and refusals: size of a request's head (414, 431), number of headers (431), time of the head (408),
+framing of a chunked body (400), connections (503). A refusal is JSON like every other reply. Except
+after 503 the connection lingers (RFC 9112, section 9.6), so that a sending client can read the reply.
 
-A body of declared length needs no parser: it is so many bytes. Once its head is read, what the transport has read goes
-to the app as it is. uvicorn's way through llhttp copies every byte three times more.
+Content-Length and Transfer-Encoding alone define the end of a request (RFC 9112, section 6.3). No upgrade is offered,
+so ``Upgrade`` is ignored (RFC 9110, section 7.8). A request with an ambiguous end is refused with 400, and the
+connection closes.
 
-Content-Length and Transfer-Encoding alone say where a request ends (RFC 9112, section 6.3). An upgrade is not offered,
-so ``Upgrade`` is ignored (RFC 9110, section 7.8) and changes nothing of that. A request whose end another reader could
-see elsewhere is refused with 400, and the connection closes.
-
-A reply to HTTP/1.0 is never chunked: without a Content-Length its body ends with the connection (RFC 9112, section
-6.3), which closes after every reply to such a request.
+A reply to HTTP/1.0 is never chunked: a body without Content-Length ends with the connection (RFC 9112, section 6.3),
+which closes after every such reply.
 """
 
 import asyncio
@@ -33,21 +29,22 @@ from iidq.observability import logs
 from iidq.process import most_connections
 from iidq.settings import Settings
 from iidq.web.reply.wire import JsonReply
+from iidq.web.server.direct import SinglePieceIO
 from iidq.web.server.lingering_close import LINGER_BYTES, LINGER_SECONDS
-from iidq.web.server.single_piece import WholeMessages
 
 MAX_HEAD_BYTES: Final = 64 * 1024
+"""Largest head of a request: its line and headers."""
 MAX_HEADERS: Final = 100
+"""Most headers of a request."""
 RETRY_AFTER_SECONDS: Final = 1
+"""``Retry-After`` of a refused connection."""
 MAX_FRAMING_PER_BYTE: Final = 8
-"""A chunk of one byte is framed by five; extensions and trailers (RFC 9112, section 7.1) beyond this are an attack."""
-
+"""Most bytes of framing per byte of a chunked body; a chunk of one byte needs five, and more is an attack."""
 
 _PROXY_PROTOCOL: Final = (b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n")
-"""How its two versions begin (https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt)."""
+"""Beginnings of its two versions (https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt)."""
 
-
-# A target in absolute form (RFC 9112, section 3.2.2) whose path is empty, which means "/".
+# A target in absolute form (RFC 9112, section 3.2.2) with an empty path, which means "/".
 _PATHLESS = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*://[^/?#]+)((?:[?#].*)?)", re.DOTALL)
 
 
@@ -59,7 +56,7 @@ class _Refusal(Exception):
 
 
 def bounded_http(settings: Settings) -> Any:
-    """What ``uvicorn.Config(http=…)`` takes, which by its types is a class."""
+    """Return the value of ``uvicorn.Config(http=…)``, which its types declare as a class."""
     return partial(
         BoundedHttp,
         head_seconds=settings.request_idle_seconds,
@@ -68,8 +65,51 @@ def bounded_http(settings: Settings) -> Any:
     )
 
 
-class BoundedHttp(HttpToolsProtocol):
-    """One connection; ``head_seconds`` is the time that a request's head has, the first one's from the connect on."""
+class UncopiedBodies(HttpToolsProtocol):
+    """Pass the bytes of a body of declared length to the app without copies.
+
+    Such a body needs no parser. uvicorn's way through llhttp copies every byte three times more.
+    """
+
+    _missing_bytes = 0
+    """Rest of a body of declared length, from the end of its first read on."""
+
+    def _leave_parser(self, parsed_bytes: int) -> None:
+        """Take over a body after its head and ``parsed_bytes``, if its length is declared."""
+        declared = None
+        for name, value in self.headers:
+            if name == b"transfer-encoding":
+                return
+            if name == b"content-length":
+                declared = int(value)
+        if declared is not None:
+            self._missing_bytes = declared - parsed_bytes
+            self.parser = self._new_parser()
+
+    def _pass_on(self, data: bytes) -> bytes:
+        """Pass bytes of the body to the app; return the bytes behind the body."""
+        piece = data if len(data) <= self._missing_bytes else data[: self._missing_bytes]
+        self._missing_bytes -= len(piece)
+        cycle = self.cycle
+        if not cycle.response_complete:
+            # An empty body is replaced, not appended to, so that ``receive`` returns this very object.
+            cycle.body = cycle.body + piece if cycle.body else piece  # type: ignore[assignment]
+            if not self._missing_bytes:
+                cycle.more_body = False
+            elif len(cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+            cycle.message_event.set()
+        return data[len(piece) :]
+
+    def _new_parser(self) -> httptools.HttpRequestParser:
+        parser = httptools.HttpRequestParser(self)
+        # As in uvicorn: data after ``Connection: close`` must not spoil a reply that is not yet sent.
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return parser
+
+
+class BoundedHttp(UncopiedBodies):
+    """One connection. A request's head must arrive within ``head_seconds``, the first one's from the connect on."""
 
     def __init__(
         self,
@@ -83,7 +123,7 @@ class BoundedHttp(HttpToolsProtocol):
         most_connections: int,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self.timeout_keep_alive = keep_alive_seconds  # type: ignore[assignment]  # whatever call_later takes
+        self.timeout_keep_alive = keep_alive_seconds  # type: ignore[assignment]  # any number for call_later
         self._head_seconds = head_seconds
         self._most_connections = most_connections
         self._timer: asyncio.TimerHandle | None = None
@@ -93,13 +133,11 @@ class BoundedHttp(HttpToolsProtocol):
         self._head_bytes = 0
         self._body_bytes = 0
         self._framing_bytes = 0
-        # Of a body of declared length, from the end of the first read on.
-        self._missing_bytes = 0
-        self._deaf = False
+        self._refused = False
         self._dropped_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client has connected; from now on its request's head has a deadline."""
+        """Start the deadline of the first request's head, or refuse the connection."""
         super().connection_made(transport)
         if len(self.connections) > self._most_connections:
             self._turn_away()
@@ -107,37 +145,24 @@ class BoundedHttp(HttpToolsProtocol):
         self._timer = self.loop.call_later(self._head_seconds, self._on_late_head)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Whoever closed it: nothing of ours outlives it."""
+        """Stop all timers."""
         self._stop_timer()
-        # uvicorn forgets its own where the connection was reset, and the timer keeps all of it in memory.
+        # After a reset uvicorn leaves its own timer, which would keep the connection in memory.
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes from the transport: of a body of known length, or for the parser."""
+        """Handle bytes from the transport: of a body of declared length, or for the parser."""
         if self._missing_bytes:
-            self._pass_on(data)
-        elif self._deaf:
+            behind = self._pass_on(data)
+            if not self._missing_bytes:
+                self._in_body = False
+            if behind:
+                self._parse(behind)
+        elif self._refused:
             self._drop(data)
         else:
             self._parse(data)
-
-    def _pass_on(self, data: bytes) -> None:
-        piece = data if len(data) <= self._missing_bytes else data[: self._missing_bytes]
-        self._missing_bytes -= len(piece)
-        cycle = self.cycle
-        if not cycle.response_complete:
-            # An empty body is replaced, not appended to: then ``receive`` hands out this very object.
-            cycle.body = cycle.body + piece if cycle.body else piece  # type: ignore[assignment]
-            if not self._missing_bytes:
-                cycle.more_body = False
-            elif len(cycle.body) > HIGH_WATER_LIMIT:
-                self.flow.pause_reading()
-            cycle.message_event.set()
-        if not self._missing_bytes:
-            self._in_body = False
-            if len(piece) < len(data):
-                self._parse(data[len(piece) :])
 
     def _parse(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -154,7 +179,7 @@ class BoundedHttp(HttpToolsProtocol):
             if was_in_body and self.cycle is cycle:
                 self._check_framing(len(data) - (self._body_bytes - body_bytes))
             else:
-                self._leave_parser()
+                self._leave_parser(self._body_bytes)
         elif self._in_head or self.cycle is None or self.cycle.response_complete:
             self._check_head()
 
@@ -165,27 +190,10 @@ class BoundedHttp(HttpToolsProtocol):
                 return
             except httptools.HttpParserUpgrade as upgrade:
                 head_end = upgrade.args[0]
-            # The parser stops behind a head that asks for an upgrade, and would skip the body.
+            # The parser stops behind a head with an upgrade, and would skip the body.
             self.parser = self._new_parser()
             self.parser.feed_data(self._head_without_upgrade)
             data = memoryview(data)[head_end:]
-
-    def _leave_parser(self) -> None:
-        declared = None
-        for name, value in self.headers:
-            if name == b"transfer-encoding":
-                return
-            if name == b"content-length":
-                declared = int(value)
-        if declared is not None:
-            self._missing_bytes = declared - self._body_bytes
-            self.parser = self._new_parser()
-
-    def _new_parser(self) -> httptools.HttpRequestParser:
-        parser = httptools.HttpRequestParser(self)
-        # As uvicorn has it: data after ``Connection: close`` must not spoil the reply that is still to come.
-        parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        return parser
 
     def _check_head(self) -> None:
         if self._head_bytes > MAX_HEAD_BYTES:
@@ -208,12 +216,12 @@ class BoundedHttp(HttpToolsProtocol):
     # Callbacks of the parser
 
     def on_message_begin(self) -> None:
-        """The first byte of a request."""
+        """Note the first byte of a request."""
         self._in_head = True
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header, or a trailer, which nobody here wants."""
+        """Keep a header; drop a trailer."""
         if self._in_body:
             return
         name = name.lower()
@@ -224,8 +232,8 @@ class BoundedHttp(HttpToolsProtocol):
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """The head is whole: the request starts."""
-        # Counting exactly is for the few whose bytes, with whatever came along, are more than allowed.
+        """Check the whole head, and start the request."""
+        # The bytes read may include some of the body, so a head is counted exactly only above the bound.
         too_long = self._head_bytes > MAX_HEAD_BYTES and self._exact_head_bytes() > MAX_HEAD_BYTES
         if too_long or len(self.headers) > MAX_HEADERS:
             raise self._head_too_large()
@@ -244,8 +252,8 @@ class BoundedHttp(HttpToolsProtocol):
             super().on_headers_complete()
         else:
             self._begin_unchunked()
-        # Its task has not begun yet.
-        self.scope["whole"] = WholeMessages(self.cycle)  # type: ignore[typeddict-unknown-key]
+        # In time, because the request's task has not begun.
+        self.scope["single_piece"] = SinglePieceIO(self.cycle)  # type: ignore[typeddict-unknown-key]
 
     def _begin_unchunked(self) -> None:
         app = self.app
@@ -256,14 +264,14 @@ class BoundedHttp(HttpToolsProtocol):
         unchunked.cycle = self.cycle
 
     def on_body(self, body: bytes) -> None:
-        """Bytes of a chunked body, or of one that came together with its head."""
+        """Count bytes of a chunked body, or of a body in one read with its head."""
         self._body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The request is whole."""
+        """End the request."""
         if self._in_head:
-            # The head is parsed once more, without its upgrade.
+            # The head is parsed again without its upgrade.
             return
         self._in_body = False
         super().on_message_complete()
@@ -272,13 +280,13 @@ class BoundedHttp(HttpToolsProtocol):
         if version != "1.0":
             raise _Refusal(400, "Bad Request: expected HTTP/1.1 or HTTP/1.0")
         if any(name == b"transfer-encoding" for name, _ in self.headers):
-            # RFC 9112, section 6.1: an old proxy in between may have forwarded it without understanding it.
+            # RFC 9112, section 6.1: an old proxy may have forwarded the field without processing it.
             raise _Refusal(400, "Bad Request: expected no Transfer-Encoding in HTTP/1.0")
-        # RFC 9110, section 10.1.1: such a client would take 100 for the reply itself.
+        # RFC 9110, section 10.1.1: an old client would take 100 for the reply itself.
         self.expect_100_continue = False
 
     def _write_head(self, version: str) -> bytes:
-        """The head just read, without ``Upgrade``."""
+        """Return the head just read, without ``Upgrade``."""
         method = self.parser.get_method()
         if method == b"CONNECT":
             raise _Refusal(400, "Bad Request: CONNECT is for proxies, and this is none")
@@ -300,19 +308,19 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _refuse(self, refusal: _Refusal) -> None:
         self._stop_timer()
-        self._deaf = True
+        self._refused = True
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             if not self._in_body:
-                # What is refused came after a good request, whose reply is still to come, and is the last.
+                # The refused bytes follow a good request; its reply is still to be sent, and becomes the last.
                 cycle.keep_alive = False
                 return
             if cycle.response_started:
                 self.transport.close()
                 return
             if self.pipeline and self.pipeline[0][0] is cycle:
-                # Replies go out in the order of the requests: the earlier ones come first.
-                self.pipeline[0] = cycle, self._reply(refusal)  # type: ignore[assignment]  # as ASGI goes, the same
+                # Replies are sent in the order of the requests, so the refusal waits for the earlier ones.
+                self.pipeline[0] = cycle, self._reply(refusal)  # type: ignore[assignment]  # an ASGI app, too
                 self.flow.resume_reading()
                 return
             cycle.disconnected = True
@@ -324,8 +332,8 @@ class BoundedHttp(HttpToolsProtocol):
         self._timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def _turn_away(self) -> None:
-        # Without lingering: there are no descriptors to spare.
-        self._deaf = True
+        # Without lingering, because descriptors are short.
+        self._refused = True
         reply = self._reply(_Refusal(503, "Service Unavailable: too many connections; try again"))
         reply.headers["retry-after"] = str(RETRY_AFTER_SECONDS)
         self._write(reply)
@@ -354,7 +362,7 @@ class BoundedHttp(HttpToolsProtocol):
 
 
 class _Unchunked:
-    """Serves one request of HTTP/1.0: a body of unknown length goes out as it is, and ends with the connection."""
+    """Serve one request of HTTP/1.0: a body of unknown length is sent unchunked, and ends with the connection."""
 
     cycle: RequestResponseCycle
 
@@ -371,7 +379,7 @@ class _Unchunked:
                 if endless:
                     self.cycle.chunked_encoding = False
             elif endless:
-                # uvicorn compares what it sends with the length that it expects.
+                # uvicorn compares the bytes sent with this length.
                 self.cycle.expected_content_length = len(message.get("body", b""))
             await send(message)
 

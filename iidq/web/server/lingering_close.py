@@ -1,8 +1,8 @@
-"""Replies that go out before the request's body was read to its end: 401, 413, 415, early 400.
+"""Close the connection gently after a reply before the end of the body: 401, 413, 415, early 400.
 
-Such a reply says ``Connection: close``, and the rest of the body is not waited for. Closing at once would make the
-kernel answer the bytes still in flight with a reset, which can destroy the reply before the client has read it
-(RFC 9112, section 9.6). So the connection lingers: what arrives is dropped, for a bounded time and size.
+Such a reply carries ``Connection: close``, and the rest of the body is dropped. An immediate close would let the
+kernel answer bytes in flight with a reset, which can destroy an unread reply (RFC 9112, section 9.6). Therefore the
+connection stays open for a bounded time and size.
 """
 
 import asyncio
@@ -11,17 +11,19 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LINGER_SECONDS: Final = 1.0
+"""Longest time for which the rest of a body is dropped."""
 LINGER_BYTES: Final = 8 << 20
+"""Most bytes that are dropped."""
 
 
-class UnreadBodies:
-    """Closes the connection, gently, after a reply that came before the body's end."""
+class LingeringClose:
+    """Wrap ``app``; close the connection after a reply that comes before the end of the request's body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, watching how far its body is read."""
+        """Serve one request, and watch how far its body is read."""
         if scope["type"] != "http" or not announces_body(scope):
             await self._app(scope, receive, send)
             return
@@ -37,8 +39,8 @@ class UnreadBodies:
 
         async def closing_send(message: Message) -> None:
             nonlocal lingering
-            # A body that came in one piece passes ``receive`` by (``whole_messages``).
-            if message["type"] == "http.response.start" and unread and not scope["exchange"].body_read:
+            # A body read in one piece (``direct.py``) does not pass through ``receive``.
+            if message["type"] == "http.response.start" and unread and not scope["context"].body_read:
                 lingering = True
                 message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
             if message["type"] == "http.response.body" and lingering and not message.get("more_body", False):
@@ -65,7 +67,7 @@ async def _linger(receive: Receive) -> None:
 
 
 def announces_body(scope: Scope) -> bool:
-    """Whether the request's headers say that a body follows them (RFC 9112, section 6.3)."""
+    """Return whether the request's headers announce a body (RFC 9112, section 6.3)."""
     return any(
         (name == b"content-length" and value.strip(b"0 ")) or name == b"transfer-encoding"
         for name, value in scope["headers"]

@@ -29,8 +29,8 @@ from iidq.queue.store import WorkerSigns
 from iidq.queue.upkeep import Retention
 from iidq.settings import load_settings
 from iidq.strict_json import read_stored_json
-from iidq.web.job_reads import JobReads
-from iidq.web.reply.job_body import JobBody
+from iidq.web.reads import JobReads
+from iidq.web.reply.conditional import JobBody
 from iidq.web.reply.wire import job_shape
 from iidq.webhooks.deliverer import open_deliverer
 from tests.database.working import working

@@ -11,8 +11,9 @@ import pytest
 from iidq.database.pool import Database, open_database
 from iidq.database.queries import load_queries
 from iidq.errors import ObjectMissing
+from iidq.rate_window import KeyedCount
 from iidq.settings import Settings
-from iidq.web.guard.rate_sharing import KeyedCount, PostgresCounts
+from iidq.web.guard.rate_sharing import PostgresCounts
 
 A, B = b"a" * 16, b"b" * 16
 
@@ -27,14 +28,14 @@ async def database(settings: Settings) -> AsyncIterator[Database]:
 async def test_additions_of_all_processes_add_up(database: Database) -> None:
     """Each learns the totals of the clients that it asks for, of all steps since the one it names, and the time."""
     counts = PostgresCounts(database)
-    totals, now = await counts.add([KeyedCount(A, 7, 2), KeyedCount(B, 7, 1)], since_step=0)
+    totals, now = await counts.add([KeyedCount(A, 7, 2), KeyedCount(B, 7, 1)], since_bucket=0)
     assert sorted(totals) == [KeyedCount(A, 7, 2), KeyedCount(B, 7, 1)]
     assert now is not None
     assert abs(now - time.time()) < 60
-    await counts.add([KeyedCount(A, 8, 5)], since_step=0)
-    totals, _ = await counts.add([KeyedCount(A, 7, 3)], since_step=0)
+    await counts.add([KeyedCount(A, 8, 5)], since_bucket=0)
+    totals, _ = await counts.add([KeyedCount(A, 7, 3)], since_bucket=0)
     assert sorted(totals) == [KeyedCount(A, 7, 5), KeyedCount(A, 8, 5)]
-    totals, _ = await counts.add([KeyedCount(A, 9, 1)], since_step=7)
+    totals, _ = await counts.add([KeyedCount(A, 9, 1)], since_bucket=7)
     assert sorted(totals) == [KeyedCount(A, 8, 5), KeyedCount(A, 9, 1)]
 
 
@@ -42,8 +43,10 @@ async def test_processes_do_not_lock_each_other_out(database: Database) -> None:
     """The same clients in opposite orders, at the same time, many times over: nothing deadlocks, nothing is lost."""
     counts = PostgresCounts(database)
     clients = [KeyedCount(bytes([number]) * 16, 1, 1) for number in range(50)]
-    await asyncio.gather(*(counts.add(clients if number % 2 else clients[::-1], since_step=0) for number in range(40)))
-    totals, _ = await counts.add([client._replace(requests=0) for client in clients], since_step=0)
+    await asyncio.gather(
+        *(counts.add(clients if number % 2 else clients[::-1], since_bucket=0) for number in range(40))
+    )
+    totals, _ = await counts.add([client._replace(requests=0) for client in clients], since_bucket=0)
     assert {count.requests for count in totals} == {40}
 
 
@@ -54,9 +57,9 @@ async def test_old_counts_are_removed_in_bounded_batches(
     monkeypatch.setattr("iidq.web.guard.rate_sharing._PURGE_BATCH", 10)
     counts = PostgresCounts(database)
     await counts.add(
-        [KeyedCount(bytes([number]) * 16, step, 1) for number in range(25) for step in (1, 2)], since_step=0
+        [KeyedCount(bytes([number]) * 16, step, 1) for number in range(25) for step in (1, 2)], since_bucket=0
     )
-    await counts.purge(before_step=2)
+    await counts.purge(before_bucket=2)
     with psycopg.connect(database_url) as connection:
         left = connection.execute("SELECT step, count(*) FROM iidq_rate_count GROUP BY step").fetchall()
     assert left == [(2, 25)]
@@ -67,7 +70,7 @@ async def test_a_database_without_the_table_is_unavailable(database: Database, d
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("DROP TABLE iidq_rate_count")
     with pytest.raises(ObjectMissing):
-        await PostgresCounts(database).add([KeyedCount(A, 1, 1)], since_step=0)
+        await PostgresCounts(database).add([KeyedCount(A, 1, 1)], since_bucket=0)
 
 
 def test_indexes_serve_both_statements(database_url: str) -> None:

@@ -81,7 +81,7 @@ def test_each_rule_is_described_and_nothing_else() -> None:
 
 
 def test_each_shape_is_in_the_document() -> None:
-    """A reply's type that nobody put into the document fails here."""
+    """A reply type that is missing in the document fails here."""
     types = {name for name, value in inspect.getmembers(shapes) if hasattr(value, "__required_keys__")}
     assert {shape.__name__ for shape in REPLIES} <= types
     assert types <= DOCUMENT["components"]["schemas"].keys()
@@ -179,7 +179,7 @@ def test_each_parameter_has_an_example_or_a_schema_that_says_all() -> None:
 
 
 def test_operations_have_names_of_their_own_and_links_lead_to_them() -> None:
-    """Each name stands once, so that generated clients have a function for each."""
+    """Each name is unique, so that generated clients have a function for each."""
     names = [operation["operationId"] for _path, _method, operation in operations()]
     assert len(set(names)) == len(names) == len(OPERATIONS)
     linked = set(re.findall(r'"operationId": "(\w+)", "parameters": \{"jobId"', json.dumps(DOCUMENT)))

@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 
 from iidq.database.faults import Faults
 from iidq.errors import DatabaseUnavailable
+from iidq.rate_window import BUCKET_SECONDS, WINDOW_SECONDS, KeyedCount
 from iidq.settings import Settings
 from iidq.web.guard.rate_limits import (
-    STEP_SECONDS,
-    WINDOW_SECONDS,
+    Decision,
     RateLimits,
+    SharedClock,
     SlidingWindow,
-    Verdict,
     rate_limit_headers,
 )
-from iidq.web.guard.rate_sharing import KeyedCount, RateSharing, SharedClock
+from iidq.web.guard.rate_sharing import RateSharing
 
 START = 1_800_000_000.0
 limits = st.integers(1, 20)
@@ -35,18 +35,18 @@ class Counts:
         self.counts: Counter[tuple[bytes, int]] = Counter()
         self.away = False
 
-    async def add(self, additions: Sequence[KeyedCount], *, since_step: int) -> tuple[list[KeyedCount], float | None]:
+    async def add(self, additions: Sequence[KeyedCount], *, since_bucket: int) -> tuple[list[KeyedCount], float | None]:
         if self.away:
             raise DatabaseUnavailable("away")
         for key, step, requests in additions:
             self.counts[key, step] += requests
         keys = {addition.key for addition in additions}
         known = [KeyedCount(key, step, n) for (key, step), n in self.counts.items() if key in keys]
-        return [count for count in known if count.step > since_step], None
+        return [count for count in known if count.bucket > since_bucket], None
 
-    async def purge(self, *, before_step: int) -> None:
+    async def purge(self, *, before_bucket: int) -> None:
         for key, step in list(self.counts):
-            if step < before_step:
+            if step < before_bucket:
                 del self.counts[key, step]
 
 
@@ -67,7 +67,7 @@ class Process:
         self.sharing = RateSharing(self.limits, clock, shared, Faults())
         self._clock = clock
 
-    def ask(self) -> Verdict:
+    def ask(self) -> Decision:
         verdict = self.limits.admit("read", "203.0.113.9", False, self._clock.now())
         assert verdict is not None
         return verdict
@@ -85,16 +85,16 @@ def test_no_minute_holds_more_than_the_limit(limit: int, gaps: list[float]) -> N
         now += gap
         if window.admit("a", limit, now).admitted:
             admitted.append(now)
-    steps = Counter(int(moment // STEP_SECONDS) for moment in admitted)
+    steps = Counter(int(moment // BUCKET_SECONDS) for moment in admitted)
     assert all(sum(steps[first + k] for k in range(6)) <= limit for first in steps)
-    seconds = WINDOW_SECONDS - STEP_SECONDS
+    seconds = WINDOW_SECONDS - BUCKET_SECONDS
     assert all(sum(moment <= other < moment + seconds for other in admitted) <= limit for moment in admitted)
     assert len(admitted) >= min(limit, len(gaps))
 
 
 @given(limits, pauses)
 def test_whoever_waits_as_told_is_admitted(limit: int, gaps: list[float]) -> None:
-    """A refusal tells the seconds, at most 60, after which this client is admitted; a second sooner it is not."""
+    """A refusal names the seconds, at most 60, after which the client is admitted; a second sooner it is not."""
     window, now = SlidingWindow(), START
     for gap in gaps:
         now += gap
@@ -144,17 +144,17 @@ def test_a_clock_set_back_neither_frees_nor_locks() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    """However many addresses come, only the last ones are remembered, also while nobody can be told of them."""
+    """Of many addresses only the last are remembered, even while counts cannot be shared."""
     window = SlidingWindow(capacity=100)
     for number in range(1000):
         window.admit(f"address {number}", 5, START)
     assert len(window._clients) == 100
-    assert window.untold_clients <= 100
+    assert window.unshared_clients <= 100
     assert window.admit("address 999", 5, START).remaining == 3
 
 
 def test_kinds_and_keys_are_counted_apart() -> None:
-    """Submissions and reads have limits of their own; who holds the key has, from any address, the factor's more."""
+    """Submissions and reads have separate limits; the key's holder has the factor's more, from any address."""
     limited = limits_of(rate_limit_submit_per_minute=1, rate_limit_read_per_minute=2, rate_limit_key_factor=3)
 
     def admitted(kind: str, address: str, holds_key: bool) -> int:
@@ -177,7 +177,7 @@ def test_zero_is_no_limit() -> None:
 
 def test_headers_have_the_drafts_form() -> None:
     """Structured fields as in drafts 08 to 11 (policy name, q, w; r, t), and the three of draft 06."""
-    assert rate_limit_headers("submit", Verdict(True, 100, 57, 12)) == [
+    assert rate_limit_headers("submit", Decision(True, 100, 57, 12)) == [
         (b"ratelimit-policy", b'"submit";q=100;w=60'),
         (b"ratelimit", b'"submit";r=57;t=12'),
         (b"ratelimit-limit", b"100"),
@@ -189,7 +189,7 @@ def test_headers_have_the_drafts_form() -> None:
 @given(st.sampled_from(["submit", "read"]), st.integers(1, 10**9), st.integers(0, 10**9), st.integers(1, 60))
 def test_a_reader_of_structured_fields_reads_the_headers(kind: str, limit: int, remaining: int, reset: int) -> None:
     """http-sf reads them as it reads the draft's own examples: one string, and integers for its parameters."""
-    headers = dict(rate_limit_headers(kind, Verdict(True, limit, remaining, reset)))
+    headers = dict(rate_limit_headers(kind, Decision(True, limit, remaining, reset)))
     assert members(headers[b"ratelimit-policy"]) == [(kind, {"q": limit, "w": WINDOW_SECONDS})]
     assert members(headers[b"ratelimit"]) == [(kind, {"r": remaining, "t": reset})]
     assert members(b'"default";q=100;w=10') == [("default", {"q": 100, "w": 10})]
@@ -204,7 +204,7 @@ def members(header: bytes) -> Any:
 
 
 async def test_what_one_process_admitted_counts_in_another() -> None:
-    """After an exchange each; a process that was restarted learns again what it had forgotten."""
+    """After an exchange each; a restarted process learns the counts again."""
     shared, clock = Counts(), FixedClock()
     first, second = Process(shared, clock, 10), Process(shared, clock, 10)
     for _ in range(8):
@@ -243,7 +243,7 @@ def test_processes_together_exceed_the_limit_only_by_what_they_do_not_know_yet(
                 live = {
                     index
                     for index, (moment, _) in enumerate(admitted)
-                    if int(moment // STEP_SECONDS) > int(clock.time // STEP_SECONDS) - 6
+                    if int(moment // BUCKET_SECONDS) > int(clock.time // BUCKET_SECONDS) - 6
                 }
                 own = {index for index, (_, by) in enumerate(admitted) if by == number}
                 if processes[number].ask().admitted:
@@ -260,7 +260,7 @@ def test_processes_together_exceed_the_limit_only_by_what_they_do_not_know_yet(
 
 
 async def test_without_the_others_each_goes_on_alone() -> None:
-    """Shared counts out of reach: the own limit holds, and what was not told is told once they are back."""
+    """With the shared counts unreachable, the local limit holds, and the counts are shared later."""
     shared, clock = Counts(), FixedClock()
     first, second = Process(shared, clock, 10), Process(shared, clock, 10)
     shared.away = True
@@ -289,7 +289,7 @@ async def test_nothing_new_is_nothing_sent() -> None:
 
 
 async def test_many_clients_are_told_in_bounded_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No statement carries more than its share, and nobody is left out."""
+    """No statement carries more than its share, and no client is left out."""
     monkeypatch.setattr("iidq.web.guard.rate_sharing._LARGEST_EXCHANGE", 10)
     shared, clock = Counts(), FixedClock()
     process = Process(shared, clock, 5)
@@ -298,9 +298,9 @@ async def test_many_clients_are_told_in_bounded_parts(monkeypatch: pytest.Monkey
     sizes = []
     add = shared.add
 
-    async def measured(additions: Sequence[KeyedCount], *, since_step: int) -> tuple[list[KeyedCount], float | None]:
+    async def measured(additions: Sequence[KeyedCount], *, since_bucket: int) -> tuple[list[KeyedCount], float | None]:
         sizes.append(len(additions))
-        return await add(additions, since_step=since_step)
+        return await add(additions, since_bucket=since_bucket)
 
     monkeypatch.setattr(shared, "add", measured)
     await process.sharing.exchange()

@@ -1,4 +1,4 @@
-"""The fields of a submission: what is taken, and that every fault is named at once."""
+"""The fields of a submission: accepted values, and every fault named at once."""
 
 import pytest
 from hypothesis import given
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from iidq.errors import FieldFault, InvalidInput
 from iidq.queue.job import JobType
 from iidq.settings import Settings
-from iidq.web.request.submission import MAX_CHAIN_ID, SubmissionRules
+from iidq.web.request.submission import MAX_CHAIN_ID, Submission, SubmissionRules
 from iidq.web.request.uploads import Upload
 
 RULES = SubmissionRules(Settings(rpc_url="http://user:secret@rpc.example/", fetch_allow_private=("10.0.0.0/8",)))
@@ -17,9 +17,14 @@ CID = "QmYBL4FCdr7YmHm6UEeLGf6UQE2rMqkAEttbCFDNbm1u5o"
 GOOD: dict[str, object] = {"contentHash": HASH, "manifestURI": f"ipfs://{CID}", "registryAddress": ADDRESS}
 
 
+def read(fields: dict[str, object], upload: Upload | None = None) -> Submission:
+    values, found = RULES.check(fields)
+    return RULES.submission(values, upload, found)
+
+
 def faults(fields: dict[str, object], upload: Upload | None = None) -> dict[str, str]:
     with pytest.raises(InvalidInput) as refusal:
-        RULES.read(fields, upload)
+        read(fields, upload)
     named = [fault.field for fault in refusal.value.faults]
     assert len(named) == len(set(named))
     return {fault.field: fault.message for fault in refusal.value.faults}
@@ -82,7 +87,7 @@ def test_a_good_submission_becomes_a_job_without_credentials() -> None:
     ],
 )
 def test_a_wrong_value_is_named_with_what_was_expected(field: str, value: object) -> None:
-    """One wrong field gives one fault that names it and does not repeat what was sent."""
+    """One wrong field gives one fault that names the field and does not repeat its value."""
     found = faults({**GOOD, field: value})
     assert found.keys() == {field}
     assert "user:pass" not in found[field]
@@ -96,9 +101,9 @@ def test_all_faults_come_at_once() -> None:
 
 
 def test_faults_of_the_reader_are_kept_and_not_doubled() -> None:
-    """A field whose form was broken is not also reported as missing."""
+    """A broken field is not also reported as missing."""
     with pytest.raises(InvalidInput) as refusal:
-        RULES.read({}, None, [FieldFault("file", "broken"), FieldFault("manifestURI", "broken")])
+        RULES.submission({}, None, [FieldFault("file", "broken"), FieldFault("manifestURI", "broken")])
     assert [fault.field for fault in refusal.value.faults] == ["file", "manifestURI", "registryAddress"]
 
 
@@ -106,9 +111,7 @@ def test_a_hash_beside_a_file_must_be_the_files() -> None:
     """The file's own digest counts; a different claim is a fault, the same one is not."""
     fields = {"manifestURI": GOOD["manifestURI"], "registryAddress": ADDRESS}
     upload = Upload(HASH, 3, "photo.jpg")
-    assert (
-        RULES.read({**fields, "contentHash": HASH.upper().replace("X", "x")}, upload).subject.file_name == "photo.jpg"
-    )
+    assert read({**fields, "contentHash": HASH.upper().replace("X", "x")}, upload).subject.file_name == "photo.jpg"
     assert faults({**fields, "contentHash": "0x" + "00" * 32}, upload).keys() == {"contentHash"}
 
 

@@ -1,4 +1,4 @@
-"""The push parser of uploads: what it gives, what it refuses, and that chunk borders never matter."""
+"""The push parser of uploads: results, refusals, and independence of chunk borders."""
 
 import hashlib
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from starlette.exceptions import HTTPException
 
 from iidq.errors import FieldFault, InvalidInput
-from iidq.web.request.parameters import parse_header
+from iidq.web.request.header_fields import parse_header
 from iidq.web.request.uploads import (
     MAX_FIELD_BYTES,
     MAX_FILE_NAME_LENGTH,
@@ -36,9 +36,10 @@ def file_part(content: bytes, name: str = "photo.jpg") -> bytes:
     return part(f'name="file"; filename="{name}"', content, "Content-Type: application/octet-stream")
 
 
-def short(value: str) -> None:
+def short(value: str) -> str:
     if len(value) > 10:
         raise ValueError("expected at most 10 characters")
+    return value
 
 
 def reader(boundary: str = BOUNDARY, max_upload_bytes: int = 1 << 20) -> FormReader:
@@ -76,7 +77,7 @@ CONTENTS = [
 
 @given(st.sampled_from(CONTENTS) | st.binary(max_size=300), st.lists(st.integers(1, 40), min_size=1), st.booleans())
 def test_chunk_borders_and_field_order_do_not_matter(content: bytes, sizes: list[int], file_first: bool) -> None:
-    """The digest is that of the file's bytes, however the body is cut and wherever the file stands in it."""
+    """The digest is that of the file's bytes, for any chunks and any position of the file."""
     content = content.replace(b"\r\n--frontier\r\n", b"").replace(b"\r\n--frontier--", b"")
     if f"\r\n--{BOUNDARY}".encode() in content:
         content = content.replace(b"frontier", b"frontiex")
@@ -88,7 +89,7 @@ def test_chunk_borders_and_field_order_do_not_matter(content: bytes, sizes: list
         position += sizes[turn % len(sizes)]
         turn += 1
     result = read(chunks)
-    assert result.fields == {"manifestURI": "ipfs://x"}
+    assert result.values == {"manifestURI": "ipfs://x"}
     assert result.upload is not None
     assert (result.upload.content_hash, result.upload.size_bytes) == (sha256(content), len(content))
     assert result.upload.file_name == "photo.jpg"
@@ -251,7 +252,7 @@ def test_a_chosen_empty_file_counts_and_an_unchosen_one_does_not() -> None:
     "name", ["../x", "a..b", "a/b", r"a\\b", r"a\b", "a%00b", "a\x00b", "a%0Ab", "x" * (MAX_FILE_NAME_LENGTH + 1)]
 )
 def test_a_dangerous_file_name_is_a_fault_of_the_file(name: str) -> None:
-    """Names that could lead out of a folder, or forge a line, are told to the client as the field ``file``."""
+    """Names that could lead out of a folder, or forge a line, are faults of the field ``file``."""
     assert messages(read(form(file_part(b"x", name)))).keys() == {"file"}
 
 
@@ -262,7 +263,7 @@ def test_a_file_sent_as_text_or_twice_is_a_fault() -> None:
 
 
 def test_faulty_fields_are_named_and_unknown_ones_ignored() -> None:
-    """A field that is wrong, doubled, too long, not UTF-8 or a file is named; a field nobody knows may be anything."""
+    """A wrong, repeated, too long, non-UTF-8 or file field is named; an unknown field may be anything."""
     assert messages(read(form(part('name="other"', b"x" * 11)))) == {"other": "expected at most 10 characters"}
     twice = part('name="other"', b"x")
     assert "more than once" in messages(read(form(twice, twice)))["other"]
@@ -294,7 +295,7 @@ def test_faulty_fields_are_named_and_unknown_ones_ignored() -> None:
     ],
 )
 def test_a_malformed_body_is_told_so(body: bytes) -> None:
-    """What is no complete multipart form is 400, whichever way it is broken."""
+    """An incomplete or broken multipart form is 400."""
     with pytest.raises(HTTPException) as refusal:
         read(body)
     assert refusal.value.status_code == 400

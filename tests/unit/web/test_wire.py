@@ -102,7 +102,7 @@ def test_stats_without_a_database_are_zeros() -> None:
 
 
 def test_json_is_compact_and_plain() -> None:
-    """Text is UTF-8 as it stands, and the media type says JSON."""
+    """Text is unescaped UTF-8, and the media type is JSON."""
     reply = JsonReply({"name": "größe"})
     assert reply.body == '{"name":"größe"}\n'.encode()
     assert reply.headers["content-type"] == "application/json"

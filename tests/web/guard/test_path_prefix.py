@@ -32,7 +32,7 @@ TRUSTED: Final[dict[str, Any]] = {"trusted_proxies": ["127.0.0.1"]}
 
 
 def snippets() -> list[str]:
-    """The two of the docs: one strips the prefix and tells it, one keeps it."""
+    """The two of the docs: one strips the prefix and forwards it in a header, one keeps it."""
     stripping, keeping = re.findall(r"```nginx\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
     return [stripping, keeping]
 
@@ -148,7 +148,7 @@ async def test_every_link_stays_under_the_prefix(proxied: Site, sql: psycopg.Con
 
 
 def links(reply: httpx.Response) -> list[str]:
-    """What a page, style or script has a browser load, or offers to follow."""
+    """Links and resources of a page, style or script."""
     kind = reply.headers["content-type"].partition(";")[0]
     patterns = {
         "text/html": r"<(?:a|link|script|form|img)\b[^>]*\b(?:href|src|action)=\"([^\"#]+)",

@@ -28,7 +28,7 @@ async def statuses(api: httpx.AsyncClient, count: int, **headers: str) -> list[i
 
 
 async def test_one_request_too_many_is_429(serve_api: ServeApi, database_url: str) -> None:
-    """Body and headers as the contract says; the reply tells when to come again, and no job was made."""
+    """Body and headers as in the contract; the reply says when to retry, and no job was made."""
     async with serve_api(database_url=database_url, rate_limit_submit_per_minute=2) as api:
         first, second, third = [await api.post(f"{JOBS}/verify", json=QUESTION) for _ in range(3)]
         count = (await api.get(JOBS)).json()["count"]
@@ -88,7 +88,7 @@ async def test_a_refused_upload_is_not_read(serve_api: ServeApi) -> None:
 
 
 async def test_who_holds_the_key_has_a_limit_of_its_own(serve_api: ServeApi) -> None:
-    """Many times an address' limit, untouched by what its address has used up; a wrong key is no key."""
+    """Many times an address' limit, independent of the address' own requests; a wrong key is no key."""
     async with serve_api(api_key=KEY, rate_limit_read_per_minute=1, rate_limit_key_factor=3) as api:
         assert await statuses(api, 2) == [404, 429]
         assert await statuses(api, 1, **{"x-api-key": "wrong"}) == [429]
@@ -103,7 +103,7 @@ async def test_wrong_keys_cannot_be_tried_without_end(serve_api: ServeApi) -> No
 
 
 async def test_clients_behind_a_trusted_proxy_are_counted_apart(serve_api: ServeApi) -> None:
-    """Each by its own address; what a client itself writes before it changes nothing."""
+    """Each by its own address; entries written by the client change nothing."""
     async with serve_api(trusted_proxies="127.0.0.0/8", rate_limit_read_per_minute=1) as api:
         assert await statuses(api, 2, **{"X-Forwarded-For": "203.0.113.1"}) == [404, 429]
         assert await statuses(api, 1, **{"X-Forwarded-For": "203.0.113.2"}) == [404]
@@ -161,7 +161,7 @@ async def api_process(database_url: str, log_path: Path, **environment: str) -> 
 
 
 async def test_two_processes_keep_one_limit(database_url: str, tmp_path: Path) -> None:
-    """What one admitted counts in the other as soon as it was told; only what comes before is beyond the limit."""
+    """Requests admitted by one count in the other after sharing; only earlier ones exceed the limit."""
     assert "RATE_LIMIT_READ_PER_MINUTE" not in os.environ
     limit = {"RATE_LIMIT_READ_PER_MINUTE": "100", "LOG_LEVEL": "error", "REDIS_URL": ""}
     async with AsyncExitStack() as stack:

@@ -117,7 +117,7 @@ async def test_refusals_at_the_door_are_described(serve_api: ServeApi) -> None:
 
 
 class Links(HTMLParser):
-    """What a page loads and where it leads, and what it would run."""
+    """Resources, links and scripts of a page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -161,7 +161,7 @@ async def test_the_page_needs_no_network_no_script_and_no_inline_style(lonely_ap
 
 
 async def test_the_page_shows_every_operation(lonely_api: httpx.AsyncClient) -> None:
-    """Whoever reads the page reads the document."""
+    """The page shows the whole document."""
     page = (await lonely_api.get("/api/docs")).text
     document = (await lonely_api.get("/api/docs.json")).json()
     for path, methods in document["paths"].items():
@@ -174,13 +174,13 @@ async def test_the_page_shows_every_operation(lonely_api: httpx.AsyncClient) -> 
 
 @pytest.mark.parametrize("path", ["/api/docs.json", "/api/docs", "/api/docs/style.css"])
 async def test_unchanged_documentation_is_not_sent_again(lonely_api: httpx.AsyncClient, path: str) -> None:
-    """304 for whoever has it."""
+    """304 for a client with the same bytes."""
     first = await lonely_api.get(path)
     again = await lonely_api.get(path, headers={"If-None-Match": first.headers["etag"]})
     assert (first.status_code, again.status_code, again.content) == (200, 304, b"")
 
 
 def test_static_parts_are_in_the_package() -> None:
-    """What the page is made of is found beside the code, also in a wheel."""
+    """The page's files are found next to the code, also in a wheel."""
     assert files("iidq.web.pages").joinpath("docs.css").is_file()
     assert json.loads(files("iidq.web.openapi").joinpath("examples.json").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The operations page over HTTP: who is let in, what each change does, and what watching costs."""
+"""The operations page over HTTP: access, effects of changes, and costs of watching."""
 
 import asyncio
 import json
@@ -55,7 +55,7 @@ async def come_in(api: httpx.AsyncClient) -> None:
 
 
 async def test_with_a_key_nothing_is_seen_or_changed_without_it(serve_api: ServeApi, database_url: str) -> None:
-    """The page itself holds nothing and is served; its data and changes are 401 to everybody else."""
+    """The page itself holds nothing and is served; data and changes are 401 without sign-in."""
     async with serve_api(database_url=database_url, api_key=KEY, api_key_scope="all") as api:
         for path in (PAGE, f"{PAGE}/jobs", f"{PAGE}/jobs/{new_job_id()}"):
             assert (await api.get(path)).status_code == 200
@@ -213,7 +213,7 @@ async def test_without_a_key_nobody_else_is(api: httpx.AsyncClient, headers: dic
     ],
 )
 def test_who_is_the_machine_itself(peer: str | None, host: str, is_closed: bool) -> None:
-    """The connection's own address decides, and the name that was asked for; not what a header says of them."""
+    """The connection's own address and the requested name decide, not a header about them."""
     from starlette.requests import Request
 
     from iidq.settings import Settings
@@ -285,7 +285,7 @@ async def test_the_snapshot_tells_the_state(api: httpx.AsyncClient, sql: psycopg
 async def test_all_viewers_share_one_snapshot_a_second(
     serve_api: ServeApi, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Thirty pages that look at once cost one reading of the queue; nobody who looks costs none."""
+    """Thirty pages at once cost one reading of the queue; without pages there is none."""
     readings: list[str] = []
     from iidq.web.operations import operations_snapshot
 
@@ -370,7 +370,7 @@ async def test_pages_follow_one_another(
 
 
 async def test_search_by_id_hash_manifest_and_registry(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
-    """Each is told by its form, in any case of letters; a manifest is found by a part of its address."""
+    """Each is recognised by its form, in any case; a manifest is found by a part of its address."""
     insert(sql, COMPLETED, copies=5)
     one_hash, one_registry = "0x" + "7f" * 32, "0x" + "Ab" * 20
     by_hash = [
@@ -446,7 +446,7 @@ async def test_hostile_text_stays_text(api: httpx.AsyncClient, sql: psycopg.Conn
 
 
 async def test_a_jobs_page_tells_who_runs_it(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
-    """The job as clients see it, and beside it worker, lease and trace; 404 for what is no job."""
+    """The job as clients see it, with worker, lease and trace; 404 for no job."""
     trace = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"
     job_id = insert(sql, PROCESSING, workerId="here:1:a", traceContext=trace)
     told = (await api.get(f"{DATA}/jobs/{job_id}")).json()

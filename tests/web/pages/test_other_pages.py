@@ -12,7 +12,7 @@ from starlette.routing import Route
 from iidq.settings import Settings
 from iidq.web.app import create_app
 from iidq.web.guard.admission import SAFE_METHODS, SUBMISSIONS
-from iidq.web.operations.operations_access import guards_itself
+from iidq.web.operations.operations_access import is_operations_path
 from tests.job_rows import FAILED, insert, read
 from tests.web.serving import JOBS, NO_DATABASE, ServeApi
 
@@ -62,7 +62,7 @@ def changes() -> list[str]:
         if isinstance(route, Route)
         and (route.methods or set()) - SAFE_METHODS
         and route.path not in SUBMISSIONS
-        and not guards_itself(route.path)
+        and not is_operations_path(route.path)
     )
 
 
@@ -135,7 +135,7 @@ async def test_with_a_key_the_key_decides(serve_api: ServeApi, database_url: str
 
 @pytest.mark.parametrize("headers", [*FOREIGN.values(), *OWN.values()], ids=[*FOREIGN, *OWN])
 async def test_submitting_stays_open(api: httpx.AsyncClient, headers: dict[str, str]) -> None:
-    """As in the replaced system: a form or JSON of any page is taken, and `CORS_ORIGINS` says who reads the reply."""
+    """As in the replaced system, forms of any page are taken; `CORS_ORIGINS` decides which pages read the reply."""
     form = {"files": {"file": ("a.txt", b"x")}, "data": {name: FIELDS[name] for name in FIELDS if name[0] != "c"}}
     for path in ("verify", "proof"):
         for body in (form, {"json": FIELDS}):

@@ -1,4 +1,4 @@
-"""The pages as they are served: policy, caching, and what stays closed. What they do is in ``tests/browser``."""
+"""The pages as served: policy, caching, and closed paths. Their behaviour is tested in ``tests/browser``."""
 
 import re
 
@@ -41,7 +41,7 @@ async def test_only_the_worker_compiles(lonely_api: httpx.AsyncClient) -> None:
 
 
 async def test_caching(lonely_api: httpx.AsyncClient) -> None:
-    """A page is asked for again and told unchanged; an asset is kept for good under the address of its content."""
+    """A page is revalidated and unchanged; an asset is kept forever under the address of its content."""
     page = await lonely_api.get("/")
     assert page.headers["cache-control"] == "no-cache"
     again = await lonely_api.get("/", headers={"If-None-Match": page.headers["etag"]})
@@ -81,7 +81,7 @@ async def test_pages_are_open_where_all_else_needs_the_key(serve_api: ServeApi) 
 
 
 async def test_default_registry_is_filled_in(serve_api: ServeApi) -> None:
-    """The service's registry and chain stand in the form."""
+    """The form contains the service's registry and chain."""
     async with serve_api(default_registry=ChainAccount(8453, "0x" + "Ab" * 20)) as api:
         text = (await api.get("/")).text
     assert f'value="0x{"Ab" * 20}"' in text
@@ -103,7 +103,7 @@ def test_default_registry_is_read(monkeypatch: pytest.MonkeyPatch, text: str, ac
 
 @pytest.mark.parametrize("text", ["zero", "0x12", "[1, 2]", "eip155:0:0x" + "ab" * 20, "1"])
 def test_bad_default_registry_stops_the_start(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    """One line that names the variable and what was expected."""
+    """One line that names the variable and the expected value."""
     monkeypatch.setenv("DEFAULT_REGISTRY", text)
     with pytest.raises(SettingsFault, match="DEFAULT_REGISTRY"):
         load_settings()

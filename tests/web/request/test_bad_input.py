@@ -1,4 +1,4 @@
-"""What bad input gets: a status, the field, and what was expected. None of it needs, or touches, the database."""
+"""Replies to bad input: a status, the field, and the expected value. None needs, or touches, the database."""
 
 from typing import Any
 
@@ -51,7 +51,7 @@ async def test_all_faults_of_a_form_are_named_at_once(lonely_api: httpx.AsyncCli
     ],
 )
 async def test_a_wrong_field_is_named(lonely_api: httpx.AsyncClient, changes: dict[str, str], field: str) -> None:
-    """One fault, one entry; what was sent is not repeated where it could be a secret."""
+    """One fault, one entry; a value that could be a secret is not repeated."""
     reply = await lonely_api.post(f"{JOBS}/verify", data={**FIELDS, **changes}, files=FILE)
     assert fields_at_fault(reply) == {field}
     assert "secret" not in reply.text

@@ -60,7 +60,7 @@ async def test_keys_are_each_callers_own(api: httpx.AsyncClient, database_url: s
 
 
 async def test_an_expired_key_is_free_again(api: httpx.AsyncClient, database_url: str) -> None:
-    """After its time the key stands for whatever comes next under it."""
+    """After its time the key belongs to the next request under it."""
     first = await api.post(f"{JOBS}/verify", json=QUESTION, headers=KEY)
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
         await connection.execute("""UPDATE iidq_idempotency_key SET "expiresAt" = now() - interval '1 second'""")
@@ -106,7 +106,7 @@ async def test_racing_requests_under_one_key_are_one_job(api: httpx.AsyncClient,
 
 
 async def test_those_who_ask_may_share_a_job(api: httpx.AsyncClient, database_url: str) -> None:
-    """An identical question that still waits is one job for all who said `share`; others get their own."""
+    """An identical waiting submission is one job for all that set `share`; others get their own."""
     first = await api.post(f"{JOBS}/verify", json={**QUESTION, "share": True, "fileName": "a.jpg"})
     second = await api.post(f"{JOBS}/verify", data={**QUESTION, "share": "true"}, files={"x": ("", b"")})
     alone = await api.post(f"{JOBS}/verify", json=QUESTION)

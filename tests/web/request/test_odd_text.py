@@ -42,7 +42,7 @@ texts = st.sampled_from(ODD) | st.text(st.characters(), max_size=20) | st.text(m
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What requests may name, of a service that has it."""
+    """Objects of a service that requests may name."""
 
     host: str
     port: int
@@ -86,7 +86,7 @@ def message(method: str, target: str | bytes, *headers: str | bytes, body: bytes
 
 
 def document(path: str, make: Callable[[World, str], Any], *headers: str, operator: bool = False) -> Place:
-    """A JSON body; JSON can spell what UTF-8 cannot."""
+    """A JSON body; JSON can spell more than UTF-8."""
 
     def place(world: World, text: str) -> Sent:
         more = world.operator if operator else ()
@@ -121,7 +121,7 @@ def header(name: str, method: str, path: str, *headers: str, body: bytes | None 
 
 
 def target(method: str, path: str, *headers: str) -> Place:
-    """The text within path or query, where ``{}`` stands, percent-encoded."""
+    """The text within path or query, in place of ``{}``, percent-encoded."""
 
     def place(world: World, text: str) -> Sent:
         operator = world.operator if path.startswith(DATA) else ()
@@ -151,7 +151,7 @@ def form_field(name: str) -> Callable[[str], bytes]:
 
 
 def form_part(disposition: bytes, encode: Callable[[str], bytes]) -> Callable[[str], bytes]:
-    """A part whose head has the text where ``%b`` stands."""
+    """A part with the text in its head, in place of ``%b``."""
     return lambda text: b"Content-Disposition: " + disposition % encode(text) + b"\r\n\r\nx"
 
 
@@ -255,7 +255,7 @@ PLACES: Final[dict[str, Place]] = {
     "raw query": raw_target(f"{JOBS}?cursor=".encode()),
     "raw target": raw_target(b""),
 }  # fmt: skip
-"""Where a text can stand in a request."""
+"""Places for a text in a request."""
 
 
 @pytest.fixture(params=[None, "open sesame"], ids=["no key", "key"])
@@ -284,7 +284,7 @@ async def world(serve_api: ServeApi, database_url: str, request: pytest.FixtureR
 
 
 async def fault(world: World, name: str, text: str, turns: asyncio.Semaphore | None = None) -> str | None:
-    """What is wrong with the reply to the request that has this text in this place."""
+    """Faults of the reply to the request with this text in this place."""
     sent = PLACES[name](world, text)
     async with turns or asyncio.Semaphore(1):
         received = await converse(world.host, world.port, sent)
@@ -326,7 +326,7 @@ async def test_the_oddest_texts_in_every_place(world: World, caplog: pytest.LogC
 @example(name="page: before", text="0001-01-01T00:00:00+23:59")
 @example(name="page: before", text="9999-12-31T23:59:59-23:59")
 async def test_any_text_anywhere(world: World, name: str, text: str) -> None:
-    """Whatever text stands wherever one can stand: no 5xx, and every error in the common form."""
+    """Any text in any place: no 5xx, and every error in the common form."""
     assert await fault(world, name, text) is None
 
 
@@ -370,7 +370,7 @@ def json_texts(draw: st.DrawFn) -> bytes:
 )
 @pytest.mark.parametrize("world", ["open sesame"], indirect=True)
 async def test_any_json(world: World, path: str, text: bytes) -> None:
-    """Whatever JSON, or what is nearly JSON: taken, or a 4xx in the common form."""
+    """Any JSON or near-JSON is taken, or is a 4xx in the common form."""
     sent = message("POST", path, JSON_TYPE, *world.operator, body=text)
     [reply] = replies_in(await converse(world.host, world.port, sent), ["POST"])
     assert wrong_reply(reply) is None

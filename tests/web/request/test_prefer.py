@@ -24,7 +24,7 @@ OK = {"status": "OK"}
 
 @pytest.fixture
 def sql(database_url: str) -> Any:
-    """Somebody with psql."""
+    """A connection of psql."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
 
@@ -38,7 +38,7 @@ async def answer(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
 
 @pytest.fixture
 async def worker(database_url: str) -> AsyncIterator[Working]:
-    """A worker beside the API."""
+    """A worker in addition to the API."""
     async with working(database_url, answer) as work:
         await eventually(lambda: work.loop.listener.listening)
         yield work
@@ -83,7 +83,7 @@ async def test_who_does_not_wait_long_gets_202(api: httpx.AsyncClient, prefer: s
 
 @pytest.mark.parametrize("prefer", [None, "wait=soon", "return=minimal", "wait"])
 async def test_without_a_preference_the_reply_is_as_ever(api: httpx.AsyncClient, prefer: str | None) -> None:
-    """200, also where the preference is unknown or makes no sense; caches are told that it could matter."""
+    """200, also with an unknown or senseless preference; ``Vary`` names the header for caches."""
     headers = {} if prefer is None else {"Prefer": prefer}
     reply = await api.post(f"{JOBS}/verify", json=QUESTION, headers=headers)
     assert (reply.status_code, reply.json()["status"], reply.headers["vary"]) == (200, "queued", "Prefer")
@@ -114,7 +114,7 @@ async def test_get_can_wait_for_the_end(api: httpx.AsyncClient, sql: psycopg.Con
 
 
 async def test_get_can_wait_for_news(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
-    """With the tag of what the client has, the reply comes at the next change, or is 304 after the wait."""
+    """With the tag of the client's state, the reply comes at the next change, or is 304 after the wait."""
     job_id = insert(sql, PROCESSING)
     tag = (await api.get(f"{JOBS}/{job_id}")).headers["etag"]
     headers = {"Prefer": "wait=30", "If-None-Match": tag}
@@ -132,7 +132,7 @@ async def test_a_wait_for_no_job_is_404_at_once(api: httpx.AsyncClient) -> None:
 
 
 async def test_without_room_for_watchers_nobody_is_refused(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """A preference is no demand: the submission is queued, and GET answers with what there is."""
+    """A preference is no demand: the submission is queued, and GET replies with the present state."""
     async with opened(database_url=database_url, max_watchers=0) as (api, _):
         reply = await api.post(f"{JOBS}/verify", json=QUESTION, headers={"Prefer": "wait=60"})
         assert reply.status_code == 202

@@ -1,4 +1,4 @@
-"""Postgres is there and refuses: no request is processed as if it were away, and operators see what to mend."""
+"""Postgres answers and refuses: no request is processed as without a database, and operators see the remedy."""
 
 from collections.abc import Iterator
 
@@ -43,7 +43,7 @@ async def test_a_lacking_right_is_503_and_is_named_to_operators(serve_api: Serve
 
 
 async def test_a_right_that_no_request_has_needed_yet_is_named(serve_api: ServeApi, role: RestrictedRole) -> None:
-    """/readyz asks the catalogs, also for what workers need; a role that lacks nothing is ready."""
+    """/readyz reads the catalogs, also for the rights of workers; a role with all rights is ready."""
     async with serve_api(database_url=role.url) as api:
         ready = (await api.get("/readyz")).json()
         assert ready["status"] == "ready"

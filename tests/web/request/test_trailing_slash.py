@@ -1,4 +1,4 @@
-"""A slash at a path's end changes nothing: not the reply, not who may ask, not how often."""
+"""A slash at a path's end changes nothing: neither reply, nor access, nor limits."""
 
 import re
 from typing import Any

@@ -8,7 +8,8 @@ import httpx
 import psycopg
 import pytest
 
-from iidq.web.routes.batch import MAX_BATCH_BYTES, MAX_BATCH_JOBS
+from iidq.queue.job import MAX_BATCH_JOBS
+from iidq.web.routes.batch import MAX_BATCH_BYTES
 from tests.eventually import eventually
 from tests.job_rows import scalar
 from tests.web.request.test_idempotency import QUESTION
@@ -21,7 +22,7 @@ KEY = {"Idempotency-Key": "shipment-4711"}
 
 @pytest.fixture
 def sql(database_url: str) -> Any:
-    """Somebody with psql."""
+    """A connection of psql."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
 
@@ -35,7 +36,7 @@ def jobs(count: int) -> list[dict[str, Any]]:
 
 
 async def test_a_thousand_jobs_are_queued_in_order(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
-    """Ids and URLs come in the order of the jobs, each row is what was asked, and one transaction wrote them all."""
+    """Ids and URLs come in the order of the jobs, each row equals its request, and one transaction wrote all."""
     asked = jobs(MAX_BATCH_JOBS)
     reply = await api.post(BATCH, json={"jobs": asked})
     body = reply.json()
@@ -136,7 +137,7 @@ async def test_without_a_key_each_batch_is_new(api: httpx.AsyncClient, sql: psyc
 
 
 async def test_the_key_is_asked_for(serve_api: ServeApi, database_url: str) -> None:
-    """With API_KEY set, a thousand jobs at a time are for those who present it."""
+    """With API_KEY set, a batch needs the key."""
     async with serve_api(database_url=database_url, api_key="open sesame") as api:
         reply = await api.post(BATCH, json={"jobs": [VERIFY]})
         assert (reply.status_code, reply.json()) == (401, {"error": "Unauthorized"})

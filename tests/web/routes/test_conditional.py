@@ -13,7 +13,7 @@ from tests.web.serving import JOBS, ServeApi
 
 @pytest.fixture
 def sql(database_url: str) -> Any:
-    """Somebody with psql."""
+    """A connection of psql."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
 
@@ -21,7 +21,7 @@ def sql(database_url: str) -> Any:
 async def test_who_has_the_present_state_gets_304(
     serve_api: ServeApi, database_url: str, sql: psycopg.Connection[Any]
 ) -> None:
-    """An empty reply with the tag and when to come again, from any process; the tag may stand in a list or be weak."""
+    """An empty reply with tag and ``Retry-After``, from any process; the tag may be in a list or weak."""
     url = f"{JOBS}/{insert(sql, PROCESSING)}"
     async with serve_api(database_url=database_url) as one, serve_api(database_url=database_url) as other:
         whole = await one.get(url)

@@ -25,14 +25,14 @@ from tests.web.serving import JOBS, NO_LIMITS, ServeApi
 
 @pytest.fixture
 def sql(database_url: str) -> Any:
-    """Somebody with psql, who plays the worker as well."""
+    """A connection of psql, which plays the worker as well."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hub looks for itself more often than it needs to: here nobody notifies."""
+    """The hub polls more often than usual, because these tests send no notifications."""
     monkeypatch.setattr(hub, "POLL_SECONDS", 0.05)
 
 
@@ -162,7 +162,7 @@ async def test_the_end_is_told_to_who_missed_it_and_only_once(
 
 
 async def test_a_second_end_is_another_event(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
-    """Cancelled, retried by hand and cancelled again before any attempt: who saw the first end is told the second."""
+    """Cancelled, retried by hand and cancelled again without an attempt: a client receives both ends."""
     job_id = insert(sql)
     seen = None
     for _ in range(2):
@@ -175,7 +175,7 @@ async def test_a_second_end_is_another_event(api: httpx.AsyncClient, sql: psycop
 
 
 async def test_a_row_that_goes_ends_the_stream(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
-    """Retention or an operator deleted it: no end can be told, and nobody waits for one."""
+    """Retention or an operator deleted it: there is no end to report, and the stream ends."""
     job_id = insert(sql)
     async with watching(api, job_id) as stream:
         await told(stream)
@@ -184,7 +184,7 @@ async def test_a_row_that_goes_ends_the_stream(api: httpx.AsyncClient, sql: psyc
 
 
 async def test_cancel_and_retry_over_http_are_told(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
-    """Who watches a waiting job sees that somebody else cancelled it."""
+    """A client that watches a waiting job sees the cancel of another client."""
     job_id = insert(sql)
     async with watching(api, job_id) as stream:
         await told(stream)
@@ -216,13 +216,13 @@ async def test_no_job_no_stream(api: httpx.AsyncClient) -> None:
 
 
 async def test_head_has_no_stream(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
-    """HEAD tells the headers and ends, also while the job runs."""
+    """HEAD returns the headers and ends, also while the job runs."""
     reply = await api.head(f"{JOBS}/{insert(sql)}/events")
     assert (reply.status_code, reply.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
 
 
 async def test_watchers_are_bounded(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """Beyond the bound 503 with Retry-After; whoever leaves makes room. A submission is not refused for it."""
+    """Beyond the bound 503 with Retry-After; a leaving client makes room. Submissions are not refused."""
     job_id = insert(sql)
     async with opened(database_url=database_url, max_watchers=1) as (api, service):
         async with watching(api, job_id) as stream:
@@ -246,7 +246,7 @@ async def test_without_a_database_503(lonely_api: httpx.AsyncClient, monkeypatch
 
 
 async def test_streams_end_when_the_service_stops(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """Nobody holds up a shutdown; the client connects anew, elsewhere, with what it saw last."""
+    """Streams do not delay a shutdown; the client reconnects elsewhere with its last event."""
     async with opened(database_url=database_url) as (api, service):
         async with watching(api, insert(sql)) as stream:
             await told(stream)

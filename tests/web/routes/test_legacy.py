@@ -71,7 +71,7 @@ async def test_a_permanent_fault_of_the_inputs_is_422(world: World) -> None:
 
 
 async def test_a_temporary_fault_is_503_with_retry_after(serve_api: ServeApi) -> None:
-    """Nobody answers at the manifest's address: the client is asked to come back."""
+    """The manifest's address does not answer: 503 with Retry-After."""
     fields = {"registryAddress": NO_CODE, "manifestURI": "http://127.0.0.1:9/m.json", "contentHash": CONTENT_HASH}
     async with serve_api(rpc_url="http://127.0.0.1:9/", fetch_allow_private=("127.0.0.1",)) as api:
         reply = await api.post("/api/verify", json=fields)

@@ -12,7 +12,7 @@ import pytest
 
 from iidq.observability.metrics import REGISTRY
 from iidq.queue.read import queue_health
-from iidq.web import queue_state
+from iidq.web import reads
 from tests.exposition_format import samples, value
 from tests.job_rows import insert
 from tests.web.serving import JOBS, ServeApi
@@ -131,15 +131,15 @@ async def test_scrapes_share_a_query(api: httpx.AsyncClient, monkeypatch: pytest
         asked += 1
         return await read(connection)
 
-    monkeypatch.setattr(queue_state, "read_health", counted)
-    monkeypatch.setattr(queue_state, "KEEP_SECONDS", 3600.0)
+    monkeypatch.setattr(reads, "read_health", counted)
+    monkeypatch.setattr(reads, "KEEP_SECONDS", 3600.0)
     await asyncio.gather(*(scrape(api) for _ in range(5)))
     await scrape(api)
     assert asked == 1
 
 
 async def test_metrics_survive_the_database(lonely_api: httpx.AsyncClient) -> None:
-    """With the database away the API's own metrics are told all the same, and that it is away."""
+    """Without a database the API's own metrics are served, and the loss is shown."""
     text = await scrape(lonely_api)
     assert value(text, "iidq_database_up") == 0
     assert not [sample for sample in samples(text) if sample.name.startswith("iidq_queue_")]
@@ -147,7 +147,7 @@ async def test_metrics_survive_the_database(lonely_api: httpx.AsyncClient) -> No
 
 
 async def test_metrics_need_the_key(serve_api: ServeApi) -> None:
-    """With ``API_KEY`` set, metrics are for whoever has it."""
+    """With ``API_KEY`` set, metrics need the key."""
     async with serve_api(api_key="s3cret") as api:
         assert (await api.get("/metrics")).status_code == 401
         assert (await api.get("/metrics", headers={"x-api-key": "wrong"})).status_code == 401

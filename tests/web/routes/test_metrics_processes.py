@@ -1,4 +1,4 @@
-"""Several processes of ``iidq serve`` count as one: whoever is scraped answers for all, the dead included."""
+"""Several processes of ``iidq serve`` count as one: each serves the sums of all, the dead included."""
 
 import asyncio
 import os
@@ -73,7 +73,7 @@ def counting_processes(folder: Path) -> set[int]:
 
 
 def exists(pid: int) -> bool:
-    """Whether there is such a process, were it one that nobody has buried yet."""
+    """Return whether the process exists, also as a zombie."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -82,7 +82,7 @@ def exists(pid: int) -> bool:
 
 
 async def test_processes_add_up(served: tuple[str, subprocess.Popen[bytes]], tmp_path: Path) -> None:
-    """Sums are the same whoever answers, never fall when a process dies, and leave no files behind."""
+    """Sums are the same from every process, never fall when a process dies, and leave no files behind."""
     url, process = served
     livez = {"route": "/livez", "status": "200"}
     sent = 0

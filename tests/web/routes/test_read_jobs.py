@@ -44,7 +44,7 @@ async def insert(database_url: str, **changes: Any) -> str:
 
 
 async def test_a_job_is_read_as_the_contract_says(api: httpx.AsyncClient, database_url: str) -> None:
-    """A row that came by plain SQL is shown like any other: all keys, ISO times, null for what is unset."""
+    """A row from plain SQL is shown like any other: all keys, ISO times, null for unset values."""
     ended = {
         "status": "completed",
         "progress": 100,
@@ -61,7 +61,7 @@ async def test_a_job_is_read_as_the_contract_says(api: httpx.AsyncClient, databa
 
 
 async def test_an_unknown_job_is_not_found(api: httpx.AsyncClient, database_url: str) -> None:
-    """An id that is nobody's and a text that is no id get the same 404; case does not matter, form does."""
+    """An unknown id and a text that is no id get the same 404; case does not matter, form does."""
     job_id = await insert(database_url)
     for other in (str(uuid4()), "1234567890", "null", "verify", job_id.replace("-", ""), f"{{{job_id}}}"):
         reply = await api.get(f"{JOBS}/{other}")
@@ -155,7 +155,7 @@ async def test_a_rare_match_is_found_step_by_step(api: httpx.AsyncClient, databa
 
 
 async def test_stats_count_by_state(api: httpx.AsyncClient, database_url: str) -> None:
-    """What waits, runs, is done and has failed."""
+    """Waiting, running, completed and failed jobs."""
     before = (await api.get(f"{JOBS}/stats")).json()
     assert (before["available"], before["waiting"], before["oldestWaitingSeconds"]) == (True, 0, None)
     await insert(database_url)

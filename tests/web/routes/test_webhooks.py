@@ -41,7 +41,7 @@ def stored_urls(database_url: str) -> list[str]:
 
 @pytest.mark.parametrize("form", ["json", "multipart", "proof"])
 async def test_a_callback_is_shown_in_the_job(api: httpx.AsyncClient, database_url: str, form: str) -> None:
-    """Sent as JSON or in a form, it stands in the job and in the list; its query stays in the database."""
+    """Sent as JSON or in a form, it is in the job and in the list; its query stays in the database."""
     if form == "multipart":
         reply = await api.post(f"{JOBS}/verify", data={**FIELDS, "callbackUrl": URL}, files={"file": ("a", CONTENT)})
     else:
@@ -83,7 +83,7 @@ async def test_a_job_without_one_says_null(api: httpx.AsyncClient, database_url:
     ],
 )
 async def test_a_forbidden_url_is_refused_by_its_text(api: httpx.AsyncClient, database_url: str, url: object) -> None:
-    """400 names the field and what was expected, as for a manifest's URL; no job is made."""
+    """400 names the field and the expected value, as for a manifest's URL; no job is made."""
     reply = await api.post(f"{JOBS}/verify", content=json.dumps({**QUESTION, "callbackUrl": url}), headers=AS_JSON)
     assert reply.status_code == 400
     [fault] = reply.json()["errors"]
@@ -104,7 +104,7 @@ async def test_what_the_operator_opened_may_be_called(api: httpx.AsyncClient, da
 
 
 async def test_a_shared_job_has_no_callback(api: httpx.AsyncClient) -> None:
-    """Another caller's job under way would never tell this one's receiver: refused instead of merged."""
+    """Another caller's job would never notify this receiver: refused instead of merged."""
     reply = await api.post(f"{JOBS}/verify", json={**QUESTION, "share": True, "callbackUrl": URL})
     assert reply.status_code == 400
     assert [fault["field"] for fault in reply.json()["errors"]] == ["callbackUrl"]

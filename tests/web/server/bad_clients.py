@@ -1,4 +1,4 @@
-"""What bad clients send, and what each of them may get: a table, and a player for it over a real socket."""
+"""Bad clients: a table of sent bytes and allowed replies, and a player over a real socket."""
 
 import asyncio
 import re
@@ -36,7 +36,7 @@ class BadClient:
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """What a client got: all bytes, and the statuses of its replies in order, without 100."""
+    """Replies to a client: all bytes, and the statuses in order, without 100."""
 
     received: bytes
 
@@ -80,7 +80,7 @@ async def play(host: str, port: int, client: BadClient) -> Played:
 
 
 def part(disposition: str | bytes, value: bytes = b"x", *headers: bytes) -> bytes:
-    """One part of a form whose boundary is ``b``."""
+    """One part of a form with the boundary ``b``."""
     text = disposition.encode() if isinstance(disposition, str) else disposition
     return (
         b"--b\r\n"
@@ -97,7 +97,7 @@ END: Final = b"--b--\r\n"
 
 
 def head(*headers: str, length: int | None = None, boundary: str = "boundary=b", close: bool = True) -> bytes:
-    """A submission's head; its last reply closes the connection unless told otherwise."""
+    """A submission's head; its last reply closes the connection by default."""
     lines = [f"POST {PATH} HTTP/1.1", "Host: api", f"Content-Type: multipart/form-data; {boundary}", *headers]
     if length is not None:
         lines.append(f"Content-Length: {length}")

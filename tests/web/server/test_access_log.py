@@ -1,4 +1,4 @@
-"""The access log: one line per request, in both forms, that no client can forge or make tell a secret."""
+"""The access log: one line per request, in both forms, without forgeries and secrets."""
 
 import asyncio
 import io
@@ -53,7 +53,7 @@ async def test_a_request_is_one_line(lonely_api: httpx.AsyncClient, log: io.Stri
 
 @pytest.mark.parametrize("form", ["json", "text"])
 async def test_no_secret_reaches_the_log(serve_api: ServeApi, log: io.StringIO, form: Literal["json", "text"]) -> None:
-    """Query string, keys, body, and credentials that somebody puts into a path: none of them is written."""
+    """Query string, keys, body, and credentials in a path: none is written."""
     logs.configure_logging("info", form, log)
     async with serve_api(api_key="hidden-key") as api:
         await api.get(f"{JOBS}/stats?api_key=hidden-query", headers={"x-api-key": "hidden-key"})
@@ -92,7 +92,7 @@ async def test_a_quiet_level_writes_none(lonely_api: httpx.AsyncClient, log: io.
 
 
 async def test_a_log_that_cannot_be_written_costs_no_reply(lonely_api: httpx.AsyncClient, log: io.StringIO) -> None:
-    """Whoever reads the log may go; requests are answered all the same."""
+    """Requests are answered even if the log's reader ends."""
     logs.configure_logging("info", "json", log)
     log.close()
     assert (await lonely_api.get("/livez")).status_code == 200
@@ -115,7 +115,7 @@ def test_any_request_is_one_json_object(method: str, path: str, client: str, sta
 
 @given(_anything, _anything, _anything)
 def test_any_request_is_one_text_line(method: str, path: str, client: str) -> None:
-    """Whatever the values are, the line has its seven fields; what is not plain stands in quotes."""
+    """For any values the line has its seven fields; values that are not plain are quoted."""
     line = access_log.text_line("id", method, path, "/r", 200, 1.5, client)
     assert _LINE.fullmatch(line)
     assert len(re.findall(r"(?:^| )([a-z_]+)=", re.sub(r'"(?:[^"\\]|\\.)*"', '""', line))) == 7

@@ -22,7 +22,7 @@ CLIENTS_AT_ONCE = 64
 
 
 async def faults(host: str, port: int) -> list[str]:
-    """All clients of the table, many at once: what is wrong with the replies they got."""
+    """Run all clients of the table, many at once; return the faults of their replies."""
     turns = asyncio.Semaphore(CLIENTS_AT_ONCE)
 
     async def fault(client: BadClient) -> str | None:
@@ -36,7 +36,7 @@ async def faults(host: str, port: int) -> list[str]:
 
 
 def wrong(client: BadClient, played: Played) -> str | None:
-    """What is wrong with what a client got, or None."""
+    """Return the fault of a client's replies, or None."""
     statuses = played.statuses
     if client.then != "reads":
         return None
@@ -53,7 +53,7 @@ def wrong(client: BadClient, played: Played) -> str | None:
 
 
 async def test_bad_clients_leave_no_task_and_no_connection(serve_api: ServeApi, database_url: str) -> None:
-    """Nobody gets a 5xx, everybody is let go in time, and every task that served them ends."""
+    """No client gets a 5xx, each connection ends in time, and so does every task."""
     async with serve_api(database_url=database_url, request_idle_seconds=IDLE_SECONDS, keep_alive_seconds=5) as api:
         assert (await api.get("/readyz")).status_code == 200
         before = asyncio.all_tasks()
@@ -72,7 +72,7 @@ def serves(task: asyncio.Task[object]) -> bool:
 
 @asynccontextmanager
 async def api_process(folder: Path) -> AsyncIterator[tuple[str, int, int]]:
-    """``iidq serve``, whose home and temporary files are in ``folder``: host, port, process id."""
+    """``iidq serve`` with home and temporary files in ``folder``: host, port, process id."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         environment = {
@@ -106,7 +106,7 @@ async def api_process(folder: Path) -> AsyncIterator[tuple[str, int, int]]:
 
 
 def open_files(pid: int) -> dict[str, int]:
-    """What a process has open, by kind; regular files by name."""
+    """Open files of a process, by kind; regular files by name."""
     found: dict[str, int] = {}
     for link in Path(f"/proc/{pid}/fd").iterdir():
         try:
@@ -147,7 +147,7 @@ async def test_slow_clients_do_not_slow_others(serve_api: ServeApi) -> None:
 
 
 async def test_a_good_request_before_garbage_keeps_its_reply(api: httpx.AsyncClient, database_url: str) -> None:
-    """What follows a request never takes its answer away: the answer comes, and then the connection closes."""
+    """Bytes behind a request never destroy its reply: the reply comes, and then the connection closes."""
     body = GOOD_FIELDS + part('name="file"; filename="x"') + b"--b--\r\n"
     client = BadClient("sends too much", [head(length=len(body), close=False) + body + b"\x00garbage"], (200,))
     played = await play(api.base_url.host, api.base_url.port or 0, client)
@@ -167,7 +167,7 @@ async def test_pipelined_uploads_are_all_served(api: httpx.AsyncClient, database
 
 
 async def test_a_connection_is_kept_for_its_time(serve_api: ServeApi) -> None:
-    """By default longer than load balancers keep theirs (60 s), whose requests would meet the close; then closed."""
+    """Idle connections stay open longer than those of load balancers (60 s), then close."""
     async with serve_api(keep_alive_seconds=0.05) as api:
         client = BadClient("stays", [b"GET /livez HTTP/1.1\r\nHost: api\r\n\r\n"], (200,))
         played = await play(api.base_url.host, api.base_url.port or 0, client)

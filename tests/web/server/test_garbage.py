@@ -45,7 +45,7 @@ asyncio.run(worker.work(load_settings("database_url", "rpc_url")))
 async def test_a_request_leaves_nothing_to_the_collector(
     api: httpx.AsyncClient, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What served a request is gone once the next one begins, without the collector, whatever the request was."""
+    """All objects of a request are freed before the next one begins, without the collector, for any request."""
     served: list[weakref.ref[RequestResponseCycle]] = []
     begin = RequestResponseCycle.__init__
 

@@ -1,4 +1,4 @@
-"""However many connect, the process keeps what it needs itself."""
+"""With any number of connections, the process keeps the descriptors that it needs."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ def test_a_process_takes_what_the_hard_limit_allows() -> None:
 
 
 async def test_one_connection_too_many_is_turned_away(serve_api: ServeApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It gets a 503 that says when to come again, and is closed; those who are in are served, and leave room."""
+    """One connection too many gets a 503 with Retry-After, and is closed; the others are served, and leave room."""
     monkeypatch.setattr(http_protocol, "most_connections", lambda: 3)
     async with serve_api() as api:
         host, port = str(api.base_url.host), api.base_url.port

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from iidq.web.request_context import Exchange
+from iidq.web.request_context import RequestContext
 from iidq.web.server.http_protocol import MAX_FRAMING_PER_BYTE, MAX_HEAD_BYTES, BoundedHttp
-from iidq.web.server.lingering_close import UnreadBodies
+from iidq.web.server.lingering_close import LingeringClose
 from tests.job_rows import COMPLETED, insert
 from tests.nginx import needs_nginx, running_nginx
 from tests.web.server.bad_clients import END, FILE, GOOD_FIELDS
@@ -205,8 +205,8 @@ async def test_nginx_as_it_comes_is_served(
 
 async def tell(scope: Scope, receive: Receive, send: Send) -> None:
     """Reply with the method, the path and the body; for ``/early`` before the body is read, ``/streamed`` in pieces."""
-    scope["exchange"] = Exchange("id", 0.0)
-    await UnreadBodies(_tell)(scope, receive, send)
+    scope["context"] = RequestContext("id", 0.0)
+    await LingeringClose(_tell)(scope, receive, send)
 
 
 async def _tell(scope: Scope, receive: Receive, send: Send) -> None:
@@ -217,7 +217,7 @@ async def _tell(scope: Scope, receive: Receive, send: Send) -> None:
             return
         body += message["body"]
         if not message["more_body"]:
-            scope["exchange"].body_read = True
+            scope["context"].body_read = True
             break
     told = f"{scope['method']} {scope['path']} ".encode() + body
     streamed = scope["path"].startswith("/streamed")
@@ -412,7 +412,7 @@ async def test_a_target_may_be_in_any_form(target: str, told: bytes) -> None:
     ],
 )
 async def test_another_protocol_is_told_what_was_expected(sent: bytes, error: bytes) -> None:
-    """One reply of 400 says what is wrong, and the connection closes."""
+    """One reply of 400 names the fault, and the connection closes."""
     [refused] = replies_in(await talk([sent]), ["GET"])
     assert (refused.status, refused.headers["connection"]) == (400, "close")
     assert error in refused.body
@@ -445,7 +445,7 @@ async def test_many_upgrades_in_one_read() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One request of a conversation, and what follows from it: its reply, and whether that is the last."""
+    """One request of a conversation, its reply, and whether the reply is the last."""
 
     sent: bytes
     method: str

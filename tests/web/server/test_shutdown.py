@@ -1,4 +1,4 @@
-"""One API process is asked to stop: what is under way ends, what comes too late is told so, nothing is lost."""
+"""One API process stops: running requests end, late ones are refused, nothing is lost."""
 
 import asyncio
 import contextlib
@@ -100,7 +100,7 @@ def stored(database_url: str) -> set[str]:
 
 
 async def test_readiness_goes_first(serve: Serve) -> None:
-    """For ``SHUTDOWN_DELAY_SECONDS`` load balancers are told to look elsewhere, and whoever still comes is served."""
+    """For ``SHUTDOWN_DELAY_SECONDS`` /readyz is 503, and requests are still served."""
     async with serve(shutdown_delay_seconds=300) as serving, httpx.AsyncClient(base_url=serving.url) as client:
         assert (await client.get("/readyz")).status_code == 200
         serving.server.ask_to_stop()
@@ -148,7 +148,7 @@ async def test_an_upload_that_does_not_end_is_told_to_come_back(serve: Serve, da
 
 
 async def test_a_kept_connection_may_bring_one_more_request(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its client may be sending at this very moment; it is served, and told that this was the last time."""
+    """Its client may be sending at this moment; the request is served, with ``Connection: close``."""
     monkeypatch.setattr(server_module, "QUIET_SECONDS", 3600.0)
     async with serve() as serving:
         connections = [await serving.connect() for _ in range(2)]

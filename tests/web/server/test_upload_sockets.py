@@ -79,7 +79,7 @@ async def test_a_declared_giant_is_refused_unread(serve_api: ServeApi) -> None:
 
 
 async def test_a_client_that_sends_on_still_gets_its_reply(serve_api: ServeApi) -> None:
-    """The reply is not lost to a reset while more of the file is on its way; what is sent beyond reason is cut off."""
+    """The reply is not lost to a reset while more of the file arrives; excessive bytes are cut off."""
     async with serve_api(max_upload_bytes=1000) as api:
         body = fields() + FILE_START + b"x" * (lingering_close.LINGER_BYTES // 2) + END
         reply = await api.post(
@@ -95,7 +95,7 @@ async def test_a_client_that_sends_on_still_gets_its_reply(serve_api: ServeApi) 
 
 
 async def test_a_wrong_field_is_told_before_the_file_has_all_come(lonely_api: httpx.AsyncClient) -> None:
-    """Nobody sends a gigabyte to learn of a typing error in the field before it."""
+    """A typing error in a field is reported without a gigabyte of upload."""
     async with connected(lonely_api) as (reader, writer):
         writer.write(head(length=1 << 29))
         writer.write(fields(registryAddress="0x12") + FILE_START + b"x" * (2 * MIB))

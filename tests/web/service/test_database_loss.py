@@ -46,7 +46,7 @@ async def eventually(ask: Callable[[], Coroutine[Any, Any, httpx.Response]], sta
 
 
 async def test_without_a_database_every_call_has_its_answer(lonely_api: httpx.AsyncClient) -> None:
-    """Alive but not ready; stats say so; what needs the queue is 503 with Retry-After; ids that are none stay 404."""
+    """Alive but not ready; stats say so; the queue's endpoints are 503 with Retry-After; invalid ids stay 404."""
     paths = (f"{JOBS}/stats", "/api/health", "/readyz", JOBS, f"{JOBS}/{uuid4()}")
     stats, health, *refused = await asyncio.gather(*map(lonely_api.get, paths))
     assert (stats.status_code, stats.json()["available"], stats.json()["waiting"]) == (200, False, 0)
@@ -122,7 +122,7 @@ async def test_a_slow_read_ends_cleanly(
 
 
 async def test_the_database_stops_and_starts_while_serving(serve_api: ServeApi, postgres: EmbeddedPostgres) -> None:
-    """503 in JSON while it is away, service again when it is back; what was acknowledged before is still there."""
+    """503 in JSON while it is away, service again when it is back; acknowledged jobs are still there."""
     await asyncio.to_thread(migrate, postgres.url)
     async with serve_api(database_url=postgres.url, sync_fallback="off") as api:
         accepted = await api.post(f"{JOBS}/verify", json=SUBMISSION)

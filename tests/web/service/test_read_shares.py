@@ -141,7 +141,7 @@ async def test_a_full_pool_sets_no_synchronous_run_off(
 
 
 def hold_reads_of_jobs(sql: psycopg.Connection[Any]) -> None:
-    """One job whose list entry shows the state of its callback, which stands in a table of its own."""
+    """One job with a callback: its state in the list comes from a separate table."""
     sql.execute(
         """WITH job AS (
           INSERT INTO "VerificationJob" (type, "contentHash", "manifestUri", "registryAddress", "hasCallback")

@@ -32,7 +32,7 @@ FIELDS = {
 
 
 class TwoEndpoints:
-    """One host with two endpoints, ``urls`` by key; counts who was asked."""
+    """One host with two endpoints, ``urls`` by key; counts the requests of each."""
 
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
@@ -48,7 +48,7 @@ class TwoEndpoints:
 
 @pytest.fixture(params=["/?apikey={}", "/v3/path-key-of-{}-----"])
 async def endpoints(request: pytest.FixtureRequest) -> AsyncIterator[TwoEndpoints]:
-    """Real endpoints, told apart by a parameter or by a segment of the path."""
+    """Real endpoints, distinguished by a parameter or by a segment of the path."""
     two = TwoEndpoints()
     routes = [Route(path, two.reply, methods=["POST"]) for path in ("/", "/v3/{key}")]
     async with serve_locally(Starlette(routes=routes)) as base:
@@ -123,7 +123,7 @@ async def test_what_means_several_endpoints_is_refused(
 async def test_a_worker_without_the_endpoint_takes_no_other(
     endpoints: TwoEndpoints, database_url: str, sql: psycopg.Connection[Any], serve_api: ServeApi
 ) -> None:
-    """A worker that knows only the other key tries again later, for others may know it, says why, and asks nobody."""
+    """A worker with only the other key retries later, reports the reason, and sends no request."""
     settings = load_settings(rpc_url="http://127.0.0.1:9/", rpc_allowed_urls=endpoints.urls["alpha"])
     async with (
         serve_api(

@@ -32,7 +32,7 @@ async def test_the_reply_is_the_mode_and_the_result(world: World) -> None:  # no
 
 
 async def test_what_needs_a_job_is_left_out(world: World) -> None:  # noqa: F811
-    """No job to wait for and none to find again: preferences are not applied, and a key stands for nothing."""
+    """Without a job, preferences are not applied, and an idempotency key has no effect."""
     fields = {**world.fields, "contentHash": CONTENT_HASH}
     for preference in ("respond-async", "wait=5"):
         reply = await world.api.post(f"{JOBS}/verify", json=fields, headers={"Prefer": preference})
@@ -71,7 +71,7 @@ async def test_not_migrated_is_not_available(
 
 
 async def test_it_can_be_switched_off(serve_api: ServeApi) -> None:
-    """``SYNC_FALLBACK=off``: a job or 503. The legacy calls are synchronous all the same."""
+    """``SYNC_FALLBACK=off``: a job or 503. The legacy calls stay synchronous."""
     async with serve_api(sync_fallback="off", fetch_allow_private=("127.0.0.1",)) as api:
         for kind in ("verify", "proof"):
             reply = await api.post(f"{JOBS}/{kind}", json=NOBODY)

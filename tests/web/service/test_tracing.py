@@ -43,7 +43,7 @@ TRACEPARENT = f"00-{TRACE_ID}-{PARENT_ID}-01"
 
 @pytest.fixture
 def spans() -> Iterator[InMemorySpanExporter]:
-    """What ends while traces are on."""
+    """Spans that end while traces are on."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -55,7 +55,7 @@ def spans() -> Iterator[InMemorySpanExporter]:
 
 @dataclass(frozen=True)
 class World:
-    """A client of the API whose jobs are run by a worker, the fields of a registered content, and the database."""
+    """A client of an API with a worker, the fields of a registered content, and the database."""
 
     api: httpx.AsyncClient
     fields: dict[str, str]
@@ -150,7 +150,7 @@ async def test_a_trace_goes_through_the_queue(world: World, spans: InMemorySpanE
 
 
 async def test_every_attempt_is_in_the_trace(world: World, spans: InMemorySpanExporter) -> None:
-    """A retried job has one span per attempt, each with the code of what went wrong and nothing of its text."""
+    """A retried job has one span per attempt, each with the fault's code and nothing of its text."""
     await world.submit([("traceparent", TRACEPARENT)], manifestURI="http://127.0.0.1:9/secret-path.json")
     attempts = await eventually(lambda: len(found := named(spans, "attempt verify")) == 2 and found)
     assert attempts
@@ -170,7 +170,7 @@ async def test_every_attempt_is_in_the_trace(world: World, spans: InMemorySpanEx
 async def test_a_bad_traceparent_begins_anew(
     lonely_api: httpx.AsyncClient, spans: InMemorySpanExporter, sent: list[str]
 ) -> None:
-    """What W3C Trace Context forbids is ignored: the request begins a trace of its own, and is served."""
+    """A forbidden W3C Trace Context is ignored: the request begins a new trace, and is served."""
     reply = await lonely_api.get("/livez", headers=[("traceparent", value) for value in sent])
     assert reply.status_code == 200
     [span] = named(spans, "GET /livez")

@@ -1,8 +1,9 @@
-"""Web pages of other origins."""
+"""CORS and security headers."""
 
 import httpx
 import pytest
 
+from iidq.web.guard.browser_headers import SECURITY_HEADERS, security_headers
 from tests.web.serving import JOBS, ServeApi
 
 PAGE = "https://app.example.org"
@@ -14,7 +15,7 @@ PREFLIGHT = {
 
 
 async def test_every_page_may_use_the_api_as_before(lonely_api: httpx.AsyncClient) -> None:
-    """As in the replaced system: any origin, no credentials; also errors can be read, with all that they tell."""
+    """As in the replaced system: any origin, no credentials; errors can be read in full, too."""
     for path in ("/livez", f"{JOBS}/~none", "/nowhere"):
         reply = await lonely_api.get(path, headers={"Origin": PAGE})
         assert reply.headers["access-control-allow-origin"] == "*"
@@ -24,7 +25,7 @@ async def test_every_page_may_use_the_api_as_before(lonely_api: httpx.AsyncClien
 
 
 async def test_a_preflight_is_answered_at_once(serve_api: ServeApi) -> None:
-    """204 with what was asked for, where a key or a limit would refuse, too: it carries none, and costs none."""
+    """204 with the requested permissions, even if a key or a limit would refuse the request itself."""
     async with serve_api(api_key="secret", api_key_scope="all", rate_limit_submit_per_minute=1) as api:
         for _ in range(3):
             reply = await api.options(f"{JOBS}/verify", headers=PREFLIGHT)
@@ -36,7 +37,7 @@ async def test_a_preflight_is_answered_at_once(serve_api: ServeApi) -> None:
 
 
 async def test_refusals_can_be_read_by_pages(serve_api: ServeApi) -> None:
-    """401 and 429 too, or a page could not tell its user why."""
+    """401 and 429 too, or a page could not show the reason."""
     async with serve_api(api_key="secret", api_key_scope="all", rate_limit_read_per_minute=1) as api:
         for status in (401, 429):
             reply = await api.get(JOBS, headers={"Origin": PAGE})
@@ -80,3 +81,37 @@ async def test_only_field_names_are_allowed_back(lonely_api: httpx.AsyncClient, 
 async def test_options_without_an_origin_is_no_preflight(lonely_api: httpx.AsyncClient) -> None:
     """It goes the way of every other method that an endpoint does not have."""
     assert (await lonely_api.options(f"{JOBS}/verify")).status_code == 405
+
+
+EXPECTED = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+}
+
+
+@pytest.mark.parametrize("path", ["/livez", f"{JOBS}/~none", f"{JOBS}?limit=0", "/nowhere"])
+async def test_every_reply_carries_them(lonely_api: httpx.AsyncClient, path: str) -> None:
+    """Also errors; each once."""
+    reply = await lonely_api.get(path)
+    for name, value in EXPECTED.items():
+        assert reply.headers.get_list(name) == [value]
+
+
+async def test_refusals_carry_them(serve_api: ServeApi) -> None:
+    """Also the replies that never reach an endpoint."""
+    async with serve_api(api_key="secret", api_key_scope="all", rate_limit_read_per_minute=1) as api:
+        for status in (401, 429):
+            reply = await api.get(JOBS)
+            assert reply.status_code == status
+            assert reply.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_pages_own_policy_stands() -> None:
+    """A header set by the reply is not repeated, and the others are added."""
+    own = [(b"content-type", b"text/html"), (b"content-security-policy", b"default-src 'self'")]
+    added = dict(security_headers(own))
+    assert b"content-security-policy" not in added
+    assert len(added) == len(SECURITY_HEADERS) - 1

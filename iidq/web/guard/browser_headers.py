@@ -1,19 +1,19 @@
-"""Which web pages of other origins may read replies: by default all, as in the replaced system. Pure.
+"""Headers for browsers: CORS for pages of other origins, and security headers of every reply. Pure.
 
-Cookies play no part here, so credentials are never allowed: a page can only ask what anybody can. A page that has the
-API key sends it in a header of its own.
+By default all pages may read replies, as in the replaced system. Credentials are never allowed, because cookies play no
+part in the API. Pages send the API key in a header.
 
-Reading and submitting are open to the pages that the settings allow. A change of the queue needs more where no key is
-set: a form of any page can send one without asking, so only our own pages and those named by origin may make it.
+Reading and submitting are open to the pages allowed by the settings. Changes of the queue need more without
+``API_KEY``, because a form of any page can send changes: only the service's pages and named origins are accepted.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from starlette.responses import Response
 
-RawHeader = tuple[bytes, bytes]
+from iidq.web.reply.wire import RawHeader
 
 EXPOSED: Final = (
     "Location",
@@ -36,11 +36,12 @@ _PREFLIGHT_SECONDS: Final = 600
 _FIELD_NAMES = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,1000}")
 _ANY: Final = "*"
 NO_ORIGIN: Final = "none"
+"""Value of ``CORS_ORIGINS`` that allows no origin."""
 _VARY: Final = (b"vary", b"Origin")
 
 
 class CrossOrigin:
-    """The headers for browsers under ``CORS_ORIGINS``."""
+    """CORS headers under ``CORS_ORIGINS``."""
 
     def __init__(self, origins: Sequence[str]) -> None:
         self._any = _ANY in origins
@@ -50,7 +51,7 @@ class CrossOrigin:
         self._for_any = ((b"access-control-allow-origin", b"*"), self._exposed)
 
     def headers(self, origin: bytes | None) -> Sequence[RawHeader]:
-        """What every reply to a request from ``origin`` (None: no browser, or the API's own pages) carries."""
+        """Return the headers of every reply to ``origin`` (None: no browser, or the API's own pages)."""
         if self._any:
             return self._for_any
         if not self._origins:
@@ -60,13 +61,13 @@ class CrossOrigin:
         return ((b"access-control-allow-origin", origin), self._exposed, _VARY)
 
     def may_change(self, headers: Mapping[bytes, bytes]) -> bool:
-        """Whether the request comes from no page, from our own, or from one whose origin the settings name."""
+        """Return whether the request comes from no page, from our own, or from an origin named in the settings."""
         return is_own_page(headers) or headers.get(b"origin") in self._named
 
     def preflight(self, headers: Mapping[bytes, bytes]) -> Response | None:
-        """The reply to a preflight (Fetch, section 4.8) and None for any other OPTIONS request.
+        """Return the reply to a preflight (Fetch, section 4.8), or None for any other OPTIONS request.
 
-        ``headers`` adds whether the origin is allowed; here stands what it may do.
+        ``headers`` adds the allowed origin; this reply lists the allowed methods and fields.
         """
         if b"origin" not in headers or b"access-control-request-method" not in headers:
             return None
@@ -75,18 +76,18 @@ class CrossOrigin:
             return reply
         reply.headers["Access-Control-Allow-Methods"] = _METHODS
         reply.headers["Access-Control-Max-Age"] = str(_PREFLIGHT_SECONDS)
-        asked = headers.get(b"access-control-request-headers", b"")
-        if _FIELD_NAMES.fullmatch(asked):
-            reply.headers["Access-Control-Allow-Headers"] = asked.decode()
+        fields = headers.get(b"access-control-request-headers", b"")
+        if _FIELD_NAMES.fullmatch(fields):
+            reply.headers["Access-Control-Allow-Headers"] = fields.decode()
             reply.headers["Vary"] = "Access-Control-Request-Headers"
         return reply
 
 
 def is_own_page(headers: Mapping[bytes, bytes]) -> bool:
-    """Whether the request comes from our own page, or from no page at all; names in lower case.
+    """Return whether the request comes from our own page, or from no page; names in lower case.
 
-    Browsers say so themselves (Fetch Metadata, https://www.w3.org/TR/fetch-metadata/), but only to https and loopback
-    addresses; else ``Origin`` must name the host that was asked.
+    Browsers send Fetch Metadata (https://www.w3.org/TR/fetch-metadata/), but only to https and loopback addresses.
+    Without it ``Origin`` must name the request's host.
     """
     site = headers.get(b"sec-fetch-site")
     if site is not None:
@@ -96,3 +97,21 @@ def is_own_page(headers: Mapping[bytes, bytes]) -> bool:
         return True
     host = origin.lower().partition(b"://")[2]
     return host != b"" and host == headers.get(b"host", b"").lower()
+
+
+SECURITY_HEADERS: Final[Sequence[RawHeader]] = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+    # Keeps other sites from embedding a reply as image or script; requests with CORS are not affected.
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+"""Headers for JSON, which must not be run, framed or sniffed; a page sets its own policy instead."""
+_SECURITY_NAMES: Final = frozenset(name for name, _ in SECURITY_HEADERS)
+
+
+def security_headers(own: Iterable[RawHeader]) -> Sequence[RawHeader]:
+    """Return the security headers that are not among the reply's ``own``; names in lower case."""
+    present = _SECURITY_NAMES.intersection([name for name, _ in own])
+    return [header for header in SECURITY_HEADERS if header[0] not in present] if present else SECURITY_HEADERS

@@ -1,4 +1,4 @@
-"""Errors become replies here and nowhere else: a status, one sentence, the correlation id, nothing internal."""
+"""Replies to errors: a status, one sentence, the correlation id, and nothing internal."""
 
 import math
 from collections.abc import Awaitable, Callable
@@ -13,30 +13,30 @@ from iidq.observability import logs
 from iidq.observability.redaction import redact_url
 from iidq.web.reply import shapes
 from iidq.web.reply.wire import JsonReply
-from iidq.web.request_context import correlation_id
+from iidq.web.request_context import context_of
 from iidq.web.service import service_of
 
 RETRY_AFTER_SECONDS: Final = 5
-"""What a 503 asks for when the fault itself names no time."""
+"""``Retry-After`` of a 503 if the fault sets no time."""
 _REFUSAL_SHOWN_SECONDS: Final = 60.0
-"""How long /readyz shows that a request was refused: no later request need meet the same."""
+"""How long /readyz shows a refused request, as later requests may not meet the same cause."""
 _CLIENT_CLOSED_REQUEST: Final = 499
-"""nginx's number for a client that went away; nobody is left to read it."""
+"""nginx's status for a client that has disconnected, used in logs only."""
 
 ErrorHandler = Callable[[Request, Exception], Awaitable[Response]]
 
 
 def error_reply(request: Request, status: int, error: str, *, code: str | None = None, **headers: str) -> JsonReply:
-    """The common form of an error. ``headers`` are named in Python's way: ``retry_after``."""
-    known_as = correlation_id(request)
-    body: shapes.Error = {"error": error, "correlationId": known_as}
+    """Return an error in its common form. Names of ``headers`` have underscores: ``retry_after``."""
+    request_id = context_of(request).correlation_id
+    body: shapes.Error = {"error": error, "correlationId": request_id}
     if code:
-        body = {"error": error, "code": code, "correlationId": known_as}
+        body = {"error": error, "code": code, "correlationId": request_id}
     return JsonReply(body, status, headers={name.replace("_", "-"): value for name, value in headers.items()})
 
 
 def job_not_found() -> JsonReply:
-    """404 for anything that is no job's id."""
+    """Return 404 for anything that is no job's id."""
     body: shapes.JobNotFound = {"error": "Job not found"}
     return JsonReply(body, 404)
 
@@ -74,7 +74,7 @@ async def _on_temporary_fault(request: Request, error: Exception) -> Response:
 async def _on_database_refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, DatabaseRefusal)
     service_of(request).database.faults.failed("requests", error, RETRY_AFTER_SECONDS, _REFUSAL_SHOWN_SECONDS)
-    # Objects and rights are for operators: the log, /readyz and `iidq doctor` name them.
+    # Objects and rights are named only to operators: in the log, /readyz and `iidq doctor`.
     sentence = "The service's database refuses this request; try again later, or tell the service's operator"
     return error_reply(request, 503, sentence, code=error.code, retry_after=str(RETRY_AFTER_SECONDS))
 
@@ -82,9 +82,9 @@ async def _on_database_refusal(request: Request, error: Exception) -> Response:
 async def _on_row_refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, RowRefused)
     if request.method == "GET":
-        # A read changes no row: a fault of ours.
+        # A read changes no row, so this is a fault of the service.
         raise error
-    # The rule's name is for operators: the log has it.
+    # The rule is named only in the log.
     which = "this request" if error.item is None else f"jobs[{error.item}]"
     reason = "another row" if error.conflict else "a rule"
     sentence = f"The service's database refuses {which} because of {reason}; ask the service's operator"
@@ -92,7 +92,7 @@ async def _on_row_refused(request: Request, error: Exception) -> Response:
 
 
 async def _on_disconnect(request: Request, error: Exception) -> Response:
-    logs.client_gone(correlation_id(request), request.method, request.url.path)
+    logs.client_gone(context_of(request).correlation_id, request.method, request.url.path)
     return Response(status_code=_CLIENT_CLOSED_REQUEST)
 
 

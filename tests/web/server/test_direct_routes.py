@@ -1,4 +1,4 @@
-"""The busiest routes take a shorter way, and nobody can tell: same replies, same headers, however the request comes."""
+"""Direct routes behave as routed ones: same replies, same headers, in any form of request."""
 
 import asyncio
 import itertools
@@ -17,8 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from iidq.observability import logs, metrics
 from iidq.queue.read import readers
-from iidq.web.direct_routes import FastLane
-from iidq.web.server.single_piece import WholeMessages
+from iidq.web.server.direct import DirectRoutes, SinglePieceIO
 from tests.eventually import eventually
 from tests.job_rows import COMPLETED, insert
 from tests.web.serving import JOBS, ServeApi
@@ -30,7 +29,7 @@ _VARYING = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f-]{17}|[0-9
 
 @pytest.fixture
 def sql(database_url: str) -> Any:
-    """Somebody with psql."""
+    """A connection of psql."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
 
@@ -66,11 +65,11 @@ async def test_both_ways_answer_alike(
     async with serve_api(database_url=database_url) as client:
         short = await _ask_all(client, job_id)
 
-    async def usual_way(self: FastLane, scope: Scope, receive: Receive, send: Send) -> None:
-        scope.pop("whole", None)
+    async def usual_way(self: DirectRoutes, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.pop("single_piece", None)
         await self._app(scope, receive, send)
 
-    monkeypatch.setattr(FastLane, "__call__", usual_way)
+    monkeypatch.setattr(DirectRoutes, "__call__", usual_way)
     async with serve_api(database_url=database_url) as client:
         assert await _ask_all(client, job_id) == short
 
@@ -80,7 +79,7 @@ LANES = ("short", "short, in pieces", "router", "router, in pieces")
 
 @dataclass(slots=True)
 class _Lanes:
-    """An API whose requests take the lane that the test names, and what it has counted and logged of them."""
+    """An API with a selectable lane, and its counts and logs."""
 
     client: httpx.AsyncClient
     jobs: dict[str, str]
@@ -89,7 +88,7 @@ class _Lanes:
     counted: list[Any] = field(default_factory=list)
 
     async def ask(self, method: str, path: str, headers: list[tuple[str, str]], body: "_Body") -> Any:
-        """All that anybody sees of the reply, but for what differs by chance."""
+        """The visible reply, without values that differ by chance."""
         self.logged.clear()
         self.counted.clear()
         reply = await self.client.request(
@@ -124,11 +123,11 @@ async def lanes(
         rate_limit_read_per_minute=1_000_000,
     ) as client:
         lanes = _Lanes(client, jobs)
-        short: Callable[..., Awaitable[None]] = FastLane.__call__
+        short: Callable[..., Awaitable[None]] = DirectRoutes.__call__
 
-        async def chosen(self: FastLane, scope: Scope, receive: Receive, send: Send) -> None:
+        async def chosen(self: DirectRoutes, scope: Scope, receive: Receive, send: Send) -> None:
             if lanes.lane.endswith("in pieces"):
-                scope.pop("whole", None)
+                scope.pop("single_piece", None)
             if lanes.lane.startswith("short"):
                 await short(self, scope, receive, send)
             else:
@@ -142,7 +141,7 @@ async def lanes(
         def counted(method: str, route: str, status: int, seconds: float) -> None:
             lanes.counted.append((method, route, status))
 
-        monkeypatch.setattr(FastLane, "__call__", chosen)
+        monkeypatch.setattr(DirectRoutes, "__call__", chosen)
         monkeypatch.setattr(logs, "request_served", logged)
         monkeypatch.setattr(metrics, "request_served", counted)
         yield lanes
@@ -282,7 +281,7 @@ async def test_a_body_may_come_in_pieces(api: httpx.AsyncClient) -> None:
 async def test_pollers_share_a_statement(
     api: httpx.AsyncClient, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of many who ask at once each gets its own job, in a few statements; who asks again sees every change."""
+    """Many concurrent reads each get their own job, in a few statements; later reads see every change."""
     ids = [str(insert(sql)) for _ in range(20)]
     statements = 0
     find_changed = readers.find_changed
@@ -317,12 +316,12 @@ class _Cycle:
 def test_no_header_can_become_two(value: bytes) -> None:
     """A value with a line break is a bug of ours, and never reaches the wire."""
     with pytest.raises(ValueError, match="more than one line"):
-        WholeMessages(_Cycle()).reply(200, [(b"x", value)], b"")  # type: ignore[arg-type]
+        SinglePieceIO(_Cycle()).reply(200, [(b"x", value)], b"")  # type: ignore[arg-type]
 
 
 def test_the_last_reply_goes_the_way_that_closes() -> None:
-    """A stopping server tells clients that it closes the connection; then it must, and only the usual way does."""
+    """A stopping server announces the end of the connection, and then closes it, which only the routed way does."""
     cycle = _Cycle()
     cycle.default_headers = [(b"date", b"today"), (b"connection", b"close")]
-    assert not WholeMessages(cycle).reply(200, [(b"content-length", b"0")], b"")  # type: ignore[arg-type]
+    assert not SinglePieceIO(cycle).reply(200, [(b"content-length", b"0")], b"")  # type: ignore[arg-type]
     assert not cycle.response_started

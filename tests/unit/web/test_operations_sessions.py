@@ -1,4 +1,4 @@
-"""Sessions of the operations page: what is recognised, what is refused, and for how long."""
+"""Sessions of the operations page: accepted texts, refused texts, and their lifetime."""
 
 import base64
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iidq.web.operations.session import SESSION_SECONDS, Sessions
+from iidq.web.operations.operations_access import SESSION_SECONDS, Sessions
 
 NOW = 1_700_000_000.0
 SESSIONS = Sessions(b"open sesame")
@@ -22,7 +22,7 @@ def test_a_session_lasts_twelve_hours() -> None:
 
 
 def test_another_key_knows_none_of_them() -> None:
-    """Changing API_KEY signs everybody out, and no key is not any key."""
+    """Changing API_KEY ends all sessions, and no key is not any key."""
     session = SESSIONS.open(NOW)
     for key in (b"open sesamf", b"", b"open sesame "):
         assert Sessions(key).ends_at(session, NOW) is None
@@ -43,7 +43,7 @@ def test_no_text_is_a_session(text: str) -> None:
 
 @pytest.mark.parametrize("end", ["", "soon", "nan", "inf", "-1", "1e999", "1_0", "\u00b2", "\u0663", "9" * 100])
 def test_a_signed_end_that_is_no_time(end: str) -> None:
-    """Without an API key anybody can sign: what is no time is no session, and breaks nothing."""
+    """Without an API key any client can sign: a text without a time is no session, and breaks nothing."""
     keyless = Sessions(b"")
     content = f"{end}.nonce"
     signed = f"{content}.{base64.urlsafe_b64encode(keyless._signature(content)).decode().rstrip('=')}"
