@@ -1,1 +1,1 @@
-"""Commands that start processes: serve, up, demo."""
+"""Commands that run processes: demo, up, serve."""

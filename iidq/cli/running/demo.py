@@ -1,4 +1,4 @@
-"""``iidq demo``: everything embedded in a temporary home, then four jobs sent as any HTTP client would send them."""
+"""``iidq demo``: start all parts in a temporary folder, then send four jobs over HTTP."""
 
 import asyncio
 import json
@@ -25,20 +25,25 @@ _POLL_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One job of the demo and the verdict that it must come to."""
+    """One job of the demo."""
 
     title: str
+    """The job in words, for the table."""
     kind: str
+    """``verify`` or ``proof``."""
     path: Path
+    """The file to send."""
     manifest_uri: str
+    """The manifest URI to send."""
     expected: str
+    """The expected verdict: OK, WARN or FAIL."""
 
 
 async def demo() -> int:
     """Return 0 only if every verdict is the expected one."""
     console = Console(highlight=False, soft_wrap=True)
     configure_logging("error", "text")
-    # The demo shows its own parts whatever this shell is set up for.
+    # The demo uses its own database and chain in any environment.
     settings = load_settings(host="127.0.0.1").model_copy(update={"database_url": None, "rpc_url": None})
     async with run_stack(
         settings, workers=1, port=0, logs_to_files=True, report=lambda step: console.print(f"Starting {step} …")
@@ -51,7 +56,7 @@ async def demo() -> int:
             jobs = await _run_all(stack, cases, console)
         except (TimeoutError, httpx.HTTPError) as error:
             _print_logs(console, stack)
-            console.print(f"[red]Not every job came to its end: {type(error).__name__}.[/]")
+            console.print(f"[red]Not every job ended: {type(error).__name__}.[/]")
             return 1
         good = all(_verdict(job) == case.expected for case, job in zip(cases, jobs, strict=True))
         good = good and bool((jobs[-1]["result"] or {}).get("tx", {}).get("txHash"))
@@ -61,7 +66,7 @@ async def demo() -> int:
     if not good:
         console.print("[red]Not every verdict is right.[/]")
         return 1
-    console.print("[green]Every verdict is the expected one.[/] Everything that was started has been stopped.")
+    console.print("[green]Every verdict is the expected one.[/] All parts have been stopped.")
     _print_next_steps(console, _write_proof(jobs[-1]["result"]), settings.port)
     return 0
 
@@ -89,7 +94,7 @@ async def _run_all(stack: Stack, cases: list[Case], console: Console) -> list[di
         BarColumn(),
         TextColumn("{task.fields[status]:10}"),
     )
-    # The bars go when the jobs have ended: the table takes their place.
+    # The table replaces the bars once the jobs have ended.
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bars:
         async with httpx.AsyncClient(base_url=stack.api_url, trust_env=False, timeout=30) as client:
             return await asyncio.gather(*(_run(client, stack, case, bars) for case in cases))
@@ -121,7 +126,7 @@ def _verdict(job: dict[str, Any]) -> str:
 
 
 def _print_table(cases: list[Case], jobs: list[dict[str, Any]]) -> None:
-    table = Table("job", "verdict", "expected", Column("because", overflow="fold"))
+    table = Table("job", "verdict", "expected", Column("reason", overflow="fold"))
     for case, job in zip(cases, jobs, strict=True):
         verdict = _verdict(job)
         colour = "green" if verdict == case.expected else "red"
@@ -130,7 +135,7 @@ def _print_table(cases: list[Case], jobs: list[dict[str, Any]]) -> None:
 
 
 def _write_proof(proof: dict[str, Any]) -> str:
-    """Write the proof into a file that stays, and return its path."""
+    """Write the proof into a file that outlives the demo, and return its path."""
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", prefix="iidq-proof-", suffix=".json", delete=False) as file:
         json.dump(proof, file, indent=2)
     return file.name
@@ -140,8 +145,8 @@ def _print_next_steps(console: Console, proof_path: str, port: int) -> None:
     page = f"with a page at http://127.0.0.1:{port}/" if port else "with a page whose address it prints"
     console.print(
         f"The proof is in {proof_path}\n\nNext:\n"
-        f"  {own_command()} check-proof {proof_path}\n      what the proof shows, without any service\n"
-        f"  {own_command()} up\n      the same parts, to stay: {page}, and commands to paste",
+        f"  {own_command()} check-proof {proof_path}\n      check the proof without any service\n"
+        f"  {own_command()} up\n      run the same parts until Ctrl-C, {page} and commands to paste",
         markup=False,
     )
 

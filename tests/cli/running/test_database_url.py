@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from iidq.cli.operators.diagnosis import Outcome, diagnose
+from iidq.cli.operators.diagnosis import diagnose
+from iidq.cli.operators.findings import Level
 from iidq.settings import Settings
 from tests.cli.conftest import Done
 from tests.cli.sandbox import Sandbox
@@ -70,7 +71,7 @@ async def test_the_doctor_names_what_is_ignored(database_url: str) -> None:
         _env_file=None, database_url=database_url + PRISMA, redis_url=None, ipfs_gateways=("http://[::1]:9",)
     )
     [found] = [finding for finding in await diagnose(settings) if finding.check == "database"]
-    assert found.outcome is Outcome.OK
+    assert found.level is Level.OK
     assert found.came_back.endswith(", ".join(IGNORED))
 
 
@@ -80,7 +81,7 @@ async def test_the_servers_words_on_a_parameter_are_not_shown(query: str, databa
     url = f"{database_url}&{query}"
     settings = Settings(_env_file=None, database_url=url, redis_url=None, ipfs_gateways=("http://[::1]:9",))
     [found] = [finding for finding in await diagnose(settings) if finding.check == "database"]
-    assert found.outcome is Outcome.BROKEN
+    assert found.level is Level.BROKEN
     assert "FATAL" in found.came_back
     assert SECRET not in repr(found)
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from iidq.cli.verification.input_files import (
-    Candidate,
+    InputFile,
     ManifestList,
     ManifestTemplate,
     UnusableArguments,
     chain_account,
-    find_candidates,
+    find_files,
     is_glob,
 )
 
@@ -32,28 +32,28 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def below(candidates: list[Candidate]) -> list[str]:
-    return [candidate.below for candidate in candidates]
+def below(files: list[InputFile]) -> list[str]:
+    return [file.below for file in files]
 
 
 def test_a_folder_is_walked_in_order(folder: Path) -> None:
     """Every file below it once, but hidden ones and the manifests that `iidq register` leaves."""
     expected = ["[x].jpg", "a.jpg", "b.jpg", "sub/a.jpg", "sub/deep/c é.png"]
-    assert below(find_candidates([str(folder)], recursive=True)) == expected
-    assert below(find_candidates([".", "a.jpg", str(folder / "b.jpg")], recursive=True)) == expected
+    assert below(find_files([str(folder)], recursive=True)) == expected
+    assert below(find_files([".", "a.jpg", str(folder / "b.jpg")], recursive=True)) == expected
 
 
 def test_a_link_to_a_folder_is_no_way_out(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Links to folders are not followed, or a loop would never end."""
     (folder / "loop").symlink_to(folder)
-    assert len(find_candidates(["."], recursive=True)) == 5
+    assert len(find_files(["."], recursive=True)) == 5
 
 
 def test_patterns_that_no_shell_expanded_are_expanded(folder: Path) -> None:
     """`*` and `**` as in shells; a file that has such a name is meant itself."""
-    assert below(find_candidates(["*.jpg"], recursive=False)) == ["[x].jpg", "a.jpg", "b.jpg"]
-    assert below(find_candidates(["**/*.png"], recursive=False)) == ["sub/deep/c é.png"]
-    assert below(find_candidates(["[x].jpg"], recursive=False)) == ["[x].jpg"]
+    assert below(find_files(["*.jpg"], recursive=False)) == ["[x].jpg", "a.jpg", "b.jpg"]
+    assert below(find_files(["**/*.png"], recursive=False)) == ["sub/deep/c é.png"]
+    assert below(find_files(["[x].jpg"], recursive=False)) == ["[x].jpg"]
     assert (is_glob("*.jpg"), is_glob("[x].jpg"), is_glob("a.jpg")) == (True, False, False)
 
 
@@ -62,19 +62,19 @@ def test_what_names_no_file_is_told(folder: Path) -> None:
     (folder / "empty").mkdir()
     for argument in ("*.gif", "empty"):
         with pytest.raises(UnusableArguments, match="there is no file"):
-            find_candidates([argument], recursive=True)
-    assert below(find_candidates(["none.jpg"], recursive=False)) == ["none.jpg"]
+            find_files([argument], recursive=True)
+    assert below(find_files(["none.jpg"], recursive=False)) == ["none.jpg"]
 
 
 def test_a_template_names_each_manifest() -> None:
     """What comes from the file's name is percent-encoded, so that it stays one part of the URI."""
-    candidate = Candidate(Path("x/sub dir/c é?.tar.gz"), "shown", "sub dir/c é?.tar.gz")
+    file = InputFile(Path("x/sub dir/c é?.tar.gz"), "shown", "sub dir/c é?.tar.gz")
     template = ManifestTemplate("https://h/{path}/{name}/{stem}/{hash}")
-    assert template.uri_for(candidate, HASH) == (
+    assert template.uri_for(file, HASH) == (
         f"https://h/sub%20dir/c%20%C3%A9%3F.tar.gz/c%20%C3%A9%3F.tar.gz/c%20%C3%A9%3F.tar/{HASH}"
     )
-    assert ManifestTemplate("ipfs://x").uri_for(candidate, HASH) == "ipfs://x"
-    hostile = Candidate(Path("{hash}"), "{hash}", "{hash}")
+    assert ManifestTemplate("ipfs://x").uri_for(file, HASH) == "ipfs://x"
+    hostile = InputFile(Path("{hash}"), "{hash}", "{hash}")
     assert ManifestTemplate("{name}").uri_for(hostile, HASH) == "%7Bhash%7D"
     with pytest.raises(UnusableArguments, match=r"\{digest\}; expected \{name\}, \{stem\}, \{path\}, \{hash\}"):
         ManifestTemplate("https://h/{digest}")
@@ -85,10 +85,10 @@ def test_a_list_names_each_manifest(folder: Path) -> None:
     listed = folder / "sub" / "list.csv"
     listed.write_text('\ufefffile,manifest\n\na.jpg, ipfs://1\n"deep/c é.png","https://h/a,b"\n', encoding="utf-8")
     manifests = ManifestList(listed)
-    assert [manifests.uri_for(candidate, HASH) for candidate in manifests.candidates] == ["ipfs://1", "https://h/a,b"]
-    [same] = find_candidates(["sub/a.jpg"], recursive=False)
+    assert [manifests.uri_for(file, HASH) for file in manifests.files] == ["ipfs://1", "https://h/a,b"]
+    [same] = find_files(["sub/a.jpg"], recursive=False)
     assert manifests.uri_for(same, HASH) == "ipfs://1"
-    [other] = find_candidates(["a.jpg"], recursive=False)
+    [other] = find_files(["a.jpg"], recursive=False)
     with pytest.raises(UnusableArguments, match=r"list\.csv has no line for a\.jpg"):
         manifests.uri_for(other, HASH)
 

@@ -1,4 +1,4 @@
-"""The commands about content: verify it, check its proof, register it. Each imports what it needs when it runs."""
+"""Declarations of the commands verify, check-proof and register. Each imports its implementation when it runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -22,11 +22,11 @@ Server = Annotated[str, typer.Option(envvar="IIDQ_SERVER", help="the service")]
   iidq verify --recursive photos --manifest 'https://example.org/m/{hash}' --registry 0x… --json
   iidq verify --manifests list.csv --registry eip155:8453:0x…
 
-Exit code 0: OK. 1: FAIL. 3: WARN. 2: it could not be found out. Of several files the worst, in the order 1, 2, 3, 0."""
+Exit code 0: OK. 1: FAIL. 3: WARN. 2: no verdict. Of several files the worst, in the order 1, 2, 3, 0."""
 )
 def verify(
     files: Annotated[
-        list[str] | None, typer.Argument(metavar="FILE...", help="the files in question; patterns in quotes, too")
+        list[str] | None, typer.Argument(metavar="FILE...", help="the files to verify; quoted patterns are expanded")
     ] = None,
     manifest: Annotated[
         str | None,
@@ -44,9 +44,9 @@ def verify(
     ] = None,
     chain: Annotated[int | None, typer.Option(min=1, help="the registry's chain id, if not the service's own")] = None,
     recursive: Annotated[
-        bool, typer.Option("--recursive", "-r", help="folders with all files below, but hidden ones")
+        bool, typer.Option("--recursive", "-r", help="verify all files in folders, except hidden ones")
     ] = False,
-    proof: Annotated[bool, typer.Option("--proof", help="ask for a portable proof as well")] = False,
+    proof: Annotated[bool, typer.Option("--proof", help="make a portable proof as well")] = False,
     upload: Annotated[bool, typer.Option("--upload", help="send the file instead of its hash")] = False,
     server: Server = DEFAULT_SERVER,
     api_key: ApiKey = None,
@@ -59,15 +59,15 @@ def verify(
         bool, typer.Option("--json", help="print the job as JSON; of several files an array with file, verdict, job")
     ] = False,
 ) -> None:
-    """Ask whether files are what their creator registered.
+    """Verify that files are what their creator registered.
 
-    A file is hashed here, and only its hash is sent. One file gets its verdict with every check and its reason.
-    Several files, patterns, folders and lists go as batches of 1,000, which need the service's key where it has one,
-    and get a table.
+    Files are hashed on this machine, and only the hashes are sent. One file gets its verdict with every check and its
+    reason. Several files, patterns, folders and lists get a table. They are sent in batches of 1,000, which need the
+    service's key if it has one.
     """
     from iidq.cli.verification.input_files import ManifestList, ManifestTemplate, UnusableArguments, chain_account
-    from iidq.cli.verification.verify_one import verify as run
-    from iidq.cli.verification.verify_options import Question, Service
+    from iidq.cli.verification.verify_many import verify_files
+    from iidq.cli.verification.verify_one import ServerOptions, VerifyOptions
 
     if (manifest is None) == (manifests is None):
         raise typer.BadParameter("expected one of them", param_hint="--manifest or --manifests")
@@ -82,20 +82,20 @@ def verify(
         raise typer.BadParameter(str(fault)) from None
     except OSError as error:
         raise typer.BadParameter(f"{manifests}: {error.strerror}", param_hint="--manifests") from None
-    question = Question(source, address, chain or named_chain, proof, upload)
-    service = Service(server, api_key, timeout)
-    raise typer.Exit(run(files or [], question, service, recursive=recursive, output=output, as_json=as_json))
+    options = VerifyOptions(source, address, chain or named_chain, proof, upload)
+    service = ServerOptions(server, api_key, timeout)
+    raise typer.Exit(verify_files(files or [], options, service, recursive=recursive, output=output, as_json=as_json))
 
 
 @app.command("check-proof", epilog="Example: iidq check-proof proof.json")
 def check_proof(
-    file: Annotated[Path, typer.Argument(help="the proof, or the job that carries it, as JSON")],
+    file: Annotated[Path, typer.Argument(help="the proof, or the job that contains it, as JSON")],
     as_json: Annotated[bool, typer.Option("--json", help="print the findings as JSON")] = False,
 ) -> None:
     """Check a proof offline.
 
-    As far as its evidence reaches; what it cannot tell is listed. Exit code 0: nothing contradicts it. 1: something
-    does, or its verdict is FAIL. 2: it is no proof.
+    Checks all evidence in the proof, and lists the checks that need a network. Exit code 0: nothing contradicts the
+    proof. 1: something does, or its verdict is FAIL. 2: the file is no proof.
     """
     from iidq.cli.verification.check_proof import check_proof_file
 
@@ -110,9 +110,9 @@ def check_proof(
   PRIVATE_KEY=0x… RPC_URL=https://… iidq register song.wav --registry 0x… --dry-run
   PRIVATE_KEY=0x… RPC_URL=https://… iidq register song.wav --registry 0x… --manifest-uri https://example.org/song.json
 
-The first is for the chain of `iidq up`, which prints it with its own addresses. PRIVATE_KEY and RPC_URL may stand in
-.env; on a command line other users of the machine could read them. Exit code 0: registered. 1: not possible. 2: not
-known, or not mined yet."""
+The first is for the chain of `iidq up`, which prints it with its own addresses. Put PRIVATE_KEY and RPC_URL into .env:
+other users of the machine can read command lines. Exit code 0: registered. 1: not possible. 2: not known, or not mined
+yet."""
 )
 def register(
     file: Annotated[Path, typer.Argument(help="the file to register")],
@@ -125,39 +125,39 @@ def register(
     ] = None,
     rpc_url: Annotated[str | None, typer.Option(help="the chain's JSON-RPC endpoint; else RPC_URL")] = None,
     chain: Annotated[
-        int | None, typer.Option(min=1, help="the chain that it must be; without --rpc-url, that of RPC_URLS_<chain>")
+        int | None, typer.Option(min=1, help="expected chain id; without --rpc-url, selects RPC_URLS_<chain>")
     ] = None,
     manifest_uri: Annotated[
         str | None,
-        typer.Option(help="where you will put the manifest; else ipfs:// and the CID that it has on IPFS"),
+        typer.Option(help="where you will put the manifest; else ipfs:// and its CID"),
     ] = None,
     manifest_file: Annotated[
         Path | None,
-        typer.Option(help="write the manifest here, or take it if it is there; else FILE.manifest.json"),
+        typer.Option(help="write the manifest here, or use the one that is there; else FILE.manifest.json"),
     ] = None,
-    content_uri: Annotated[str | None, typer.Option(help="where the content lies, noted in the manifest")] = None,
+    content_uri: Annotated[str | None, typer.Option(help="the content's own URI, noted in the manifest")] = None,
     publish: Annotated[
-        str | None, typer.Option(metavar="URL", help="hand the manifest to the manifest server of `iidq up`")
+        str | None, typer.Option(metavar="URL", help="send the manifest to the manifest server of `iidq up`")
     ] = None,
     wait: Annotated[float, typer.Option(min=1, help="seconds to wait for the block")] = 180.0,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="show what it would be and cost; write and send nothing")
+        bool, typer.Option("--dry-run", help="show the registration and its cost; write and send nothing")
     ] = False,
     server: Server = DEFAULT_SERVER,
     as_json: Annotated[bool, typer.Option("--json", help="print what was done as JSON")] = False,
 ) -> None:
     """Register a file's hash for its creator.
 
-    Makes the manifest and signs it (EIP-191), sends the transaction (EIP-1559, with the node's fees) and waits for its
-    block; then prints what is left to do and how to verify it. PRIVATE_KEY signs, here and unseen; the development
-    chain (31337) does without. Registering again what is registered changes nothing.
+    Makes the manifest, signs it (EIP-191), sends the transaction (EIP-1559, with the node's fees) and waits for its
+    block. Then prints the next steps. PRIVATE_KEY signs on this machine and is never shown; the development chain
+    (31337) needs none. To register the same again changes nothing.
     """
-    from iidq.cli.verification.register import Wish
+    from iidq.cli.verification.register import RegisterOptions
     from iidq.cli.verification.register import register as run
 
     if publish is not None and manifest_uri is not None:
         raise typer.BadParameter("expected one of them", param_hint="--publish or --manifest-uri")
-    wish = Wish(
+    options = RegisterOptions(
         path=file,
         registry=registry,
         rpc_url=rpc_url,
@@ -169,4 +169,4 @@ def register(
         wait_seconds=wait,
         dry_run=dry_run,
     )
-    raise typer.Exit(run(wish, server=server, as_json=as_json))
+    raise typer.Exit(run(options, server=server, as_json=as_json))
