@@ -50,8 +50,8 @@ def routes(settings: Settings) -> list[Route]:
     """The page under these settings, its data, and its changes; each process shares one snapshot."""
     access = OperationsAccess(settings)
     snapshots = Snapshots()
-    shell = render("operations.html")
-    closed = render("operations-closed.html", reason=CLOSED)
+    shell = render("operations/operations.html")
+    closed = render("operations/operations-closed.html", reason=CLOSED)
 
     async def page(request: Request) -> Response:
         if access.is_closed(request):

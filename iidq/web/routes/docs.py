@@ -40,7 +40,7 @@ def routes(settings: Settings) -> list[Route]:
     """The document under these settings; each form of it is made when it is first asked for, once for each prefix."""
     # Where no key is set, every request is let in.
     access = OperationsAccess(settings) if settings.api_key_scope == "all" else None
-    key_page = render("docs-key.html")
+    key_page = render("docs/docs-key.html")
 
     @cache
     def document() -> dict[str, object]:
@@ -56,7 +56,7 @@ def routes(settings: Settings) -> list[Route]:
 
     @lru_cache(1)
     def style(_prefix: str) -> bytes:
-        return files("iidq.web.pages").joinpath("docs.css").read_bytes()
+        return files("iidq.web.pages").joinpath("docs/docs.css").read_bytes()
 
     def serving(content: Callable[[str], bytes], media_type: str) -> Callable[[Request], Response]:
         # A plain function, so that Starlette runs it in a thread: the first request makes the document.

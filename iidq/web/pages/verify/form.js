@@ -1,9 +1,9 @@
-// The form: a file that is hashed as soon as it is chosen, and the fields that say what to hold it against.
-import { submit, upload } from "./api.js";
-import { $ } from "./elements.js";
+// The form: a file, which is hashed as soon as it is chosen, and the fields manifest, registry and chain.
+
+import { byId } from "../shared/elements.js";
+import { sentence, size } from "../shared/words.js";
+import { idempotencyKey, submit, upload } from "./api.js";
 import { hashFile } from "./hashing.js";
-import { idempotencyKey } from "./idempotency.js";
-import { sentence, size } from "./words.js";
 
 const service = document.body.dataset;
 const FIELDS = ["manifestURI", "registryAddress", "chainId"];
@@ -12,29 +12,28 @@ const NAMES = { file: "The file", manifestURI: "The manifest", registryAddress: 
 const EXPECTED = {
   manifestURI: [/^(ipfs|https?):\/\/\S+$/i, "expected ipfs://…, https://… or http://…"],
   registryAddress: [/^0x[0-9a-fA-F]{40}$/, "expected 0x followed by 40 hex digits"],
-  chainId: [/^[1-9][0-9]{0,15}$/, "expected the chain’s number, or nothing for the default chain"],
+  chainId: [/^[1-9][0-9]{0,15}$/, "expected the chain’s number; leave it empty for the default chain"],
 };
 
-/** What the form holds besides its fields. */
+/** The state of the form besides its fields. */
 const form = { file: null, hashing: null, hash: null, sending: false };
 
-/** Fills in what the service and the link say, and listens; `onSend` is called to send. */
+/** Fill in the values of the link and listen. `onSend` is called on submit. */
 export function openForm(onSend) {
   prefill();
-  $("file").addEventListener("change", () => choose($("file").files[0]));
+  byId("file").addEventListener("change", () => choose(byId("file").files[0]));
   dropping();
-  $("form").addEventListener("submit", (event) => {
+  byId("form").addEventListener("submit", (event) => {
     event.preventDefault();
     onSend();
   });
-  $("upload").addEventListener("change", () => rehash());
-  $("registryAddress").addEventListener("input", registryHint);
-  for (const name of FIELDS) $(name).addEventListener("input", () => setFault(name, ""));
+  byId("upload").addEventListener("change", () => rehash());
+  byId("registryAddress").addEventListener("input", registryHint);
+  for (const name of FIELDS) byId(name).addEventListener("input", () => setFault(name, ""));
 }
 
 /**
- * Sends what was entered: `{reply, asked}`, or null where something has to be mended first, which is then marked.
- * Rejects with a Fault.
+ * Send the form and return `{reply, asked}`. Mark faulty entries and return null if there are any. Throw a Fault.
  */
 export async function sendForm() {
   if (form.sending) return null;
@@ -42,14 +41,14 @@ export async function sendForm() {
   if (!markFaults(fields)) return null;
   sending(true, "");
   try {
-    const reply = $("upload").checked ? await sendFile(fields) : await sendHash(fields);
+    const reply = byId("upload").checked ? await sendFile(fields) : await sendHash(fields);
     return reply && { reply, asked: { ...fields, contentHash: form.hash, fileName: form.file.name } };
   } finally {
     sending(false, "");
   }
 }
 
-/** Marks the service's faults of fields of this form; gives back those of others. */
+/** Mark the service's faults of fields of this form. Return the faults of other fields. */
 export function markRefused(faults) {
   const [known, others] = [{}, {}];
   for (const [name, text] of Object.entries(faults)) (name in NAMES ? known : others)[name] = text;
@@ -59,23 +58,27 @@ export function markRefused(faults) {
 
 function prefill() {
   const link = new URLSearchParams(location.search);
-  const asked = { manifestURI: link.get("manifestURI"), registryAddress: link.get("registry") ?? link.get("registryAddress"), chainId: link.get("chainId") };
+  const asked = {
+    manifestURI: link.get("manifestURI"),
+    registryAddress: link.get("registry") ?? link.get("registryAddress"),
+    chainId: link.get("chainId"),
+  };
   for (const [name, value] of Object.entries(asked)) {
-    if (value !== null) $(name).value = value;
+    if (value !== null) byId(name).value = value;
   }
   registryHint();
 }
 
 function registryHint() {
-  const entered = $("registryAddress").value.trim().toLowerCase();
+  const entered = byId("registryAddress").value.trim().toLowerCase();
   const foreign = service.registry && entered && entered !== service.registry.toLowerCase();
-  $("registryAddress-hint").textContent = foreign
-    ? "Not the registry that this service fills in: its entries are worth as much as your trust in it."
-    : "The contract that the content is registered in.";
+  byId("registryAddress-hint").textContent = foreign
+    ? "This is not this service’s registry. Rely on its entries only if you trust it."
+    : "The contract with the content’s registration.";
 }
 
 function dropping() {
-  const zone = $("drop");
+  const zone = byId("drop");
   const over = (event) => {
     if (service.view !== "ask") return;
     event.preventDefault();
@@ -85,10 +88,10 @@ function dropping() {
   document.addEventListener("drop", (event) => {
     if (service.view !== "ask" || !event.dataTransfer?.files.length) return;
     const file = event.dataTransfer.files[0];
-    // The field holds it as if it had been chosen there: for the browser, and for assistive technology.
+    // Put the file into the field, for the browser and for assistive technology.
     const held = new DataTransfer();
     held.items.add(file);
-    $("file").files = held.files;
+    byId("file").files = held.files;
     choose(file);
   });
 }
@@ -96,8 +99,8 @@ function dropping() {
 function choose(file) {
   if (!file) return;
   form.file = file;
-  $("file-name").textContent = file.name;
-  $("file-hint").textContent = size(file.size);
+  byId("file-name").textContent = file.name;
+  byId("file-hint").textContent = size(file.size);
   setFault("file", "");
   rehash();
 }
@@ -107,19 +110,24 @@ function rehash() {
   form.hashing = null;
   form.hash = null;
   showHashing({ state: form.file ? "" : "No fingerprint yet" });
-  $("hash-said").textContent = "";
+  byId("hash-said").textContent = "";
   if (!form.file) return;
-  if ($("upload").checked) {
+  if (byId("upload").checked) {
     const limit = Number(service.maxUploadBytes);
-    showHashing({ state: "The file is sent when you press Verify" });
-    if (form.file.size > limit) setFault("file", `is larger than the ${size(limit)} that this service takes; untick “Upload the file instead”`);
+    showHashing({ state: "The file will be sent when you press Verify" });
+    if (form.file.size > limit)
+      setFault("file", `is larger than ${size(limit)}, the limit of this service; untick “Upload the file instead”`);
     return;
   }
   const file = form.file;
   showHashing({ state: "Computing the fingerprint …" });
   const hashing = hashFile(file, (done, speed) => {
     if (form.hashing === hashing) {
-      showHashing({ state: `Computing the fingerprint: ${size(done)} of ${size(file.size)}`, speed: `${size(speed)}/s`, percent: (100 * done) / file.size });
+      showHashing({
+        state: `Computing the fingerprint: ${size(done)} of ${size(file.size)}`,
+        speed: `${size(speed)}/s`,
+        percent: (100 * done) / file.size,
+      });
     }
   });
   form.hashing = hashing;
@@ -128,43 +136,43 @@ function rehash() {
       if (form.hashing !== hashing) return;
       form.hash = hash;
       showHashing({ state: "Fingerprint computed", percent: 100, hash });
-      $("hash-said").textContent = "Fingerprint computed";
+      byId("hash-said").textContent = "Fingerprint computed";
     },
     (error) => {
       if (form.hashing !== hashing) return;
       showHashing({ state: "No fingerprint" });
-      setFault("file", `${error.message} Choose it again, or another one.`);
+      setFault("file", `${error.message} Choose the file again, or another one.`);
     },
   );
 }
 
 function showHashing({ state, speed = "", percent = 0, hash = "" }) {
-  $("hash-state").textContent = state;
-  $("hash-speed").textContent = speed;
-  $("hash-progress").value = percent;
-  $("hash-text").textContent = hash;
+  byId("hash-state").textContent = state;
+  byId("hash-speed").textContent = speed;
+  byId("hash-progress").value = percent;
+  byId("hash-text").textContent = hash;
 }
 
 function enteredFields() {
   const fields = {};
   for (const name of FIELDS) {
-    const value = $(name).value.trim();
+    const value = byId(name).value.trim();
     if (value) fields[name] = value;
   }
   return fields;
 }
 
 async function sendHash(fields) {
-  sending(true, "It is sent as soon as the fingerprint is known.");
+  sending(true, "Sending starts once the fingerprint is computed.");
   let contentHash = null;
   while (contentHash === null) {
     const hashing = form.hashing;
     try {
       contentHash = await hashing.result;
     } catch {
-      // Another file was chosen meanwhile, or what is wrong stands beside the file.
+      // Another file was chosen meanwhile, or the fault is shown at the file.
       if (form.hashing && form.hashing !== hashing) continue;
-      $("file").focus();
+      byId("file").focus();
       return null;
     }
   }
@@ -175,23 +183,32 @@ async function sendHash(fields) {
 
 async function sendFile(fields) {
   const { name, size: bytes, lastModified } = form.file;
-  return upload("verify", fields, form.file, idempotencyKey("upload", { ...fields, name, bytes, lastModified }), (sent, all) => {
-    const percent = all ? (100 * sent) / all : 0;
-    showHashing({ state: sent < all ? `Sent: ${size(sent)} of ${size(all)}` : "Sent; the service is answering …", percent });
-  });
+  return upload(
+    "verify",
+    fields,
+    form.file,
+    idempotencyKey("upload", { ...fields, name, bytes, lastModified }),
+    (sent, all) => {
+      const percent = all ? (100 * sent) / all : 0;
+      showHashing({
+        state: sent < all ? `Sent: ${size(sent)} of ${size(all)}` : "Sent; waiting for the reply …",
+        percent,
+      });
+    },
+  );
 }
 
-/** The service refuses names with controls or of undue length; a hash needs none. */
+/** Return the field fileName; no field for a name that the service refuses. */
 function fileNameOf(file) {
   const fits = file.name && file.name.length <= 255 && !/[\u0000-\u001f\u007f/\\]/.test(file.name);
   return fits ? { fileName: file.name } : {};
 }
 
-/** Marks what is wrong before anything is sent; whether all is well. */
+/** Mark faulty entries. Return whether there are none. */
 function markFaults(fields) {
   const faults = {};
   if (!form.file) faults.file = "is missing: choose the file that you want to verify";
-  else if ($("file-fault").textContent) return focusFirst(["file"]);
+  else if (byId("file-fault").textContent) return focusFirst(["file"]);
   for (const [name, [pattern, expected]] of Object.entries(EXPECTED)) {
     if (!(name in fields)) {
       if (name !== "chainId") faults[name] = `is missing: ${expected}`;
@@ -206,20 +223,20 @@ function markFields(faults) {
 }
 
 function focusFirst(names) {
-  if (names.length) $(names[0]).focus();
+  if (names.length) byId(names[0]).focus();
   return names.length === 0;
 }
 
 function setFault(name, text) {
-  // The service's own messages go on after a field's name, or say what was expected.
+  // The service's messages continue after a field's name, or begin with the expected form.
   const goesOn = /^(is|are|must|cannot|has|names|contains)\b/.test(text);
-  $(`${name}-fault`).textContent = text ? sentence(goesOn ? `${NAMES[name]} ${text}` : text) : "";
-  if (text) $(name).setAttribute("aria-invalid", "true");
-  else $(name).removeAttribute("aria-invalid");
+  byId(`${name}-fault`).textContent = text ? sentence(goesOn ? `${NAMES[name]} ${text}` : text) : "";
+  if (text) byId(name).setAttribute("aria-invalid", "true");
+  else byId(name).removeAttribute("aria-invalid");
 }
 
 function sending(on, state) {
   form.sending = on;
-  $("send").setAttribute("aria-disabled", String(on));
-  $("send-state").textContent = state;
+  byId("send").setAttribute("aria-disabled", String(on));
+  byId("send-state").textContent = state;
 }

@@ -1,18 +1,19 @@
-// SHA-256 of a file of any size, beside the page, in flat memory.
-import "./vendor/hash-wasm-sha256.umd.min.js";
+// SHA-256 of a file of any size, in a thread of its own and in constant memory.
+
+import "../vendor/hash-wasm-sha256.umd.min.js";
 
 const PIECE_BYTES = 1 << 20;
 const REPORT_EVERY_MS = 100;
 
 self.onmessage = async ({ data: file }) => {
   try {
-    self.postMessage({ hash: await sha256(file) });
+    self.postMessage({ hash: await hashOf(file) });
   } catch (error) {
     self.postMessage({ error: error.name });
   }
 };
 
-async function sha256(file) {
+async function hashOf(file) {
   const hasher = await openHasher();
   let done = 0;
   let reported = 0;
@@ -28,20 +29,20 @@ async function sha256(file) {
   return `0x${hasher.digest()}`;
 }
 
-/** The file's bytes; a piece is only good until the next one is asked for. */
+/** Yield the file's bytes in pieces. A piece is valid until the next one. */
 async function* pieces(file) {
   let reader;
   try {
     reader = file.stream().getReader({ mode: "byob" });
   } catch {
-    // A browser whose files do not read into given memory: the garbage collector has more to do.
+    // This browser cannot read files into given memory, so each piece is new memory.
     for (let from = 0; from < file.size; from += PIECE_BYTES) {
       yield new Uint8Array(await file.slice(from, from + PIECE_BYTES).arrayBuffer());
     }
     return;
   }
-  // Two buffers take turns: one is read into while the other is hashed. New ones for each piece would pile up to
-  // hundreds of megabytes before they are collected.
+  // Two buffers alternate: one is filled while the other is hashed. New memory for each piece would reach hundreds of
+  // megabytes before it is collected.
   let reading = reader.read(new Uint8Array(PIECE_BYTES));
   let spare = new ArrayBuffer(PIECE_BYTES);
   for (;;) {
@@ -60,8 +61,8 @@ async function openHasher() {
     wasm.init();
     return { update: (bytes) => wasm.update(bytes), digest: () => wasm.digest("hex") };
   } catch {
-    // A browser or a policy of its owner without WebAssembly.
-    const { sha256 } = await import("./vendor/noble-hashes/sha2.js");
+    // This browser, or the policy of its owner, has no WebAssembly.
+    const { sha256 } = await import("../vendor/noble-hashes/sha2.js");
     const plain = sha256.create();
     return {
       update: (bytes) => plain.update(bytes),

@@ -1,12 +1,13 @@
 // The verification page: the form at `/`, a job at `/jobs/<id>`.
-import { apiKey, Fault, pagePath, stats, submit } from "./api.js";
-import { $, button, copyText, element } from "./elements.js";
-import { follow, isFinal } from "./follow.js";
+
+import { button, byId, copyText, element, setText } from "../shared/elements.js";
+import { apiKey, Fault, root } from "../shared/request.js";
+import { isFinal } from "../shared/states.js";
+import { answered, idempotencyKey, pagePath, stats, submit } from "./api.js";
+import { follow } from "./follow.js";
 import { markRefused, openForm, sendForm } from "./form.js";
-import { answered, idempotencyKey } from "./idempotency.js";
 import { clearJob, permanentLink, showJob, showNoJob } from "./job-view.js";
 import { downloadLink, makeProof } from "./proof.js";
-import { root } from "./root.js";
 import { askForKey, hideTrouble, needsKey, openKeyForm, showTrouble } from "./trouble.js";
 import { registeredManifest } from "./verdict.js";
 
@@ -14,7 +15,7 @@ const service = document.body.dataset;
 const WHY_QUEUED_AFTER_MS = 2_000;
 const WHY_QUEUED_EVERY_MS = 10_000;
 
-/** What is being followed; aborted when another view comes. */
+/** Aborts the job that is followed; used when the view changes. */
 let following = new AbortController();
 
 function start() {
@@ -63,17 +64,31 @@ function received(reply, type, asked) {
     clearJob();
     const result = reply.result;
     const job = {
-      id: null, type, status: "completed", progress: 100, result, error: null, errors: [], attempt: 1,
+      id: null,
+      type,
+      status: "completed",
+      progress: 100,
+      result,
+      error: null,
+      errors: [],
+      attempt: 1,
       contentHash: result?.fileHash ?? result?.content?.hash ?? asked.contentHash,
-      manifestUri: asked.manifestURI, registryAddress: asked.registryAddress, chainId: asked.chainId ?? null, fileName: asked.fileName ?? null,
+      manifestUri: asked.manifestURI,
+      registryAddress: asked.registryAddress,
+      chainId: asked.chainId ?? null,
+      fileName: asked.fileName ?? null,
     };
     showJob(job);
     showActions(job);
-    $("job-words").append(
-      element("p", { className: "soft", textContent: "The queue was not available, so this was verified at once. It has no link of its own: keep the JSON below." }),
+    byId("job-words").append(
+      element(
+        "p",
+        { class: "soft" },
+        "The queue was not available, so the file was verified at once. This page has no link: keep the JSON below.",
+      ),
     );
   }
-  $("job-title").focus();
+  byId("job-title").focus();
   window.scrollTo(0, 0);
 }
 
@@ -82,9 +97,9 @@ async function followJob(id) {
   const mine = (following = new AbortController());
   let latest = null;
   let shownActions = "";
-  let why = setTimeout(function tell() {
-    why = setTimeout(tell, WHY_QUEUED_EVERY_MS);
-    void tellWhyQueued(latest, mine.signal);
+  let why = setTimeout(function repeat() {
+    why = setTimeout(repeat, WHY_QUEUED_EVERY_MS);
+    void showWhyQueued(latest, mine.signal);
   }, WHY_QUEUED_AFTER_MS);
   mine.signal.addEventListener("abort", () => clearTimeout(why));
   try {
@@ -103,10 +118,11 @@ async function followJob(id) {
       },
       onConnection: (how) => {
         if (mine.signal.aborted) return;
-        $("job").dataset.transport = how;
-        if (how === "lost") $("progress").hidden = false;
-        if (how === "lost") setConnection("The connection to the service is lost; trying again. The verification goes on meanwhile.");
-        else if ($("connection").textContent.startsWith("The connection")) setConnection("");
+        byId("job").dataset.transport = how;
+        if (how === "lost") byId("progress").hidden = false;
+        if (how === "lost")
+          setConnection("The connection to the service is lost. The verification goes on; this page tries again.");
+        else if (byId("connection").textContent.startsWith("The connection")) setConnection("");
       },
     });
   } catch (error) {
@@ -115,8 +131,8 @@ async function followJob(id) {
     if (error.status === 401) refused(error, route);
     else if (error.status === 404) {
       showNoJob("There is no such verification", [
-        "Either the link is not complete, or the verification is older than this service keeps them.",
-        "Ask whoever sent you the link, or verify the file yourself.",
+        "The link is incomplete, or this service has deleted the verification because of its age.",
+        "Ask the sender for the link again, or verify the file yourself.",
       ]);
     } else showTrouble(error, route);
   } finally {
@@ -124,73 +140,84 @@ async function followJob(id) {
   }
 }
 
-async function tellWhyQueued(job, signal) {
+async function showWhyQueued(job, signal) {
   if (job?.status !== "queued" || job.errors?.length) return;
   const counts = await stats().catch(() => null);
   if (signal.aborted || !counts?.available) return;
-  if (counts.state === "paused") setConnection(`The queue is paused${counts.pauseReason ? ` (${counts.pauseReason})` : ""}. This goes on when it is resumed; you can close the page and come back by its link.`);
-  else if (counts.workers === 0) setConnection("No worker is running at present. This goes on when one comes; you can close the page and come back by its link.");
-  else setConnection(`${counts.waiting} waiting. You can close the page and come back by its link.`);
+  const reason = counts.pauseReason ? ` (${counts.pauseReason})` : "";
+  const back = "You can close this page and return by its link.";
+  if (counts.state === "paused") setConnection(`The queue is paused${reason}, so this verification waits. ${back}`);
+  else if (counts.workers === 0) setConnection(`No worker is running, so this verification waits for one. ${back}`);
+  else setConnection(`${counts.waiting} waiting. ${back}`);
 }
 
 function setConnection(text) {
-  if ($("connection").textContent !== text) $("connection").textContent = text;
+  setText(byId("connection"), text);
 }
 
 function showActions(job) {
   const link = permanentLink(job);
   const buttons = [];
-  const [copy, told] = link ? copyButton(link) : [];
+  const [copy, copyState] = link ? copyButton(link) : [];
   const registered = registeredManifest(job);
-  if (registered) buttons.push(button("Verify with the registered manifest", () => void again(job, { ...questionOf(job), manifestURI: registered }), "main"));
+  if (registered)
+    buttons.push(
+      button(
+        "Verify with the registered manifest",
+        () => void again(job, { ...fieldsOf(job), manifestURI: registered }),
+        "main",
+      ),
+    );
   if (copy) buttons.push(copy);
   if (job.status === "completed" && job.type === "proof") buttons.push(downloadLink(job.result, job.contentHash));
-  if (job.status === "completed" && job.type === "verify") buttons.push(button("Make a proof", (self) => void prove(job, self)));
-  if (job.status === "failed" || job.status === "cancelled") buttons.push(button("Try again", () => void again(job), "main"));
-  if (isFinal(job)) buttons.push(element("a", { className: "button", href: `${root}/`, textContent: "Verify another file" }));
-  if (told) buttons.push(told);
-  $("actions").replaceChildren(...buttons);
+  if (job.status === "completed" && job.type === "verify")
+    buttons.push(button("Make a proof", (self) => void prove(job, self)));
+  if (job.status === "failed" || job.status === "cancelled")
+    buttons.push(button("Try again", () => void again(job), "main"));
+  if (isFinal(job)) buttons.push(element("a", { class: "button", href: `${root}/` }, "Verify another file"));
+  if (copyState) buttons.push(copyState);
+  byId("actions").replaceChildren(...buttons);
 }
 
 function copyButton(link) {
-  const told = element("span", { className: "soft", role: "status" });
+  const state = element("span", { class: "soft", role: "status" });
   const copy = button("Copy the link", () => {
     copyText(link).then(
-      () => (told.textContent = "Copied"),
-      () => (told.textContent = link),
+      () => (state.textContent = "Copied"),
+      () => (state.textContent = link),
     );
   });
-  return [copy, told];
+  return [copy, state];
 }
 
-function questionOf(job) {
-  const question = { contentHash: job.contentHash, manifestURI: job.manifestUri, registryAddress: job.registryAddress };
-  if (job.chainId) question.chainId = job.chainId;
-  if (job.fileName) question.fileName = job.fileName;
-  if (job.rpcUrl) question.rpcUrl = job.rpcUrl;
-  return question;
+function fieldsOf(job) {
+  const fields = { contentHash: job.contentHash, manifestURI: job.manifestUri, registryAddress: job.registryAddress };
+  if (job.chainId) fields.chainId = job.chainId;
+  if (job.fileName) fields.fileName = job.fileName;
+  if (job.rpcUrl) fields.rpcUrl = job.rpcUrl;
+  return fields;
 }
 
 async function prove(job, self) {
   if (self?.getAttribute("aria-disabled") === "true") return;
   self?.setAttribute("aria-disabled", "true");
   hideTrouble();
-  const fields = questionOf(job);
+  const fields = fieldsOf(job);
   try {
     await makeProof(fields, idempotencyKey("proof", fields), following.signal);
     answered();
     const held = document.activeElement === self;
     self?.remove();
-    if (held) $("proof").querySelector("a")?.focus();
+    if (held) byId("proof").querySelector("a")?.focus();
   } catch (error) {
     if (!(error instanceof Fault)) throw error;
-    $("proof").hidden = true;
+    byId("proof").hidden = true;
     self?.removeAttribute("aria-disabled");
     refused(error, () => prove(job, self));
   }
 }
 
-async function again(job, fields = questionOf(job)) {
+async function again(job, fields = fieldsOf(job)) {
   hideTrouble();
   try {
     const reply = await submit(job.type, fields, idempotencyKey(job.type, fields));
@@ -202,7 +229,7 @@ async function again(job, fields = questionOf(job)) {
   }
 }
 
-/** A refusal where it belongs: the key's form, the fields, or the top of the page. */
+/** Show a fault where it belongs: at the key's form, at the fields, or at the top of the page. */
 function refused(fault, retry) {
   if (fault.status === 401) {
     askForKey(apiKey.get() ? "This key is not the service’s." : "", retry);

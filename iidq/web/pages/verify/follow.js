@@ -1,17 +1,18 @@
-// A job's way to its end: live by server-sent events, or by polling where something between holds the events back.
-// Not EventSource: it cannot send the API key, nor tell a silent proxy from a silent job.
-import { ask, eventsPath, Fault, faultOf, jobPath } from "./api.js";
+// Follow a job to its end by server-sent events, or by polling where a proxy holds events back.
+// Not EventSource, which cannot send the API key, nor notice a silent proxy.
 
-const FIRST_EVENT_MS = 2_500; // the server tells the present state at once
-const SILENCE_MS = 40_000; // its sign of life comes every 15 s
+import { Fault } from "../shared/request.js";
+import { isFinal } from "../shared/states.js";
+import { eventsPath, faultOf, jobPath, send } from "./api.js";
+
+const FIRST_EVENT_MS = 2_500; // the server sends the present state at once
+const SILENCE_MS = 40_000; // the server sends a comment every 15 s
 const POLL_MS = 1_000;
 const LONGEST_WAIT_MS = 5_000;
 
-export const isFinal = (job) => ["completed", "failed", "cancelled"].includes(job.status);
-
 /**
- * Calls `onJob(job)` for each state until the last one, and `onConnection("live" | "polling" | "lost")` when that changes.
- * Rejects with a Fault for a job that cannot be read at all (401, 404).
+ * Call `onJob(job)` with each state until the last one, and `onConnection("live" | "polling" | "lost")` when that
+ * changes. Throw a Fault for a job that cannot be read (400, 401, 404).
  */
 export async function follow(id, { onJob, onConnection, signal }) {
   const state = { lastEventId: "", tag: "", job: null };
@@ -33,12 +34,15 @@ export async function follow(id, { onJob, onConnection, signal }) {
       if (!(error instanceof Fault) || [400, 401, 404].includes(error.status)) throw error;
       onConnection("lost");
       failures += 1;
-      await pause(Math.max((error.retryAfterSeconds ?? 0) * 1000, Math.min(LONGEST_WAIT_MS, 250 * 2 ** failures)), signal);
+      await pause(
+        Math.max((error.retryAfterSeconds ?? 0) * 1000, Math.min(LONGEST_WAIT_MS, 250 * 2 ** failures)),
+        signal,
+      );
     }
   }
 }
 
-/** Reads one stream to its end; false if events do not come through. */
+/** Read one stream to its end. Return false if events do not get through. */
 async function stream(id, state, take, onConnection, signal) {
   const own = new AbortController();
   const abort = () => own.abort();
@@ -46,7 +50,7 @@ async function stream(id, state, take, onConnection, signal) {
   let heard = false;
   let timer = setTimeout(abort, FIRST_EVENT_MS);
   try {
-    const response = await ask(eventsPath(id), {
+    const response = await send(eventsPath(id), {
       headers: { Accept: "text/event-stream", ...(state.lastEventId && { "Last-Event-ID": state.lastEventId }) },
       signal: own.signal,
     });
@@ -65,7 +69,7 @@ async function stream(id, state, take, onConnection, signal) {
       text += value;
       const blocks = text.split("\n\n");
       text = blocks.pop();
-      for (const event of blocks.map(parseEvent).filter((event) => event.data)) {
+      for (const event of blocks.map(parseEvent).filter(({ data }) => data)) {
         heard = true;
         state.lastEventId = event.id ?? state.lastEventId;
         onConnection("live");
@@ -79,8 +83,8 @@ async function stream(id, state, take, onConnection, signal) {
   } catch (error) {
     if (signal.aborted || error instanceof Fault) throw error;
     if (own.signal.aborted) return heard;
-    // The connection broke in the middle: the server restarts, or the network changed.
-    throw new Fault("The connection was lost.", "");
+    // The connection broke: the server restarts, or the network changed.
+    throw new Fault("The connection was lost.");
   } finally {
     clearTimeout(timer);
     signal.removeEventListener("abort", abort);
@@ -98,7 +102,7 @@ function parseEvent(block) {
 }
 
 async function poll(id, state, take, onConnection, signal) {
-  const response = await ask(jobPath(id), { headers: state.tag ? { "If-None-Match": state.tag } : {}, signal });
+  const response = await send(jobPath(id), { headers: state.tag ? { "If-None-Match": state.tag } : {}, signal });
   if (response.status !== 304 && !response.ok) throw await faultOf(response);
   onConnection("polling");
   if (response.status === 304) return;

@@ -1,6 +1,9 @@
-// From a job to what a person should read. Pure: no document, no network.
+// The words of a job for a visitor. Pure: no document, no network.
+// provenance/verdict.py has the words of the report and cli/verification/verdict_words.py those of the command line:
+// each audience needs its own sentences, and a test keeps the cases equal.
+
+import { day, moment, sentence } from "../shared/words.js";
 import { nextStep } from "./api.js";
-import { day, moment, sentence } from "./words.js";
 
 const LABELS = {
   "content.hashMatchesManifest": "The content is the one that the manifest describes",
@@ -16,25 +19,36 @@ const LABELS = {
 };
 export const OUTCOMES = { passed: "Passed", failed: "Failed", notChecked: "Not checked" };
 
-// What a conclusion's own sentences say.
-const IN_CONCLUSION = ["content.hashMatchesManifest", "registry.registered", "registry.notRevoked", "registry.creator", "registry.manifestUri"].map((code) => LABELS[code]);
+// Checks that a conclusion's own sentences already mention.
+const IN_CONCLUSION = [
+  "content.hashMatchesManifest",
+  "registry.registered",
+  "registry.notRevoked",
+  "registry.creator",
+  "registry.manifestUri",
+].map((code) => LABELS[code]);
 const ZERO_ADDRESS = `0x${"0".repeat(40)}`;
-// A manifest URI that the form takes. It comes from a chain, where anybody can write one.
+// A manifest URI that the form accepts. It comes from a chain, so its text may be hostile.
 const USABLE_URI = /^(ipfs|https?):\/\/[\x21-\x7e]{1,2040}$/i;
 
-/** The verify result's parts, whether the job was a verification or a proof; null if it is neither. */
+/** Return the parts of a verification's or proof's result; null for anything else. */
 function partsOf(result) {
-  const told = result?.verification ?? result;
-  if (!["OK", "WARN", "FAIL"].includes(told?.status) || typeof result.onchain !== "object" || result.onchain === null) return null;
+  const summary = result?.verification ?? result;
+  if (
+    !["OK", "WARN", "FAIL"].includes(summary?.status) ||
+    typeof result.onchain !== "object" ||
+    result.onchain === null
+  )
+    return null;
   const { creator = "", manifestURI, timestamp } = result.onchain;
-  const hashOk = (told.fileHashMatchesManifest ?? result.checks?.manifestHashOk) === true;
-  const creatorOk = (told.creatorMatchesOnchain ?? result.checks?.creatorOk) === true;
-  const uriOk = (told.manifestURIMatchesOnchain ?? result.checks?.manifestOk) === true;
+  const hashOk = (summary.fileHashMatchesManifest ?? result.checks?.manifestHashOk) === true;
+  const creatorOk = (summary.creatorMatchesOnchain ?? result.checks?.creatorOk) === true;
+  const uriOk = (summary.manifestURIMatchesOnchain ?? result.checks?.manifestOk) === true;
   const registered = String(creator) !== ZERO_ADDRESS;
   return {
-    status: told.status,
-    // A status that does not follow from these comes from no service of ours.
-    consistent: told.status === (hashOk && creatorOk ? (uriOk ? "OK" : "WARN") : "FAIL"),
+    status: summary.status,
+    // False for a status that contradicts the checks: iidq never returns one.
+    consistent: summary.status === (hashOk && creatorOk ? (uriOk ? "OK" : "WARN") : "FAIL"),
     conclusion: conclude({ registered, revoked: registered && manifestURI === "", hashOk, creatorOk, uriOk }),
     creator: String(creator),
     manifestUri: String(manifestURI ?? ""),
@@ -46,7 +60,7 @@ function partsOf(result) {
   };
 }
 
-/** The one case that the evidence makes, as iidq/provenance/conclusion.py has it. */
+/** Return the case of the evidence, as iidq/provenance/conclusion.py does. */
 function conclude({ registered, revoked, hashOk, creatorOk, uriOk }) {
   if (!registered) return hashOk ? "notRegistered" : "unknownFile";
   if (revoked) return "revoked";
@@ -55,17 +69,19 @@ function conclude({ registered, revoked, hashOk, creatorOk, uriOk }) {
   return uriOk ? "genuine" : "manifestUriDiffers";
 }
 
-/** The code of that case; null where the job has no result that tells. */
+/** Return the code of a job's case; null for a job without a usable result. */
 export const caseOf = (job) => (job.status === "completed" ? (partsOf(job.result)?.conclusion ?? null) : null);
 
-/** The registered manifest's URI, where the job was about another one and the registered one may tell more; or null. */
+/** Return the registered manifest's URI if it differs from the job's and is worth a try, else null. */
 export function registeredManifest(job) {
   const parts = job.status === "completed" ? partsOf(job.result) : null;
   const promising = ["otherManifest", "otherSigner", "manifestUriDiffers"].includes(parts?.conclusion);
-  return promising && parts.manifestUri !== job.manifestUri && USABLE_URI.test(parts.manifestUri) ? parts.manifestUri : null;
+  return promising && parts.manifestUri !== job.manifestUri && USABLE_URI.test(parts.manifestUri)
+    ? parts.manifestUri
+    : null;
 }
 
-/** The report's checks, each with a label; only well-formed ones. */
+/** Return the report's well-formed checks with their labels. */
 export function checksOf(result) {
   const checks = result?.report?.checks;
   if (!Array.isArray(checks)) return [];
@@ -78,12 +94,13 @@ export function checksOf(result) {
     }));
 }
 
-// The report is also for machines, and tells times as they stand on chain.
-const readable = (message) => message.replace(/(\d{9,11}) \(Unix seconds\)/, (_, seconds) => moment(Number(seconds) * 1000));
+// The report, which is also for machines, has times in Unix seconds.
+const readable = (message) =>
+  message.replace(/(\d{9,11}) \(Unix seconds\)/, (_, seconds) => moment(Number(seconds) * 1000));
 
 /**
- * `{tone, sign, title, detail, sentences, next}`: tone is good, warn, bad or plain; `detail` goes on after the title;
- * `next` says what to do. Texts can be empty.
+ * Return `{tone, sign, title, detail, sentences, next}`: `tone` is good, warn, bad or plain, `detail` continues the
+ * title, `next` is the advice. Texts can be empty.
  */
 export function verdictOf(job) {
   switch (job.status) {
@@ -92,7 +109,12 @@ export function verdictOf(job) {
     case "failed":
       return ofFailure(job);
     case "cancelled":
-      return plain("Cancelled", "This verification was cancelled", [], "Verify the file again if you still want to know.");
+      return plain(
+        "Cancelled",
+        "This verification was cancelled",
+        [],
+        "Verify the file again if you still want to know.",
+      );
     case "queued":
       return plain("In the queue", "Waiting for its turn …", [], "");
     default:
@@ -109,50 +131,71 @@ function ofFailure(job) {
     sign: "No verdict",
     title: "It could not be found out",
     detail: "",
-    sentences: [sentence(message || "The verification failed"), "This says nothing about the file: neither that it is genuine nor that it is not."],
+    sentences: [
+      sentence(message || "The verification failed"),
+      "This says nothing about the file: neither that it is genuine nor that it is not.",
+    ],
     next: nextStep(code),
   };
 }
 
-const TONES = { OK: { tone: "good", sign: "OK" }, WARN: { tone: "warn", sign: "With a warning" }, FAIL: { tone: "bad", sign: "Failed" } };
+const TONES = {
+  OK: { tone: "good", sign: "OK" },
+  WARN: { tone: "warn", sign: "With a warning" },
+  FAIL: { tone: "bad", sign: "Failed" },
+};
 
 function ofResult(job) {
   const parts = partsOf(job.result);
   if (parts === null) {
-    return plain("Completed", "This result has a form that this page does not know", ["It came from another system or version."], "Read the raw JSON below.");
+    return plain(
+      "Completed",
+      "This result has a form that this page does not know",
+      ["It came from another system or version."],
+      "Read the raw JSON below.",
+    );
   }
   if (!parts.consistent) {
-    return plain("Completed", "This result contradicts itself", ["Its status does not follow from its own checks."], "Verify the file again.");
+    return plain(
+      "Completed",
+      "This result contradicts itself",
+      ["Its status does not follow from its own checks."],
+      "Verify the file again.",
+    );
   }
   const words = WORDS[parts.conclusion](parts, registeredManifest(job) !== null);
-  const more = parts.checks.filter(({ outcome, label }) => outcome === "failed" && !IN_CONCLUSION.includes(label)).map((check) => check.message);
+  const more = parts.checks
+    .filter(({ outcome, label }) => outcome === "failed" && !IN_CONCLUSION.includes(label))
+    .map((check) => check.message);
   return { ...TONES[parts.status], ...words, sentences: [...words.sentences, ...more] };
 }
 
 const registeredBy = ({ creator, timestamp }) => `registered by ${creator}${timestamp ? ` on ${day(timestamp)}` : ""}`;
-const signedBy = ({ recovered }) => `The manifest that was given is signed by ${recovered ?? "no key that is known"}.`;
+const signedBy = ({ recovered }) => `The given manifest is signed by ${recovered ?? "an unknown key"}.`;
 const TRY_REGISTERED = "Verify with the registered manifest.";
 
-// Of each conclusion: what a person reads. `another` says whether the registered manifest can be tried instead.
+// The words of each conclusion. `another` is whether the registered manifest can be tried instead.
 const WORDS = {
   genuine: (parts) => ({
     title: "Genuine",
     detail: registeredBy(parts),
-    sentences: ["The file is unchanged, and whoever registered it has signed its manifest."],
+    sentences: ["The file is unchanged, and its manifest is signed by the account that registered it."],
     next: "",
   }),
   manifestUriDiffers: (parts, another) => ({
     title: "Genuine, but not with this manifest",
     detail: registeredBy(parts),
     sentences: ["The file is unchanged and its creator signed this manifest, but the registry names another manifest."],
-    next: another ? TRY_REGISTERED : "Ask the creator for the manifest that is registered, or whether this one has replaced it.",
+    next: another
+      ? TRY_REGISTERED
+      : "Ask the creator for the registered manifest, or whether this one has replaced it.",
   }),
   revoked: (parts) => ({
     title: "Revoked",
     detail: `${registeredBy(parts)}, and withdrawn since`,
     sentences: [
-      "This very file was registered, and its creator has withdrawn the registration.",
-      ...(parts.hashOk ? [] : ["The manifest that was given describes another file."]),
+      "This file was registered, and its creator has withdrawn the registration.",
+      ...(parts.hashOk ? [] : ["The given manifest describes another file."]),
       ...(parts.hashOk && !parts.creatorOk ? [signedBy(parts)] : []),
     ],
     next: "Ask the creator why, before you rely on it.",
@@ -160,31 +203,35 @@ const WORDS = {
   otherManifest: (parts, another) => ({
     title: "Registered, but this manifest belongs to another file",
     detail: registeredBy(parts),
-    sentences: ["This very file is registered. The manifest that was given describes another file, so it says nothing about this one."],
+    sentences: [
+      "This file is registered. The given manifest describes another file, so it proves nothing about this one.",
+    ],
     next: another ? TRY_REGISTERED : "Ask the creator for the manifest that belongs to this file.",
   }),
   manifestDiffers: (parts) => ({
     title: "Registered, but its manifest describes another file",
     detail: registeredBy(parts),
-    sentences: ["This very file is registered. The manifest at the registered address describes another file: it was replaced after the registration, or registered by mistake."],
+    sentences: [
+      "This file is registered. The manifest at the registered address describes another file: it was replaced after the registration, or registered by mistake.",
+    ],
     next: "Ask the creator for a manifest that belongs to this file.",
   }),
   otherSigner: (parts, another) => ({
-    title: "Registered, but the manifest is signed by somebody else",
+    title: "Registered, but the manifest has another signer",
     detail: registeredBy(parts),
-    sentences: ["This very file is registered, and the manifest that was given describes it.", signedBy(parts)],
-    next: another ? TRY_REGISTERED : "Do not rely on this manifest. Ask whoever gave it to you where it comes from.",
+    sentences: ["This file is registered, and the given manifest describes it.", signedBy(parts)],
+    next: another ? TRY_REGISTERED : "Do not rely on this manifest. Ask its sender where it comes from.",
   }),
   notRegistered: () => ({
     title: "Not registered",
-    detail: "this registry knows nothing of the content",
-    sentences: ["A signed manifest describes the file, but nobody has registered it."],
-    next: "Check the registry and the chain. If they are right, the file is not registered, or not yet.",
+    detail: "the registry has no entry for this content",
+    sentences: ["A signed manifest describes the file, but the file is not registered."],
+    next: "Check the registry and the chain. If both are right, ask the creator to register the file.",
   }),
   unknownFile: () => ({
     title: "Changed or unknown",
-    detail: "this file is not registered, and the manifest describes another one",
-    sentences: ["The file was changed, or it is another file than the one that the manifest describes."],
+    detail: "this file is not registered, and the manifest describes another file",
+    sentences: ["The file was changed, or it is not the file that the manifest describes."],
     next: "Get the file again from its source, and check that the manifest, the registry and the chain belong to it.",
   }),
 };
@@ -199,7 +246,7 @@ const STEPS = [
   { at: 100, now: "Storing the result", done: "Result stored" },
 ];
 
-/** The named steps, each with `state` done, now or later. */
+/** Return the steps with their labels; `state` is done, now or later. */
 export function stepsOf(job) {
   const steps = STEPS.filter((step) => job.type === "proof" || !step.proofOnly);
   const reached = job.status === "queued" ? -1 : job.progress;
@@ -210,11 +257,11 @@ export function stepsOf(job) {
   });
 }
 
-/** Why a queued job waits, if there is more to say than that others are before it. */
+/** Return why a queued job waits for another attempt, or which attempt runs; empty for a first attempt. */
 export function attemptWords(job) {
   const last = job.errors?.at(-1);
   if (job.status === "queued" && last) {
-    return `Attempt ${last.attempt} did not succeed (${last.error}). The next of ${job.maxAttempts} begins at ${moment(job.runAt)}.`;
+    return `Attempt ${last.attempt} did not succeed (${last.error}). The next of ${job.maxAttempts} attempts begins at ${moment(job.runAt)}.`;
   }
   return job.attempt > 1 ? `Attempt ${job.attempt} of ${job.maxAttempts}.` : "";
 }
