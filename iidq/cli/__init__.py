@@ -1,4 +1,4 @@
-"""The command line. Each command imports its implementation when it runs, so that ``iidq --help`` is quick."""
+"""The command line. Commands import their implementation late, so ``iidq --help`` is quick."""
 
 import io
 import os
@@ -29,7 +29,7 @@ app = typer.Typer(
 def demo() -> None:
     """Show all parts at work, in some seconds.
 
-    Verifies a genuine file, a warned one and a tampered one, and makes a proof. Starts all parts and stops them.
+    Verifies a genuine, a warned and a tampered file, and makes a proof. Starts and stops all parts.
     """
     from iidq.cli.running.demo import demo as run
     from iidq.cli.terminal import run_interruptible
@@ -43,7 +43,7 @@ def up(
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="port of the API (PORT)")] = None,
     data: Annotated[Path | None, typer.Option(help="folder that keeps the embedded Postgres' data")] = None,
 ) -> None:
-    """Run all in one, until Ctrl-C.
+    """Run all parts, until Ctrl-C.
 
     Starts an embedded Postgres unless DATABASE_URL is set, a development chain unless RPC_URL is, the API and workers.
     """
@@ -63,8 +63,8 @@ def serve(
 ) -> None:
     """Run the API alone, on HOST and PORT.
 
-    Runs WEB_CONCURRENCY processes. SIGTERM ends them after their requests. SIGHUP replaces several processes one by
-    one, without a gap.
+    Runs WEB_CONCURRENCY processes. SIGTERM ends each after the requests in progress. SIGHUP replaces several
+    processes in turn, without a gap.
     """
     from iidq.cli.running.serve import serve as run
 
@@ -75,7 +75,7 @@ def serve(
 def worker(
     concurrency: Annotated[int | None, typer.Option(min=1, help="jobs at a time (WORKER_CONCURRENCY)")] = None,
 ) -> None:
-    """Run one worker process, as `python -m iidq.worker`."""
+    """Run a worker process, as `python -m iidq.worker`."""
     from iidq.worker import main as run
 
     raise typer.Exit(run([] if concurrency is None else ["--concurrency", str(concurrency)]))
@@ -114,7 +114,7 @@ app.add_typer(queue_commands.app)
 
 
 def main() -> None:
-    """Run the command line; our own errors end with one line and exit code 2, not with a stack."""
+    """Run the command line; an :class:`IidqError` ends with a line and exit code 2, not with a stack."""
     for stream in (sys.stdout, sys.stderr):
         # A sign that the terminal's encoding lacks is printed as a question mark.
         if isinstance(stream, io.TextIOWrapper):

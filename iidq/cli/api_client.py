@@ -1,4 +1,4 @@
-"""HTTP client of a running service: send jobs and follow each to its end, through restarts and busy periods."""
+"""HTTP client of a running service: send jobs and follow each to the end, through restarts and busy periods."""
 
 import asyncio
 import contextlib
@@ -47,7 +47,7 @@ class Refused(NoAnswer):
 class JobClient:
     """Client of the service at ``server``; each call takes at most ``timeout_seconds``.
 
-    A call to a busy or briefly absent service is repeated. Repeating is harmless: every submission has its own
+    A call to a busy or briefly absent service is repeated. Repeating is harmless: every submission has an
     ``Idempotency-Key``. All methods raise :class:`NoAnswer`.
     """
 
@@ -108,7 +108,7 @@ class JobClient:
         return await self._request(lambda: self._http.post(f"{JOBS_PATH}/{kind}", headers=key, **form()))
 
     async def send_batch(self, jobs: Sequence[Mapping[str, object]]) -> list[str]:
-        """Submit up to 1,000 jobs by hash, all or none; return their ids, in order."""
+        """Submit up to 1,000 jobs by hash, all or none; return the ids, in order."""
         reply = await self.send("batch", lambda: {"json": {"jobs": list(jobs)}})
         job_ids = reply.get("jobIds")
         if not isinstance(job_ids, list) or len(job_ids) != len(jobs):
@@ -116,7 +116,7 @@ class JobClient:
         return [str(job_id) for job_id in job_ids]
 
     async def get(self, path: str = "", **query: object) -> Body:
-        """Return the reply to GET of ``path`` below the jobs' path; parameters that are None are left out."""
+        """Return the reply to GET of ``path`` below the jobs' path; parameters with None are left out."""
         params = {name: str(value) for name, value in query.items() if value is not None}
         return await self._request(lambda: self._http.get(JOBS_PATH + path, params=params))
 
@@ -125,7 +125,7 @@ class JobClient:
         return await self._request(lambda: self._http.post(JOBS_PATH + path, json=body))
 
     async def probe(self, path: str) -> tuple[int, Body]:
-        """Return status and JSON object (empty if there is none) of one GET of ``path``, for any status."""
+        """Return status and JSON object (empty if there is none) of a single GET of ``path``, for any status."""
         try:
             response = await self._http.get(path)
         except (httpx.UnsupportedProtocol, httpx.InvalidURL):
@@ -135,7 +135,7 @@ class JobClient:
         return response.status_code, _object(response.content)
 
     async def follow(self, job_id: str, report: Callable[[Body], None]) -> Body:
-        """Return the job once it has ended; call ``report`` with each state on the way.
+        """Return the ended job; call ``report`` with each state on the way.
 
         Reads events, and polls where events do not get through.
         """
@@ -197,7 +197,7 @@ class JobClient:
             await self._wait(_retry_seconds(response), str(self._refusal(response)))
 
     def foreign_reply(self, status: str = "") -> NoAnswer:
-        """Return the error for a reply that does not come from iidq."""
+        """Return the error for a reply of a foreign server."""
         return NoAnswer(f"{self.server} answered{status}, but not as iidq does; check --server")
 
     def _unreachable(self, error: httpx.TransportError) -> str:

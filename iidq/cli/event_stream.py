@@ -12,7 +12,7 @@ _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 
 
 class Event(NamedTuple):
-    """One server-sent event."""
+    """A server-sent event."""
 
     name: str
     """Its ``event`` field; ``message`` if absent."""
@@ -25,7 +25,7 @@ class EventStreamTooLong(ValueError):
 
 
 class EventStreamReader:
-    """Parser of one stream, fed with chunks of any size."""
+    """Parser of a stream, fed with chunks of any size."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -34,7 +34,7 @@ class EventStreamReader:
         self._size = 0
 
     def feed(self, chunk: bytes) -> list[Event]:
-        """Return the events that end in ``chunk``; raise :class:`EventStreamTooLong`."""
+        """Return the events completed by ``chunk``; raise :class:`EventStreamTooLong`."""
         text = self._rest + chunk
         # A final CR may be the first half of CRLF.
         held = b"\r" if text.endswith(b"\r") else b""

@@ -1,4 +1,4 @@
-"""Options that name a running service and its key, equal in every command."""
+"""Options for URL and key of a service, equal in every command."""
 
 from typing import Annotated, Final
 

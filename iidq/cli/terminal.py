@@ -34,22 +34,22 @@ _DESCRIPTION: Final = TextColumn("{task.description:24}", markup=False)
 
 
 def printable(line: str) -> str:
-    """Replace every character that could steer the terminal."""
+    """Replace every unprintable character, such as the terminal's control codes."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
 
 
 def say(*parts: str | tuple[str, str]) -> None:
-    """Print one line; a part may be ``(text, style)``. Long lines are not wrapped, so that they can be pasted."""
+    """Print a line; a part may be ``(text, style)``. Long lines are not wrapped, so commands can be pasted."""
     Console(highlight=False, emoji=False).print(Text.assemble(*parts), soft_wrap=True)
 
 
 def complain(text: str) -> None:
-    """Print one line to standard error."""
+    """Print a line to standard error."""
     print(f"iidq: {printable(text)}", file=sys.stderr)
 
 
 def own_command() -> str:
-    """Return the words that start this same ``iidq``: its name if a shell finds it, else its path."""
+    """Return the command for the running ``iidq``: the name if a shell finds the same program, else the path."""
     if Path(sys.argv[0]).name != "iidq":
         return f"{shlex.quote(sys.executable)} -m iidq"
     found = shutil.which("iidq")
@@ -67,7 +67,7 @@ def job_bars() -> Progress:
 
 
 def count_bars() -> Progress:
-    """Return progress bars that count items."""
+    """Return progress bars in items."""
     return _bars(MofNCompleteColumn(), TimeElapsedColumn())
 
 
@@ -79,10 +79,10 @@ def _bars(*columns: Any) -> Progress:
 
 
 def run_interruptible(command: Coroutine[Any, Any, int], *, interrupted_code: int = INTERRUPTED) -> int:
-    """Run ``command``, which owns processes and files, and return its exit code.
+    """Run ``command``, the owner of processes and files, and return the exit code.
 
     The first SIGINT, SIGTERM or SIGHUP cancels ``command``, and ``interrupted_code`` is returned once the clean-up is
-    done. Later signals are ignored: they would leave processes and files behind.
+    done. Later signals are ignored, so that no process or file is left behind.
     """
 
     async def run() -> int:

@@ -1,4 +1,4 @@
-"""The checks of ``iidq doctor`` on this host: database, queue, chains, gateways, Redis."""
+"""The checks of ``iidq doctor``: database, queue, chains, gateways, Redis."""
 
 import asyncio
 import contextlib
@@ -39,9 +39,9 @@ _PROBE_TARGET = "/ipfs/bafkqaaa?format=raw"
 
 
 async def diagnose(settings: Settings, *, hear_seconds: float = 3.0) -> list[Finding]:
-    """Check everything that ``settings`` name, in parallel, each check with its own deadline.
+    """Check all parts that ``settings`` name, in parallel.
 
-    ``hear_seconds`` is how long the LISTEN check waits for its notification.
+    The LISTEN check waits ``hear_seconds`` for a notification.
     """
     async with open_http() as http:
         groups = await asyncio.gather(
@@ -155,7 +155,7 @@ async def _queue(database: Database) -> CheckResult:
 
 
 async def _miscounts(database: Database) -> list[str]:
-    """Return one sentence per state with a wrong count; none if there are too many jobs to count."""
+    """Return a sentence per state with a wrong count; none if there are too many jobs to count."""
     wrong: list[tuple[str, int, int]] = []
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(CHECK_SECONDS / 2):
@@ -235,7 +235,7 @@ async def _probe_gateway(url: str) -> CheckResult:
 
 
 def _one_is_enough(findings: list[Finding]) -> list[Finding]:
-    """Turn faults into warnings while one of these alternative endpoints works."""
+    """Turn faults into warnings while at least one alternative endpoint works."""
     if all(finding.level is Level.BROKEN for finding in findings):
         return findings
     return [replace(finding, level=Level.WARNING) if finding.level is Level.BROKEN else finding for finding in findings]

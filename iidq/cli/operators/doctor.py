@@ -20,7 +20,7 @@ _COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.BROKEN: "red"}
 
 
 def doctor(*, server: str | None, api_key: str | None, as_json: bool) -> int:
-    """Check ``server``, or the parts that the environment names; return 1 if anything is broken, else 0."""
+    """Check ``server``, or the parts named in the environment; return 1 if anything is broken, else 0."""
     checking = diagnose(load_settings()) if server is None else diagnose_server(server, api_key)
     try:
         with Console(stderr=True).status("checking …"):

@@ -1,4 +1,4 @@
-"""One check of ``iidq doctor`` and its finding; a check tries the real thing and says what to do about a fault."""
+"""A check of ``iidq doctor`` and the finding: each check tries the real thing and names a remedy."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -26,33 +26,33 @@ class Level(StrEnum):
 
 
 class CheckResult(NamedTuple):
-    """The result of one attempt."""
+    """The result of an attempt."""
 
     level: Level
     """How bad it is."""
     came_back: str
-    """What the attempt returned."""
+    """The reply or error of the attempt."""
     to_do: str = ""
     """The remedy; empty if none is needed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One check with its result."""
+    """A check with the result."""
 
     check: str
     """Name of the check."""
     level: Level
     """How bad the result is."""
     tried: str
-    """What was attempted."""
+    """The attempt in words."""
     came_back: str
-    """What the attempt returned."""
+    """The reply or error of the attempt."""
     to_do: str
     """The remedy; empty if none is needed."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return the finding as `iidq doctor --json` prints it."""
+        """Return the finding as printed by `iidq doctor --json`."""
         shape = asdict(self)
         return {"check": shape["check"], "outcome": shape["level"], "tried": shape["tried"]} | {
             "cameBack": shape["came_back"],
@@ -73,14 +73,14 @@ async def run_check(check: str, tried: str, attempt: Callable[[], Awaitable[Chec
 
 
 def error_text(error: BaseException) -> str:
-    """Return an error in one line; the driver's own words, which only operators may see, before ours."""
+    """Return an error in a single line, in the driver's own words where there are any: only operators see the line."""
     cause = error.__cause__ if isinstance(error.__cause__, psycopg.Error) else error
     text = cause.message if isinstance(cause, IidqError) else str(cause)
     return " ".join(text.split()) or type(cause).__name__
 
 
 def queue_result(counts: Body) -> CheckResult:
-    """Return whether the queue of these ``/stats`` moves."""
+    """Return whether the queue with the ``/stats`` of ``counts`` moves."""
     age = counts.get("oldestWaitingSeconds")
     states = ", ".join(f"{counts.get(name)} {name}" for name in ("waiting", "active", "failed"))
     shown = f"{counts.get('state')}; {states}"

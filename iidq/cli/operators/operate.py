@@ -30,7 +30,7 @@ _STATES: Final = ("waiting", "delayed", "active", "completed", "failed", "cancel
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The queue that a command works on."""
+    """The queue of a command."""
 
     server: str | None
     """URL of a service; None for the queue of ``DATABASE_URL``, without one for this machine's service."""
@@ -38,7 +38,7 @@ class Target:
     """The service's key; None for a service without one."""
 
     def work(self, step: Callable[[QueueAccess], Awaitable[int]], *, timeout_seconds: float = _REPLY_SECONDS) -> int:
-        """Run ``step`` there and return its exit code; 1 if it is not allowed, 2 if the queue does not answer."""
+        """Run ``step`` and return the exit code; 1 if ``step`` is not allowed, 2 if the queue does not answer."""
 
         async def run() -> int:
             async with open_queue(self.server, self.api_key, timeout_seconds=timeout_seconds) as queue:
@@ -55,7 +55,7 @@ class Target:
 
 
 def list_jobs(target: Target, wanted: JobFilter, *, limit: int, cursor: str | None, as_json: bool) -> int:
-    """Print the newest jobs, or the next ones after ``cursor``."""
+    """Print the newest jobs, or the next jobs after ``cursor``."""
 
     async def step(queue: QueueAccess) -> int:
         jobs: list[Body] = []
@@ -89,13 +89,13 @@ def _print_job_line(job: Body) -> None:
 
 
 def duration(seconds: float) -> str:
-    """Return a time span in its largest unit, such as ``2 h``."""
+    """Return a time span in the largest unit, such as ``2 h``."""
     unit, size = next((unit, size) for unit, size in _UNITS.items() if abs(seconds) >= size or unit == "s")
     return f"{seconds / size:.0f} {unit}"
 
 
 def show_job(target: Target, job_id: str, *, as_json: bool) -> int:
-    """Print every field of one job."""
+    """Print every field of a job."""
 
     async def step(queue: QueueAccess) -> int:
         job = await queue.find(job_id)
@@ -152,7 +152,7 @@ def _change_jobs(
 
 
 def no_such_job(job_id: str) -> int:
-    """Print that there is no such job; return the exit code."""
+    """Report an unknown job; return the exit code."""
     complain(f"there is no job {job_id}")
     return NOT_POSSIBLE
 
@@ -174,7 +174,7 @@ def stats(target: Target, *, as_json: bool) -> int:
 
 
 def counts_table(counts: Body) -> Table:
-    """Return a table with one line per state."""
+    """Return a table with a line per state."""
     table = Table("state", box=None, pad_edge=False)
     table.add_column("jobs", justify="right")
     for name in _STATES:
@@ -183,7 +183,7 @@ def counts_table(counts: Body) -> Table:
 
 
 def signs(counts: Body) -> str:
-    """Return one line with the queue's state, longest wait and workers."""
+    """Return a line with the queue's state, longest wait and workers."""
     age = counts.get("oldestWaitingSeconds")
     waits = "nothing waits" if age is None else f"the first in line has waited {duration(age)}"
     reason = f" ({printable(str(counts['pauseReason']))})" if counts.get("pauseReason") else ""

@@ -1,6 +1,6 @@
-"""The two ways to a queue for operators: its database, or the HTTP API of a running service.
+"""The two ways to a queue for operators: the database, or the HTTP API of a running service.
 
-Both return jobs and counts as HTTP clients get them.
+Both return jobs and counts in the form of the HTTP API.
 """
 
 import asyncio
@@ -57,19 +57,19 @@ class Page:
 
 
 class QueueAccess(Protocol):
-    """A queue as operators use it. All methods raise :class:`NotAllowed` and :class:`NoAnswer`."""
+    """The operators' view of a queue. All methods raise :class:`NotAllowed` and :class:`NoAnswer`."""
 
     async def list_jobs(self, wanted: JobFilter, *, limit: int, cursor: str | None = None) -> Page:
         """Return up to ``limit`` jobs, newest first, after ``cursor``; a page of a long history may hold fewer."""
 
     async def find(self, job_id: str) -> Body | None:
-        """Return one job; None if there is none."""
+        """Return a job; None if there is no such job."""
 
     async def retry(self, job_id: str) -> bool | None:
-        """Queue an ended job again; return False if it has not ended, None if there is no such job."""
+        """Queue an ended job again; return False for a job in progress, None if there is no such job."""
 
     async def cancel(self, job_id: str) -> bool | None:
-        """End a waiting or running job; return False if it has ended, None if there is no such job."""
+        """End a waiting or running job; return False for an ended job, None if there is no such job."""
 
     async def follow(self, job_id: str, report: Callable[[Body], None]) -> Body | None:
         """Return the job once ended, None if there is no such job; call ``report`` with each state."""
@@ -86,7 +86,7 @@ class QueueAccess(Protocol):
 
 @asynccontextmanager
 async def open_queue(server: str | None, api_key: str | None, *, timeout_seconds: float) -> AsyncIterator[QueueAccess]:
-    """Open the queue of ``server``, else of ``DATABASE_URL``, else of the service on this machine.
+    """Open the queue of ``server``, else of ``DATABASE_URL``, else of the service on the local machine.
 
     ``timeout_seconds`` bounds each call to a service, including :meth:`QueueAccess.follow`.
     """
@@ -172,7 +172,7 @@ class QueueInDatabase:
 
 
 class QueueOverHttp:
-    """The queue of a service, with the service's key if one is set."""
+    """The queue of a service, with the service's key if there is a key."""
 
     def __init__(self, client: JobClient) -> None:
         self._client = client

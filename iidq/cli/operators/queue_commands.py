@@ -1,4 +1,4 @@
-"""Declarations of the operators' commands. Each imports its implementation when it runs."""
+"""Declarations of the operators' commands. Implementations are imported late."""
 
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -100,7 +100,7 @@ def list_jobs(
 
 @jobs.command(epilog=_WHERE)
 def show(job_id: JobId, server: Server = None, api_key: ApiKey = None, as_json: AsJson = False) -> None:
-    """Print one job as HTTP clients get it."""
+    """Print a job as HTTP clients get it."""
     from iidq.cli.operators import operate
 
     raise typer.Exit(operate.show_job(_target(server, api_key), job_id, as_json=as_json))
@@ -145,9 +145,9 @@ def watch(
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Follow a job to its end, or print every change.
+    """Follow a job to the end, or print every change.
 
-    With an id, until the job has ended. Without, one line for each new or changed job, until Ctrl-C.
+    With an id, until the job has ended. Without, a line for each new or changed job, until Ctrl-C.
     """
     from iidq.cli.operators.watch import watch_job, watch_jobs
 
@@ -209,10 +209,10 @@ def resume(server: Server = None, api_key: ApiKey = None) -> None:
 Exit code 0: nothing is broken. 1: something is."""
 )
 def doctor(server: Server = None, api_key: ApiKey = None, as_json: AsJson = False) -> None:
-    """Check everything that a job needs.
+    """Check all parts that a job needs.
 
-    Tries database, migrations, LISTEN, workers, chain, gateways and Redis, and prints each result with its remedy.
-    With --server, checks that service from outside.
+    Tries database, migrations, LISTEN, workers, chain, gateways and Redis, and prints each result with a remedy.
+    With --server, checks the service from outside.
     """
     from iidq.cli.operators.doctor import doctor as run
 

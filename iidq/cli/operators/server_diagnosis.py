@@ -1,4 +1,4 @@
-"""The checks of ``iidq doctor --server``: all that a client of the service can see."""
+"""The checks of ``iidq doctor --server``: all checks from outside."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from iidq.cli.operators.queue_access import QueueOverHttp
 
 
 async def diagnose_server(server: str, api_key: str | None) -> list[Finding]:
-    """Check the service at ``server``; only the first check if that fails."""
+    """Check the service at ``server``; only the first check if the service is broken."""
     async with JobClient(server, api_key, timeout_seconds=CHECK_SECONDS) as client:
 
         async def queue() -> CheckResult:

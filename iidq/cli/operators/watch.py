@@ -28,7 +28,7 @@ _WATCHED_JOBS: Final = 200
 
 
 def watch_job(target: Target, job_id: str, *, timeout_seconds: float, as_json: bool) -> int:
-    """Follow one job to its end and return the exit code of its verdict, as `iidq verify` does."""
+    """Follow a job to the end and return the exit code of the verdict, as `iidq verify` does."""
 
     async def step(queue: QueueAccess) -> int:
         with job_bars() as bars:
@@ -71,7 +71,7 @@ def watch_job(target: Target, job_id: str, *, timeout_seconds: float, as_json: b
 
 
 def watch_jobs(target: Target, wanted: JobFilter, *, interval_seconds: float, as_json: bool) -> int:
-    """Print a line for each new or changed job among the newest ones, until interrupted."""
+    """Print a line for each new or changed job among the newest, until interrupted."""
 
     async def step(queue: QueueAccess) -> int:
         seen: dict[str, tuple[object, object]] | None = None
@@ -138,7 +138,7 @@ def _ended_per_second(before: tuple[float, Body], after: tuple[float, Body]) -> 
 
 
 async def _retried(read: Callable[[], Awaitable[T]], pause_seconds: float, *, first: bool) -> T:
-    """Return what ``read`` returns; repeat until the queue answers, unless this is the first read."""
+    """Return the result of ``read``; after the first reading, repeat until the queue answers."""
     reported = False
     while True:
         try:

@@ -1,1 +1,1 @@
-"""Commands that run processes: demo, up, serve."""
+"""Commands with processes: demo, up, serve."""

@@ -1,7 +1,7 @@
-"""Several API processes on one listening socket: keep them running, stop them together, replace them one by one.
+"""Several API processes on a single listening socket: kept running, stopped together, replaced in turn.
 
-Each process is an ``iidq serve``. SIGHUP replaces them in turn by new ones, which read ``.env`` and iidq's code again.
-An old process ends once its successor serves. Both accept from the same socket, so no connection is refused.
+Each process is an ``iidq serve``. SIGHUP replaces each by a new process, which reads ``.env`` and iidq's code again.
+The old process ends once the new process serves. Both accept from the same socket, so no connection is refused.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ class _ApiProcess:
         return self._process.pid
 
     async def serves(self) -> bool:
-        """Return True once the process serves, False if it ends before or takes too long."""
+        """Return True once the process serves, False for an early end or a timeout."""
         try:
             async with asyncio.timeout(READY_SECONDS):
                 return await asyncio.shield(self._ready)
@@ -59,7 +59,7 @@ class _ApiProcess:
 
 
 class ApiProcesses:
-    """``WEB_CONCURRENCY`` processes that serve on ``listener``."""
+    """``WEB_CONCURRENCY`` processes on ``listener``."""
 
     def __init__(self, listener: socket.socket, settings: Settings) -> None:
         self._listener = listener
@@ -95,7 +95,7 @@ class ApiProcesses:
         self._stopping.set()
 
     async def _first_failure(self) -> int | None:
-        """Return None once all serve, else the exit code of the first process that does not."""
+        """Return None once all serve, else the exit code of the first failed process."""
         for process in self._slots:
             if not await process.serves():
                 return await process.end(0) or 1

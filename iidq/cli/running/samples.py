@@ -1,4 +1,4 @@
-"""Sample content for `iidq demo` and `iidq up`: a sound file, its signed manifest, its registration."""
+"""Sample content for `iidq demo` and `iidq up`: a sound file, a signed manifest, a registration."""
 
 import hashlib
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Sample:
 
 
 async def publish_sample(stack: Stack, name: str, seed: int) -> Sample:
-    """Make the file, sign and publish its manifest, register the hash on the development chain."""
+    """Make the file, sign and publish a manifest, register the hash on the development chain."""
     # Loads web3, which takes most of a second: after the first output.
     from iidq.embedded.demo_registry import register
 

@@ -1,4 +1,4 @@
-"""``iidq serve``: the API alone, in one process or in several on one port."""
+"""``iidq serve``: the API alone, in one or several processes on the same port."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ from iidq.settings import Settings, load_settings
 def serve(fd: int | None = None, ready_fd: int | None = None) -> int:
     """Serve until SIGTERM; return 0 if all requests ended in order, else 1.
 
-    ``fd`` is a listening socket of the parent process. One byte is written to ``ready_fd`` once requests are served.
+    ``fd`` is a listening socket of the parent process. A byte is written to ``ready_fd`` once requests are served.
     """
     settings = load_settings("database_url", "rpc_url")
     listener = socket.socket(fileno=fd) if fd is not None else _listen(settings)

@@ -1,4 +1,4 @@
-"""``iidq up``: all parts in one, for a first try, for development and for a small installation."""
+"""``iidq up``: all parts, for a first try, for development and for a small installation."""
 
 import asyncio
 import shlex
@@ -14,7 +14,7 @@ from iidq.settings import Settings, load_settings
 
 
 async def up(*, workers: int, port: int | None, data_path: Path | None) -> int:
-    """Run until interrupted; start processes again that die."""
+    """Run until interrupted; restart dead processes."""
     settings = load_settings(port=port)
     configure_logging(settings.log_level, settings.log_format)
     database_parameters_ignored(settings.ignored_parameters)
@@ -80,7 +80,7 @@ def _in_shell(settings: Settings, stack: Stack) -> str:
 
 
 def _register_command(stack: Stack) -> str:
-    """Return the command that registers a file on the development chain; empty for a configured chain."""
+    """Return the command to register a file on the development chain; empty for a configured chain."""
     if stack.registry is None:
         return ""
     return (

@@ -1,4 +1,4 @@
-"""``iidq check-proof``: check a proof's evidence on this machine, and list what a proof alone cannot show."""
+"""``iidq check-proof``: check a proof's evidence offline, and list the checks that need a network."""
 
 import json
 from pathlib import Path

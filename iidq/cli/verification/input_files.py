@@ -1,4 +1,4 @@
-"""The files of `iidq verify`: which ones the arguments name, the manifest URI of each, and its hash."""
+"""The files of `iidq verify`: names, manifest URIs and hashes."""
 
 import csv
 import glob
@@ -46,7 +46,7 @@ def chain_account(text: str) -> tuple[int | None, str]:
 
 
 class ManifestTemplate:
-    """A manifest URI for all files, or a different one for each by placeholders."""
+    """A manifest URI with placeholders for the file."""
 
     def __init__(self, template: str) -> None:
         unknown = [name for name in _PLACEHOLDER.findall(template) if name not in _PLACEHOLDERS]
@@ -105,14 +105,14 @@ class ManifestList:
 
 
 def is_glob(text: str) -> bool:
-    """Return whether ``text`` is a pattern that the shell did not expand."""
+    """Return whether ``text`` is an unexpanded pattern."""
     return bool(_GLOB.search(text)) and not Path(text).exists()
 
 
 def find_files(arguments: Sequence[str], *, recursive: bool) -> list[InputFile]:
-    """Return the files that the arguments name, each once, those of a folder by name.
+    """Return the files named by the arguments, each once, files of a folder sorted by name.
 
-    Missing files are included, so that each gets its own fault. Raise :class:`UnusableArguments` for a pattern or
+    Missing files are included, so that each gets a fault. Raise :class:`UnusableArguments` for a pattern or
     folder without files.
     """
     found: dict[Path, InputFile] = {}
@@ -149,7 +149,7 @@ def _inside(folder: Path) -> Iterable[InputFile]:
 def hash_file(path: Path, bars: Progress) -> str:
     """Return the content hash of a file; raise OSError.
 
-    Called outside of any event loop, so that Ctrl-C stops it at once.
+    Call outside of event loops, so that Ctrl-C interrupts at once.
     """
     digest = ContentDigest()
     with path.open("rb") as file:
@@ -164,7 +164,7 @@ def hash_file(path: Path, bars: Progress) -> str:
 
 
 def file_name_field(path: Path) -> dict[str, str]:
-    """Return the job's field ``fileName``; no field for a name that services refuse."""
+    """Return the job's field ``fileName``; no field for a name refused by services."""
     name = path.name
     return {"fileName": name} if name.isprintable() and ".." not in name and "\\" not in name else {}
 

@@ -1,7 +1,7 @@
 """The words and exit codes of a result on the command line. Pure.
 
 ``provenance/verdict.py`` has the same words for reports and ``web/pages/verify/verdict.js`` for browsers: each audience
-needs its own sentences, and a test keeps the cases equal.
+needs other sentences, and a test keeps the cases equal.
 """
 
 import re
@@ -35,7 +35,7 @@ _STEPS: Final = {
 
 
 class CheckLine(NamedTuple):
-    """One check of a result."""
+    """A check of a result."""
 
     outcome: str
     """``passed``, ``failed``, ``notChecked``, or another service's word."""
@@ -69,13 +69,13 @@ def why_not(job: Mapping[str, Any]) -> str:
 
 
 def headline(result: Mapping[str, Any], verdict: str) -> str:
-    """Return the sentence to print first for a result with this verdict."""
+    """Return the sentence to print first for a result with ``verdict``."""
     conclusion = conclusion_of(result)
     return _PLAIN_HEADLINES[verdict] if conclusion is None else HEADLINES[conclusion]
 
 
 def registered_manifest(result: Mapping[str, Any], given: str) -> str | None:
-    """Return the registered manifest URI if it is worth a try instead of ``given``, else None."""
+    """Return the registered manifest URI if worth a try instead of ``given``, else None."""
     if conclusion_of(result) not in ("otherManifest", "otherSigner", "manifestUriDiffers"):
         return None
     uri: str = result["onchain"]["manifestURI"]
@@ -83,7 +83,7 @@ def registered_manifest(result: Mapping[str, Any], given: str) -> str | None:
 
 
 def reason(job: Mapping[str, Any]) -> str:
-    """Return one line with the reason why the verdict is not OK; empty for OK."""
+    """Return a line with the reason for a verdict other than OK; empty for OK."""
     verdict = verdict_of(job)
     if verdict is None:
         return why_not(job)
@@ -94,7 +94,7 @@ def reason(job: Mapping[str, Any]) -> str:
 
 
 def checks(result: Mapping[str, Any]) -> list[CheckLine]:
-    """Return all checks of a result, including the ones that were not made."""
+    """Return all checks of a result, including omitted checks."""
     report = result.get("report")
     listed = report.get("checks") if isinstance(report, dict) else None
     if isinstance(listed, list):

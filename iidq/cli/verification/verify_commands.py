@@ -1,4 +1,4 @@
-"""Declarations of the commands verify, check-proof and register. Each imports its implementation when it runs."""
+"""Declarations of the commands verify, check-proof and register. Implementations are imported late."""
 
 from pathlib import Path
 from typing import Annotated
@@ -59,11 +59,11 @@ def verify(
         bool, typer.Option("--json", help="print the job as JSON; of several files an array with file, verdict, job")
     ] = False,
 ) -> None:
-    """Verify that files are what their creator registered.
+    """Verify files against the registrations of their creators.
 
-    Files are hashed on this machine, and only the hashes are sent. One file gets its verdict with every check and its
-    reason. Several files, patterns, folders and lists get a table. They are sent in batches of 1,000, which need the
-    service's key if it has one.
+    Files are hashed on this machine, and only the hashes are sent. A single file gets a verdict with every check and
+    the reasons. Several files, patterns, folders and lists get a table. Batches of 1,000 are sent, which need the
+    service's key if there is a key.
     """
     from iidq.cli.verification.input_files import ManifestList, ManifestTemplate, UnusableArguments, chain_account
     from iidq.cli.verification.verify_many import verify_files
@@ -95,7 +95,7 @@ def check_proof(
     """Check a proof offline.
 
     Checks all evidence in the proof, and lists the checks that need a network. Exit code 0: nothing contradicts the
-    proof. 1: something does, or its verdict is FAIL. 2: the file is no proof.
+    proof. 1: something does, or the verdict is FAIL. 2: the file is no proof.
     """
     from iidq.cli.verification.check_proof import check_proof_file
 
@@ -146,9 +146,9 @@ def register(
     server: Server = DEFAULT_SERVER,
     as_json: Annotated[bool, typer.Option("--json", help="print what was done as JSON")] = False,
 ) -> None:
-    """Register a file's hash for its creator.
+    """Register a file's hash for the creator.
 
-    Makes the manifest, signs it (EIP-191), sends the transaction (EIP-1559, with the node's fees) and waits for its
+    Makes the manifest, signs it (EIP-191), sends the transaction (EIP-1559, with the node's fees) and waits for the
     block. Then prints the next steps. PRIVATE_KEY signs on this machine and is never shown; the development chain
     (31337) needs none. To register the same again changes nothing.
     """

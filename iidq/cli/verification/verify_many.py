@@ -1,4 +1,4 @@
-"""``iidq verify`` for any number of files: hash them, send them in batches, print a table."""
+"""``iidq verify`` for any number of files: hash, send in batches, print a table."""
 
 import asyncio
 import json
@@ -84,7 +84,7 @@ def verify_files(
 ) -> int:
     """Print the verdicts and return the exit code: 0 for OK, 1 for FAIL, 3 for WARN, 2 for none.
 
-    One plain file gets a verdict with its reasons. Folders, patterns, lists and several files get a table.
+    A single file gets a verdict with reasons. Folders, patterns, lists and several files get a table.
     """
     try:
         if len(arguments) == 1 and not recursive and not is_glob(arguments[0]):
@@ -175,7 +175,7 @@ async def _send_batch(client: JobClient, rows: Sequence[_Row], options: VerifyOp
 
 
 def _assign_faults(rows: Sequence[_Row], refusal: Refused) -> None:
-    """Give each file its own faults; one wrong field refuses the whole batch."""
+    """Assign each fault to the right file; a single fault refuses the whole batch."""
     for row in rows:
         row.fault = f"not sent: {refusal}"
     faults: dict[int, list[str]] = {}
@@ -203,7 +203,7 @@ async def _upload_each(client: JobClient, rows: Sequence[_Row], options: VerifyO
 
 
 async def _follow_all(client: JobClient, rows: Sequence[_Row], bars: Progress) -> None:
-    """Follow the jobs in the order of the queue: most have ended when their turn comes, and cost one request."""
+    """Follow the jobs in the order of the queue: most have ended by then, and cost a single request."""
     bar = bars.add_task("verifying", total=len(rows))
     timed_out = False
     for row in rows:
@@ -224,7 +224,7 @@ async def _follow_all(client: JobClient, rows: Sequence[_Row], bars: Progress) -
 
 
 def _write_results(rows: Sequence[_Row], folder: Path) -> None:
-    """Write each result as JSON into ``folder``, by file name; files of the same name keep their folders."""
+    """Write each result as JSON into ``folder``, by file name; files of the same name keep the folders."""
     names = Counter(row.file.path.name for row in rows)
     paths = [row.file.path.absolute() for row in rows]
     common = Path(os.path.commonpath([path.parent for path in paths]))

@@ -1,4 +1,4 @@
-"""``iidq verify`` for one file: hash it, send it to a service, follow the job, print the verdict."""
+"""``iidq verify`` for a single file: hash, send, follow the job, print the verdict."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ from iidq.observability.redaction import redact_url
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """The service that verifies."""
+    """The service to use."""
 
     server: str
     """Its URL."""
@@ -49,7 +49,7 @@ class ServerOptions:
 
 @dataclass(frozen=True, slots=True)
 class VerifyOptions:
-    """What is asked about each file."""
+    """The options of every verification."""
 
     manifests: ManifestTemplate | ManifestList
     """Source of each file's manifest URI."""
@@ -74,7 +74,7 @@ class VerifyOptions:
 
 
 async def upload_file(client: JobClient, path: Path, options: VerifyOptions, manifest_uri: str) -> Body:
-    """Submit a job with the file itself and return the reply."""
+    """Submit a job with the file and return the reply."""
     name = file_name_field(path).get("fileName", "file")
     with byte_bars() as bars, bars.open(path, "rb", description=f"sending {printable(name)[:16]}") as file:
         # httpx rewinds the file for each attempt.
@@ -86,7 +86,7 @@ async def upload_file(client: JobClient, path: Path, options: VerifyOptions, man
 def verify_one(
     file: InputFile, options: VerifyOptions, server: ServerOptions, *, output: Path | None, as_json: bool
 ) -> int:
-    """Print the verdict with its reasons and return its exit code; raise :class:`NoAnswer` if there is none."""
+    """Print the verdict with reasons and return the exit code; raise :class:`NoAnswer` without a verdict."""
     path = file.path
     if path.is_dir():
         raise UnusableArguments(f"{path} is a folder; --recursive verifies the files in it")
@@ -161,7 +161,7 @@ def _same_options(path: Path, options: VerifyOptions, server: ServerOptions) -> 
 
 
 def print_verdict(job: Body, facts: dict[str, str], options: list[str]) -> None:
-    """Print the verdict of a job that has one: the headline, ``facts``, the registration, each check.
+    """Print the verdict of a completed job: the headline, ``facts``, the registration, each check.
 
     ``options`` are the words of `iidq verify` for the same file, without ``--manifest``.
     """
