@@ -1,4 +1,4 @@
-"""``iidq doctor``: each part is really tried, and what is broken is told with its remedy."""
+"""``iidq doctor``: each part is really tried, and each fault is shown with a remedy."""
 
 import json
 import os
@@ -66,7 +66,7 @@ async def test_a_lacking_right_is_named(well: dict[str, Any]) -> None:
 async def test_counts_that_are_not_those_of_the_jobs_are_named(
     well: dict[str, Any], sql: psycopg.Connection[Any]
 ) -> None:
-    """After a load that went round the triggers doctor names state, number and remedy, which mends it."""
+    """After a load without the triggers, doctor names state, number and a remedy that works."""
     insert(sql, copies=2)
     sql.execute("UPDATE iidq_queue_count SET waiting = 0")
     [queue] = (await look(**well))["queue"]
@@ -77,7 +77,7 @@ async def test_counts_that_are_not_those_of_the_jobs_are_named(
 
 
 async def test_a_workers_fault_is_shown(well: dict[str, Any], sql: psycopg.Connection[Any]) -> None:
-    """What a live worker cannot do is a finding, also where doctor's own role may do it."""
+    """A missing right of a live worker is a finding, also where doctor's own role has the right."""
     with restricted_role(well["database_url"]) as role:
         role.revoke("DELETE", "iidq_queue_count")
         async with working(role.url, _never, poll_interval_seconds=0.3):
@@ -104,7 +104,7 @@ async def _never(*_: object) -> dict[str, Any]:
 
 
 async def test_missing_workers_and_a_pause_are_told(well: dict[str, Any], sql: psycopg.Connection[Any]) -> None:
-    """Nobody to do the jobs is broken; a pause is somebody's wish, shown with its reason and its end."""
+    """Jobs without a worker are a fault; a pause is a warning with reason and remedy."""
     insert(sql, copies=3)
     sql.execute("SELECT pause_queue('maintenance')")
     found = await look(**well)
@@ -128,7 +128,7 @@ async def test_jobs_that_wait_too_long_are_told(well: dict[str, Any], sql: psyco
 
 
 async def test_a_database_that_is_away_is_told_in_its_own_words() -> None:
-    """The driver's reason is shown, without credentials; what depends on the database is not looked at."""
+    """The driver's reason is shown, without credentials; checks that need the database are skipped."""
     found = await look(database_url="postgresql://me:secret@127.0.0.1:9/none", rpc_url=CLOSED, ipfs_gateways=(CLOSED,))
     assert list(found) == ["database", "chain", "gateway"]
     [database] = found["database"]
@@ -158,7 +158,7 @@ async def test_half_done_and_foreign_migrations_are_told(well: dict[str, Any], s
 def pooled_url(database_url: str) -> Iterator[str]:
     """The same database through a pooler."""
     with tempfile.TemporaryDirectory(prefix="iidq-test-") as folder:
-        # As root the pooler runs as nobody, who must read its configuration.
+        # As root the pooler runs as the user nobody, which must be able to read the configuration.
         Path(folder).chmod(0o755)
         with pool_transactions(Path(folder), database_url) as url:
             yield url

@@ -42,7 +42,7 @@ REFUSED_BY_THE_SERVER = [
 def test_a_url_of_the_replaced_system_is_used_as_it_is(
     command: str, sign: str, sandbox: Sandbox, database_url: str
 ) -> None:
-    """The process works, and names what it ignores once, without a value, however many connections it opens."""
+    """The process works, and logs the ignored parameters once, without values, for any number of connections."""
     variables = {"RPC_URL": "http://127.0.0.1:9", "PORT": "0", "LOG_FORMAT": "json"}
     running = sandbox.start(command, DATABASE_URL=database_url + PRISMA, **variables)
     running.wait_until_says(sign)
@@ -56,7 +56,7 @@ def test_a_url_of_the_replaced_system_is_used_as_it_is(
 
 
 def test_commands_of_operators_take_it_too(iidq: Callable[..., Done], database_url: str) -> None:
-    """`migrate` names what it ignores, too; output that is for programs stays free of the log."""
+    """`migrate` logs the ignored parameters, too; output for programs stays free of the log."""
     done = iidq("migrate", DATABASE_URL=database_url + PRISMA)
     assert (done.returncode, done.stderr.count("pool_timeout")) == (0, 1)
     assert "54321" not in done.stdout + done.stderr
@@ -77,7 +77,7 @@ async def test_the_doctor_names_what_is_ignored(database_url: str) -> None:
 
 @pytest.mark.parametrize("query", REFUSED_BY_THE_SERVER)
 async def test_the_servers_words_on_a_parameter_are_not_shown(query: str, database_url: str) -> None:
-    """The server quotes what it refuses of ``options``; neither the doctor nor a command passes it on."""
+    """The server quotes refused ``options``; neither doctor nor a command repeats the quotation."""
     url = f"{database_url}&{query}"
     settings = Settings(_env_file=None, database_url=url, redis_url=None, ipfs_gateways=("http://[::1]:9",))
     [found] = [finding for finding in await diagnose(settings) if finding.check == "database"]

@@ -1,4 +1,4 @@
-"""Which files `iidq verify` asks about, and what the manifest of each is."""
+"""The files of `iidq verify`, and the manifest URI of each."""
 
 from pathlib import Path
 

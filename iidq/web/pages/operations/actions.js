@@ -28,7 +28,7 @@ async function attempt(work) {
 }
 
 // Return the text of the field, which may be empty; null if the operator cancels.
-export function confirmChange({ title, text, yes, label }) {
+function confirmChange({ title, text, yes, label }) {
   const dialog = byId("dialog");
   const input = byId("dialog-input");
   setText(byId("dialog-title"), title);

@@ -15,7 +15,7 @@ export const apiKey = {
 };
 
 /**
- * A request that failed. `message` says what happened, `next` what to do. `status` is the HTTP status, 0 without a
+ * A request that failed. `message` is the cause, `next` the advice. `status` is the HTTP status, 0 without a
  * reply. `fields` maps names of refused fields to their faults.
  */
 export class Fault extends Error {
