@@ -103,7 +103,7 @@ async def test_the_overview_is_live(
         await expect(page.locator("#workers")).to_contain_text("host-a:4711:8c1f")
         await expect(page.locator("#workers")).to_contain_text("2 / 3")
         await expect(page.locator("#parts")).to_contain_text("2 of 3 in use")
-        await expect(page.locator("#parts")).to_contain_text("1 of 1 workers hear of new jobs at once")
+        await expect(page.locator("#parts")).to_contain_text("1 of 1 workers are woken by new jobs")
         await expect(page.locator("#causes tr")).to_have_count(2)
         for chart in ("rates", "waited", "ran"):
             assert await page.locator(f"#chart-{chart} path.line.first").last.get_attribute("d")
@@ -394,4 +394,4 @@ async def test_without_a_database_the_page_says_so(serve: Serve, open_page: Open
     async with serve(database_url=NO_DATABASE) as url:
         page = await open_page(url)
         await expect(page.locator("#trouble")).to_contain_text("The queue cannot be read")
-        await expect(page.locator("#trouble")).to_contain_text("trying again")
+        await expect(page.locator("#trouble")).to_contain_text("tries again")

@@ -677,7 +677,7 @@ async def test_without_a_queue(service: Service, open_page: OpenPage) -> None:
         await page.set_input_files("#file", {"name": "a", "mimeType": "text/plain", "buffer": content})
         await page.click("#send")
         await title(page).to_contain_text("Genuine: registered by")
-        await expect(page.locator("#job-words")).to_contain_text("no link of its own")
+        await expect(page.locator("#job-words")).to_contain_text("This page has no link")
         await page.click("text=Make a proof")
         await expect(page.locator("text=Download the proof")).to_be_visible()
 
