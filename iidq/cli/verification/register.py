@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
-from eth_abi.abi import encode
 from eth_account import Account
 from eth_typing import ChecksumAddress, HexStr
 from rich.console import Console
@@ -23,6 +22,7 @@ from iidq.cli.terminal import INTERRUPTED, byte_bars, complain, printable, say
 from iidq.cli.verification.input_files import UnusableArguments, chain_account, hash_file
 from iidq.cli.verification.verdict_words import NO_VERDICT
 from iidq.embedded.content import make_manifest
+from iidq.embedded.demo_registry import encode_call
 from iidq.embedded.development_chain.accounts import DEVELOPMENT_KEYS
 from iidq.embedded.development_chain.chain_process import DEVELOPMENT_CHAIN_ID
 from iidq.embedded.manifests import dag_pb_cid, unixfs_block
@@ -51,7 +51,6 @@ _MAX_MANIFEST_BYTES: Final = 256 * 1024
 """One IPFS block, so that the CID can be computed without a node."""
 _PUBLISH_SECONDS: Final = 15.0
 _WEI_PER_ETHER: Final = 10**18
-_REGISTER_SELECTOR: Final = "0xcf2d31fb"  # register(bytes32,string)
 # Account 0's first contract on every fresh development chain: where `iidq up` deploys its registry.
 _DEVELOPMENT_REGISTRY: Final = "0x5FbDB2315678afecb367f032d93F642f64180aa3"
 
@@ -181,7 +180,7 @@ class _Registration:
             raise CannotRegister(f"{content_hash} is registered already, by this account; {held}")
         transaction = None
         if not entry.registered:
-            data = register_call(content_hash, manifest_uri)
+            data = encode_call(chain, "register", content_hash, manifest_uri)
             transaction = await price(chain, sender=creator, to=registry, data=data)
             balance, cost = await ask(chain.eth.get_balance(creator)), most_expensive(transaction)
             if balance < cost:
@@ -272,12 +271,6 @@ class _Registration:
     def _say(self, line: str) -> None:
         if not self._quiet:
             say(line)
-
-
-def register_call(content_hash: str, manifest_uri: str) -> HexStr:
-    """Return the call data of ``register(contentHash, manifestUri)``; both layouts of the registry have the same."""
-    arguments = encode(["bytes32", "string"], [bytes.fromhex(content_hash[2:]), manifest_uri])
-    return HexStr(_REGISTER_SELECTOR + arguments.hex())
 
 
 async def _read_entry(chain: AsyncWeb3[Any], registry: ChecksumAddress, content_hash: str) -> Entry:
