@@ -379,7 +379,7 @@ async def test_refusals_say_what_to_do(service: Service, open_page: OpenPage, pi
             "headers": {"Retry-After": "7"},
         },
         "Try again in 5 seconds": {"status": 503, "json": {"error": "busy"}, "headers": {"Retry-After": "5"}},
-        "finds this request under abc": {"status": 500, "json": {"error": "oops", "correlationId": "abc"}},
+        "This request has the number abc": {"status": 500, "json": {"error": "oops", "correlationId": "abc"}},
     }
     for words, answer in answers.items():
         await page.route("**/verify", _answering(answer))
