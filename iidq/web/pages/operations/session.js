@@ -1,6 +1,6 @@
 // The data of the operations page, and its session. Changes carry the session's CSRF token.
 
-import { bodyOf, Fault, request, root } from "../shared/request.js";
+import { bodyOf, Fault, request, root, unreachable } from "../shared/request.js";
 
 /** The path of the page. */
 export const operations = `${root}/admin/queues`;
@@ -12,10 +12,12 @@ let csrfToken = "";
 
 async function reply(path, options = {}) {
   const response = await request(DATA + path, { ...options, signal: AbortSignal.timeout(REPLY_MS) });
-  const body = (await bodyOf(response)) ?? {};
-  if (response.ok) return body;
-  const fields = (body.errors || []).map((fault) => `${fault.field}: ${fault.message}`).join("; ");
-  const message = fields || body.message || body.error || `The server answered ${response.status}`;
+  const body = await bodyOf(response);
+  if (response.ok && body) return body;
+  // The reply was cut off.
+  if (response.ok) throw unreachable();
+  const fields = (body?.errors || []).map((fault) => `${fault.field}: ${fault.message}`).join("; ");
+  const message = fields || body?.message || body?.error || `The server answered ${response.status}`;
   throw new Fault(message, "", { status: response.status });
 }
 
