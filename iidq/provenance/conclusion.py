@@ -1,6 +1,6 @@
 """The one case that a verdict's evidence makes, with its headline; pure.
 
-The page computes the same from a result in ``iidq/web/pages/verify/verdict.js``; a test compares both over all evidence.
+The page computes the same from a result in ``web/pages/verify/verdict.js``; a test compares both over all evidence.
 """
 
 from collections.abc import Mapping

@@ -10,7 +10,9 @@ from iidq import errors
 from iidq.errors import IidqError, PermanentFault, TemporaryFault
 from tests.browser.conftest import OpenPage, Service
 
-MODULES = [path for name in ("provenance", "guarded_http") for path in (Path(iidq.__file__).parent / name).rglob("*.py")]
+MODULES = [
+    path for name in ("provenance", "guarded_http") for path in (Path(iidq.__file__).parent / name).rglob("*.py")
+]
 FAULTS = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, IidqError)}
 
 

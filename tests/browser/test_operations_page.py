@@ -221,7 +221,14 @@ async def test_a_jobs_page(serve: Serve, sql: psycopg.Connection[Any], open_page
     async with serve() as url:
         page = await open_page(f"{url}/jobs/{job_id}", refusals=True)
         timeline = page.locator(".timeline")
-        for text in ("Submitted", "Attempt 1 failed", "rpc.unavailable: down", "Attempt 2 began", "Running", "somebody"):
+        for text in (
+            "Submitted",
+            "Attempt 1 failed",
+            "rpc.unavailable: down",
+            "Attempt 2 began",
+            "Running",
+            "somebody",
+        ):
             await expect(timeline).to_contain_text(text)
         sql.execute(
             'UPDATE "VerificationJob" SET status = \'completed\', result = %s, progress = 100, "completedAt" = now(),'
