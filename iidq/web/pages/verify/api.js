@@ -123,7 +123,7 @@ function seconds(number) {
 const NEXT_STEPS = {
   "rpc.chain_not_configured":
     "Choose another chain: this service has no connection to this one. Its operator can add it.",
-  "rpc.endpoint_not_configured": "Leave out the RPC URL: the service’s operator has removed this endpoint.",
+  "rpc.endpoint_not_configured": "Try again without the RPC URL: the service’s operator has removed this endpoint.",
   "rpc.chain_mismatch": "Leave out the chain or the RPC URL: they belong to different chains.",
   "fetch.refused.rpc_url": "Leave out the RPC URL: this service uses only endpoints that its operator has allowed.",
   "fetch.refused":
