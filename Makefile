@@ -42,6 +42,8 @@ docs: $(TEST_SET) ## the site of docs/, in site/; fails on a broken link
 lint: $(TEST_SET)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/oxlint --quiet iidq/web/pages
+	@$(BIN)/oxfmt --check iidq/web/pages >/dev/null || { $(BIN)/oxfmt --list-different iidq/web/pages; exit 1; }
 
 types: $(TEST_SET)
 	@$(BIN)/mypy

@@ -1,4 +1,4 @@
-"""The command line. Each command imports what it needs when it runs, so that ``iidq --help`` is quick."""
+"""The command line. Commands import their implementation late, so ``iidq --help`` is quick."""
 
 import io
 import os
@@ -10,14 +10,14 @@ from typing import Annotated
 import typer
 
 from iidq.cli.operators import queue_commands
-from iidq.cli.verification import verify_command
+from iidq.cli.verification import verify_commands
 from iidq.errors import IidqError
 
 app = typer.Typer(
     name="iidq",
     help="The verification queue for content provenance: is this file what its creator registered?",
-    epilog="Completion for your shell: iidq --install-completion. To look around: iidq up, and in another terminal the "
-    "commands that it prints.",
+    epilog="Completion for your shell: iidq --install-completion. To try it: iidq up, and in another terminal the "
+    "printed commands.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=True,
@@ -27,12 +27,12 @@ app = typer.Typer(
 
 @app.command()
 def demo() -> None:
-    """Show the whole thing at work, in some seconds.
+    """Show all parts at work, in some seconds.
 
-    A genuine file, a warned one, a tampered one, and a proof; everything is started for it and stopped after it.
+    Verifies a genuine, a warned and a tampered file, and makes a proof. Starts and stops all parts.
     """
-    from iidq.cli.interruptible import run_interruptible
     from iidq.cli.running.demo import demo as run
+    from iidq.cli.terminal import run_interruptible
 
     raise typer.Exit(run_interruptible(run()))
 
@@ -40,29 +40,31 @@ def demo() -> None:
 @app.command()
 def up(
     workers: Annotated[int, typer.Option(min=0, help="worker processes")] = 1,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="where the API listens (PORT)")] = None,
-    data: Annotated[Path | None, typer.Option(help="keep the embedded Postgres' data here")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="port of the API (PORT)")] = None,
+    data: Annotated[Path | None, typer.Option(help="folder that keeps the embedded Postgres' data")] = None,
 ) -> None:
-    """Run all in one, until Ctrl-C.
+    """Run all parts, until Ctrl-C.
 
-    An embedded Postgres unless DATABASE_URL is set, a development chain unless RPC_URL is, the API and workers.
+    Starts an embedded Postgres unless DATABASE_URL is set, a development chain unless RPC_URL is, the API and workers.
     """
-    from iidq.cli.interruptible import run_interruptible
     from iidq.cli.running.up import up as run
+    from iidq.cli.terminal import run_interruptible
 
-    # Being stopped is how it ends, not a failure of it.
+    # Ctrl-C is the usual end, not a failure.
     raise typer.Exit(run_interruptible(run(workers=workers, port=port, data_path=data), interrupted_code=0))
 
 
 @app.command()
 def serve(
     fd: Annotated[int | None, typer.Option(help="serve on this open socket", hidden=True)] = None,
-    ready_fd: Annotated[int | None, typer.Option(help="tell here once requests are served", hidden=True)] = None,
+    ready_fd: Annotated[
+        int | None, typer.Option(help="write a byte here once requests are served", hidden=True)
+    ] = None,
 ) -> None:
     """Run the API alone, on HOST and PORT.
 
-    In WEB_CONCURRENCY processes. SIGTERM: requests end, then the processes. SIGHUP: several processes are replaced one
-    by one, while they serve.
+    Runs WEB_CONCURRENCY processes. SIGTERM ends each after the requests in progress. SIGHUP replaces several
+    processes in turn, without a gap.
     """
     from iidq.cli.running.serve import serve as run
 
@@ -73,7 +75,7 @@ def serve(
 def worker(
     concurrency: Annotated[int | None, typer.Option(min=1, help="jobs at a time (WORKER_CONCURRENCY)")] = None,
 ) -> None:
-    """Run one worker process, as `python -m iidq.worker`."""
+    """Run a worker process, as `python -m iidq.worker`."""
     from iidq.worker import main as run
 
     raise typer.Exit(run([] if concurrency is None else ["--concurrency", str(concurrency)]))
@@ -107,14 +109,14 @@ def settings() -> None:
     typer.echo(settings_table())
 
 
-app.add_typer(verify_command.app)
+app.add_typer(verify_commands.app)
 app.add_typer(queue_commands.app)
 
 
 def main() -> None:
-    """Entry point: our own errors end with one line and exit code 2, not with a stack."""
+    """Run the command line; an :class:`IidqError` ends with a line and exit code 2, not with a stack."""
     for stream in (sys.stdout, sys.stderr):
-        # A sign that the terminal's encoding lacks becomes a question mark, not the command's end.
+        # A sign that the terminal's encoding lacks is printed as a question mark.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
@@ -123,19 +125,19 @@ def main() -> None:
         print(f"iidq: {error.message}", file=sys.stderr)
         sys.exit(2)
     except UnicodeEncodeError:
-        # Python hands on what is no UTF-8 as halves of surrogate pairs, which neither HTTP nor Postgres can carry.
-        print("iidq: an argument or variable holds bytes that are no UTF-8; expected text in UTF-8", file=sys.stderr)
+        # Python decodes other bytes to surrogates, which neither HTTP nor Postgres can carry.
+        print("iidq: an argument or variable is not UTF-8; expected text in UTF-8", file=sys.stderr)
         sys.exit(2)
     except Exception:
-        # Python's own exit code 1 would read as "not possible", or as the verdict FAIL.
+        # Python's own exit code 1 would mean "not possible", or the verdict FAIL.
         traceback.print_exc()
         sys.exit(2)
     finally:
-        _let_reader_go()
+        _flush_output()
 
 
-def _let_reader_go() -> None:
-    """A reader that has left (`iidq jobs list | head`) is no fault to be told at the interpreter's end."""
+def _flush_output() -> None:
+    """Ignore a closed pipe (`iidq jobs list | head`) at the interpreter's end."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:

@@ -1,29 +1,31 @@
-"""Server-sent events out of a stream's bytes (HTML standard, section 9.2.6). Pure.
+"""Parse server-sent events from the bytes of a stream (HTML standard, section 9.2.6). Pure.
 
-httpx-sse would do the same, but bounds neither a line nor an event.
+httpx-sse parses the same, but bounds neither a line nor an event.
 """
 
 import re
 from typing import Final, NamedTuple
 
 MAX_EVENT_BYTES: Final = 16 << 20
-# Not str.splitlines: U+2028 and others end no line here, and JSON may contain them.
+# Not str.splitlines: JSON may contain U+2028 and others, which end no line here.
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 
 
 class Event(NamedTuple):
-    """One event: its name (``message`` where it has none) and its data."""
+    """A server-sent event."""
 
     name: str
+    """Its ``event`` field; ``message`` if absent."""
     data: str
+    """Its ``data`` lines, joined by line feeds."""
 
 
 class EventStreamTooLong(ValueError):
-    """An event that does not end."""
+    """An event has more than :data:`MAX_EVENT_BYTES` bytes."""
 
 
 class EventStreamReader:
-    """Takes a stream's chunks as they come, and gives the events that they complete."""
+    """Parser of a stream, fed with chunks of any size."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -32,7 +34,7 @@ class EventStreamReader:
         self._size = 0
 
     def feed(self, chunk: bytes) -> list[Event]:
-        """The events that end in ``chunk``; raises :class:`EventStreamTooLong`."""
+        """Return the events completed by ``chunk``; raise :class:`EventStreamTooLong`."""
         text = self._rest + chunk
         # A final CR may be the first half of CRLF.
         held = b"\r" if text.endswith(b"\r") else b""
@@ -55,5 +57,5 @@ class EventStreamReader:
             self._name = value
         elif field == "data":
             self._data.append(value)
-        # A line that begins with a colon is a comment, other fields are about reconnecting.
+        # Comments begin with a colon; the other fields only govern reconnection.
         return None

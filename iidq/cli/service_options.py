@@ -1,4 +1,4 @@
-"""The options that name a running service and its key, the same for every command that asks one."""
+"""Options for URL and key of a service, equal in every command."""
 
 from typing import Annotated, Final
 
@@ -11,6 +11,6 @@ ApiKey = Annotated[
     typer.Option(
         envvar="IIDQ_API_KEY",
         show_default=False,
-        help="the service's key, if it asks; better by the variable, for other users of this machine see command lines",
+        help="the service's key, if it needs one; prefer the variable: other users of this machine see command lines",
     ),
 ]

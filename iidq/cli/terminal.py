@@ -1,12 +1,15 @@
-"""What the commands say: results to standard output, complaints and progress to standard error.
+"""Output and interruption of the commands: results to standard output, faults and progress to standard error.
 
-Colour goes to terminals alone and never where ``NO_COLOR`` is set (no-color.org); bars are drawn on terminals alone.
-Texts of strangers (errors, file names, messages that came from manifests, servers or rows) pass :func:`printable`.
+Colour goes to terminals alone and never where ``NO_COLOR`` is set (no-color.org). Bars are drawn on terminals alone.
+Text from outside (errors, file names, messages of manifests, servers or rows) passes :func:`printable`.
 """
 
+import asyncio
 import shlex
 import shutil
+import signal
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,29 +27,29 @@ from rich.progress import (
 )
 from rich.text import Text
 
-NOT_FOUND_OUT: Final = 2
 INTERRUPTED: Final = 130
+"""Exit code after Ctrl-C, as shells have it."""
 
 _DESCRIPTION: Final = TextColumn("{task.description:24}", markup=False)
 
 
 def printable(line: str) -> str:
-    """``line`` with nothing in it that could steer the terminal."""
+    """Replace every unprintable character, such as the terminal's control codes."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
 
 
 def say(*parts: str | tuple[str, str]) -> None:
-    """Print one line; a part may be ``(text, style)``. Long lines are left to the terminal, so they can be pasted."""
+    """Print a line; a part may be ``(text, style)``. Long lines are not wrapped, so commands can be pasted."""
     Console(highlight=False, emoji=False).print(Text.assemble(*parts), soft_wrap=True)
 
 
 def complain(text: str) -> None:
-    """Print one line to standard error."""
+    """Print a line to standard error."""
     print(f"iidq: {printable(text)}", file=sys.stderr)
 
 
 def own_command() -> str:
-    """Return what to type for this very ``iidq``: its name if a shell finds it by that, else its path."""
+    """Return the command for the running ``iidq``: the name if a shell finds the same program, else the path."""
     if Path(sys.argv[0]).name != "iidq":
         return f"{shlex.quote(sys.executable)} -m iidq"
     found = shutil.which("iidq")
@@ -54,17 +57,17 @@ def own_command() -> str:
 
 
 def byte_bars() -> Progress:
-    """Bars for files that are read."""
+    """Return progress bars in bytes."""
     return _bars(DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn())
 
 
 def job_bars() -> Progress:
-    """Bars for jobs, in per cent."""
+    """Return progress bars in per cent."""
     return _bars(TaskProgressColumn(), TimeElapsedColumn())
 
 
 def count_bars() -> Progress:
-    """Bars for things that are counted."""
+    """Return progress bars in items."""
     return _bars(MofNCompleteColumn(), TimeElapsedColumn())
 
 
@@ -73,3 +76,37 @@ def _bars(*columns: Any) -> Progress:
     return Progress(
         _DESCRIPTION, BarColumn(), *columns, console=console, transient=True, disable=not console.is_terminal
     )
+
+
+def run_interruptible(command: Coroutine[Any, Any, int], *, interrupted_code: int = INTERRUPTED) -> int:
+    """Run ``command``, the owner of processes and files, and return the exit code.
+
+    The first SIGINT, SIGTERM or SIGHUP cancels ``command``, and ``interrupted_code`` is returned once the clean-up is
+    done. Later signals are ignored, so that no process or file is left behind.
+    """
+
+    async def run() -> int:
+        task = asyncio.current_task()
+        assert task is not None
+        interrupted = False
+
+        def interrupt() -> None:
+            nonlocal interrupted
+            if not interrupted:
+                interrupted = True
+                task.cancel()
+
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        # SIGHUP comes from a closed terminal; under nohup it stays ignored.
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)
+        for number in numbers:
+            asyncio.get_running_loop().add_signal_handler(number, interrupt)
+        try:
+            return await command
+        except asyncio.CancelledError:
+            if not interrupted:
+                raise
+            return interrupted_code
+
+    return asyncio.run(run())

@@ -1,6 +1,6 @@
 """The case that the evidence of a verdict makes, with a headline. Pure.
 
-``iidq/web/pages/verdict.js`` has the same rules for the browser; a test compares both over all evidence.
+``iidq/web/pages/verify/verdict.js`` has the same rules for the browser; a test compares both over all evidence.
 """
 
 from collections.abc import Mapping

@@ -10,13 +10,15 @@ from iidq import errors
 from iidq.errors import IidqError, PermanentFault, TemporaryFault
 from tests.browser.conftest import OpenPage, Service
 
-PROVENANCE = Path(iidq.__file__).parent / "provenance"
+MODULES = [
+    path for name in ("provenance", "guarded_http") for path in (Path(iidq.__file__).parent / name).rglob("*.py")
+]
 FAULTS = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, IidqError)}
 
 
 def codes_of(base: type[IidqError]) -> Iterator[str]:
     """Every code that a verification can fail with, by the faults that its modules raise."""
-    for module in PROVENANCE.glob("*.py"):
+    for module in MODULES:
         for node in ast.walk(ast.parse(module.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FAULTS:
                 kind = FAULTS[node.func.id]

@@ -103,7 +103,7 @@ async def test_the_overview_is_live(
         await expect(page.locator("#workers")).to_contain_text("host-a:4711:8c1f")
         await expect(page.locator("#workers")).to_contain_text("2 / 3")
         await expect(page.locator("#parts")).to_contain_text("2 of 3 in use")
-        await expect(page.locator("#parts")).to_contain_text("1 of 1 workers hear of new jobs at once")
+        await expect(page.locator("#parts")).to_contain_text("1 of 1 workers are woken by new jobs")
         await expect(page.locator("#causes tr")).to_have_count(2)
         for chart in ("rates", "waited", "ran"):
             assert await page.locator(f"#chart-{chart} path.line.first").last.get_attribute("d")
@@ -221,7 +221,14 @@ async def test_a_jobs_page(serve: Serve, sql: psycopg.Connection[Any], open_page
     async with serve() as url:
         page = await open_page(f"{url}/jobs/{job_id}", refusals=True)
         timeline = page.locator(".timeline")
-        for text in ("Asked", "Attempt 1 failed", "rpc.unavailable: down", "Attempt 2 began", "Running", "somebody"):
+        for text in (
+            "Submitted",
+            "Attempt 1 failed",
+            "rpc.unavailable: down",
+            "Attempt 2 began",
+            "Running",
+            "somebody",
+        ):
             await expect(timeline).to_contain_text(text)
         sql.execute(
             'UPDATE "VerificationJob" SET status = \'completed\', result = %s, progress = 100, "completedAt" = now(),'
@@ -394,4 +401,4 @@ async def test_without_a_database_the_page_says_so(serve: Serve, open_page: Open
     async with serve(database_url=NO_DATABASE) as url:
         page = await open_page(url)
         await expect(page.locator("#trouble")).to_contain_text("The queue cannot be read")
-        await expect(page.locator("#trouble")).to_contain_text("trying again")
+        await expect(page.locator("#trouble")).to_contain_text("tries again")

@@ -137,7 +137,7 @@ async def test_a_file_that_somebody_else_signed(service: Service, open_page: Ope
     page = await open_page(link(service, service.manifests.publish("forged.json", forged)))
     await page.set_input_files("#file", {"name": "a", "mimeType": "text/plain", "buffer": content})
     await page.click("#send")
-    await title(page).to_contain_text("Registered, but the manifest is signed by somebody else: registered by 0x7099")
+    await title(page).to_contain_text("Registered, but the manifest has another signer: registered by 0x7099")
     await expect(page.locator("#job-words")).to_contain_text("is signed by 0x3C44")
     await page.click("#actions >> text=Verify with the registered manifest")
     await title(page).to_contain_text("Genuine: registered by 0x7099")
@@ -365,7 +365,7 @@ async def test_faults_of_the_form(service: Service, open_page: OpenPage, tmp_pat
     await verify_file(page, path)
     await expect(page.locator("#manifestURI-fault")).not_to_be_empty()
     await expect(page.locator("#manifestURI")).to_have_attribute("aria-invalid", "true")
-    await expect(page.locator("#trouble")).to_contain_text("Mend the fields")
+    await expect(page.locator("#trouble")).to_contain_text("Fix the fields")
 
 
 async def test_refusals_say_what_to_do(service: Service, open_page: OpenPage, picture: Picture) -> None:
@@ -380,7 +380,7 @@ async def test_refusals_say_what_to_do(service: Service, open_page: OpenPage, pi
             "headers": {"Retry-After": "7"},
         },
         "Try again in 5 seconds": {"status": 503, "json": {"error": "busy"}, "headers": {"Retry-After": "5"}},
-        "finds this request under abc": {"status": 500, "json": {"error": "oops", "correlationId": "abc"}},
+        "This request has the number abc": {"status": 500, "json": {"error": "oops", "correlationId": "abc"}},
     }
     for words, answer in answers.items():
         await page.route("**/verify", _answering(answer))
@@ -423,7 +423,7 @@ async def test_links_that_lead_nowhere(service: Service, open_page: OpenPage, pi
     for job_id in ("01a20ab7-d307-702e-8fe6-dfee29bc1bf7", "~nonsense"):
         page = await open_page(f"{service.url}/jobs/{job_id}", refusals=True)
         await title(page).to_contain_text("There is no such verification")
-        await expect(page.locator("#job-words")).to_contain_text("Ask whoever sent you the link")
+        await expect(page.locator("#job-words")).to_contain_text("Ask the sender for the link")
     await picture(page, "verify-unknown-link")
     reply = await page.goto(page.url)
     assert reply is not None
@@ -484,7 +484,7 @@ async def test_a_link_that_chooses_its_own_registry(service: Service, open_page:
     """A registry from a link is not this service's, and the page says so."""
     page = await open_page(f"{service.url}/?registry=0x{'12' * 20}&chainId=1")
     await expect(page.locator("#registryAddress")).to_have_value("0x" + "12" * 20)
-    await expect(page.locator("#registryAddress-hint")).to_contain_text("Not the registry that this service fills in")
+    await expect(page.locator("#registryAddress-hint")).to_contain_text("not this service’s registry")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -678,7 +678,7 @@ async def test_without_a_queue(service: Service, open_page: OpenPage) -> None:
         await page.set_input_files("#file", {"name": "a", "mimeType": "text/plain", "buffer": content})
         await page.click("#send")
         await title(page).to_contain_text("Genuine: registered by")
-        await expect(page.locator("#job-words")).to_contain_text("no link of its own")
+        await expect(page.locator("#job-words")).to_contain_text("This page has no link")
         await page.click("text=Make a proof")
         await expect(page.locator("text=Download the proof")).to_be_visible()
 

@@ -1,4 +1,4 @@
-"""Fixtures of the command line's tests: a sandbox per test, and one running ``iidq up`` for those that only use it."""
+"""Fixtures of the command line's tests: a sandbox per test, and a running ``iidq up`` per process."""
 
 import os
 import re
@@ -20,7 +20,7 @@ from tests.cli.sandbox import Running, Sandbox, wait_until
 
 @dataclass(frozen=True)
 class Playground:
-    """A running ``iidq up --port 0``, as its own output describes it."""
+    """A running ``iidq up --port 0``, as described by the output."""
 
     sandbox: Sandbox
     running: Running
@@ -35,14 +35,14 @@ class Playground:
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    """A place of its own."""
+    """A sandbox for the test."""
     with Sandbox() as place:
         yield place
 
 
 @pytest.fixture(scope="session")
 def playground() -> Iterator[Playground]:
-    """One ``iidq up`` per test process."""
+    """An ``iidq up`` per test process."""
     with Sandbox() as place:
         running = place.start("up", "--port", "0", POLL_INTERVAL_SECONDS="0.5", PYTHONUNBUFFERED="1")
         running.wait_until_says("Ctrl-C stops everything")
@@ -52,7 +52,7 @@ def playground() -> Iterator[Playground]:
             signs = httpx.get(f"{api}/readyz", trust_env=False).json().get("queue")
             return bool(signs and signs["workers"])
 
-        # The API tells what it saw within the last second, in which its worker may have come.
+        # The API reports counts of up to a second ago, when its worker may not have been there.
         wait_until(worker_is_known, "a live worker")
         yield Playground(
             sandbox=place,
@@ -68,7 +68,7 @@ def playground() -> Iterator[Playground]:
 
 
 def printed(running: Running, name: str) -> str:
-    """The value that ``iidq up`` shows under ``name``."""
+    """The value shown by ``iidq up`` under ``name``."""
     found = re.search(rf"^  {name} +(\S+)$", running.output, re.MULTILINE)
     assert found is not None, running.output
     return found[1]
@@ -76,7 +76,7 @@ def printed(running: Running, name: str) -> str:
 
 @pytest.fixture
 def shell_variables(playground: Playground) -> dict[str, str]:
-    """What a second terminal holds once the line that `iidq up` prints is pasted into it."""
+    """The variables of a second terminal after the printed line has been pasted."""
     line = re.search(r"^  (export API=.*)$", playground.running.output, re.MULTILINE)
     assert line is not None, playground.running.output
     shell = subprocess.run(
@@ -92,7 +92,7 @@ def shell_variables(playground: Playground) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended, and what it said."""
+    """Exit code and output of a command."""
 
     returncode: int
     stdout: str
@@ -101,7 +101,7 @@ class Done:
 
 @pytest.fixture
 def own_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Undoes what a command configures; later tests of this process would log to a stream that is closed by then."""
+    """Undo the logging of a command, which would write to a closed stream in later tests."""
     monkeypatch.setattr(logs, "_debugging", logs._debugging)
     monkeypatch.setattr(logs, "_access", logs._access)
     configured = structlog.get_config()
@@ -119,7 +119,7 @@ def iidq(
         monkeypatch.delenv(name, raising=False)
 
     def run(*arguments: str, **variables: str) -> Done:
-        # What fixtures have said is none of the command's.
+        # Drop the output of fixtures.
         capsys.readouterr()
         with monkeypatch.context() as patch:
             for name, value in variables.items():

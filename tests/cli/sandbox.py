@@ -1,4 +1,4 @@
-"""A place of its own for a program under test: what it leaves behind, in files or processes, is seen here alone."""
+"""A sandbox for a program under test: all files and processes of the program can be found."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ _KEPT_VARIABLES = ("PATH", "HOME", "LANG", "PYTHONPATH")
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Poll ``condition``; fail the test, saying ``what`` was awaited, when the deadline passes."""
+    """Poll ``condition``; fail the test with the text ``what`` when the deadline passes."""
     deadline = time.monotonic() + _TIMEOUT_SECONDS
     while not condition():
         assert time.monotonic() < deadline, f"waited {_TIMEOUT_SECONDS:g} s for: {what}"
@@ -27,7 +27,7 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
 
 
 class Running:
-    """A started program, in a session of its own like one in a terminal; its output is in a file."""
+    """A started program, in a new session as in a terminal, with the output in a file."""
 
     def __init__(self, process: subprocess.Popen[bytes], output_path: Path) -> None:
         self.process = process
@@ -35,7 +35,7 @@ class Running:
 
     @property
     def output(self) -> str:
-        """What it has said so far, on both streams."""
+        """The output so far, of both streams."""
         return self._output_path.read_text(errors="replace")
 
     def wait_until_says(self, text: str) -> None:
@@ -77,7 +77,7 @@ class Sandbox:
         self._running: list[Running] = []
 
     def environment(self, **variables: str) -> dict[str, str]:
-        """What a program here is started with: nothing of iidq's but ``variables``."""
+        """The environment of programs in the sandbox: of iidq's variables only ``variables``."""
         name, _, value = self._marker.partition("=")
         kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
         return {**kept, name: value, "TMPDIR": str(self.temporary), **variables}
@@ -132,7 +132,7 @@ class Sandbox:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End what a failed test has left running; remove the folder."""
+        """End all remaining processes of a failed test; remove the folder."""
         for running in self._running:
             if running.process.poll() is None:
                 running.process.terminate()

@@ -15,7 +15,7 @@ _TIMEOUT_SECONDS = 60
 
 
 def curl(command: str, variables: Mapping[str, str] | None = None) -> str:
-    """What ``command`` prints on standard output."""
+    """The standard output of ``command``."""
     if shutil.which("curl"):
         done = subprocess.run(
             # An unquoted & sends curl into the background, as it does to the reader.

@@ -28,6 +28,6 @@ def endpoints() -> list[tuple[str, str]]:
     found = set()
     for route in app.routes:
         assert isinstance(route, Route)
-        path = route.path.replace("{name:path}", "style.css").replace("{digest}", "x")
+        path = route.path.replace("{name:path}", "shared/style.css").replace("{digest}", "x")
         found |= {(method, path.replace("{job_id}", str(new_job_id()))) for method in route.methods or ()}
     return sorted(found)

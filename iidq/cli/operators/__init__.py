@@ -1,1 +1,1 @@
-"""Commands for operators: jobs, stats, watch, doctor."""
+"""Commands for operators: jobs, stats, pause, resume, doctor."""

@@ -1,4 +1,4 @@
-"""``iidq jobs``, ``stats``, ``pause``, ``resume``: the queue seen and steered by an operator."""
+"""``iidq jobs``, ``stats``, ``pause``, ``resume``: an operator reads and controls the queue."""
 
 import asyncio
 import json
@@ -10,39 +10,38 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from iidq.cli.api_client import Body, NotFoundOut
-from iidq.cli.operators.queue_access import NotAllowed, QueueAccess, open_queue
-from iidq.cli.terminal import NOT_FOUND_OUT, complain, printable
-from iidq.cli.verification.verdict_words import verdict_of
+from iidq.cli.api_client import Body, NoAnswer
+from iidq.cli.operators.queue_access import JobFilter, NotAllowed, QueueAccess, open_queue
+from iidq.cli.terminal import complain, printable
+from iidq.cli.verification.verdict_words import NO_VERDICT, verdict_of
 from iidq.observability.redaction import redact_url
-from iidq.queue.job import JobStatus, JobType
 
 DONE, NOT_POSSIBLE = 0, 1
-# Pages that one list follows where a filter matches few of many jobs: 100,000 jobs, and a tenth of the rate limit.
+# Pages that one list reads if its filter matches few jobs: 100,000 jobs, and a tenth of the rate limit.
 _MOST_PAGES: Final = 20
-# Between two questions to a service that is busy.
-_PATIENCE_SECONDS = 30.0
+_REPLY_SECONDS = 30.0
 
-# Fits a terminal of 80 columns with the id whole, to be pasted into the next command.
+# Fits a terminal of 80 columns with the whole id, to be pasted into the next command.
 _LINE: Final = "{:36}  {:6}  {:10}  {:>5}  {:>7}  {:>6}"
+_HEADER: Final = _LINE.format("id", "type", "status", "done", "retries", "age")
 _UNITS: Final = {"d": 86_400.0, "h": 3600.0, "min": 60.0, "s": 1.0}
 _STATES: Final = ("waiting", "delayed", "active", "completed", "failed", "cancelled")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Which queue: that of ``server``, or without one that of ``DATABASE_URL``, or of this machine's service."""
+class Target:
+    """The queue of a command."""
 
     server: str | None
+    """URL of a service; None for the queue of ``DATABASE_URL``, without one for this machine's service."""
     api_key: str | None
+    """The service's key; None for a service without one."""
 
-    def work(
-        self, step: Callable[[QueueAccess], Awaitable[int]], *, patience_seconds: float = _PATIENCE_SECONDS
-    ) -> int:
-        """Do ``step`` there; 1 where it is not allowed, 2 where the queue gives no answer, each with one line."""
+    def work(self, step: Callable[[QueueAccess], Awaitable[int]], *, timeout_seconds: float = _REPLY_SECONDS) -> int:
+        """Run ``step`` and return the exit code; 1 if ``step`` is not allowed, 2 if the queue does not answer."""
 
         async def run() -> int:
-            async with open_queue(self.server, self.api_key, patience_seconds=patience_seconds) as queue:
+            async with open_queue(self.server, self.api_key, timeout_seconds=timeout_seconds) as queue:
                 return await step(queue)
 
         try:
@@ -50,30 +49,19 @@ class Place:
         except NotAllowed as refusal:
             complain(str(refusal))
             return NOT_POSSIBLE
-        except NotFoundOut as fault:
+        except NoAnswer as fault:
             complain(str(fault))
-            return NOT_FOUND_OUT
+            return NO_VERDICT
 
 
-def list_jobs(
-    place: Place,
-    *,
-    status: JobStatus | None,
-    kind: JobType | None,
-    content_hash: str | None,
-    limit: int,
-    cursor: str | None,
-    as_json: bool,
-) -> int:
-    """Print the newest jobs, or those after ``cursor``."""
+def list_jobs(target: Target, wanted: JobFilter, *, limit: int, cursor: str | None, as_json: bool) -> int:
+    """Print the newest jobs, or the next jobs after ``cursor``."""
 
     async def step(queue: QueueAccess) -> int:
         jobs: list[Body] = []
         following = cursor
         for _ in range(_MOST_PAGES):
-            page = await queue.list_jobs(
-                status=status, kind=kind, content_hash=content_hash, limit=limit - len(jobs), cursor=following
-            )
+            page = await queue.list_jobs(wanted, limit=limit - len(jobs), cursor=following)
             jobs += page.jobs
             following = page.next
             if following is None or len(jobs) >= limit:
@@ -83,19 +71,15 @@ def list_jobs(
         if as_json:
             print(json.dumps(jobs))
             return DONE
-        print(HEADER if jobs else "no such jobs")
+        print(_HEADER if jobs else "no such jobs")
         for job in jobs:
-            print_job_line(job)
+            _print_job_line(job)
         return DONE
 
-    return place.work(step)
+    return target.work(step)
 
 
-HEADER: Final = _LINE.format("id", "type", "status", "done", "retries", "age")
-
-
-def print_job_line(job: Body) -> None:
-    """Print a job as a line, and its error as another."""
+def _print_job_line(job: Body) -> None:
     done = verdict_of(job) or f"{job.get('progress')} %"
     age = duration((datetime.now(UTC) - datetime.fromisoformat(str(job["createdAt"]))).total_seconds())
     texts = (str(job.get(name)) for name in ("id", "type", "status"))
@@ -105,13 +89,13 @@ def print_job_line(job: Body) -> None:
 
 
 def duration(seconds: float) -> str:
-    """A time span in its largest unit, such as ``2 h``."""
+    """Return a time span in the largest unit, such as ``2 h``."""
     unit, size = next((unit, size) for unit, size in _UNITS.items() if abs(seconds) >= size or unit == "s")
     return f"{seconds / size:.0f} {unit}"
 
 
-def show_job(place: Place, job_id: str, *, as_json: bool) -> int:
-    """Print one job: what was asked, where it stands, what came of it."""
+def show_job(target: Target, job_id: str, *, as_json: bool) -> int:
+    """Print every field of a job."""
 
     async def step(queue: QueueAccess) -> int:
         job = await queue.find(job_id)
@@ -127,23 +111,25 @@ def show_job(place: Place, job_id: str, *, as_json: bool) -> int:
                 print(f"{printable(name):16} {first}", *(f"{'':16} {line}" for line in rest), sep="\n")
         return DONE
 
-    return place.work(step)
+    return target.work(step)
 
 
-def retry_jobs(place: Place, job_ids: Sequence[str]) -> int:
-    """Put jobs that ended back in line."""
-    return _steer(place, job_ids, lambda queue: queue.retry, "queued again", "has not ended, so it cannot be retried")
-
-
-def cancel_jobs(place: Place, job_ids: Sequence[str]) -> int:
-    """End jobs that wait or run."""
-    return _steer(
-        place, job_ids, lambda queue: queue.cancel, "cancelled", "has ended already, so it cannot be cancelled"
+def retry_jobs(target: Target, job_ids: Sequence[str]) -> int:
+    """Queue ended jobs again."""
+    return _change_jobs(
+        target, job_ids, lambda queue: queue.retry, "queued again", "has not ended, so it cannot be retried"
     )
 
 
-def _steer(
-    place: Place,
+def cancel_jobs(target: Target, job_ids: Sequence[str]) -> int:
+    """End waiting or running jobs."""
+    return _change_jobs(
+        target, job_ids, lambda queue: queue.cancel, "cancelled", "has ended already, so it cannot be cancelled"
+    )
+
+
+def _change_jobs(
+    target: Target,
     job_ids: Sequence[str],
     choose: Callable[[QueueAccess], Callable[[str], Awaitable[bool | None]]],
     done: str,
@@ -152,27 +138,27 @@ def _steer(
     async def step(queue: QueueAccess) -> int:
         code = DONE
         for job_id in job_ids:
-            outcome = await choose(queue)(job_id)
-            if outcome:
+            changed = await choose(queue)(job_id)
+            if changed:
                 print(f"{job_id}: {done}")
-            elif outcome is None:
+            elif changed is None:
                 code = no_such_job(job_id)
             else:
                 complain(f"{job_id} {refusal}")
                 code = NOT_POSSIBLE
         return code
 
-    return place.work(step)
+    return target.work(step)
 
 
 def no_such_job(job_id: str) -> int:
-    """Say so; returns the exit code."""
+    """Report an unknown job; return the exit code."""
     complain(f"there is no job {job_id}")
     return NOT_POSSIBLE
 
 
-def stats(place: Place, *, as_json: bool) -> int:
-    """Print how many jobs stand in each state, with ``as_json`` as HTTP clients get it."""
+def stats(target: Target, *, as_json: bool) -> int:
+    """Print the number of jobs in each state; with ``as_json`` the reply of ``/stats``."""
 
     async def step(queue: QueueAccess) -> int:
         counts = await queue.counts()
@@ -184,11 +170,11 @@ def stats(place: Place, *, as_json: bool) -> int:
             console.print(f"\n{signs(counts)}", markup=False, soft_wrap=True)
         return DONE
 
-    return place.work(step)
+    return target.work(step)
 
 
 def counts_table(counts: Body) -> Table:
-    """One line per state."""
+    """Return a table with a line per state."""
     table = Table("state", box=None, pad_edge=False)
     table.add_column("jobs", justify="right")
     for name in _STATES:
@@ -197,30 +183,30 @@ def counts_table(counts: Body) -> Table:
 
 
 def signs(counts: Body) -> str:
-    """Whether the queue moves, in a line."""
+    """Return a line with the queue's state, longest wait and workers."""
     age = counts.get("oldestWaitingSeconds")
     waits = "nothing waits" if age is None else f"the first in line has waited {duration(age)}"
     reason = f" ({printable(str(counts['pauseReason']))})" if counts.get("pauseReason") else ""
     return f"{printable(str(counts.get('state')))}{reason}; {waits}; live workers: {counts.get('workers')}"
 
 
-def pause(place: Place, reason: str | None) -> int:
-    """Stop all claims; running jobs go on."""
+def pause(target: Target, reason: str | None) -> int:
+    """Stop all claims."""
 
     async def step(queue: QueueAccess) -> int:
         await queue.pause(reason)
         print("paused: no job is claimed until `iidq resume`; running jobs go on")
         return DONE
 
-    return place.work(step)
+    return target.work(step)
 
 
-def resume(place: Place) -> int:
-    """Let claims go on."""
+def resume(target: Target) -> int:
+    """Allow claims again."""
 
     async def step(queue: QueueAccess) -> int:
         await queue.resume()
         print("resumed")
         return DONE
 
-    return place.work(step)
+    return target.work(step)

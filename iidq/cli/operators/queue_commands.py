@@ -1,4 +1,4 @@
-"""The operators' commands: jobs, counts, pause, doctor. Each imports what it needs when it runs."""
+"""Declarations of the operators' commands. Implementations are imported late."""
 
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -8,19 +8,20 @@ import typer
 from iidq.cli.service_options import ApiKey
 
 if TYPE_CHECKING:
-    from iidq.cli.operators.operate import Place
+    from iidq.cli.operators.operate import Target
+    from iidq.cli.operators.queue_access import JobFilter
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
 app = typer.Typer(rich_markup_mode=None)
-jobs = typer.Typer(help="Look at, watch, retry and cancel jobs.", no_args_is_help=True, rich_markup_mode=None)
+jobs = typer.Typer(help="List, show, watch, retry and cancel jobs.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(jobs, name="jobs")
 
 _WHERE = "The queue is that of --server; without it that of DATABASE_URL; without both, of the service on this machine."
 
 Server = Annotated[
     str | None,
-    typer.Option(envvar="IIDQ_SERVER", help="ask this service instead of DATABASE_URL, such as https://host:port"),
+    typer.Option(envvar="IIDQ_SERVER", help="use this service instead of DATABASE_URL, such as https://host:port"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON for scripts")]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="the job's id")]
@@ -33,13 +34,24 @@ Status = Annotated[
     ),
 ]
 Kind = Annotated[str | None, typer.Option("--type", help="verify or proof", autocompletion=lambda: ["verify", "proof"])]
-Interval = Annotated[float, typer.Option(min=0.2, max=3600, help="seconds between two looks")]
+Interval = Annotated[float, typer.Option(min=0.2, max=3600, help="seconds between two updates")]
 
 
-def _place(server: str | None, api_key: str | None) -> "Place":
-    from iidq.cli.operators.operate import Place
+def _target(server: str | None, api_key: str | None) -> "Target":
+    from iidq.cli.operators.operate import Target
 
-    return Place(server, api_key)
+    return Target(server, api_key)
+
+
+def _filter(status: str | None, kind: str | None, content_hash: str | None = None) -> "JobFilter":
+    from iidq.cli.operators.queue_access import JobFilter
+    from iidq.queue.job import JobStatus, JobType
+
+    return JobFilter(
+        _one_of(JobStatus, status, "--status"),
+        _one_of(JobType, kind, "--type"),
+        content_hash and content_hash.lower(),
+    )
 
 
 def _one_of(kinds: type[Choice], value: str | None, option: str) -> Choice | None:
@@ -55,7 +67,7 @@ def _cursor(text: str | None) -> str | None:
     try:
         return text and Cursor.decode(text).encode()
     except ValueError:
-        raise typer.BadParameter("expected what an earlier search named", param_hint="--cursor") from None
+        raise typer.BadParameter("expected the cursor that an earlier search printed", param_hint="--cursor") from None
 
 
 @jobs.command(
@@ -71,52 +83,43 @@ def _cursor(text: str | None) -> str | None:
 def list_jobs(
     status: Status = None,
     kind: Kind = None,
-    content_hash: Annotated[str | None, typer.Option("--hash", help="about this content hash only")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=500, help="how many")] = 20,
-    cursor: Annotated[str | None, typer.Option(help="go on where an earlier search ended")] = None,
+    content_hash: Annotated[str | None, typer.Option("--hash", help="only jobs about this content hash")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="number of jobs")] = 20,
+    cursor: Annotated[str | None, typer.Option(help="continue after an earlier search")] = None,
     server: Server = None,
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
     """List the newest jobs."""
     from iidq.cli.operators import operate
-    from iidq.queue.job import JobStatus, JobType
 
-    chosen_status, chosen_kind = _one_of(JobStatus, status, "--status"), _one_of(JobType, kind, "--type")
-    code = operate.list_jobs(
-        _place(server, api_key),
-        status=chosen_status,
-        kind=chosen_kind,
-        content_hash=content_hash and content_hash.lower(),
-        limit=limit,
-        cursor=_cursor(cursor),
-        as_json=as_json,
-    )
-    raise typer.Exit(code)
+    wanted = _filter(status, kind, content_hash)
+    target = _target(server, api_key)
+    raise typer.Exit(operate.list_jobs(target, wanted, limit=limit, cursor=_cursor(cursor), as_json=as_json))
 
 
 @jobs.command(epilog=_WHERE)
 def show(job_id: JobId, server: Server = None, api_key: ApiKey = None, as_json: AsJson = False) -> None:
-    """Print one job, as HTTP clients see it."""
+    """Print a job as HTTP clients get it."""
     from iidq.cli.operators import operate
 
-    raise typer.Exit(operate.show_job(_place(server, api_key), job_id, as_json=as_json))
+    raise typer.Exit(operate.show_job(_target(server, api_key), job_id, as_json=as_json))
 
 
-@jobs.command(epilog=f"Exit code 0: all of them. 1: not possible for one.\n\n{_WHERE}")
+@jobs.command(epilog=f"Exit code 0: done for all. 1: not possible for one.\n\n{_WHERE}")
 def retry(job_ids: JobIds, server: Server = None, api_key: ApiKey = None) -> None:
-    """Put jobs that ended back in line."""
+    """Queue ended jobs again."""
     from iidq.cli.operators import operate
 
-    raise typer.Exit(operate.retry_jobs(_place(server, api_key), job_ids))
+    raise typer.Exit(operate.retry_jobs(_target(server, api_key), job_ids))
 
 
-@jobs.command(epilog=f"Exit code 0: all of them. 1: not possible for one.\n\n{_WHERE}")
+@jobs.command(epilog=f"Exit code 0: done for all. 1: not possible for one.\n\n{_WHERE}")
 def cancel(job_ids: JobIds, server: Server = None, api_key: ApiKey = None) -> None:
-    """End jobs that wait or run."""
+    """End waiting or running jobs."""
     from iidq.cli.operators import operate
 
-    raise typer.Exit(operate.cancel_jobs(_place(server, api_key), job_ids))
+    raise typer.Exit(operate.cancel_jobs(_target(server, api_key), job_ids))
 
 
 @jobs.command(
@@ -126,13 +129,13 @@ def cancel(job_ids: JobIds, server: Server = None, api_key: ApiKey = None) -> No
   iidq jobs watch 01a20ab7-d307-702e-8fe6-dfee29bc1bf7
   iidq jobs watch --status failed
 
-Exit code of a watched job, as of `iidq verify`. 0: OK. 1: FAIL. 3: WARN. 2: it could not be found out.
+Exit code of a watched job, as of `iidq verify`. 0: OK. 1: FAIL. 3: WARN. 2: no verdict.
 
 {_WHERE}"""
 )
 def watch(
     job_id: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="the job's id; without it all newest jobs")
+        str | None, typer.Argument(metavar="[ID]", help="the job's id; without it the newest jobs")
     ] = None,
     status: Status = None,
     kind: Kind = None,
@@ -142,63 +145,58 @@ def watch(
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Follow a job to its end, or print every change.
+    """Follow a job to the end, or print every change.
 
-    With an id, until that job has ended. Without, a line for each job that comes or changes its state, until Ctrl-C.
+    With an id, until the job has ended. Without, a line for each new or changed job, until Ctrl-C.
     """
-    from iidq.cli.operators import watch as watching
-    from iidq.queue.job import JobStatus, JobType
+    from iidq.cli.operators.watch import watch_job, watch_jobs
 
-    place = _place(server, api_key)
+    target = _target(server, api_key)
     if job_id is not None:
-        raise typer.Exit(watching.watch_job(place, job_id, timeout_seconds=timeout, as_json=as_json))
-    chosen_status, chosen_kind = _one_of(JobStatus, status, "--status"), _one_of(JobType, kind, "--type")
-    code = watching.watch_jobs(
-        place, status=chosen_status, kind=chosen_kind, interval_seconds=interval, as_json=as_json
-    )
-    raise typer.Exit(code)
+        raise typer.Exit(watch_job(target, job_id, timeout_seconds=timeout, as_json=as_json))
+    raise typer.Exit(watch_jobs(target, _filter(status, kind), interval_seconds=interval, as_json=as_json))
 
 
 @app.command(epilog=f"Example: iidq stats --watch --interval 5\n\n{_WHERE}")
 def stats(
-    watched: Annotated[bool, typer.Option("--watch", help="show them anew, with the speed, until Ctrl-C")] = False,
+    watched: Annotated[bool, typer.Option("--watch", help="update them, with the speed, until Ctrl-C")] = False,
     interval: Interval = 1.0,
     server: Server = None,
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print how many jobs stand in each state."""
+    """Print the number of jobs in each state."""
     from iidq.cli.operators import operate
 
-    place = _place(server, api_key)
+    target = _target(server, api_key)
     if not watched:
-        raise typer.Exit(operate.stats(place, as_json=as_json))
+        raise typer.Exit(operate.stats(target, as_json=as_json))
     from iidq.cli.operators.watch import watch_stats
 
-    raise typer.Exit(watch_stats(place, interval_seconds=interval, as_json=as_json))
+    raise typer.Exit(watch_stats(target, interval_seconds=interval, as_json=as_json))
 
 
-@app.command(epilog=f"Example: iidq pause 'the RPC endpoint moves'\n\n{_WHERE}")
+@app.command(epilog=f"Example: iidq pause 'RPC endpoint moves'\n\n{_WHERE}")
 def pause(
-    reason: Annotated[str | None, typer.Argument(metavar="[REASON]", help="shown to whoever asks why")] = None,
+    reason: Annotated[str | None, typer.Argument(metavar="[REASON]", help="shown with the queue's state")] = None,
     server: Server = None,
     api_key: ApiKey = None,
 ) -> None:
-    """Stop all claims.
+    """Pause the queue: no job is claimed.
 
     Running jobs go on; `iidq resume` ends the pause.
     """
     from iidq.cli.operators import operate
 
-    raise typer.Exit(operate.pause(_place(server, api_key), reason))
+    raise typer.Exit(operate.pause(_target(server, api_key), reason))
 
 
 @app.command(epilog=_WHERE)
 def resume(server: Server = None, api_key: ApiKey = None) -> None:
-    """Let claims go on after a pause."""
+    """End a pause."""
     from iidq.cli.operators import operate
 
-    raise typer.Exit(operate.resume(_place(server, api_key)))
+    raise typer.Exit(operate.resume(_target(server, api_key)))
 
 
 @app.command(
@@ -211,10 +209,10 @@ def resume(server: Server = None, api_key: ApiKey = None) -> None:
 Exit code 0: nothing is broken. 1: something is."""
 )
 def doctor(server: Server = None, api_key: ApiKey = None, as_json: AsJson = False) -> None:
-    """Check everything that a job needs.
+    """Check all parts that a job needs.
 
-    Database, migrations, LISTEN, workers, chain, gateways, Redis: what was tried, what came back, what to do. With
-    --server, what can be seen of a service from here.
+    Tries database, migrations, LISTEN, workers, chain, gateways and Redis, and prints each result with a remedy.
+    With --server, checks the service from outside.
     """
     from iidq.cli.operators.doctor import doctor as run
 

@@ -1,10 +1,11 @@
-"""``iidq jobs watch`` and ``iidq stats --watch``: what changes, while it changes, until Ctrl-C."""
+"""``iidq jobs watch`` and ``iidq stats --watch``: print changes until Ctrl-C."""
 
 import asyncio
 import json
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
@@ -12,37 +13,35 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from iidq.cli.api_client import Body, NotFoundOut
-from iidq.cli.operators.operate import Place, counts_table, no_such_job, signs
-from iidq.cli.operators.queue_access import QueueAccess
+from iidq.cli.api_client import ENDED, Body, NoAnswer
+from iidq.cli.operators.operate import Target, counts_table, no_such_job, signs
+from iidq.cli.operators.queue_access import JobFilter, QueueAccess
 from iidq.cli.terminal import INTERRUPTED, complain, job_bars, printable, say
 from iidq.cli.verification.verdict_words import exit_code, step_of, verdict_of, why_not
 from iidq.cli.verification.verify_one import print_verdict
 from iidq.errors import TemporaryFault
 from iidq.observability.redaction import redact_url
-from iidq.queue.job import JobStatus, JobType
 
 T = TypeVar("T")
 
 _WATCHED_JOBS: Final = 200
-_ENDED_STATES: Final = ("completed", "failed", "cancelled")
 
 
-def watch_job(place: Place, job_id: str, *, timeout_seconds: float, as_json: bool) -> int:
-    """Follow one job to its end; returns the exit code of its verdict, as `iidq verify` does."""
+def watch_job(target: Target, job_id: str, *, timeout_seconds: float, as_json: bool) -> int:
+    """Follow a job to the end and return the exit code of the verdict, as `iidq verify` does."""
 
     async def step(queue: QueueAccess) -> int:
         with job_bars() as bars:
             bar = bars.add_task("waiting in line", total=100)
-            told = ""
+            last_line = ""
 
             def report(job: Body) -> None:
-                nonlocal told
+                nonlocal last_line
                 bars.update(bar, completed=job.get("progress") or 0, description=step_of(job))
                 line = f"{job.get('status')}, {job.get('progress')} %: {step_of(job)}"
-                if bars.disable and not as_json and line != told and job.get("status") not in _ENDED_STATES:
+                if bars.disable and not as_json and line != last_line and job.get("status") not in ENDED:
                     say(printable(line))
-                    told = line
+                    last_line = line
 
             async with asyncio.timeout(timeout_seconds):
                 job = await queue.follow(job_id, report)
@@ -52,17 +51,17 @@ def watch_job(place: Place, job_id: str, *, timeout_seconds: float, as_json: boo
         if as_json:
             print(json.dumps(job))
         elif verdict_of(job) is None:
-            raise NotFoundOut(f"it could not be found out: {redact_url(why_not(job))}")
+            raise NoAnswer(f"it could not be found out: {redact_url(why_not(job))}")
         else:
             names = {"file": "fileName", "manifest": "manifestUri", "registry": "registryAddress"}
             facts = {name: str(job[key]) for name, key in names.items() if job.get(key)}
             chain = ["--chain", str(job["chainId"])] if job.get("chainId") else []
-            asked = ["--registry", facts.get("registry", ""), *chain, "--", facts.get("file", "FILE")]
-            print_verdict(job, facts, asked)
+            options = ["--registry", facts.get("registry", ""), *chain, "--", facts.get("file", "FILE")]
+            print_verdict(job, facts, options)
         return exit_code(verdict_of(job))
 
     try:
-        return place.work(step, patience_seconds=timeout_seconds)
+        return target.work(step, timeout_seconds=timeout_seconds)
     except TimeoutError:
         complain(f"no end within {timeout_seconds:g} s; the job goes on")
         return exit_code(None)
@@ -71,22 +70,18 @@ def watch_job(place: Place, job_id: str, *, timeout_seconds: float, as_json: boo
         return INTERRUPTED
 
 
-def watch_jobs(
-    place: Place, *, status: JobStatus | None, kind: JobType | None, interval_seconds: float, as_json: bool
-) -> int:
-    """Print a line for each of the newest jobs that comes or changes its state, until interrupted."""
+def watch_jobs(target: Target, wanted: JobFilter, *, interval_seconds: float, as_json: bool) -> int:
+    """Print a line for each new or changed job among the newest, until interrupted."""
 
     async def step(queue: QueueAccess) -> int:
         seen: dict[str, tuple[object, object]] | None = None
         while True:
-            page = await _patiently(
-                lambda: queue.list_jobs(status=status, kind=kind, limit=_WATCHED_JOBS),
-                interval_seconds,
-                first=seen is None,
+            page = await _retried(
+                lambda: queue.list_jobs(wanted, limit=_WATCHED_JOBS), interval_seconds, first=seen is None
             )
             jobs = page.jobs
             states = {str(job["id"]): (job.get("status"), job.get("attempt")) for job in jobs}
-            # What is there already is the past.
+            # The first page is the past.
             changed = [job for job in jobs if seen is not None and seen.get(str(job["id"])) != states[str(job["id"])]]
             if len(jobs) == len(changed) == _WATCHED_JOBS:
                 complain(f"more than {_WATCHED_JOBS} jobs changed at a time; not all of them are shown")
@@ -97,26 +92,26 @@ def watch_jobs(
             seen = states
             await asyncio.sleep(interval_seconds)
 
-    return _until_interrupted(place, step)
+    return _until_interrupted(target, step)
 
 
 def _change(job: Body) -> str:
     verdict = verdict_of(job)
-    told = verdict or (redact_url(str(job["error"])) if job.get("error") else "")
-    line = f"{_now()}  {job['id']}  {job.get('type'):6}  {job.get('status'):10}  {told}"
+    outcome = verdict or (redact_url(str(job["error"])) if job.get("error") else "")
+    line = f"{_now()}  {job['id']}  {job.get('type'):6}  {job.get('status'):10}  {outcome}"
     return printable(line.rstrip())
 
 
-def watch_stats(place: Place, *, interval_seconds: float, as_json: bool) -> int:
-    """Show the counts, anew at each interval, until interrupted: in place on a terminal, else a line each time."""
+def watch_stats(target: Target, *, interval_seconds: float, as_json: bool) -> int:
+    """Show the counts at each interval until interrupted: in place on a terminal, else a line each time."""
     console = Console(highlight=False)
 
     async def step(queue: QueueAccess) -> int:
         last: tuple[float, Body] | None = None
         drawn = console.is_terminal and not as_json
-        with Live(console=console, auto_refresh=False, transient=False) if drawn else _Lines() as shown:
+        with Live(console=console, auto_refresh=False, transient=False) if drawn else nullcontext() as shown:
             while True:
-                counts = await _patiently(queue.counts, interval_seconds, first=last is None)
+                counts = await _retried(queue.counts, interval_seconds, first=last is None)
                 now = time.monotonic()
                 rate = None if last is None else _ended_per_second(last, (now, counts))
                 last = (now, counts)
@@ -124,52 +119,42 @@ def watch_stats(place: Place, *, interval_seconds: float, as_json: bool) -> int:
                     print(json.dumps({"at": _now(), **counts, "endedPerSecond": rate}), flush=True)
                 elif isinstance(shown, Live):
                     speed = "" if rate is None else f"{rate:,.1f} jobs end per second"
-                    told = Text(f"\n{signs(counts)}\n{_now()}  {speed}")
-                    shown.update(Group(counts_table(counts), told), refresh=True)
+                    footer = Text(f"\n{signs(counts)}\n{_now()}  {speed}")
+                    shown.update(Group(counts_table(counts), footer), refresh=True)
                 else:
-                    told_rate = "" if rate is None else f"; {rate:,.1f} jobs end per second"
+                    speed = "" if rate is None else f"; {rate:,.1f} jobs end per second"
                     states = ", ".join(f"{counts.get(name) or 0} {name}" for name in ("waiting", "active", "failed"))
-                    print(f"{_now()}  {states}; {signs(counts)}{told_rate}", flush=True)
+                    print(f"{_now()}  {states}; {signs(counts)}{speed}", flush=True)
                 await asyncio.sleep(interval_seconds)
 
-    return _until_interrupted(place, step)
-
-
-class _Lines:
-    """In the place of a live display where nothing is drawn."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        return None
+    return _until_interrupted(target, step)
 
 
 def _ended_per_second(before: tuple[float, Body], after: tuple[float, Body]) -> float:
     (then, old), (now, new) = before, after
-    # Retention and retries take jobs away; that is no negative speed.
-    ended = sum(max(0, (new.get(name) or 0) - (old.get(name) or 0)) for name in _ENDED_STATES)
+    # Retention and retries lower the counts; the speed is never negative.
+    ended = sum(max(0, (new.get(name) or 0) - (old.get(name) or 0)) for name in ENDED)
     return ended / max(now - then, 0.001)
 
 
-async def _patiently(ask: Callable[[], Awaitable[T]], pause_seconds: float, *, first: bool) -> T:
-    """What ``ask`` gives; once the watch has begun, a queue that is away for a while does not end it."""
-    told = False
+async def _retried(read: Callable[[], Awaitable[T]], pause_seconds: float, *, first: bool) -> T:
+    """Return the result of ``read``; after the first reading, repeat until the queue answers."""
+    reported = False
     while True:
         try:
-            return await ask()
-        except (NotFoundOut, TemporaryFault) as fault:
+            return await read()
+        except (NoAnswer, TemporaryFault) as fault:
             if first:
                 raise
-            if not told:
+            if not reported:
                 complain(fault.message if isinstance(fault, TemporaryFault) else str(fault))
-                told = True
+                reported = True
             await asyncio.sleep(pause_seconds)
 
 
-def _until_interrupted(place: Place, step: Callable[[QueueAccess], Awaitable[int]]) -> int:
+def _until_interrupted(target: Target, step: Callable[[QueueAccess], Awaitable[int]]) -> int:
     try:
-        return place.work(step)
+        return target.work(step)
     except KeyboardInterrupt:
         return INTERRUPTED
 

@@ -1,1 +1,1 @@
-"""Commands that start processes: serve, up, demo."""
+"""Commands with processes: demo, up, serve."""

@@ -1,4 +1,4 @@
-"""Real sample content for the demo and the playground: a sound file, its signed manifest, its registration."""
+"""Sample content for `iidq demo` and `iidq up`: a sound file, a signed manifest, a registration."""
 
 import hashlib
 from dataclasses import dataclass
@@ -12,19 +12,22 @@ from iidq.provenance.manifest import make_manifest
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A registered file on disk and the manifest URI that its creator registered."""
+    """A registered file on disk."""
 
     path: Path
+    """Where the file is."""
     content_hash: str
+    """Its SHA-256, ``0x`` and 64 hex digits."""
     manifest_uri: str
+    """The registered manifest URI, ``ipfs://…``."""
     manifest: bytes
+    """The signed manifest."""
 
 
 async def publish_sample(stack: Stack, name: str, seed: int) -> Sample:
-    """Make the file, sign and publish its manifest, register the hash on the development chain."""
-    from iidq.embedded.demo_registry import (
-        register,  # web3 is loaded with the first sample, not before anything is shown
-    )
+    """Make the file, sign and publish a manifest, register the hash on the development chain."""
+    # Loads web3, which takes most of a second: after the first output.
+    from iidq.embedded.demo_registry import register
 
     assert stack.registry is not None
     content = sample_audio(seed)

@@ -1,4 +1,4 @@
-"""``iidq serve``: the API alone, in one process or in several on one port."""
+"""``iidq serve``: the API alone, in one or several processes on the same port."""
 
 import asyncio
 import os
@@ -10,9 +10,9 @@ from iidq.settings import Settings, load_settings
 
 
 def serve(fd: int | None = None, ready_fd: int | None = None) -> int:
-    """Serve until SIGTERM; returns the exit code: 0 after all requests ended in order, else 1.
+    """Serve until SIGTERM; return 0 if all requests ended in order, else 1.
 
-    ``fd`` is a listening socket that whoever started us has bound; one byte goes to ``ready_fd`` once we serve.
+    ``fd`` is a listening socket of the parent process. A byte is written to ``ready_fd`` once requests are served.
     """
     settings = load_settings("database_url", "rpc_url")
     listener = socket.socket(fileno=fd) if fd is not None else _listen(settings)
@@ -25,10 +25,10 @@ def serve(fd: int | None = None, ready_fd: int | None = None) -> int:
             return asyncio.run(ApiProcesses(listener, settings).run())
     from iidq.web.server.api_server import serve_on
 
-    return serve_on(listener, settings, lambda: _tell(ready_fd))
+    return serve_on(listener, settings, lambda: _report_ready(ready_fd))
 
 
-def _tell(ready_fd: int | None) -> None:
+def _report_ready(ready_fd: int | None) -> None:
     if ready_fd is not None:
         os.write(ready_fd, b"1")
         os.close(ready_fd)

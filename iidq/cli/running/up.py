@@ -1,4 +1,4 @@
-"""``iidq up``: all in one, for a first look, for development, and for a small installation of one's own."""
+"""``iidq up``: all parts, for a first try, for development and for a small installation."""
 
 import asyncio
 import shlex
@@ -14,7 +14,7 @@ from iidq.settings import Settings, load_settings
 
 
 async def up(*, workers: int, port: int | None, data_path: Path | None) -> int:
-    """Run until interrupted; processes that die are started again."""
+    """Run until interrupted; restart dead processes."""
     settings = load_settings(port=port)
     configure_logging(settings.log_level, settings.log_format)
     database_parameters_ignored(settings.ignored_parameters)
@@ -26,7 +26,7 @@ async def up(*, workers: int, port: int | None, data_path: Path | None) -> int:
         data_path=data_path,
         report=lambda step: console.print(f"starting {step} …", style="dim"),
     ) as stack:
-        await _introduce(settings, stack, console)
+        await _print_introduction(settings, stack, console)
         async with asyncio.TaskGroup() as group:
             for process in stack.processes:
                 group.create_task(
@@ -39,8 +39,8 @@ async def up(*, workers: int, port: int | None, data_path: Path | None) -> int:
     return 0
 
 
-async def _introduce(settings: Settings, stack: Stack, console: Console) -> None:
-    # The operator's own URLs can hold credentials.
+async def _print_introduction(settings: Settings, stack: Stack, console: Console) -> None:
+    # Configured URLs can hold credentials.
     rows = {
         "page": f"{stack.api_url}/",
         "API": stack.api_url,
@@ -80,7 +80,7 @@ def _in_shell(settings: Settings, stack: Stack) -> str:
 
 
 def _register_command(stack: Stack) -> str:
-    """How a file of one's own gets onto the development chain; nothing where the chain is the operator's own."""
+    """Return the command to register a file on the development chain; empty for a configured chain."""
     if stack.registry is None:
         return ""
     return (

@@ -1,1 +1,1 @@
-"""Commands about one file or proof: verify, register, check-proof."""
+"""Commands about content: verify, check-proof, register."""

@@ -1,4 +1,4 @@
-"""``iidq check-proof``: a proof's own evidence checked on this machine, and what that leaves open."""
+"""``iidq check-proof``: check a proof's evidence offline, and list the checks that need a network."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Final
 import typer
 
 from iidq.cli.terminal import printable
+from iidq.cli.verification.verdict_words import SIGNS
 from iidq.provenance.proof.proof_check import ProofFindings, check_proof
 from iidq.provenance.proof.proof_claims import NotAProof, read_proof
 
@@ -37,22 +38,20 @@ def _body(path: Path) -> bytes:
 
 
 def _as_text(findings: ProofFindings) -> str:
-    signs = {"passed": "✓", "failed": "✗", "notChecked": "·"}
-    looked_at = [check for check in findings.checks if check.outcome != "notChecked"]
-    open_ones = [check for check in findings.checks if check.outcome == "notChecked"]
-    lines = [f"The proof says {findings.status}.", "", "Checked here:"]
-    lines += [f"  {signs[check.outcome]} {check.code}: {check.message}" for check in looked_at]
-    lines += ["", "Not checked; a proof alone cannot tell:"]
-    lines += [f"  {signs[check.outcome]} {check.code}: {check.message}" for check in open_ones]
-    lines += ["", _conclusion(findings)]
-    return "\n".join(map(printable, lines))
+    def listed(*, checked: bool) -> list[str]:
+        chosen = [check for check in findings.checks if (check.outcome != "notChecked") is checked]
+        return [f"  {SIGNS[check.outcome]} {check.code}: {check.message}" for check in chosen]
+
+    lines = [f"The proof says {findings.status}.", "", "Checked here:", *listed(checked=True)]
+    lines += ["", "Not checked, because a proof alone cannot show it:", *listed(checked=False)]
+    return "\n".join(map(printable, [*lines, "", _conclusion(findings)]))
 
 
 def _conclusion(findings: ProofFindings) -> str:
     if not findings.holds:
         return "The proof contradicts itself or its signature: do not rely on it."
     if findings.status == "FAIL":
-        return "Nothing contradicts the proof, and what it says is that the verification failed."
+        return "Nothing contradicts the proof, and it says that the verification failed."
     return "Nothing here contradicts the proof."
 
 

@@ -1,4 +1,8 @@
-"""What a result says, for people and for exit codes. Pure."""
+"""The words and exit codes of a result on the command line. Pure.
+
+``provenance/verdict.py`` has the same words for reports and ``web/pages/verify/verdict.js`` for browsers: each audience
+needs other sentences, and a test keeps the cases equal.
+"""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -7,19 +11,20 @@ from typing import Any, Final, NamedTuple
 
 from iidq.provenance.conclusion import HEADLINES, conclusion_of
 
-NOT_FOUND_OUT: Final = 2
+NO_VERDICT: Final = 2
+"""Exit code of a command without an answer."""
 EXIT_CODES: Final = {"OK": 0, "FAIL": 1, "WARN": 3}
 COLOURS: Final = {"OK": "green", "FAIL": "red", "WARN": "yellow"}
-# Of a result that lacks the members from which its case is known.
+# For a result without the members that determine its case.
 _PLAIN_HEADLINES: Final = {
     "OK": "this is what its creator registered",
     "WARN": "this is its creator's content, but not everything agrees",
     "FAIL": "nothing shows that this is what its creator registered",
 }
-# A manifest URI as a command or a form can take it. It comes from a chain, where anybody can write one.
+# A manifest URI that is safe in a command. It comes from a chain, so its text may be hostile.
 _USABLE_URI: Final = re.compile(r"(?i:ipfs|https?)://[\x21-\x7e]{1,2040}")
 SIGNS: Final = {"passed": "✓", "failed": "✗", "notChecked": "·"}
-_BADNESS: Final = (0, EXIT_CODES["WARN"], NOT_FOUND_OUT, EXIT_CODES["FAIL"])
+_BADNESS: Final = (0, EXIT_CODES["WARN"], NO_VERDICT, EXIT_CODES["FAIL"])
 _STEPS: Final = {
     10: "fetching the manifest",
     30: "recovering the signer",
@@ -29,15 +34,17 @@ _STEPS: Final = {
 }
 
 
-class Check(NamedTuple):
-    """One check of a result: its outcome, and what it found."""
+class CheckLine(NamedTuple):
+    """A check of a result."""
 
     outcome: str
+    """``passed``, ``failed``, ``notChecked``, or another service's word."""
     text: str
+    """Code and message; the name alone for a service without reports."""
 
 
 def verdict_of(job: Mapping[str, Any]) -> str | None:
-    """OK, WARN or FAIL, of a verify or proof job or of a synchronous reply; None where there is no verdict."""
+    """Return OK, WARN or FAIL of a verify job, a proof job or a synchronous reply; None if there is no verdict."""
     result = job.get("result")
     if not isinstance(result, dict):
         return None
@@ -47,28 +54,28 @@ def verdict_of(job: Mapping[str, Any]) -> str | None:
 
 
 def exit_code(verdict: str | None) -> int:
-    """0 for OK, 1 for FAIL, 3 for WARN, 2 without a verdict."""
-    return NOT_FOUND_OUT if verdict is None else EXIT_CODES[verdict]
+    """Return 0 for OK, 1 for FAIL, 3 for WARN, 2 for None."""
+    return NO_VERDICT if verdict is None else EXIT_CODES[verdict]
 
 
 def worst(codes: Iterable[int]) -> int:
-    """The exit code of many: FAIL is worse than no verdict, and that is worse than WARN."""
+    """Return the worst exit code: FAIL is worse than no verdict, no verdict is worse than WARN."""
     return max(codes, key=_BADNESS.index, default=0)
 
 
 def why_not(job: Mapping[str, Any]) -> str:
-    """Why a job has no verdict."""
+    """Return the reason why a job has no verdict."""
     return str(job.get("error") or job.get("status") or "there is no verdict")
 
 
 def headline(result: Mapping[str, Any], verdict: str) -> str:
-    """Return the sentence to print first for a result with this verdict."""
+    """Return the sentence to print first for a result with ``verdict``."""
     conclusion = conclusion_of(result)
     return _PLAIN_HEADLINES[verdict] if conclusion is None else HEADLINES[conclusion]
 
 
 def registered_manifest(result: Mapping[str, Any], given: str) -> str | None:
-    """Return the registered manifest URI to verify with instead of the one given; None if there is none to try."""
+    """Return the registered manifest URI if worth a try instead of ``given``, else None."""
     if conclusion_of(result) not in ("otherManifest", "otherSigner", "manifestUriDiffers"):
         return None
     uri: str = result["onchain"]["manifestURI"]
@@ -76,7 +83,7 @@ def registered_manifest(result: Mapping[str, Any], given: str) -> str | None:
 
 
 def reason(job: Mapping[str, Any]) -> str:
-    """Return in one line why the verdict is not OK; empty if it is OK."""
+    """Return a line with the reason for a verdict other than OK; empty for OK."""
     verdict = verdict_of(job)
     if verdict is None:
         return why_not(job)
@@ -86,23 +93,24 @@ def reason(job: Mapping[str, Any]) -> str:
     return "; ".join(failed)
 
 
-def checks(result: Mapping[str, Any]) -> list[Check]:
-    """Each check with its outcome, also those that were not made."""
+def checks(result: Mapping[str, Any]) -> list[CheckLine]:
+    """Return all checks of a result, including omitted checks."""
     report = result.get("report")
     listed = report.get("checks") if isinstance(report, dict) else None
     if isinstance(listed, list):
         return [
-            Check(str(check.get("outcome")), f"{check.get('code')}: {check.get('message')}")
+            CheckLine(str(check.get("outcome")), f"{check.get('code')}: {check.get('message')}")
             for check in listed
             if isinstance(check, dict)
         ]
-    # A service without reports has at least these.
+    # A service without reports has these flags.
     flags = result.get("verification") or result.get("checks") or {}
-    return [Check("passed" if value else "failed", name) for name, value in flags.items() if isinstance(value, bool)]
+    passed = {name: value for name, value in flags.items() if isinstance(value, bool)}
+    return [CheckLine("passed" if value else "failed", name) for name, value in passed.items()]
 
 
 def registration(result: Mapping[str, Any]) -> dict[str, str]:
-    """Who registered the content, and when; empty where nobody did."""
+    """Return creator and time of the registration; empty for unregistered content."""
     onchain = result.get("onchain")
     if not isinstance(onchain, dict):
         return {}
@@ -114,7 +122,7 @@ def registration(result: Mapping[str, Any]) -> dict[str, str]:
 
 
 def step_of(job: Mapping[str, Any]) -> str:
-    """What is being done for a job, in words."""
+    """Return the present step of a job in words."""
     progress = job.get("progress")
     if job.get("status") == "queued" or not isinstance(progress, int):
         return "waiting in line"

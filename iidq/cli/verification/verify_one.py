@@ -1,14 +1,21 @@
-"""``iidq verify``: is this file what its creator registered? Asks a running service, as any HTTP client would."""
+"""``iidq verify`` for a single file: hash, send, follow the job, print the verdict."""
 
 import asyncio
 import json
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 
-from iidq.cli.api_client import Body, NotFoundOut
-from iidq.cli.terminal import INTERRUPTED, NOT_FOUND_OUT, byte_bars, complain, job_bars, printable, say
-from iidq.cli.verification.file_hash import hash_file, label_of
-from iidq.cli.verification.input_files import Candidate, ManifestList, UnusableArguments, find_candidates, is_glob
+from iidq.cli.api_client import Body, JobClient, NoAnswer
+from iidq.cli.terminal import INTERRUPTED, byte_bars, complain, job_bars, printable, say
+from iidq.cli.verification.input_files import (
+    InputFile,
+    ManifestList,
+    ManifestTemplate,
+    UnusableArguments,
+    file_name_field,
+    hash_file,
+)
 from iidq.cli.verification.verdict_words import (
     COLOURS,
     SIGNS,
@@ -21,51 +28,75 @@ from iidq.cli.verification.verdict_words import (
     verdict_of,
     why_not,
 )
-from iidq.cli.verification.verify_many import verify_many
-from iidq.cli.verification.verify_options import Question, Service, upload
 from iidq.observability.redaction import redact_url
 
 
-def verify(
-    arguments: list[str],
-    question: Question,
-    service: Service,
-    *,
-    recursive: bool,
-    output: Path | None,
-    as_json: bool,
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """The service to use."""
+
+    server: str
+    """Its URL."""
+    api_key: str | None
+    """Its key; None for a service without one."""
+    timeout_seconds: float
+    """Longest wait for one verdict."""
+
+    def client(self) -> JobClient:
+        """Return a client of the service."""
+        return JobClient(self.server, self.api_key, timeout_seconds=self.timeout_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyOptions:
+    """The options of every verification."""
+
+    manifests: ManifestTemplate | ManifestList
+    """Source of each file's manifest URI."""
+    registry: str
+    """Address of the ContentRegistry, ``0x…``."""
+    chain_id: int | None
+    """The registry's chain; None for the service's default chain."""
+    proof: bool
+    """Whether to make a proof as well."""
+    upload: bool
+    """Whether to send the file instead of its hash."""
+
+    @property
+    def kind(self) -> str:
+        """The type of the job."""
+        return "proof" if self.proof else "verify"
+
+    def fields(self, manifest_uri: str) -> dict[str, str]:
+        """Return the form's fields without the file or hash."""
+        fields = {"manifestURI": manifest_uri, "registryAddress": self.registry}
+        return fields if self.chain_id is None else fields | {"chainId": str(self.chain_id)}
+
+
+async def upload_file(client: JobClient, path: Path, options: VerifyOptions, manifest_uri: str) -> Body:
+    """Submit a job with the file and return the reply."""
+    name = file_name_field(path).get("fileName", "file")
+    with byte_bars() as bars, bars.open(path, "rb", description=f"sending {printable(name)[:16]}") as file:
+        # httpx rewinds the file for each attempt.
+        return await client.send(
+            options.kind, lambda: {"data": options.fields(manifest_uri), "files": {"file": (name, file)}}
+        )
+
+
+def verify_one(
+    file: InputFile, options: VerifyOptions, server: ServerOptions, *, output: Path | None, as_json: bool
 ) -> int:
-    """Ask, follow, print; return 0 for OK, 1 for FAIL, 3 for WARN, 2 where it could not be found out.
-
-    One plain file gets a verdict with its reasons; folders, patterns, lists and several files a table.
-    """
-    try:
-        listed = question.manifests.candidates if isinstance(question.manifests, ManifestList) else []
-        if len(arguments) == 1 and not recursive and not is_glob(arguments[0]):
-            [candidate] = find_candidates(arguments, recursive=False)
-            return _verify_one(candidate, question, service, output=output, as_json=as_json)
-        candidates = find_candidates(arguments, recursive=recursive) if arguments else listed
-        return verify_many(candidates, question, service, output=output, as_json=as_json)
-    except (NotFoundOut, UnusableArguments) as fault:
-        complain(str(fault))
-        return NOT_FOUND_OUT
-    except OSError as error:
-        complain(f"{error.filename or arguments[0]}: {error.strerror or error}")
-        return NOT_FOUND_OUT
-
-
-def _verify_one(
-    candidate: Candidate, question: Question, service: Service, *, output: Path | None, as_json: bool
-) -> int:
-    path = candidate.path
+    """Print the verdict with reasons and return the exit code; raise :class:`NoAnswer` without a verdict."""
+    path = file.path
     if path.is_dir():
-        raise UnusableArguments(f"{path} is a folder; --recursive asks about the files in it")
-    asking = _AskingOne(candidate, question, service)
+        raise UnusableArguments(f"{path} is a folder; --recursive verifies the files in it")
+    verification = _Verification(file, options, server)
     try:
-        asking.hash()
-        body = asyncio.run(asking.ask())
+        verification.hash()
+        body = asyncio.run(verification.run())
     except KeyboardInterrupt:
-        complain(f"stopped; the job goes on: {asking.job_url}" if asking.job_url else "stopped; nothing was sent")
+        job_url = verification.job_url
+        complain(f"stopped; the job goes on: {job_url}" if job_url else "stopped; nothing was sent")
         return INTERRUPTED
     result = body.get("result")
     if output is not None and isinstance(result, dict):
@@ -74,41 +105,42 @@ def _verify_one(
         print(json.dumps(body))
     verdict = verdict_of(body)
     if verdict is None:
-        raise NotFoundOut(f"it could not be found out: {why_not(body)}")
+        raise NoAnswer(f"it could not be found out: {why_not(body)}")
     if not as_json:
-        told = {"file": path.name, "manifest": asking.manifest_uri, "registry": question.registry}
-        print_verdict(body, told | ({"job": asking.job_url} if asking.job_url else {}), _asked(path, question, service))
-        if question.proof:
+        facts = {"file": path.name, "manifest": verification.manifest_uri, "registry": options.registry}
+        if verification.job_url:
+            facts["job"] = verification.job_url
+        print_verdict(body, facts, _same_options(path, options, server))
+        if options.proof:
             say(f"\nThe proof is in {output}." if output else "\n--output FILE or --json gives the proof itself.")
     return exit_code(verdict)
 
 
-class _AskingOne:
-    """One file's way to its verdict; ``job_url`` is set once there is a job."""
-
-    def __init__(self, candidate: Candidate, question: Question, service: Service) -> None:
-        self._path = candidate.path
-        self._candidate = candidate
-        self._question = question
-        self._service = service
+class _Verification:
+    def __init__(self, file: InputFile, options: VerifyOptions, server: ServerOptions) -> None:
+        self._file = file
+        self._options = options
+        self._server = server
         self._content_hash = ""
         self.manifest_uri = ""
         self.job_url = ""
+        """Set once the service has accepted the job."""
 
     def hash(self) -> None:
-        """Hash the file, also where it is uploaded: its manifest may be named by the hash."""
+        """Hash the file, also for an upload: the manifest's URI may contain the hash."""
         with byte_bars() as bars:
-            self._content_hash = hash_file(self._path, bars)
-        self.manifest_uri = self._question.manifests.uri_for(self._candidate, self._content_hash)
+            self._content_hash = hash_file(self._file.path, bars)
+        self.manifest_uri = self._options.manifests.uri_for(self._file, self._content_hash)
 
-    async def ask(self) -> Body:
-        """The ended job, or the reply of a service that has no queue at present."""
-        async with self._service.client() as client:
-            if self._question.upload:
-                body = await upload(client, self._path, self._question, self.manifest_uri)
+    async def run(self) -> Body:
+        """Return the ended job, or the synchronous reply of a service without a queue."""
+        options, path = self._options, self._file.path
+        async with self._server.client() as client:
+            if options.upload:
+                body = await upload_file(client, path, options, self.manifest_uri)
             else:
-                fields = self._question.fields(self.manifest_uri) | {"contentHash": self._content_hash}
-                body = await client.send(self._question.kind, lambda: {"json": fields | label_of(self._path)})
+                fields = options.fields(self.manifest_uri) | {"contentHash": self._content_hash}
+                body = await client.send(options.kind, lambda: {"json": fields | file_name_field(path)})
             if body.get("mode") == "sync":
                 return body
             job_id = str(body.get("jobId"))
@@ -120,18 +152,18 @@ class _AskingOne:
                 )
 
 
-def _asked(path: Path, question: Question, service: Service) -> list[str]:
-    chain = [] if question.chain_id is None else ["--chain", str(question.chain_id)]
-    kind = ["--proof"] if question.proof else []
-    upload = ["--upload"] if question.upload else []
-    options = ["--registry", question.registry, *chain, *kind, *upload, "--server", redact_url(service.server)]
-    return [*options, "--", str(path)]
+def _same_options(path: Path, options: VerifyOptions, server: ServerOptions) -> list[str]:
+    chain = [] if options.chain_id is None else ["--chain", str(options.chain_id)]
+    kind = ["--proof"] if options.proof else []
+    upload = ["--upload"] if options.upload else []
+    words = ["--registry", options.registry, *chain, *kind, *upload, "--server", redact_url(server.server)]
+    return [*words, "--", str(path)]
 
 
-def print_verdict(job: Body, facts: dict[str, str], asked: list[str]) -> None:
-    """Print the verdict of a job that has one: in words, what was asked, who registered it, and each check.
+def print_verdict(job: Body, facts: dict[str, str], options: list[str]) -> None:
+    """Print the verdict of a completed job: the headline, ``facts``, the registration, each check.
 
-    ``asked`` are the options and the file that `iidq verify` asks again with, but for its ``--manifest``.
+    ``options`` are the words of `iidq verify` for the same file, without ``--manifest``.
     """
     verdict = verdict_of(job)
     assert verdict is not None
@@ -144,4 +176,4 @@ def print_verdict(job: Body, facts: dict[str, str], asked: list[str]) -> None:
         say(f"  {SIGNS.get(check.outcome, '·')} {printable(check.text)}")
     if uri := registered_manifest(result, facts.get("manifest", "")):
         say("\nThe registry names another manifest. To verify with that one:")
-        say(f"  {printable(shlex.join(['iidq', 'verify', '--manifest', uri, *asked]))}")
+        say(f"  {printable(shlex.join(['iidq', 'verify', '--manifest', uri, *options]))}")

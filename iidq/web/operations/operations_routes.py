@@ -54,8 +54,8 @@ class OperationsPage:
     def __init__(self, settings: Settings) -> None:
         self.access = OperationsAccess(settings)
         self._snapshots = Snapshots()
-        self._shell = render("operations.html")
-        self._closed = render("operations-closed.html", reason=CLOSED)
+        self._shell = render("operations/operations.html")
+        self._closed = render("operations/operations-closed.html", reason=CLOSED)
 
     async def page(self, request: Request) -> Response:
         """GET: the page without its data; 403 if closed, 404 for a text that is no job's id."""

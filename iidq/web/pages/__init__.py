@@ -1,7 +1,7 @@
-"""Pages for people: plain files of this folder, under a content security policy that allows nothing else.
+"""The web pages: plain files of this folder, served under a policy that loads nothing else.
 
-There is no build step: ``*.html`` are templates with a few ``{{names}}``, all other files are served unchanged. The
-address of an asset changes with the content (``/assets/<digest>/style.css``), so browsers load each asset once.
+There is no build step. ``*.html`` are templates with a few ``{{names}}``; all other files are served unchanged. The
+address of an asset contains a digest of all assets (``/assets/<digest>/shared/style.css``), so that browsers keep it.
 """
 
 import re
@@ -26,16 +26,16 @@ from iidq.web.request_context import context_of
 
 ASSETS_PATH: Final = "/assets/"
 PAGE_ROUTE: Final = "page:"
-"""Prefix of the names of routes for people, which the API's description omits."""
+"""Prefix of the names of routes that serve pages; the API's description omits them."""
 
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'{scripts}; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "worker-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
 PAGE_POLICY: Final = _POLICY.format(scripts="")
-# A worker follows the policy of its own reply: only there may WebAssembly be compiled.
+# A web worker has the policy of its own reply; WebAssembly is compiled only there.
 _WORKER_POLICY: Final = _POLICY.format(scripts=" 'wasm-unsafe-eval'")
-_COMPILES_WASM: Final = frozenset({"hash-worker.js"})
+_COMPILES_WASM: Final = frozenset({"verify/hash-worker.js"})
 
 _MEDIA_TYPES: Final = {
     "css": "text/css; charset=utf-8",
@@ -49,17 +49,20 @@ _FOREVER: Final = "public, max-age=31536000, immutable"
 
 
 def is_open_page(path: str) -> bool:
-    """Return whether a path is a page or file without secrets, which needs no key."""
+    """Return whether ``path`` is a page or asset without secrets, which needs no key."""
     return path == "/" or path.startswith((ASSETS_PATH, "/jobs/"))
 
 
 def page(name: str, **values: str) -> Callable[[Request], Awaitable[Response]]:
-    """Return the endpoint of the template ``name``; ``values`` fill its slots, escaped."""
+    """Return the endpoint that serves the template ``name``, with ``values`` in its slots."""
     return _serving(render(name, **values))
 
 
 def render(name: str, **values: str) -> bytes:
-    """Return the template's HTML, still with ``{{root}}``. Raise :class:`KeyError` for a slot without a value."""
+    """Return the HTML of the template ``name`` with escaped ``values``; raise KeyError for a slot without a value.
+
+    ``{{root}}`` is left: it depends on the request.
+    """
     root = _ROOT.decode()
     known = {"root": root, "assets": root + ASSETS_PATH + _digest(), "version": __version__, **values}
     text = files(__name__).joinpath(name).read_text(encoding="utf-8")
@@ -82,17 +85,17 @@ def page_reply(request: Request, body: bytes, status: int = 200) -> Response:
 
 
 def routes(settings: Settings) -> list[Route]:
-    """Return the routes of the verification page and of the assets of all pages."""
+    """Return the routes of the verification page and of all assets."""
     values = _verification_values(settings)
-    of_a_job = render("verify.html", view="job", **values)
+    job_page = render("verify/verify.html", view="job", **values)
 
     async def job(request: Request) -> Response:
-        # The script loads the job; a text that cannot be a job's id is refused here.
-        found = find_job_id(request.path_params["job_id"]) is not None
-        return page_reply(request, of_a_job, 200 if found else 404)
+        # The page's script reads the job; text that is no id is no job's.
+        possible = find_job_id(request.path_params["job_id"]) is not None
+        return page_reply(request, job_page, 200 if possible else 404)
 
     return [
-        Route("/", page("verify.html", view="ask", **values), methods=["GET"], name=f"{PAGE_ROUTE}verify"),
+        Route("/", page("verify/verify.html", view="ask", **values), methods=["GET"], name=f"{PAGE_ROUTE}verify"),
         Route("/jobs/{job_id}", job, methods=["GET"], name=f"{PAGE_ROUTE}job"),
         Route(f"{ASSETS_PATH}{{digest}}/{{name:path}}", _asset, methods=["GET"], name=f"{PAGE_ROUTE}asset"),
     ]
@@ -121,7 +124,7 @@ async def _asset(request: Request) -> Response:
         raise HTTPException(404)
     body, media_type, policy = found
     tag = entity_tag(body)
-    # During an upgrade, a page of one version may request an asset from a process of the other.
+    # During a rollout a page may get an asset of another version, which must not be kept.
     current = request.path_params["digest"] == _digest()
     headers = {
         "ETag": tag,
@@ -135,7 +138,7 @@ async def _asset(request: Request) -> Response:
 
 @cache
 def _assets() -> dict[str, tuple[bytes, str, str]]:
-    """Return bytes, media type and policy of every asset, by path in this folder."""
+    """Return bytes, media type and policy of every asset, by its path in this folder."""
     return {
         name: (file.read_bytes(), media_type, _WORKER_POLICY if name in _COMPILES_WASM else PAGE_POLICY)
         for name, file in _files(files(__name__), "")

@@ -39,7 +39,7 @@ def is_docs_path(path: str) -> bool:
 def routes(settings: Settings) -> list[Route]:
     """Return the routes of the document; each form of it is made on first use, once for each path prefix."""
     access = OperationsAccess(settings) if settings.api_key_scope == "all" else None
-    key_page = render("docs-key.html")
+    key_page = render("docs/docs-key.html")
 
     @cache
     def document() -> dict[str, object]:
@@ -55,7 +55,7 @@ def routes(settings: Settings) -> list[Route]:
 
     @lru_cache(1)
     def style(_prefix: str) -> bytes:
-        return files("iidq.web.pages").joinpath("docs.css").read_bytes()
+        return files("iidq.web.pages").joinpath("docs/docs.css").read_bytes()
 
     def serving(content: Callable[[str], bytes], media_type: str) -> Callable[[Request], Response]:
         # A plain function, because Starlette runs it in a thread: the first request makes the document.

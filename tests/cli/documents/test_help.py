@@ -1,4 +1,4 @@
-"""What a newcomer types first, and what a bad environment gets."""
+"""Help, completion, the table of settings, and errors of a bad environment."""
 
 import re
 import shlex
@@ -28,7 +28,7 @@ _NOT_FOR_HELP = {
 
 
 def iidq_program() -> str:
-    """The command that users type."""
+    """The path of the installed ``iidq``."""
     return str(Path(sys.executable).with_name("iidq"))
 
 
@@ -74,7 +74,7 @@ def test_api_and_worker_do_not_load_web3(module: str) -> None:
     "command", ["verify", "register", "check-proof", "stats", "pause", "doctor", "jobs list", "jobs watch"]
 )
 def test_help_has_examples_that_parse(iidq: Callable[..., Done], command: str) -> None:
-    """Every example of a command's help is one that the command takes: it is no mistake of usage."""
+    """Every example of a command's help is accepted by the command."""
     told = iidq(*command.split(), "--help").stdout
     examples = re.findall(r"(?:^ {4}|Example: )(?:[A-Z_]+=\S+ )*iidq (.+)$", told, re.MULTILINE)
     assert examples
@@ -89,7 +89,7 @@ def test_help_has_examples_that_parse(iidq: Callable[..., Done], command: str) -
     [("iidq re", {"register", "resume"}), ("iidq jobs list --status c", {"completed", "cancelled"})],
 )
 def test_shells_complete(sandbox: Sandbox, typed: str, offered: set[str]) -> None:
-    """Bash gets commands and values for what was typed so far; `--show-completion` prints what it needs for that."""
+    """Bash completes commands and values; `--show-completion` prints the script for bash."""
     words = typed.split()
     completing = sandbox.start(
         _IIDQ_COMPLETE="complete_bash", COMP_WORDS=typed, COMP_CWORD=str(len(words) - 1), COMP_LINE=typed

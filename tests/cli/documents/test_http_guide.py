@@ -11,7 +11,7 @@ GUIDE = (Path(__file__).parents[3] / "docs/http.md").read_text(encoding="utf-8")
 
 
 def test_the_guide_can_be_followed(playground: Playground, shell_variables: dict[str, str]) -> None:
-    """Each command can be pasted as it stands: the verdict, a proof, a batch, the job, its events, list and counts."""
+    """Each command can be pasted unchanged: the verdict, a proof, a batch, the job, its events, list and counts."""
     commands = re.findall(r"^curl .*$", GUIDE, re.MULTILINE)
     waited, proof, batch, job, events, page, stats = commands
     verified = json.loads(curl(waited, shell_variables))

@@ -1,4 +1,4 @@
-"""docs/quickstart.md and docs/cli.md, as they stand there, against a running `iidq up`."""
+"""docs/quickstart.md and docs/cli.md, unchanged, against a running `iidq up`."""
 
 import json
 import os
@@ -18,7 +18,7 @@ Run = Callable[[str], str]
 
 @pytest.fixture
 def run(playground: Playground, shell_variables: dict[str, str], tmp_path: Path) -> Run:
-    """Runs a line in a folder of its own and returns what it prints."""
+    """Run a line in an empty folder and return the output."""
 
     def run_line(line: str) -> str:
         if line.startswith("curl "):

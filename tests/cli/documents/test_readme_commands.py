@@ -1,4 +1,4 @@
-"""The README's commands, run as they stand there against a running `iidq up`."""
+"""The README's commands, run unchanged against a running `iidq up`."""
 
 import json
 import re
@@ -59,7 +59,7 @@ def test_curl(playground: Playground, shell_variables: dict[str, str], command: 
 def test_iidq(
     playground: Playground, shell_variables: dict[str, str], iidq: Callable[..., Done], tmp_path: Path
 ) -> None:
-    """Every `iidq` of the README's paragraph on the command line does what it says, asked of a running service."""
+    """Every `iidq` of the README's paragraph on the command line works against a running service."""
     (tmp_path / "photos").mkdir()
     shutil.copy(playground.file, tmp_path / "photos")
     paragraph = README.partition("## On the command line")[2].partition("```sh\n")[2].partition("```")[0]
@@ -67,7 +67,7 @@ def test_iidq(
     commands = [line for line in paragraph.splitlines() if line.startswith("iidq ")]
     assert len(commands) == 5
     for command in commands:
-        # The example's web site is nobody's.
+        # The example's web site does not exist.
         line = re.sub(
             r"https://example\.org/\S+?(?=\")", playground.manifest, Template(command).substitute(shell_variables)
         )

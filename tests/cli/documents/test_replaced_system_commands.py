@@ -111,7 +111,7 @@ def test_enqueue_and_poll(playground: Playground, kind: str, message: str) -> No
 
 
 def test_lists_and_statistics(playground: Playground) -> None:
-    """The list commands and the statistics command show what was sent, also with the unquoted & of the original."""
+    """The list and statistics commands show the submitted jobs, also with the unquoted & of the original."""
     job_id = _pasted(playground, SUBMIT.format(kind="verify"))["jobId"]
     _ended(playground, job_id)
     for command in (LIST, LIST_BY_STATUS, LIST_PAGE):
@@ -173,7 +173,7 @@ def _typed(server: RedisServer, command: str) -> list[str]:
 
 
 def test_redis_commands(playground: Playground, redis_keys: RedisServer) -> None:
-    """In redis-cli LLEN tells how many jobs wait, HGETALL shows one of them, and MONITOR shows that the queue moves."""
+    """In redis-cli LLEN is the number of waiting jobs, HGETALL shows a job, and MONITOR shows the queue's activity."""
     monitor = playground.sandbox.start_program(*redis_keys.cli(), MONITOR)
     monitor.wait_until_says("OK")
     with psycopg.connect(playground.database_url, autocommit=True) as connection:

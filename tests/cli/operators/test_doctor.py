@@ -1,4 +1,4 @@
-"""``iidq doctor``: each part is really tried, and what is broken is told with its remedy."""
+"""``iidq doctor``: each part is really tried, and each fault is shown with a remedy."""
 
 import json
 import os
@@ -12,8 +12,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from iidq.cli.operators import diagnosis
-from iidq.cli.operators.diagnosis import Finding, Outcome, diagnose
+from iidq.cli.operators.diagnosis import diagnose
+from iidq.cli.operators.findings import Finding, Level
 from iidq.embedded.manifests import serve_manifests
 from iidq.settings import Settings
 from tests.database.working import working
@@ -40,14 +40,16 @@ def sql(database_url: str) -> Iterator[psycopg.Connection[Any]]:
         yield connection
 
 
-async def look(**settings: Any) -> dict[str, list[Finding]]:
+async def look(hear_seconds: float = 3.0, **settings: Any) -> dict[str, list[Finding]]:
     """The findings by check."""
     found: dict[str, list[Finding]] = {}
-    for finding in await diagnose(Settings(_env_file=None, **{"redis_url": None} | settings)):
+    for finding in await diagnose(
+        Settings(_env_file=None, **{"redis_url": None} | settings), hear_seconds=hear_seconds
+    ):
         found.setdefault(finding.check, []).append(finding)
         assert finding.tried
         assert finding.came_back
-        assert finding.to_do or finding.outcome is Outcome.OK
+        assert finding.to_do or finding.level is Level.OK
     return found
 
 
@@ -56,7 +58,7 @@ async def test_a_lacking_right_is_named(well: dict[str, Any]) -> None:
     with restricted_role(well["database_url"]) as role:
         role.revoke("INSERT, UPDATE", "iidq_queue_worker")
         [rights] = (await look(**well | {"database_url": role.url}))["rights"]
-    assert rights.outcome is Outcome.BROKEN
+    assert rights.level is Level.BROKEN
     assert f"role {role.name} lacks INSERT, UPDATE on table iidq_queue_worker" in rights.came_back
     assert f'GRANT INSERT, UPDATE ON "public"."iidq_queue_worker" TO "{role.name}"' in rights.came_back
 
@@ -64,25 +66,25 @@ async def test_a_lacking_right_is_named(well: dict[str, Any]) -> None:
 async def test_counts_that_are_not_those_of_the_jobs_are_named(
     well: dict[str, Any], sql: psycopg.Connection[Any]
 ) -> None:
-    """After a load that went round the triggers doctor names state, number and remedy, which mends it."""
+    """After a load without the triggers, doctor names state, number and a remedy that works."""
     insert(sql, copies=2)
     sql.execute("UPDATE iidq_queue_count SET waiting = 0")
     [queue] = (await look(**well))["queue"]
-    assert (queue.outcome, queue.came_back) == (Outcome.WARNING, "2 jobs are waiting, and 0 are counted")
+    assert (queue.level, queue.came_back) == (Level.WARNING, "2 jobs are waiting, and 0 are counted")
     assert "iidq_recount_queue()" in queue.to_do
     sql.execute("SELECT iidq_recount_queue()")
-    assert (await look(**well))["queue"][0].outcome is Outcome.OK
+    assert (await look(**well))["queue"][0].level is Level.OK
 
 
 async def test_a_workers_fault_is_shown(well: dict[str, Any], sql: psycopg.Connection[Any]) -> None:
-    """What a live worker cannot do is a finding, also where doctor's own role may do it."""
+    """A missing right of a live worker is a finding, also where doctor's own role has the right."""
     with restricted_role(well["database_url"]) as role:
         role.revoke("DELETE", "iidq_queue_count")
         async with working(role.url, _never, poll_interval_seconds=0.3):
             await eventually(lambda: scalar(sql, "SELECT cardinality(faults) FROM queue_health") == 1)
             found = await look(**well)
-    assert found["rights"][0].outcome is Outcome.OK
-    assert found["workers"][0].outcome is Outcome.BROKEN
+    assert found["rights"][0].level is Level.OK
+    assert found["workers"][0].level is Level.BROKEN
     assert "lacks DELETE on table iidq_queue_count" in found["workers"][0].came_back
 
 
@@ -92,7 +94,7 @@ async def test_all_is_well(well: dict[str, Any], sql: psycopg.Connection[Any]) -
         await eventually(lambda: scalar(sql, "SELECT count(*) FROM queue_workers WHERE listening") == 1)
         found = await look(**well)
     assert list(found) == ["database", "migrations", "LISTEN", "rights", "workers", "queue", "chain", "gateway"]
-    assert {finding.outcome for group in found.values() for finding in group} == {Outcome.OK}
+    assert {finding.level for group in found.values() for finding in group} == {Level.OK}
     assert {finding.to_do for group in found.values() for finding in group} == {""}
     assert found["chain"][0].came_back.startswith("chain 31337, block ")
 
@@ -102,14 +104,14 @@ async def _never(*_: object) -> dict[str, Any]:
 
 
 async def test_missing_workers_and_a_pause_are_told(well: dict[str, Any], sql: psycopg.Connection[Any]) -> None:
-    """Nobody to do the jobs is broken; a pause is somebody's wish, shown with its reason and its end."""
+    """Jobs without a worker are a fault; a pause is a warning with reason and remedy."""
     insert(sql, copies=3)
     sql.execute("SELECT pause_queue('maintenance')")
     found = await look(**well)
     [workers], [queue] = found["workers"], found["queue"]
-    assert (workers.outcome, workers.came_back) == (Outcome.BROKEN, "no live worker, and 3 jobs wait")
+    assert (workers.level, workers.came_back) == (Level.BROKEN, "no live worker, and 3 jobs wait")
     assert "iidq worker" in workers.to_do
-    assert (queue.outcome, "maintenance" in queue.came_back) == (Outcome.WARNING, True)
+    assert (queue.level, "maintenance" in queue.came_back) == (Level.WARNING, True)
     assert "iidq resume" in queue.to_do
 
 
@@ -121,16 +123,16 @@ async def test_jobs_that_wait_too_long_are_told(well: dict[str, Any], sql: psyco
     )
     insert(sql, runAt="2024-01-01T00:00:00Z")
     found = await look(**well)
-    assert [found[check][0].outcome for check in ("workers", "queue")] == [Outcome.WARNING, Outcome.WARNING]
+    assert [found[check][0].level for check in ("workers", "queue")] == [Level.WARNING, Level.WARNING]
     assert "start more workers" in found["queue"][0].to_do
 
 
 async def test_a_database_that_is_away_is_told_in_its_own_words() -> None:
-    """The driver's reason is shown, without credentials; what depends on the database is not looked at."""
+    """The driver's reason is shown, without credentials; checks that need the database are skipped."""
     found = await look(database_url="postgresql://me:secret@127.0.0.1:9/none", rpc_url=CLOSED, ipfs_gateways=(CLOSED,))
     assert list(found) == ["database", "chain", "gateway"]
     [database] = found["database"]
-    assert (database.outcome, "refused" in database.came_back) == (Outcome.BROKEN, True)
+    assert (database.level, "refused" in database.came_back) == (Level.BROKEN, True)
     assert "secret" not in str(found)
 
 
@@ -138,7 +140,7 @@ async def test_missing_migrations_are_named(empty_database_url: str, well: dict[
     """Before `iidq migrate` every migration is missing, and the remedy is named."""
     found = await look(**well | {"database_url": empty_database_url})
     [migrations] = found["migrations"]
-    assert (migrations.outcome, migrations.to_do) == (Outcome.BROKEN, "run `iidq migrate`")
+    assert (migrations.level, migrations.to_do) == (Level.BROKEN, "run `iidq migrate`")
     assert "workers" not in found
 
 
@@ -146,43 +148,40 @@ async def test_half_done_and_foreign_migrations_are_told(well: dict[str, Any], s
     """A migration that is missing is broken; one that only a newer iidq knows is a warning."""
     sql.execute("UPDATE _yoyo_migration SET migration_id = '9999_future' WHERE migration_id ~ '^0005'")
     [migrations] = (await look(**well))["migrations"]
-    assert (migrations.outcome, "0005_" in migrations.came_back) == (Outcome.BROKEN, True)
+    assert (migrations.level, "0005_" in migrations.came_back) == (Level.BROKEN, True)
     sql.execute("INSERT INTO _yoyo_migration SELECT 'x', '0005_control', applied_at_utc FROM _yoyo_migration LIMIT 1")
     [migrations] = (await look(**well))["migrations"]
-    assert (migrations.outcome, "9999_future" in migrations.came_back) == (Outcome.WARNING, True)
+    assert (migrations.level, "9999_future" in migrations.came_back) == (Level.WARNING, True)
 
 
 @pytest.fixture
 def pooled_url(database_url: str) -> Iterator[str]:
     """The same database through a pooler."""
     with tempfile.TemporaryDirectory(prefix="iidq-test-") as folder:
-        # As root the pooler runs as nobody, who must read its configuration.
+        # As root the pooler runs as the user nobody, which must be able to read the configuration.
         Path(folder).chmod(0o755)
         with pool_transactions(Path(folder), database_url) as url:
             yield url
 
 
 @pytest.mark.skipif(find_pgbouncer() is None, reason="pgbouncer is not installed")
-async def test_a_pooler_between_is_noticed(
-    well: dict[str, Any], pooled_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_pooler_between_is_noticed(well: dict[str, Any], pooled_url: str) -> None:
     """Behind a transaction pooler LISTEN is taken and delivers nothing: a warning, for polling still works."""
-    monkeypatch.setattr(diagnosis, "_HEAR_SECONDS", 0.5)
-    found = await look(**well | {"database_url": pooled_url})
+    found = await look(hear_seconds=0.5, **well | {"database_url": pooled_url})
     [listening] = found["LISTEN"]
-    assert (listening.outcome, "pooler" in listening.came_back) == (Outcome.WARNING, True)
+    assert (listening.level, "pooler" in listening.came_back) == (Level.WARNING, True)
 
 
 async def test_one_endpoint_of_several_is_enough(well: dict[str, Any]) -> None:
     """A dead fallback is a warning while another endpoint or gateway answers; the last one's death is broken."""
     alive, gateway = well["rpc_url"], well["ipfs_gateways"][0]
     found = await look(**well | {"rpc_urls": {31337: (CLOSED, alive)}, "ipfs_gateways": (gateway, CLOSED)})
-    assert [finding.outcome for finding in found["chain"]] == [Outcome.WARNING, Outcome.OK]
-    assert [finding.outcome for finding in found["gateway"]] == [Outcome.OK, Outcome.WARNING]
+    assert [finding.level for finding in found["chain"]] == [Level.WARNING, Level.OK]
+    assert [finding.level for finding in found["gateway"]] == [Level.OK, Level.WARNING]
     found = await look(**well | {"rpc_urls": {1: (alive,)}, "rpc_url": CLOSED, "ipfs_gateways": (CLOSED,)})
-    assert [finding.outcome for finding in found["chain"]] == [Outcome.BROKEN, Outcome.BROKEN]
+    assert [finding.level for finding in found["chain"]] == [Level.BROKEN, Level.BROKEN]
     assert "it serves chain 31337, not 1" in found["chain"][1].came_back
-    assert found["gateway"][0].outcome is Outcome.BROKEN
+    assert found["gateway"][0].level is Level.BROKEN
 
 
 async def test_what_is_not_set_is_told() -> None:
@@ -228,5 +227,5 @@ async def test_redis_is_looked_at_where_it_is_set(redis_url: str) -> None:
     for url in (redis_url, redis_url.replace("hidden", "wrong"), "redis://127.0.0.1:9/0"):
         [redis] = (await look(ipfs_gateways=(CLOSED,), redis_url=url))["Redis"]
         assert "hidden" not in str(redis)
-        outcomes.append(redis.outcome)
-    assert outcomes == [Outcome.OK, Outcome.WARNING, Outcome.WARNING]
+        outcomes.append(redis.level)
+    assert outcomes == [Level.OK, Level.WARNING, Level.WARNING]

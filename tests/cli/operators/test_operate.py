@@ -52,7 +52,7 @@ def test_jobs_are_listed_and_shown(iidq: Iidq, database_url: str, sql: psycopg.C
 
 
 def test_the_list_fits_a_terminal(iidq: Iidq, database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """In 80 columns every id stands whole, and ages are short."""
+    """In 80 columns every id is complete, and ages are short."""
     insert(sql, **FAILED)
     insert(sql, PROCESSING, createdAt=Sql("now() - interval '90 minutes'"), progress=70)
     header, *lines = iidq(database_url, "jobs", "list").stdout.splitlines()
@@ -121,7 +121,7 @@ def test_jobs_are_retried_and_cancelled(iidq: Iidq, database_url: str, sql: psyc
 
 
 def test_the_queue_is_counted_paused_and_resumed(iidq: Iidq, database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """`stats` tells the counts, `pause` keeps its reason, `resume` ends it."""
+    """`stats` prints the counts, `pause` stores the reason, `resume` ends the pause."""
     insert(sql, copies=3)
     counts = json.loads(iidq(database_url, "stats", "--json").stdout)
     assert (counts["available"], counts["waiting"], counts["state"]) == (True, 3, "no workers")
@@ -147,7 +147,7 @@ def test_what_cannot_be_found_out_is_exit_code_2(iidq: Iidq, database_url: str) 
 def test_bytes_that_are_no_text_get_one_line(
     iidq: Iidq, database_url: str, arguments: tuple[str, ...], way: str
 ) -> None:
-    """A shell can hand on any bytes; those that are no UTF-8 are named as the fault, without a stack."""
+    """Arguments that are not UTF-8 end with a line that says so, without a stack."""
     asked = arguments if way == "database" else (*arguments, "--server", "http://127.0.0.1:9")
     refused = iidq(database_url, *asked)
     assert (refused.returncode, len(refused.stderr.strip().splitlines())) == (2, 1)

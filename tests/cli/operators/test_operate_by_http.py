@@ -1,4 +1,4 @@
-"""The operators' commands against a running service, by ``--server`` or ``IIDQ_SERVER``, and what they ask without."""
+"""The operators' commands against a running service, by ``--server`` or ``IIDQ_SERVER``, and without either."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ def sql(playground: Playground) -> Iterator[psycopg.Connection[Any]]:
 
 
 def test_jobs_are_seen_and_steered(playground: Playground, iidq: Iidq, sql: psycopg.Connection[Any]) -> None:
-    """List, show, cancel and retry say and do what they do in the database, several ids at a time."""
+    """List, show, cancel and retry work as in the database, also with several ids."""
     content_hash = "0x" + new_job_id().hex * 2
     ids = [str(insert(sql, contentHash=content_hash, **LATER)) for _ in range(2)]
     environment = {"IIDQ_SERVER": playground.api}
@@ -79,7 +79,7 @@ def test_the_server_is_asked_before_the_database(
 
 
 def test_a_missing_key_is_not_possible(iidq: Iidq) -> None:
-    """401: exit code 1, and one line that says what to set; the key itself is never shown."""
+    """401: exit code 1, and a line with the variable to set; the key is never shown."""
     with answering(401, {"error": "Unauthorized"}) as url:
         for arguments in (("jobs", "list"), ("jobs", "retry", str(new_job_id())), ("stats",), ("pause",), ("resume",)):
             done = iidq(*arguments, IIDQ_SERVER=url, IIDQ_API_KEY="hidden")
@@ -90,7 +90,7 @@ def test_a_missing_key_is_not_possible(iidq: Iidq) -> None:
 
 @pytest.mark.parametrize("body", [{}, [], {"jobs": 7}, {"available": False}])
 def test_a_service_that_is_none_of_ours_is_exit_code_2(iidq: Iidq, body: object) -> None:
-    """One line, no stack: what it answers is no list and no count."""
+    """A foreign server's replies end with one line, no stack."""
     with answering(200, body) as url:
         for arguments in (("jobs", "list"), ("stats",)):
             done = iidq(*arguments, IIDQ_SERVER=url)
@@ -98,7 +98,7 @@ def test_a_service_that_is_none_of_ours_is_exit_code_2(iidq: Iidq, body: object)
 
 
 def test_a_service_is_examined_from_afar(playground: Playground, iidq: Iidq) -> None:
-    """`iidq doctor --server`: what was tried, what came back; exit code 1 where it is away or another's."""
+    """`iidq doctor --server` prints attempt and result; exit code 1 for an absent or foreign service."""
     ready = f"{playground.api}/readyz"
     wait_until(lambda: httpx.get(ready, trust_env=False).json()["queue"]["workers"] == 1, "the worker's sign of life")
     well = iidq("doctor", "--server", playground.api, "--json", IIDQ_API_KEY="any")

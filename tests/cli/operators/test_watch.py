@@ -1,4 +1,4 @@
-"""``iidq jobs watch`` and ``iidq stats --watch``: what changes is told while it changes."""
+"""``iidq jobs watch`` and ``iidq stats --watch`` print changes as they happen."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ def way(playground: Playground, request: pytest.FixtureRequest) -> dict[str, str
 
 
 def test_a_job_is_watched_to_its_end(playground: Playground, sql: psycopg.Connection[Any], way: dict[str, str]) -> None:
-    """It ends with the job, with what became of it and the exit code of `iidq verify`."""
+    """The command ends with the job, prints the result and has the exit code of `iidq verify`."""
     job_id = insert(sql, **LATER)
     watching = playground.sandbox.start("jobs", "watch", str(job_id), **way)
     watching.wait_until_says("queued, 0 %: waiting in line")
@@ -44,7 +44,7 @@ def test_a_job_is_watched_to_its_end(playground: Playground, sql: psycopg.Connec
 
 
 def test_a_job_that_has_ended_is_told_at_once(iidq: Iidq, sql: psycopg.Connection[Any], way: dict[str, str]) -> None:
-    """With its verdict and its checks, its question's facts, or as JSON; an unknown job is no job."""
+    """A job is printed with verdict, checks and inputs, or as JSON; an unknown id is reported."""
     result = {"status": "WARN", "checks": {"creatorOk": True, "manifestOk": False}}
     job_id = insert(sql, status="completed", result=json.dumps(result), completedAt=Sql("now()"), fileName="a.jpg")
     done = iidq("jobs", "watch", str(job_id), **way)

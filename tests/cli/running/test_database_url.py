@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from iidq.cli.operators.diagnosis import Outcome, diagnose
+from iidq.cli.operators.diagnosis import diagnose
+from iidq.cli.operators.findings import Level
 from iidq.settings import Settings
 from tests.cli.conftest import Done
 from tests.cli.sandbox import Sandbox
@@ -41,7 +42,7 @@ REFUSED_BY_THE_SERVER = [
 def test_a_url_of_the_replaced_system_is_used_as_it_is(
     command: str, sign: str, sandbox: Sandbox, database_url: str
 ) -> None:
-    """The process works, and names what it ignores once, without a value, however many connections it opens."""
+    """The process works, and logs the ignored parameters once, without values, for any number of connections."""
     variables = {"RPC_URL": "http://127.0.0.1:9", "PORT": "0", "LOG_FORMAT": "json"}
     running = sandbox.start(command, DATABASE_URL=database_url + PRISMA, **variables)
     running.wait_until_says(sign)
@@ -55,7 +56,7 @@ def test_a_url_of_the_replaced_system_is_used_as_it_is(
 
 
 def test_commands_of_operators_take_it_too(iidq: Callable[..., Done], database_url: str) -> None:
-    """`migrate` names what it ignores, too; output that is for programs stays free of the log."""
+    """`migrate` logs the ignored parameters, too; output for programs stays free of the log."""
     done = iidq("migrate", DATABASE_URL=database_url + PRISMA)
     assert (done.returncode, done.stderr.count("pool_timeout")) == (0, 1)
     assert "54321" not in done.stdout + done.stderr
@@ -70,17 +71,17 @@ async def test_the_doctor_names_what_is_ignored(database_url: str) -> None:
         _env_file=None, database_url=database_url + PRISMA, redis_url=None, ipfs_gateways=("http://[::1]:9",)
     )
     [found] = [finding for finding in await diagnose(settings) if finding.check == "database"]
-    assert found.outcome is Outcome.OK
+    assert found.level is Level.OK
     assert found.came_back.endswith(", ".join(IGNORED))
 
 
 @pytest.mark.parametrize("query", REFUSED_BY_THE_SERVER)
 async def test_the_servers_words_on_a_parameter_are_not_shown(query: str, database_url: str) -> None:
-    """The server quotes what it refuses of ``options``; neither the doctor nor a command passes it on."""
+    """The server quotes refused ``options``; neither doctor nor a command repeats the quotation."""
     url = f"{database_url}&{query}"
     settings = Settings(_env_file=None, database_url=url, redis_url=None, ipfs_gateways=("http://[::1]:9",))
     [found] = [finding for finding in await diagnose(settings) if finding.check == "database"]
-    assert found.outcome is Outcome.BROKEN
+    assert found.level is Level.BROKEN
     assert "FATAL" in found.came_back
     assert SECRET not in repr(found)
 

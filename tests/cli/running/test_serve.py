@@ -143,7 +143,7 @@ async def test_one_process_ends_in_order(sandbox: Sandbox, database_url: str, nu
 
 
 async def test_a_second_signal_ends_it_at_once(sandbox: Sandbox, database_url: str) -> None:
-    """Whoever will not wait for the drain asks again: exit code 1, and no traceback for what was cut short."""
+    """A second SIGTERM ends the drain: exit code 1, and no traceback for interrupted requests."""
     running, url = await started(sandbox, database_url, 1, SHUTDOWN_DELAY_SECONDS="300")
     running.process.send_signal(signal.SIGTERM)
     await eventually(lambda: httpx.get(f"{url}/readyz", trust_env=False).status_code == 503, 60)
@@ -153,7 +153,7 @@ async def test_a_second_signal_ends_it_at_once(sandbox: Sandbox, database_url: s
 
 
 async def test_a_start_that_fails_is_not_repeated(sandbox: Sandbox, database_url: str) -> None:
-    """What no restart can mend ends the command, with the reason and an exit code."""
+    """A fault that no restart fixes ends the command, with the reason and an exit code."""
     running = sandbox.start(
         "serve",
         DATABASE_URL=database_url,

@@ -1,4 +1,4 @@
-"""Commands that cannot start, or cannot reach what they need, say so without a secret."""
+"""Commands that cannot start, or cannot reach a service, report it without a secret."""
 
 import sys
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_no_start_fault_shows_a_malformed_value(
 
 
 async def test_the_doctor_shows_no_credential_of_a_place_that_is_away() -> None:
-    """User info, keys in paths and secret parameters stay out of what was tried, what came back and what to do."""
+    """User info, keys in paths and secret parameters stay out of attempts, results and remedies."""
     settings = load_settings(
         database_url=f"postgresql://u:{SECRET}@{CLOSED}/d?sslpassword={SECRET}",
         rpc_url=f"http://{CLOSED}/v3/{SECRET}",
@@ -74,7 +74,7 @@ async def test_the_doctor_shows_no_credential_of_a_place_that_is_away() -> None:
 def test_a_key_that_no_header_can_hold_is_not_shown(
     key: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A client with a broken key says what is wrong with it, in words of its own."""
+    """A client with an unusable key names the fault without quoting the key."""
     monkeypatch.setattr(sys, "argv", ["iidq", "stats", "--server", f"http://{CLOSED}", "--api-key", key])
     with pytest.raises(SystemExit) as ended:
         main()

@@ -1,4 +1,4 @@
-"""`iidq up`: what it prints is true, what dies comes back, and it goes when told to."""
+"""`iidq up`: printed values are true, dead processes are restarted, and signals end all of them."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def _wait_until_ended(api: str, poll_url: str) -> dict[str, object]:
 
 
 def test_printed_curl_works_as_printed(playground: Playground) -> None:
-    """The command that `iidq up` prints, pasted as it stands, queues a job whose verdict is OK."""
+    """The printed command, pasted unchanged, queues a job with the verdict OK."""
     printed = re.search(r"^  (curl -X POST .*?[^\\])$", playground.running.output, re.MULTILINE | re.DOTALL)
     assert printed is not None
     job = _wait_until_ended(playground.api, json.loads(curl(printed[1]))["pollUrl"])
@@ -93,7 +93,7 @@ def test_killed_worker_is_started_again(playground: Playground) -> None:
 
 
 def test_sigterm_ends_it_cleanly(sandbox: Sandbox) -> None:
-    """SIGTERM is how a service manager stops it: exit code 0, nothing left but the data it was to keep."""
+    """SIGTERM, as from a service manager: exit code 0, nothing left except the data to keep."""
     kept = sandbox.folder / "kept"
     up = sandbox.start("up", "--port", "0", "--workers", "2", "--data", str(kept))
     up.wait_until_says("Ctrl-C stops everything")
@@ -146,7 +146,7 @@ def test_a_taken_port_is_one_line(iidq: Callable[..., Done], command: str, proce
     ],
 )
 def test_a_place_that_is_none_is_one_line(iidq: Callable[..., Done], command: str, name: str, value: str) -> None:
-    """A host or port that cannot be used is named with what was expected, before anything is started."""
+    """An unusable host or port is named with the expected form, before anything is started."""
     done = iidq(command, **{name: value}, **NOWHERE)
     assert (done.returncode, done.stdout) == (2, "")
     [line] = done.stderr.splitlines()

@@ -1,4 +1,4 @@
-"""A service that gives one answer to whatever it is asked: what commands meet where no real one would answer so."""
+"""A server that sends the same reply to every request, as no real service does."""
 
 import json
 import threading

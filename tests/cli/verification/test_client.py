@@ -8,8 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from iidq.cli import api_client as client_module
-from iidq.cli.api_client import JobClient, NotFoundOut
+from iidq.cli.api_client import JobClient, NoAnswer
 
 JOB = {"jobId": "j", "status": "completed", "progress": 100, "result": {"status": "OK"}}
 FIELDS: dict[str, Any] = {"json": {"contentHash": "0x"}}
@@ -54,7 +53,7 @@ async def test_a_busy_service_is_asked_again_under_the_same_key() -> None:
 async def test_patience_ends_with_the_deadline(retry_after: str) -> None:
     """A service that asks for an hour is not waited for when nobody has an hour."""
     async with client(Script(busy(503, retry_after))) as service:
-        with pytest.raises(NotFoundOut, match=r"gave up after 20 s: later"):
+        with pytest.raises(NoAnswer, match=r"gave up after 20 s: later"):
             await service.send("verify", lambda: FIELDS)
 
 
@@ -71,7 +70,7 @@ async def test_a_connection_that_breaks_while_following_is_made_anew() -> None:
     queued = httpx.Response(200, json={**JOB, "status": "queued", "progress": 0})
     script = Script(queued, httpx.ReadError("gone"), queued, httpx.Response(200, json=JOB))
     seen: list[str] = []
-    async with client(script) as service:
+    async with client(script, reconnect_seconds=0.0) as service:
         assert await service.follow("j", lambda job: seen.append(job["status"])) == JOB
     assert seen == ["queued", "queued", "completed"]
 
@@ -79,7 +78,7 @@ async def test_a_connection_that_breaks_while_following_is_made_anew() -> None:
 async def test_a_service_that_was_never_there_is_told_at_once() -> None:
     """Before the first answer nobody waits for a server that may be named wrongly."""
     async with client(Script(httpx.ConnectError("refused"))) as service:
-        with pytest.raises(NotFoundOut, match=r"http://service cannot be reached \(refused\)"):
+        with pytest.raises(NoAnswer, match=r"http://service cannot be reached \(refused\)"):
             await service.send("verify", lambda: FIELDS)
 
 
@@ -92,17 +91,17 @@ async def test_a_service_that_was_never_there_is_told_at_once() -> None:
             httpx.Response(400, json={"error": "x", "errors": [{"field": "a", "message": "b"}, 7]}),
             r"a: b \(HTTP 400\)",
         ),
-        (httpx.Response(200, text="<html>"), "HTTP 200, and not as iidq does"),
-        (httpx.Response(200, json=[]), "HTTP 200, and not as iidq does"),
+        (httpx.Response(200, text="<html>"), "HTTP 200, but not as iidq does"),
+        (httpx.Response(200, json=[]), "HTTP 200, but not as iidq does"),
         (httpx.Response(200, content=b"[" * 100_000), "not as iidq does"),
-        (httpx.Response(302, headers={"Location": "/login"}), "HTTP 302, and not as iidq does"),
+        (httpx.Response(302, headers={"Location": "/login"}), "HTTP 302, but not as iidq does"),
         (httpx.Response(500, json={"error": {"x": 1}}), "HTTP 500"),
     ],
 )
 async def test_any_other_answer_is_told(answer: httpx.Response, said: str) -> None:
     """Refusals in the service's words, strangers by their status; nothing is taken for a verdict."""
     async with client(Script(answer)) as service:
-        with pytest.raises(NotFoundOut, match=said):
+        with pytest.raises(NoAnswer, match=said):
             await service.send("verify", lambda: FIELDS)
 
 
@@ -146,15 +145,14 @@ class Streaming:
         return answer
 
 
-async def test_a_job_is_followed_by_its_events(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_job_is_followed_by_its_events() -> None:
     """Each state is seen, and nothing is polled; a stream that breaks off in the middle is opened anew."""
-    monkeypatch.setattr(client_module, "_RECONNECT_SECONDS", 0.0)
     script = Streaming(
         stream(event(status="processing", progress=10), event(status="processing", progress=50)),
         stream(event(status="processing", progress=90), event()),
     )
     seen: list[int] = []
-    async with client(script) as service:
+    async with client(script, reconnect_seconds=0.0) as service:
         assert await service.follow("j", lambda job: seen.append(job["progress"])) == JOB
     assert (seen, script.polled) == ([10, 50, 90, 100], 0)
 
@@ -180,13 +178,10 @@ class _Silent(httpx.AsyncByteStream):
     ],
     ids=["refused", "page", "reset", "empty", "deep", "no job", "held back"],
 )
-async def test_where_events_do_not_come_through_the_job_is_polled(
-    monkeypatch: pytest.MonkeyPatch, answer: httpx.Response | Exception
-) -> None:
+async def test_where_events_do_not_come_through_the_job_is_polled(answer: httpx.Response | Exception) -> None:
     """Whatever a proxy or an older service makes of the stream, the verdict comes."""
-    monkeypatch.setattr(client_module, "_FIRST_EVENT_SECONDS", 0.1)
     script = Streaming(answer)
-    async with client(script) as service:
+    async with client(script, first_event_seconds=0.1) as service:
         assert await service.follow("j", lambda _: None) == JOB
     assert script.polled == 1
 
@@ -196,7 +191,7 @@ async def test_a_batch_is_one_request() -> None:
     script = Script(httpx.Response(200, json={"jobIds": ["a", "b"]}), httpx.Response(200, json={"jobIds": ["a"]}))
     async with client(script) as service:
         assert await service.send_batch([{}, {}]) == ["a", "b"]
-        with pytest.raises(NotFoundOut, match="not as iidq does"):
+        with pytest.raises(NoAnswer, match="not as iidq does"):
             await service.send_batch([{}, {}])
     assert json.loads(script.requests[0].content) == {"jobs": [{}, {}]}
 
@@ -205,5 +200,5 @@ async def test_a_wrong_key_is_told_from_a_missing_one() -> None:
     """401 says which it is, and where a key is put."""
     for api_key, said in ((None, "asks for a key"), ("wrong", "does not take this key")):
         async with client(Script(httpx.Response(401, json={})), api_key=api_key) as service:
-            with pytest.raises(NotFoundOut, match=f"{said}.*IIDQ_API_KEY"):
+            with pytest.raises(NoAnswer, match=f"{said}.*IIDQ_API_KEY"):
                 await service.get("/stats")

@@ -4,7 +4,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from iidq.cli.operators.diagnosis import Outcome, diagnose
+from iidq.cli.operators.diagnosis import diagnose
+from iidq.cli.operators.findings import Level
 from iidq.database.migrate import migrate
 from iidq.errors import SettingsFault
 from iidq.settings import Settings
@@ -23,7 +24,7 @@ async def test_another_encoding_is_refused(encoding: str, empty_database_url: st
             with psycopg.connect(url, client_encoding="utf8") as odd:
                 assert odd.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (0,)
             found = await diagnose(Settings(_env_file=None, database_url=url, ipfs_gateways=("http://127.0.0.1:9",)))
-            assert (found[0].check, found[0].outcome) == ("database", Outcome.BROKEN)
+            assert (found[0].check, found[0].level) == ("database", Level.BROKEN)
             assert encoding in found[0].came_back
         finally:
             admin.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 
-from iidq.cli.operators.diagnosis import Outcome, diagnose
+from iidq.cli.operators.diagnosis import diagnose
+from iidq.cli.operators.findings import Level
 from iidq.database.connections import connect
 from iidq.database.migrate import migrate
 from iidq.queue.job import ClaimedJob
@@ -90,8 +91,8 @@ async def test_the_whole_service(
         found = await diagnose(
             Settings(_env_file=None, database_url=database_url, ipfs_gateways=("http://127.0.0.1:9",))
         )
-    ours = {finding.check: finding.outcome for finding in found if finding.check not in ("chain", "gateway")}
-    assert set(ours.values()) == {Outcome.OK}, found
+    ours = {finding.check: finding.level for finding in found if finding.check not in ("chain", "gateway")}
+    assert set(ours.values()) == {Level.OK}, found
 
 
 @pytest.mark.parametrize("imposed", ALL_AT_ONCE[:1])

@@ -9,8 +9,8 @@ from typing import Any
 import psycopg
 from psycopg.types.json import Jsonb
 
-from iidq.cli.operators.diagnosis import Outcome as Answer
 from iidq.cli.operators.diagnosis import diagnose
+from iidq.cli.operators.findings import Level
 from iidq.database.connections import connect
 from iidq.database.migrate import migrate
 from iidq.queue import store
@@ -100,4 +100,4 @@ async def _complaints(url: str) -> list[Any]:
     )
     looked_at = ("database", "migrations", "LISTEN", "rights", "queue")
     findings = await diagnose(settings)
-    return [finding for finding in findings if finding.check in looked_at and finding.outcome is not Answer.OK]
+    return [finding for finding in findings if finding.check in looked_at and finding.level is not Level.OK]

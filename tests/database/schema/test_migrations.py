@@ -17,7 +17,8 @@ import pytest
 import sqlparse
 from psycopg.sql import SQL, Identifier
 
-from iidq.cli.operators.diagnosis import Outcome, diagnose
+from iidq.cli.operators.diagnosis import diagnose
+from iidq.cli.operators.findings import Level
 from iidq.database import connections
 from iidq.database import migrate as migration
 from iidq.database.connections import connect
@@ -283,7 +284,7 @@ async def test_first_run_faults(fault: str, app: tuple[str, str, psycopg.Connect
         }
         found = await diagnose(Settings(_env_file=None, **where))
         [told] = [finding for finding in found if finding.check == "migrations"]
-        assert (f"{told.came_back}: {told.to_do}", told.outcome) == (line, Outcome.BROKEN)
+        assert (f"{told.came_back}: {told.to_do}", told.level) == (line, Level.BROKEN)
         async with await connect(load_settings(database_url=url, database_schema=schema)) as connection:
             assert (await find_obstacles(connection))[0] == line
 

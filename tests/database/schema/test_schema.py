@@ -9,7 +9,8 @@ import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier, Literal
 
-from iidq.cli.operators.diagnosis import Outcome, diagnose
+from iidq.cli.operators.diagnosis import diagnose
+from iidq.cli.operators.findings import Level
 from iidq.database.connections import connect
 from iidq.database.migrate import migrate
 from iidq.database.queries import in_schema, load_queries, migrations_folder
@@ -118,8 +119,8 @@ async def test_the_whole_service(
             found = await diagnose(Settings(_env_file=None, ipfs_gateways=("http://127.0.0.1:9",), **where))
             role.revoke("DELETE", "iidq_queue_count")
             lacking = await diagnose(Settings(_env_file=None, ipfs_gateways=("http://127.0.0.1:9",), **where))
-    ours = {finding.check: finding.outcome for finding in found if finding.check not in ("chain", "gateway")}
-    assert set(ours.values()) == {Outcome.OK}, found
+    ours = {finding.check: finding.level for finding in found if finding.check not in ("chain", "gateway")}
+    assert set(ours.values()) == {Level.OK}, found
     [rights] = [finding for finding in lacking if finding.check == "rights"]
     assert f'GRANT DELETE ON "My ""Queue"""."iidq_queue_count" TO "{role.name}"' in rights.came_back
     assert statuses(sql) == {}

@@ -144,7 +144,16 @@ async def test_every_link_stays_under_the_prefix(proxied: Site, sql: psycopg.Con
                 seen.add(target.path)
                 waiting.append(target.path)
     names = {path.rpartition("/")[2] for path in seen}
-    assert {"docs", "docs.json", "verify.js", "root.js", "hash-worker.js", "sha2.js", "main.js", "style.css"} <= names
+    assert {
+        "docs",
+        "docs.json",
+        "verify.js",
+        "request.js",
+        "hash-worker.js",
+        "sha2.js",
+        "main.js",
+        "style.css",
+    } <= names
 
 
 def links(reply: httpx.Response) -> list[str]:

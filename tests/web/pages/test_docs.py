@@ -182,5 +182,5 @@ async def test_unchanged_documentation_is_not_sent_again(lonely_api: httpx.Async
 
 def test_static_parts_are_in_the_package() -> None:
     """The page's files are found next to the code, also in a wheel."""
-    assert files("iidq.web.pages").joinpath("docs.css").is_file()
+    assert files("iidq.web.pages").joinpath("docs/docs.css").is_file()
     assert json.loads(files("iidq.web.openapi").joinpath("examples.json").read_text(encoding="utf-8"))

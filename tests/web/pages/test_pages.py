@@ -56,7 +56,16 @@ async def test_caching(lonely_api: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["__init__.py", "verify.html", "..%2fstyle.css", "%2e%2e/settings.py", "vendor", "vendor/README.md", ""]
+    "name",
+    [
+        "__init__.py",
+        "verify/verify.html",
+        "..%2fshared/style.css",
+        "%2e%2e/settings.py",
+        "vendor",
+        "vendor/README.md",
+        "",
+    ],
 )
 async def test_nothing_else_of_the_folder_is_served(lonely_api: httpx.AsyncClient, name: str) -> None:
     """Only files that pages load, and never a way out of their folder."""

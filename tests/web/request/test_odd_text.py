@@ -237,7 +237,8 @@ PLACES: Final[dict[str, Place]] = {
         f"path {method} {path}": target(method, path)
         for method, path in [
             *(("GET", f"{JOBS}/{{}}"), ("GET", f"{JOBS}/{{}}/events"), ("POST", f"{JOBS}/{{}}/cancel")),
-            *(("POST", f"{JOBS}/{{}}/retry"), ("GET", "/{}"), ("GET", "/jobs/{}"), ("GET", "/assets/{}/style.css")),
+            *(("POST", f"{JOBS}/{{}}/retry"), ("GET", "/{}"), ("GET", "/jobs/{}")),
+            ("GET", "/assets/{}/shared/style.css"),
             *(("GET", "/assets/x/{}"), ("GET", "/admin/queues/jobs/{}"), ("GET", f"{DATA}/jobs/{{}}")),
             *(("POST", f"{DATA}/jobs/{{}}/cancel"), ("POST", f"{DATA}/jobs/{{}}/retry")),
         ]

@@ -1,10 +1,13 @@
-// What operators change: each asks first where it cannot be undone, says what came of it, and lets the views look anew.
+// The operators' changes. A change that cannot be undone needs a confirmation. Each reports its result and updates the
+// view.
 
-import { change, Refused } from "./request.js";
-import { byId, count, setText } from "./elements.js";
+import { byId, setText } from "../shared/elements.js";
+import { Fault } from "../shared/request.js";
+import { count, sentence } from "../shared/words.js";
+import { change } from "./session.js";
 
 export const changed = new EventTarget();
-const tellChanged = () => changed.dispatchEvent(new Event("change"));
+const updateView = () => changed.dispatchEvent(new Event("change"));
 
 export function say(text, isBad = false) {
   const said = byId("said");
@@ -16,15 +19,16 @@ async function attempt(work) {
   try {
     await work();
   } catch (error) {
-    if (!(error instanceof Refused)) throw error;
+    if (!(error instanceof Fault)) throw error;
     if (error.status === 401) changed.dispatchEvent(new Event("signed-out"));
-    say(error.status === 403 ? `Refused: ${error.message}. Load the page again and repeat.` : `Not done: ${error.message}`, true);
+    const reason = sentence(error.message);
+    say(error.status === 403 ? `Refused: ${reason} Reload the page and try again.` : `Not done: ${reason}`, true);
   }
-  tellChanged();
+  updateView();
 }
 
-// null where the operator thinks better of it; else the text of the field, which may be empty.
-export function askFirst({ title, text, yes, label }) {
+// Return the text of the field, which may be empty; null if the operator cancels.
+function confirmChange({ title, text, yes, label }) {
   const dialog = byId("dialog");
   const input = byId("dialog-input");
   setText(byId("dialog-title"), title);
@@ -44,8 +48,8 @@ export function askFirst({ title, text, yes, label }) {
 const tail = (id) => `…${id.slice(-8)}`;
 
 export async function cancelJob(id, isActive) {
-  const text = isActive ? "Its attempt is interrupted and its outcome dropped." : "It will not run.";
-  if ((await askFirst({ title: `Cancel job ${tail(id)}?`, text, yes: "Cancel the job" })) === null) return;
+  const text = isActive ? "Its attempt is stopped and the result is dropped." : "It will not run.";
+  if ((await confirmChange({ title: `Cancel job ${tail(id)}?`, text, yes: "Cancel the job" })) === null) return;
   await attempt(async () => {
     await change(`jobs/${id}/cancel`);
     say(`Job ${tail(id)} is cancelled.`);
@@ -54,8 +58,8 @@ export async function cancelJob(id, isActive) {
 
 export async function retryJob(id, state) {
   if (state === "completed") {
-    const text = "It has a result, which is given up; the job runs anew.";
-    if ((await askFirst({ title: `Run job ${tail(id)} again?`, text, yes: "Run it again" })) === null) return;
+    const text = "The job runs again. Its present result is deleted.";
+    if ((await confirmChange({ title: `Run job ${tail(id)} again?`, text, yes: "Run it again" })) === null) return;
   }
   await attempt(async () => {
     await change(`jobs/${id}/retry`);
@@ -64,8 +68,9 @@ export async function retryJob(id, state) {
 }
 
 export async function retryCause(cause) {
-  const text = "Every job that is failed for this cause by now goes back in line, with all its attempts. You can stop in between.";
-  if ((await askFirst({ title: `Retry all failures of “${cause}”?`, text, yes: "Retry them" })) === null) return;
+  const text =
+    "All jobs that have failed for this cause go back in line with all their attempts. You can stop it at any time.";
+  if ((await confirmChange({ title: `Retry all failures of “${cause}”?`, text, yes: "Retry them" })) === null) return;
   const stop = byId("stop");
   let isStopped = false;
   const onStop = () => {
@@ -76,7 +81,7 @@ export async function retryCause(cause) {
   await attempt(async () => {
     let retried = 0;
     let before;
-    for (let more = true; more && !isStopped; ) {
+    for (let more = true; more && !isStopped;) {
       const batch = await change("failures/retry", { cause, before });
       retried += batch.retried;
       ({ more, before } = batch);
@@ -88,8 +93,13 @@ export async function retryCause(cause) {
 }
 
 export async function pauseQueue() {
-  const text = "No job is claimed until you resume; those that run go on to their end.";
-  const reason = await askFirst({ title: "Pause the queue?", text, yes: "Pause", label: "Reason, for your colleagues" });
+  const text = "No job is claimed until you resume. Running jobs go on.";
+  const reason = await confirmChange({
+    title: "Pause the queue?",
+    text,
+    yes: "Pause",
+    label: "Reason, shown to other operators",
+  });
   if (reason === null) return;
   await attempt(async () => {
     await change("pause", reason.trim() ? { reason: reason.trim() } : {});
@@ -100,6 +110,6 @@ export async function pauseQueue() {
 export async function resumeQueue() {
   await attempt(async () => {
     await change("resume");
-    say("The queue goes on.");
+    say("The queue is resumed.");
   });
 }

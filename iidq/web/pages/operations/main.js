@@ -1,25 +1,35 @@
-// The operations page: who is signed in, which view is open, and one look a second while somebody looks.
+// The operations page: the session, the open view, and one update a second while the page is visible.
 
-import { get, Refused, session, signIn, change } from "./request.js";
+import { byId, setText, time } from "../shared/elements.js";
+import { Fault } from "../shared/request.js";
+import { sentence } from "../shared/words.js";
 import { changed, pauseQueue, resumeQueue, say } from "./actions.js";
-import { byId, refreshTimes, setClock, setText, time } from "./elements.js";
+import { refreshTimes, setClock } from "./clock.js";
+import { openJob, updateJob } from "./job.js";
+import { openJobs, showTabs, updateJobs } from "./jobs.js";
 import { showOverview } from "./overview.js";
-import { lookAtJobs, openJobs, showTabs } from "./jobs.js";
-import { lookAtJob, openJob } from "./job.js";
-import { operations } from "../root.js";
+import { change, get, operations, session, signIn } from "./session.js";
 
-const LOOK_MS = 1000;
+const UPDATE_MS = 1000;
+const STALE = "This page shows earlier data and tries again.";
 const TITLES = { overview: "Overview", jobs: "Jobs", job: "Job" };
-const STATE_WORDS = { running: "Running", idle: "Idle", paused: "Paused", "no workers": "No workers", "idle, no workers": "Idle, no workers" };
+const STATE_WORDS = {
+  running: "Running",
+  idle: "Idle",
+  paused: "Paused",
+  "no workers": "No workers",
+  "idle, no workers": "Idle, no workers",
+};
 
 let view = { name: "", query: new URLSearchParams(), id: "" };
 let access = { signedIn: false };
 let timer = 0;
-let looking = null;
+let updating = null;
 
 function readAddress() {
   const rest = location.pathname.slice(operations.length).replace(/\/$/, "");
-  if (rest.startsWith("/jobs/")) return { name: "job", query: new URLSearchParams(), id: decodeURIComponent(rest.slice(6)) };
+  if (rest.startsWith("/jobs/"))
+    return { name: "job", query: new URLSearchParams(), id: decodeURIComponent(rest.slice(6)) };
   return { name: rest === "/jobs" ? "jobs" : "overview", query: new URLSearchParams(location.search), id: "" };
 }
 
@@ -37,7 +47,7 @@ function open(focus) {
   if (view.name === "jobs") openJobs(view.query);
   if (view.name === "job") openJob(view.id);
   if (focus) byId(`${view.name}-title`).focus();
-  look(true);
+  update(true);
 }
 
 function go(address) {
@@ -49,34 +59,42 @@ function go(address) {
 
 document.addEventListener("click", (event) => {
   const link = event.target.closest("a[href]");
-  const isPlain = !(event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey || event.defaultPrevented);
-  if (!link || !isPlain || link.origin !== location.origin || !link.pathname.startsWith(operations) || link.hash) return;
+  const isPlain = !(
+    event.button ||
+    event.metaKey ||
+    event.ctrlKey ||
+    event.shiftKey ||
+    event.altKey ||
+    event.defaultPrevented
+  );
+  if (!link || !isPlain || link.origin !== location.origin || !link.pathname.startsWith(operations) || link.hash)
+    return;
   event.preventDefault();
   go(link.href);
 });
 window.addEventListener("popstate", () => open(false));
 
-// One look: the shared snapshot, and what the open view shows besides. A newer look makes an older one void.
-async function look(isAsked) {
+// Read the snapshot and the data of the open view. A newer update makes an older one void.
+async function update(isAsked) {
   clearTimeout(timer);
   if (!access.signedIn || document.hidden) return;
-  const mine = (looking = {});
+  const mine = (updating = {});
   try {
-    const [snapshot] = await Promise.all([get("snapshot"), lookAtView(isAsked)]);
-    if (mine !== looking) return;
+    const [snapshot] = await Promise.all([get("snapshot"), updateView(isAsked)]);
+    if (mine !== updating) return;
     show(snapshot);
   } catch (error) {
-    if (!(error instanceof Refused)) throw error;
-    if (mine !== looking) return;
+    if (!(error instanceof Fault)) throw error;
+    if (mine !== updating) return;
     if (error.status === 401) signedOut();
-    else trouble(`${error.message}. What you see is from earlier; trying again.`);
+    else trouble(`${sentence(error.message)} ${STALE}`);
   }
-  if (mine === looking) timer = setTimeout(look, LOOK_MS);
+  if (mine === updating) timer = setTimeout(update, UPDATE_MS);
 }
 
-async function lookAtView(isAsked) {
-  if (view.name === "jobs") await lookAtJobs(view.query, isAsked);
-  if (view.name === "job") await lookAtJob(view.id);
+async function updateView(isAsked) {
+  if (view.name === "jobs") await updateJobs(view.query, isAsked);
+  if (view.name === "job") await updateJob(view.id);
 }
 
 function trouble(text) {
@@ -87,7 +105,7 @@ function trouble(text) {
 
 function show(snapshot) {
   if (!snapshot.available) {
-    trouble(`The queue cannot be read: ${snapshot.reason}. Circuit: ${snapshot.circuit}. What you see is from earlier; trying again.`);
+    trouble(`The queue cannot be read: ${snapshot.reason}. Circuit: ${snapshot.circuit}. ${STALE}`);
     return;
   }
   trouble("");
@@ -98,7 +116,12 @@ function show(snapshot) {
   state.className = `badge ${{ running: "completed", idle: "", paused: "delayed" }[queue.state] ?? "failed"}`;
   setText(byId("pause"), queue.pausedAt ? "Resume" : "Pause");
   byId("paused").hidden = !queue.pausedAt;
-  if (queue.pausedAt) byId("paused-since").replaceChildren("since ", time(queue.pausedAt), ". Running jobs end; no other is claimed.");
+  if (queue.pausedAt)
+    byId("paused-since").replaceChildren(
+      "since ",
+      time(queue.pausedAt),
+      ". Running jobs go on; no other job is claimed.",
+    );
   byId("paused-reason").hidden = !queue.pauseReason;
   setText(byId("paused-reason"), queue.pauseReason || "");
   byId("no-workers").hidden = queue.workers > 0;
@@ -125,8 +148,12 @@ byId("sign-in").addEventListener("submit", async (event) => {
     started();
     open(true);
   } catch (error) {
-    if (!(error instanceof Refused)) throw error;
-    setText(byId("key-fault"), error.status === 401 ? "This is not the service’s API key. Compare it with API_KEY in its environment." : error.message);
+    if (!(error instanceof Fault)) throw error;
+    const isWrong = error.status === 401;
+    const text = isWrong
+      ? "This is not the service’s API key. Compare it with API_KEY in its environment."
+      : error.message;
+    setText(byId("key-fault"), text);
     key.setAttribute("aria-invalid", "true");
     key.focus();
   }
@@ -136,13 +163,13 @@ byId("sign-out").addEventListener("click", async () => {
   try {
     await change("sign-out");
   } catch (error) {
-    if (!(error instanceof Refused)) throw error;
+    if (!(error instanceof Fault)) throw error;
   }
   signedOut();
 });
 
 byId("pause").addEventListener("click", () => (byId("paused").hidden ? pauseQueue() : resumeQueue()));
-byId("refresh").addEventListener("click", () => look(true));
+byId("refresh").addEventListener("click", () => update(true));
 byId("search").addEventListener("submit", (event) => {
   event.preventDefault();
   const query = new URLSearchParams();
@@ -152,9 +179,9 @@ byId("search").addEventListener("submit", (event) => {
   if (sought) query.set("search", sought);
   go(`${operations}/jobs${query.size ? `?${query}` : ""}`);
 });
-changed.addEventListener("change", () => look(true));
+changed.addEventListener("change", () => update(true));
 changed.addEventListener("signed-out", signedOut);
-document.addEventListener("visibilitychange", () => look(true));
+document.addEventListener("visibilitychange", () => update(true));
 
 function started() {
   byId("open").hidden = access.access !== "loopback";
@@ -165,9 +192,9 @@ async function start() {
   try {
     access = await session();
   } catch (error) {
-    if (!(error instanceof Refused)) throw error;
+    if (!(error instanceof Fault)) throw error;
     trouble(error.message);
-    timer = setTimeout(start, LOOK_MS * 3);
+    timer = setTimeout(start, UPDATE_MS * 3);
     return;
   }
   trouble("");
