@@ -45,7 +45,8 @@ def page() -> str:
 def _promises(path: Path) -> Iterator[str]:
     """Yield the first paragraph of each test's docstring, on one line, as Markdown."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        is_test = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
-        if is_test and (text := ast.get_docstring(node)):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or not node.name.startswith("test_"):
+            continue
+        if text := ast.get_docstring(node):
             paragraph = " ".join(text.split("\n\n")[0].split())
             yield _MARKUP.sub(lambda found: _ESCAPED.get(found[0], found[0]), paragraph.replace("``", "`"))

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tools.house import ROOT, folder_sizes, repeated_names
-from tools.language import MOST_PRONOUNS, banned_words, files_below, packages, pages, pronouns_per_100_words
+from tools.house import folder_sizes, repeated_names
+from tools.language import MOST_PRONOUNS, ROOT, banned_words, files_below, packages, pages, pronouns_per_100_words
 
 MOST_FILES = 14
 """Python files in one folder of ``iidq/``."""
