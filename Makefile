@@ -39,9 +39,10 @@ fast: lint ## lint and unit tests, with few examples per property: under a minut
 one: $(TEST_SET) ## one file, folder or test: make one TEST=tests/unit/queue
 	@$(BIN)/python -m pytest -n 0 -v $(or $(TEST),$(error TEST=path, as in make one TEST=tests/unit/queue))
 
-fmt: $(TEST_SET) ## format the code, and mend findings that ruff can mend
+fmt: $(TEST_SET) ## format the code, mend findings that ruff can mend, renew the README's table of settings
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+	@$(BIN)/python -m tools.settings_table
 
 house: $(TEST_SET) ## files, names, lines and pronouns of the code, counted; FILES=1 lists the files of one job
 	@$(BIN)/python -m tools.house $(if $(FILES),--files)

@@ -1,4 +1,4 @@
-"""List the files that one whole job enters: POST with a file, claim, verification, outcome, GET.
+"""List the files that a whole job enters: POST with a file, claim, verification, outcome, GET.
 
 ``iidq up`` runs the real processes. A profile function, loaded into each of them by ``sitecustomize``, notes when which
 file of ``iidq/`` executes a function. Several jobs with content of their own are sent; a file counts if it is entered
