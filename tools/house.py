@@ -1,7 +1,6 @@
-"""Count the concepts of the code, and print them as a table: ``make house``.
+"""Count the concepts of the code, and print a table: ``make house``.
 
-``python -m tools.house`` prints the figures; with ``--files`` also the files of one whole job, in the order of their
-names. ``--no-job`` leaves out the two figures that need a run of ``iidq up``.
+``--files`` also lists the files of a whole job. ``--no-job`` leaves out the two figures that need a run of ``iidq up``.
 """
 
 import ast
@@ -24,7 +23,7 @@ def modules() -> list[Path]:
 
 
 def repeated_names() -> dict[str, list[str]]:
-    """Return each module or class name that occurs more than once in ``iidq/``, with its places."""
+    """Return each repeated name of a module or class in ``iidq/``, with all places."""
     places: dict[str, list[str]] = {}
     for path in modules():
         where = str(path.relative_to(ROOT))
@@ -52,10 +51,10 @@ def function_lengths() -> list[int]:
 
 
 def undocumented_fields() -> tuple[list[str], int]:
-    """Return the public fields without a word of their own, and the number of all public fields.
+    """Return the undocumented public fields, and the number of all public fields.
 
-    Fields are the annotated names of public classes. A string below a field, a ``#:`` comment, or its name between
-    double backquotes in the docstring of the class documents it.
+    Fields are the annotated names of public classes. Documented means: a string below the field, a ``#:`` comment, or
+    the name between double backquotes in the docstring of the class.
     """
     missing, count = [], 0
     for path in modules():
@@ -82,7 +81,7 @@ def _fields(node: ast.ClassDef, lines: list[str]) -> Iterator[tuple[str, bool]]:
 
 
 def figures(job: list[str] | None) -> list[tuple[str, str, str]]:
-    """Return name, present value and goal of each figure; ``job`` is the list of files of one whole job."""
+    """Return name, value and goal of each figure; ``job`` is the list of files of a whole job."""
     lengths = function_lengths()
     missing, fields = undocumented_fields()
     sizes = folder_sizes().most_common(1)[0]

@@ -1,9 +1,9 @@
 """List the files that a whole job enters: POST with a file, claim, verification, outcome, GET.
 
-``iidq up`` runs the real processes. A profile function, loaded into each of them by ``sitecustomize``, notes when which
-file of ``iidq/`` executes a function. Several jobs with content of their own are sent; a file counts if it is entered
-during each of them, in the API between request and reply, or in the worker between the request and the stored outcome.
-Periodic tasks of the same processes, which fall into some of these moments only, drop out.
+``iidq up`` runs the real processes. A profile function, loaded into each process by ``sitecustomize``, notes file and
+time of every function call in ``iidq/``. Several jobs with different content are sent. A file counts if every job
+enters the file: in the API between request and reply, or in the worker between the request and the stored outcome.
+Periodic tasks of the same processes run during some jobs only, and drop out.
 """
 
 import atexit
@@ -52,7 +52,7 @@ def install() -> None:
 
 
 def files_of_one_job() -> list[str]:
-    """Return the files, relative to the repository, that each of the traced jobs entered."""
+    """Return the files, relative to the repository, that all traced jobs entered."""
     with tempfile.TemporaryDirectory(prefix="iidq-trace-") as name:
         folder = Path(name)
         (folder / "sitecustomize.py").write_text("import tools.job_trace\ntools.job_trace.install()\n")
@@ -71,7 +71,7 @@ def _entered(calls: list[tuple[float, str]], windows: list[Window]) -> set[str]:
 
 
 def _calls(folder: Path, part: str) -> list[tuple[float, str]]:
-    """Return the calls of the process that has ``part`` among its arguments."""
+    """Return the calls of the process with ``part`` among the arguments."""
     for path in folder.glob("*.trace"):
         trace = json.loads(path.read_text())
         if part in trace["argv"]:
@@ -81,7 +81,7 @@ def _calls(folder: Path, part: str) -> list[tuple[float, str]]:
 
 @contextmanager
 def _stack(folder: Path) -> Iterator[tuple[dict[str, str], str]]:
-    """Run ``iidq up``; yield the variables that it prints, and the URL that manifests are published to."""
+    """Run ``iidq up``; yield the printed variables, and the URL for publishing manifests."""
     environment = {
         **{key: value for key, value in os.environ.items() if key not in ("DATABASE_URL", "RPC_URL", "REDIS_URL")},
         "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}",
@@ -115,7 +115,7 @@ def _stack(folder: Path) -> Iterator[tuple[dict[str, str], str]]:
 
 
 def _one_job(folder: Path, printed: dict[str, str], publish: str, number: int) -> tuple[Window, float, Window]:
-    """Register a file, verify it; return when it was posted, when its outcome was stored, and when it was read."""
+    """Register and verify a file; return the times of the POST, the stored outcome and the GET."""
     import httpx
     import psycopg
 
@@ -146,7 +146,7 @@ def _one_job(folder: Path, printed: dict[str, str], publish: str, number: int) -
 
 
 def _register(path: Path, printed: dict[str, str], publish: str) -> str:
-    """Register the file on the development chain; return the URI of its manifest."""
+    """Register the file on the development chain; return the manifest's URI."""
     command = [sys.executable, "-m", "iidq", "register", str(path), "--publish", publish, "--json"]
     environment = {**os.environ, "RPC_URL": printed["RPC_URL"], "IIDQ_REGISTRY": printed["REGISTRY"]}
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)

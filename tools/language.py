@@ -34,7 +34,7 @@ _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def files_below(path: Path) -> list[Path]:
-    """Return the file itself, or every file of the folder but those made by tools or by other projects."""
+    """Return the file itself, or every file of the folder without caches and vendored code."""
     if path.is_file():
         return [path]
     return [
@@ -50,7 +50,7 @@ def docstrings(source: str) -> Iterator[str]:
 
 
 def pronouns_per_100_words(paths: Iterable[Path]) -> float:
-    """Return pronouns per 100 words in the docstrings of these Python files; 0.0 without any word."""
+    """Return pronouns per 100 words in the docstrings of the Python files; 0.0 without any word."""
     words = [
         word.lower()
         for path in paths
@@ -104,7 +104,7 @@ _READERS = {".py": _python, ".sql": _sql, ".js": _script, ".css": _script, ".md"
 
 
 def packages() -> dict[str, list[Path]]:
-    """Return the Python files of each package of ``iidq/`` by its name; ``iidq`` has the modules outside of them."""
+    """Return the Python files of each package of ``iidq/`` by name; ``iidq`` has the top-level modules."""
     found: dict[str, list[Path]] = {}
     for path in files_below(ROOT / "iidq"):
         if path.suffix == ".py":
@@ -131,7 +131,7 @@ def main(arguments: list[str]) -> int:
 
 
 def pages() -> list[Path]:
-    """Return the documents: those at the top of the repository, and the pages of ``docs/``."""
+    """Return the documents at the top of the repository, and the pages of ``docs/``."""
     return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "tests" / "README.md"]
 
 

@@ -1,6 +1,6 @@
-"""A page of the site made of the tests' docstrings: each is a promise that the project keeps.
+"""A page of the site with the tests' docstrings: the promises of the project.
 
-``mkdocs.yml`` names this file as a hook, so ``make docs`` writes the page into the site; it is not committed.
+``mkdocs.yml`` names the module as a hook, so ``make docs`` writes the page into the site. The page is not committed.
 """
 
 import ast
