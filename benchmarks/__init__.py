@@ -1,5 +1,5 @@
-"""Benchmarks: what iidq does per second, beside what the same machine and the same Postgres can do at all.
+"""Benchmarks: figures of iidq, and the limits of the same machine and the same Postgres.
 
-Read in this order: ``catalogue`` (every figure, its unit and what it is compared with), ``figures/`` (how each is
-measured), ``processes/`` (the programs that are started for that), ``record`` (runs → value, range and ratios).
+Read in this order: ``catalogue`` (figures, units and references), ``figures/`` (measurements), ``processes/``
+(programs under load), ``record`` (runs → value, range and ratios).
 """

@@ -6,6 +6,6 @@ import sys
 from benchmarks.run import main
 
 if __name__ == "__main__":
-    # Ended from outside, we still stop our server and remove our files.
+    # A signal still stops the server and removes the files.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main(sys.argv[1:]))

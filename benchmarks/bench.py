@@ -1,4 +1,4 @@
-"""What every figure is measured with: the sizes, the server, and set-ups that serve several rounds."""
+"""Inputs of every measurement: sizes, server, and set-ups for several rounds."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Bench:
-    """Handed to each measurement; ``kept`` is closed after the last round."""
+    """Input of a measurement; ``kept`` is closed after the last round."""
 
     options: Options
     server: Server
@@ -21,7 +21,7 @@ class Bench:
     _kept_by_name: dict[str, Any] = field(default_factory=dict)
 
     def once(self, name: str, opened: Callable[[], AbstractContextManager[T]]) -> T:
-        """What ``opened`` gives, opened at the first call with this name and kept for later rounds."""
+        """Open ``opened`` at the first call with this name, and keep the result for later rounds."""
         if name not in self._kept_by_name:
             self._kept_by_name[name] = self.kept.enter_context(opened())
         found: T = self._kept_by_name[name]

@@ -1,4 +1,4 @@
-"""Every figure: its unit, its group, and what it is compared with."""
+"""Every figure: unit, group and references."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ Reference = str | float
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """``references``: what to divide by, label → figure or number."""
+    """``references``: label → figure or number to divide by."""
 
     name: str
     unit: str
@@ -96,7 +96,7 @@ class UnknownFigure(Exception):
 
 
 def groups() -> dict[str, list[str]]:
-    """The figures of each group, in the order in which they are measured."""
+    """Return the figures of each group, in the order of measurement."""
     found: dict[str, list[str]] = {}
     for figure in FIGURES:
         found.setdefault(figure.group, []).append(figure.name)
@@ -104,7 +104,7 @@ def groups() -> dict[str, list[str]]:
 
 
 def select(names: Iterable[str]) -> list[Figure]:
-    """The figures named, by themselves or by their group, and those they are compared with; all where none is named.
+    """Return the named figures or groups with their references; all figures without a name.
 
     Raises :class:`UnknownFigure`.
     """
@@ -125,5 +125,5 @@ def select(names: Iterable[str]) -> list[Figure]:
 
 
 def described() -> str:
-    """Groups and their figures, one group a line."""
+    """Return groups and figures, one group a line."""
     return "\n".join(f"  {group}: {', '.join(names)}" for group, names in groups().items())

@@ -1,4 +1,4 @@
-"""A program of ours in a process of its own, spoken to by lines: READY, then ``go``, then ``C n``, then RESULT."""
+"""A benchmark program in a process of its own, with a protocol of lines: READY, ``go``, ``C n``, RESULT."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ _STOP_SECONDS = 40.0
 
 
 class ChildFailed(Exception):
-    """The program ended, or fell silent, before it had said what was expected of it."""
+    """The program ended, or fell silent, before the expected line."""
 
 
 class Child:
@@ -60,16 +60,16 @@ class Child:
         self._stdout.close()
 
     def ready(self) -> str:
-        """Wait until it is started and has imported everything; return what it says with that."""
+        """Wait until all is imported; return the values of the line READY."""
         return self._wait_for("READY", _START_SECONDS)
 
     def go(self) -> None:
-        """Let it begin."""
+        """Send ``go``."""
         self._stdin.write(b"go\n")
         self._stdin.flush()
 
     def progress(self) -> int:
-        """How many jobs it has begun, as far as it has told."""
+        """Return the latest number of begun jobs."""
         for line in self._heard(0.0):
             if line.startswith("C "):
                 self.count = int(line[2:])
@@ -78,7 +78,7 @@ class Child:
         return self.count
 
     def finish(self, timeout_seconds: float = _STOP_SECONDS) -> dict[str, Any]:
-        """Close its standard input, which tells it to stop, and return its result."""
+        """Close standard input, which stops the program, and return the result."""
         with contextlib.suppress(BrokenPipeError):
             self._stdin.close()
         found: dict[str, Any] = json.loads(self._wait_for("RESULT", timeout_seconds))
@@ -110,7 +110,7 @@ class Child:
 def call(
     name: str, arguments: Sequence[object], environment: Mapping[str, str], timeout_seconds: float
 ) -> dict[str, Any]:
-    """Run a program that needs no steering to its end and return its result."""
+    """Run a program to the end and return the result."""
     with Child(name, arguments, environment) as child:
         child.ready()
         child.go()

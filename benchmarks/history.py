@@ -1,8 +1,7 @@
 """A long history: rows that the queue itself has finished, or that came in as finished.
 
-They lie in the table differently. A finished row is larger than a waiting one, so that an import leaves in most pages
-a gap that takes a waiting row or two; where the queue was at work, the waiting rows of a burst lie side by side, for
-their pages are those that their predecessors have left.
+The two fill pages differently. A finished row is larger than a waiting one, so an import leaves a gap for a waiting row
+or two in most pages. In a working queue the waiting rows of a burst lie together, in pages that earlier rows have left.
 """
 
 import contextlib

@@ -84,7 +84,7 @@ _MEANINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the command line asks for."""
+    """The options of the command line."""
 
     figures: tuple[str, ...]
     options: Options
@@ -94,7 +94,7 @@ class Request:
 
 
 def parse(arguments: Sequence[str], names: str) -> Request:
-    """Read the command line; ``names`` is what ``--help`` says may be measured. Ends the program on a bad one."""
+    """Read the command line; ``names`` is the list of figures for ``--help``. Ends the program on a bad line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measures iidq beside the machine's own limits. BENCH_PG_DSN (a libpq URL of a superuser) "

@@ -1,8 +1,8 @@
 """Other job queues, measured in the same rounds on the same server, by a folder that brings its own ``bench.py``.
 
 That program is called as ``bench.py PEER FIGURE`` with BENCH_PG_DSN, BENCH_REPEAT=1 and our sizes in its environment,
-and prints one line per figure: ``PEER FIGURE UNIT median X …``. What else it needs (interpreters, Redis) it
-finds in the environment that we were given.
+and prints one line per figure: ``PEER FIGURE UNIT median X …``. Other needs of the
+program (interpreters, Redis) come from the environment of this process.
 """
 
 import os
@@ -37,7 +37,7 @@ class PeerFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PeerFigure:
-    """A peer's figure, and which of ours it stands beside."""
+    """A peer's figure, and the figure of iidq to compare with."""
 
     name: str
     unit: str
@@ -46,7 +46,7 @@ class PeerFigure:
 
 
 class Peers:
-    """The peers asked for; each measures a figure right after we did."""
+    """The chosen peers; each measures a figure right after iidq."""
 
     def __init__(self, folder: Path | None, names: Sequence[str], bench: Bench, figures: Sequence[str]) -> None:
         self._folder = folder
@@ -61,7 +61,7 @@ class Peers:
         ]
 
     def measure(self, ours: Mapping[str, float]) -> Iterator[tuple[str, float]]:
-        """Every peer's figures that stand beside these of ours."""
+        """Return every peer's figures for these figures of iidq."""
         found: dict[tuple[str, str], Mapping[str, float]] = {}
         for figure in self.figures:
             if figure.ours in ours:

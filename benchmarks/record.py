@@ -1,4 +1,4 @@
-"""What one figure came to: its runs, the median that stands for them, and its ratios to other figures. Pure."""
+"""One figure's runs, their median, and ratios to other figures. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,7 +38,7 @@ class Record:
 
 
 def compare(records: Sequence[Record], references: Mapping[str, Mapping[str, str | float]]) -> list[Record]:
-    """The records with their ratios. ``references`` names, by figure, what to divide by: a label → figure or number.
+    """Return the records with ratios. ``references`` has, by figure, label → figure or number to divide by.
 
     A reference that was not measured, or measured as zero, gives no ratio.
     """

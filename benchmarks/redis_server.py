@@ -73,7 +73,7 @@ class RedisServer:
         self._process.wait()
 
     def freeze(self) -> None:
-        """Connections stay, and nobody answers."""
+        """Stop the process: connections stay, and no command is answered."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 

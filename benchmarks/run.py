@@ -1,4 +1,4 @@
-"""One run: what was asked for, round by round, then medians and ratios, as a table and as JSON."""
+"""One run: the chosen figures, round by round, then medians and ratios, as a table and as JSON."""
 
 import json
 import sys
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     except UnknownFigure as error:
         print(error, file=sys.stderr)
         return 2
-    # The table may go to a file; what is going on is for whoever waits.
+    # The table may go to a file; progress goes to the terminal.
     progress, output = Console(stderr=True), Console()
     with run_server() as server, ExitStack() as kept:
         progress.print(f"Postgres: {server.description()}", highlight=False)
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def measure(bench: Bench, figures: Sequence[Figure], beside: Peers, progress: Console) -> list[Record]:
-    """Round by round, so that a machine that slows down slows all figures alike."""
+    """Measure round by round, so that a slow hour of the machine slows all figures alike."""
     runs: dict[str, list[float]] = {figure.name: [] for figure in figures}
     runs |= {figure.name: [] for figure in beside.figures}
     for number in range(1, bench.options.runs + 1):
@@ -62,7 +62,7 @@ def measure(bench: Bench, figures: Sequence[Figure], beside: Peers, progress: Co
 def with_peers(
     references: Mapping[str, Mapping[str, str | float]], figures: Sequence[PeerFigure]
 ) -> dict[str, Mapping[str, str | float]]:
-    """The references, with each peer's figure beside ours."""
+    """Return the references, with each peer's figure for comparison."""
     found = {name: dict(compared) for name, compared in references.items()}
     for figure in figures:
         found[figure.ours][figure.peer] = figure.name

@@ -1,4 +1,4 @@
-"""Verifications that come out OK: contents, signed manifests, and what the registry says of them."""
+"""Verifications that come out OK: contents, signed manifests, and registry entries."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ REGISTRY = "0x5A" + "5a" * 19
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One content: its hash, its manifest and who signed it."""
+    """One content: hash, manifest and signer."""
 
     content_hash: str
     manifest: str
@@ -38,12 +38,12 @@ class Sample:
 
     @property
     def manifest_uri(self) -> str:
-        """Where the registry says that the manifest is."""
+        """The manifest's URI in the registry."""
         return f"ipfs://{self.cid}"
 
 
 def make_samples(count: int) -> list[Sample]:
-    """So many different contents, all by one creator."""
+    """Return this number of different contents, all by one creator."""
     from eth_account import Account
 
     key = DEVELOPMENT_KEYS[1]
@@ -67,7 +67,7 @@ def read_samples(path: Path) -> list[Sample]:
 
 
 def abi_entry(sample: Sample) -> str:
-    """What ``entries(bytes32)`` returns in the present layout: (address, uint64, string), in hex."""
+    """Return the reply to ``entries(bytes32)`` in the present layout: (address, uint64, string), in hex."""
     uri = sample.manifest_uri.encode()
     padded = uri + bytes(-len(uri) % 32)
     words = [int(sample.creator, 16), BLOCK_TIME - 60, 0x60, len(uri)]

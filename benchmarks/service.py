@@ -1,4 +1,4 @@
-"""iidq's own programs as they are deployed, and bare servers beside them: started, ready, ended."""
+"""iidq's own programs as deployed, and bare servers: started, ready, ended."""
 
 import contextlib
 import http.client
@@ -31,11 +31,11 @@ class Serving:
 
     @property
     def url(self) -> str:
-        """Its base URL."""
+        """The base URL."""
         return f"http://127.0.0.1:{self.port}"
 
     def memory_mib(self) -> float:
-        """Resident memory, as Linux tells it."""
+        """Resident memory, in MiB, from Linux."""
         fields = Path(f"/proc/{self.pid}/status").read_text().split()
         return int(fields[fields.index("VmRSS:") + 1]) / 1024
 
@@ -51,7 +51,7 @@ class Serving:
 @contextlib.contextmanager
 def serving(module: Sequence[str], environment: Mapping[str, str], log_path: Path, path: str) -> Iterator[Serving]:
     """``python -m MODULE… FD`` on a new port, ready when ``path`` is answered without a server error."""
-    # With the protocol named, asyncio sets TCP_NODELAY on what it accepts.
+    # With the protocol named, asyncio sets TCP_NODELAY on accepted connections.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(2048)

@@ -74,7 +74,7 @@ FROM generate_series(1, %(rows)s) AS number,
   LATERAL (SELECT '0x' || encode(sha256(number::text::bytea), 'hex') AS hash) AS made;
 
 -- name: seed_proofs
--- Proofs that stand in line behind every verify that is there.
+-- Proofs in line behind every verify.
 INSERT INTO public."VerificationJob" (type, "contentHash", "manifestUri", "registryAddress")
 SELECT 'proof', hash, 'ipfs://bafkrei' || substr(hash, 3, 52), '0x' || substr(hash, 10, 40)
 FROM generate_series(1, %(rows)s) AS number,
@@ -117,7 +117,7 @@ INSERT INTO public.floor_job (payload) SELECT '{"n": 1}' FROM generate_series(1,
 VACUUM ANALYZE public.floor_job;
 
 -- name: held_by
--- What one worker holds, by "VerificationJob_running", with the outcomes that are to be stored for it.
+-- The jobs of one worker, by "VerificationJob_running", with their outcomes to store.
 SELECT array_agg(id) AS ids,
   '[' || string_agg(format('{"id": "%%s", "attempt": %%s, "status": "completed", "result": %%s}', id, attempt, %(result)s::text), ',') || ']'
     AS outcomes

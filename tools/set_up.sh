@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make .venv, or add what it lacks: `sh tools/set_up.sh '.[embedded]' "what the demo needs"`.
+# Make .venv, or add missing packages: `sh tools/set_up.sh '.[embedded]' "the demo's packages"`.
 # Packages come through uv: the one on the PATH, else one from PyPI. Where neither can be had, pip installs them.
 set -eu
 requirements=$1 purpose=$2

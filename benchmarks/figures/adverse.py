@@ -20,13 +20,13 @@ _AN_HOUR_IN_DAYS = 1 / 24
 
 
 def history(bench: Bench) -> dict[str, float]:
-    """Rows that the queue has finished first, made once; every round drains its own jobs behind them."""
+    """Drain behind rows that the queue has finished; these are made once, the jobs in every round."""
     url = bench.once("history", lambda: lived_through(bench))
     return {"history": _drain_behind(bench, url)}
 
 
 def history_imported(bench: Bench) -> dict[str, float]:
-    """The same behind rows that were inserted as finished."""
+    """Drain behind rows that were inserted as finished."""
     url = bench.once("import", lambda: imported(bench))
     return {"history_imported": _drain_behind(bench, url)}
 
@@ -38,7 +38,7 @@ def _drain_behind(bench: Bench, url: str) -> float:
 
 
 def delayed(bench: Bench) -> dict[str, float]:
-    """Retries in their backoff first."""
+    """Drain with retries in their backoff."""
     with bench.server.migrated_database() as url:
         seed(url, "seed_delayed", bench.options.delayed_rows)
         fill(url, bench.options.jobs)
@@ -47,7 +47,7 @@ def delayed(bench: Bench) -> dict[str, float]:
 
 
 def proofs(bench: Bench) -> dict[str, float]:
-    """Proofs behind the verifies; the clock stops when the verifies are done."""
+    """Drain verifies with proofs behind them; the clock stops with the last verify."""
     with bench.server.migrated_database() as url:
         fill(url, bench.options.jobs)
         seed(url, "seed_proofs", bench.options.proof_rows)
@@ -56,7 +56,7 @@ def proofs(bench: Bench) -> dict[str, float]:
 
 
 def horizon(bench: Bench) -> dict[str, float]:
-    """An idle REPEATABLE READ transaction open since before the jobs were enqueued."""
+    """Drain with an idle REPEATABLE READ transaction from before the enqueue."""
     with bench.server.migrated_database() as url, psycopg.connect(url) as holder:
         holder.isolation_level = IsolationLevel.REPEATABLE_READ
         holder.execute(STATEMENTS["hold_snapshot"])
@@ -66,7 +66,7 @@ def horizon(bench: Bench) -> dict[str, float]:
 
 
 def retention(bench: Bench) -> dict[str, float]:
-    """Old rows are removed meanwhile, batch by batch as a worker does it: all that is older than an hour."""
+    """Drain while rows older than an hour are removed, batch by batch as in a worker."""
     with bench.server.migrated_database() as url:
         seed(url, "seed_imported", bench.options.history_rows)
         fill(url, bench.options.jobs)
@@ -84,7 +84,7 @@ def removing_old_rows(url: str) -> Iterator[None]:
     async def remove() -> None:
         old = Retention(settings)
         async with open_database(settings, pool_size=1, sorts=False) as database:
-            # It asks for a minute when nothing is left.
+            # The step returns a minute when nothing is left.
             while not await asyncio.to_thread(end.wait, min(0.5, await old.purge(database))):
                 continue
 

@@ -31,7 +31,7 @@ def drain2(bench: Bench) -> dict[str, float]:
 
 @contextlib.contextmanager
 def filled(bench: Bench, jobs: int) -> Iterator[str]:
-    """A new database with so many waiting jobs, settled."""
+    """Make a new database with this number of waiting jobs, settled."""
     with bench.server.migrated_database() as url:
         fill(url, jobs)
         settle(url)
@@ -44,7 +44,7 @@ def fill(url: str, jobs: int) -> None:
 
 
 def drain(bench: Bench, url: str, *, workers: int, jobs: int | None = None) -> float:
-    """Jobs per second, from the go to workers that have started and imported until no verify is unfinished."""
+    """Return jobs per second, from ``go`` to started workers until no verify is unfinished."""
     return timed_drain(
         url,
         jobs=jobs or bench.options.jobs,
@@ -57,7 +57,7 @@ def drain(bench: Bench, url: str, *, workers: int, jobs: int | None = None) -> f
 def timed_drain(
     url: str, *, jobs: int, workers: int, concurrency: int, limit_seconds: float, pause_ms: float = 0
 ) -> float:
-    """As :func:`drain`; raises :class:`DrainFailed` unless each job ended completed within the limit."""
+    """Drain as :func:`drain`; raise :class:`DrainFailed` unless each job completed within the limit."""
     environment = {"DATABASE_URL": url, "WORKER_CONCURRENCY": str(concurrency)}
     with contextlib.ExitStack() as stack:
         children = [stack.enter_context(Child("worker", ["--pause-ms", pause_ms], environment)) for _ in range(workers)]
@@ -77,7 +77,7 @@ def timed_drain(
 def time_until_drained(
     children: list[Child], watcher: psycopg.Connection[tuple[object, ...]], jobs: int, limit_seconds: float
 ) -> float:
-    """Give the go and return the seconds until the database says that no verify is unfinished."""
+    """Send ``go`` and return the seconds until no verify is unfinished in the database."""
     started_at = time.perf_counter()
     for child in children:
         child.go()
@@ -85,7 +85,7 @@ def time_until_drained(
         time.sleep(_POLL_SECONDS)
         seconds = time.perf_counter() - started_at
         begun = sum(child.progress() for child in children)
-        # The database is only asked near the end: asking costs it something, too.
+        # The count costs the database time, so it begins near the end.
         if begun >= jobs and watcher.execute(STATEMENTS["verifies_left"]).fetchone() == (False,):
             return time.perf_counter() - started_at
         if seconds > limit_seconds:

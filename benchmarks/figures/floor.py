@@ -1,4 +1,4 @@
-"""What this Postgres can do at all: pgbench with the least SQL, and with iidq's own statements."""
+"""Limits of this Postgres: pgbench with the least SQL, and with iidq's own statements."""
 
 import contextlib
 import json
@@ -25,7 +25,7 @@ _RATE = re.compile(r"^tps = ([0-9.]+)", re.MULTILINE)
 # With -r: milliseconds, failures, and the statement's first line.
 _LATENCY = re.compile(r"^ +([0-9]+\.[0-9]+) +\d+ ", re.MULTILINE)
 _WORKER = "pgbench"
-# What a drain's handler returns. After each colon a space: pgbench takes a colon and a letter for a variable.
+# The result of a drain's handler. After each colon a space: pgbench takes a colon and a letter for a variable.
 _RESULT = json.dumps(
     {
         "status": "OK",
@@ -43,7 +43,7 @@ _RESULT = json.dumps(
 
 
 class PgbenchFailed(Exception):
-    """pgbench did not end well; the message is its own."""
+    """pgbench failed; the message is that of pgbench."""
 
 
 def insert16(bench: Bench) -> dict[str, float]:
@@ -66,9 +66,9 @@ def batch(bench: Bench) -> dict[str, float]:
 
 
 def same_statements(bench: Bench) -> dict[str, float]:
-    """The very statements of claim and outcome over the rows of a drain, one after the other, one client.
+    """Run iidq's claim and outcome over the rows of a drain, one after the other, one client.
 
-    The batch is the drain's. pgbench has to look up what was claimed in between; that time is not counted.
+    The batch is the drain's. The look-up of claimed rows that pgbench needs is not counted.
     """
     jobs = bench.options.jobs
     size = min(bench.options.concurrency, jobs)
@@ -113,7 +113,7 @@ def _transactions_per_second(url: str, script: Path, *arguments: str) -> float:
 
 
 def _own_statements(size: int) -> str:
-    """A pgbench script: claim, look up what is held and how it ended, store that."""
+    """Return a pgbench script: claim, look up the held rows, store outcomes."""
     values = {
         "worker_id": f"'{_WORKER}'",
         "slots": str(size),

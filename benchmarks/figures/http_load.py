@@ -1,4 +1,4 @@
-"""Requests per second and core: submitting by hash and reading a job, beside a bare Starlette route."""
+"""Requests per second and core: submitting by hash, reading a job, and a bare Starlette route."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""What a worker with nothing to do costs: transactions per poll interval, and its share of a core."""
+"""Cost of an idle worker: transactions per poll interval, and share of a core."""
 
 import os
 import time
@@ -13,7 +13,7 @@ from benchmarks.service import program
 _POLL_SECONDS = 5.0
 # The interval is drawn between three quarters and the whole of the setting.
 _MEAN_POLL_SECONDS = 0.875 * _POLL_SECONDS
-# Until it has started; then a session tells its counts at most once a second, and an idle one within ten.
+# Start, and then statistics: a session reports its counts at most once a second, an idle one within ten.
 _SETTLE_SECONDS = 15.0
 
 

@@ -1,8 +1,8 @@
-"""What Redis changes for those who watch jobs: how soon they see a step, and what each watched job asks of Postgres.
+"""Effect of Redis on watched jobs: time from a step to the client, and statements per job.
 
-API, worker and watcher share one process and its event loop, so the times hold both ends' work. A client submits a job
-and watches it through nine steps to its end, then the next: jobs that run at the same time would share statements.
-What the processes ask of Postgres at any rate, with nobody there, is measured first and left out.
+API, worker and watcher share one process and event loop, so the times hold both ends' work. A client submits a job and
+watches nine steps to the end, then the next: jobs that run at the same time would share statements. The statements of
+idle processes are measured first and subtracted.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ _SETTLE_SECONDS = 1.0
 
 
 def watched(bench: Bench) -> dict[str, float]:
-    """The same load without Redis and with it."""
+    """Run the same load without and with Redis."""
     with RedisServer() as server:
         plain, redis = (_run(bench, url) for url in (None, server.url))
     return {
@@ -51,7 +51,7 @@ def watched(bench: Bench) -> dict[str, float]:
 
 
 class _Load:
-    """One way's jobs: when each step was done, and when its watcher knew."""
+    """Jobs of one way: time of each step, and time of its arrival at the watcher."""
 
     def __init__(self) -> None:
         self.stepped: dict[str, dict[int, float]] = defaultdict(dict)
@@ -111,7 +111,7 @@ async def _measure(database_url: str, redis_url: str | None, jobs: int) -> _Load
         open_work_loop(settings, load.handle, "bench", relay=accelerator.relay) as loop,
     ):
         working = asyncio.create_task(loop.run())
-        # The first watcher opens what the others share.
+        # The first watcher opens the connections that later ones share.
         await load.watch(client, next(numbers))
         await asyncio.sleep(_SETTLE_SECONDS)
         load.steps_ms.clear()

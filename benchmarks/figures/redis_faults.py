@@ -1,7 +1,7 @@
-"""What a Redis that dies and freezes under load costs: the same load on the same service, first with a healthy one.
+"""Cost of a Redis that dies and freezes under load, compared with the same load on a healthy one.
 
-API and workers are those that are deployed, upstreams answer at once. Requests come at a fixed beat, whether the last
-one was answered or not: one half submits, the other reads a job that was submitted before.
+API and workers run as deployed, upstreams answer at once. Requests come at a fixed beat, whether the last one was
+answered or not: one half submits, the other reads an earlier job.
 """
 
 import asyncio
@@ -120,7 +120,7 @@ async def _disturb(client: httpx.AsyncClient, redis: RedisServer, seconds: float
         await asyncio.sleep(_OUTAGE_SECONDS)
         await asyncio.to_thread(heal)
         back_at = time.perf_counter()
-        # Another process': nothing here could be waited for.
+        # The state is in another process, so this polls.
         while (await client.get("/readyz")).json()["redis"]["state"] != "up":  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         longest_seconds = max(longest_seconds, time.perf_counter() - back_at)

@@ -1,4 +1,4 @@
-"""Gigabits per second of one upload by curl and of eight at once, beside ``openssl sha256`` of the same file."""
+"""Gigabits per second of one upload by curl and of eight at once, and of ``openssl sha256`` of the same file."""
 
 import contextlib
 import hashlib
@@ -26,7 +26,7 @@ class UploadFailed(Exception):
 def sha256(bench: Bench) -> dict[str, float]:
     """``openssl sha256 FILE``, or hashlib where there is no openssl; the file is in the page cache.
 
-    The best of three, so that a disturbance does not flatter what is compared with it.
+    The best of three, so that a disturbance of this reference does not flatter the uploads.
     """
     path = _file(bench)
     return {"sha256_gbps": _gbps(path, 1, min(_hashing_seconds(path) for _ in range(_HASHINGS)))}
@@ -82,7 +82,7 @@ def _send(server: Serving, paths: list[Path]) -> tuple[float, float]:
 
 @contextlib.contextmanager
 def _watched_memory(server: Serving) -> Iterator[list[float]]:
-    """How far resident memory rose above where it was, in MiB, sampled."""
+    """Sample the growth of resident memory, in MiB."""
     before, grown, ended = server.memory_mib(), [0.0], threading.Event()
 
     def watch() -> None:

@@ -1,7 +1,7 @@
 """Verifications end to end through the queue, with a gateway and a JSON-RPC endpoint that answer from memory.
 
-Every job has a manifest and a registry entry of its own, so that no cache helps; the result cache is off. Beside
-it, in the same round, the same steps as one would write them with AsyncWeb3, httpx and eth_account, without a queue.
+Every job has a manifest and a registry entry of its own, so that no cache helps; the result cache is off. The same
+round measures the same steps with AsyncWeb3, httpx and eth_account, without a queue.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Milliseconds from POST until the job is completed: API and idle workers as they are deployed, instant upstreams.
 
-The client sends one job, then asks the table for that row every millisecond, over a connection of its own, until it
-says ``completed``; a notification would be one more thing to wait for.
+The client sends one job, then reads its row every millisecond, over a connection of its own, until the status is
+``completed``; a notification would add a wait.
 """
 
 import json
@@ -25,7 +25,7 @@ _LONGEST_SECONDS = 30.0
 
 
 def post_to_completed(bench: Bench) -> dict[str, float]:
-    """Job after job, each with a manifest that nobody has fetched before."""
+    """Send job after job, each with a manifest that was never fetched before."""
     sources, scratch = upstreams(bench), bench.server.scratch
     with bench.server.migrated_database() as url, ExitStack() as stack:
         environment = {"DATABASE_URL": url, **sources.environment}

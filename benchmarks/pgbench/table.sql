@@ -1,4 +1,4 @@
--- The least table that can be a queue: pgbench's floor, on which iidq's figures stand.
+-- The least table that can be a queue, for the floor of iidq's figures.
 CREATE TABLE public.floor_job (
   id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   state   smallint    NOT NULL DEFAULT 0,

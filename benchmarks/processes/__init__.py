@@ -1,1 +1,1 @@
-"""Programs that the figures start, each in a process of its own; ``lines`` is how they are spoken to."""
+"""Programs that the figures start, each in a process of its own; ``lines`` is their protocol."""

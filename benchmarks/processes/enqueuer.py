@@ -39,7 +39,7 @@ def jobs_from(path: Path | None, count: int) -> Iterable[NewJob]:
 
 
 async def enqueue(jobs: Iterable[NewJob], tasks: int) -> None:
-    """Enqueue all of them, ``tasks`` at a time, each waiting for its commit; tell how long it took."""
+    """Enqueue all of them, ``tasks`` at a time, each waiting for its commit; print the time."""
     settings = load_settings("database_url")
     async with open_database(settings, pool_size=8) as database, open_enqueuer(database, settings) as enqueuer:
         # A connection is open before the clock starts.

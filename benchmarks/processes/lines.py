@@ -1,4 +1,4 @@
-"""The other end of ``benchmarks.child``: READY, wait for ``go``, tell how far, RESULT."""
+"""The other end of ``benchmarks.child``: READY, wait for ``go``, progress, RESULT."""
 
 import asyncio
 import json
@@ -11,19 +11,19 @@ _TELL_SECONDS = 0.01
 
 
 class Lines:
-    """Standard input and output of a program that is steered by lines."""
+    """Standard input and output of a benchmark program."""
 
     def __init__(self) -> None:
         self._heard: asyncio.Queue[bytes] = asyncio.Queue()
         asyncio.get_running_loop().add_reader(sys.stdin.fileno(), self._read)
 
     async def ready(self, what: object = "") -> None:
-        """Say that everything is imported and open; return when told to go."""
+        """Write READY; return after ``go``."""
         _say(f"READY {what}")
         await self._heard.get()
 
     async def tell(self, count: Callable[[], int]) -> None:
-        """Tell the count whenever it has grown, until cancelled."""
+        """Write the count whenever it has grown, until cancelled."""
         told = 0
         while True:
             await asyncio.sleep(_TELL_SECONDS)
@@ -37,7 +37,7 @@ class Lines:
             pass
 
     def result(self, **values: Any) -> None:
-        """The last word."""
+        """Write the result."""
         _say(f"RESULT {json.dumps(values)}")
 
     def _read(self) -> None:

@@ -1,6 +1,6 @@
 """A load on HTTP: connections that are kept, each sending its next request when it has its answer.
 
-Spoken over bare sockets: any client library would cost more than the server that it is to load.
+Over bare sockets: any client library would cost more than the server under load.
 """
 
 import argparse
@@ -108,7 +108,7 @@ def gets(host: str, path: str) -> Callable[[], bytes]:
 
 
 async def load(url: str, method: str, connections: int, seconds: float, per_second: float) -> None:
-    """Load one URL; tell requests per second and every request's milliseconds."""
+    """Load one URL; print requests per second and every request's milliseconds."""
     parts = urlsplit(url)
     assert parts.hostname is not None and parts.port is not None
     path = parts.path + (f"?{parts.query}" if parts.query else "")

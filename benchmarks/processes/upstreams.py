@@ -1,6 +1,6 @@
 """An IPFS gateway and a JSON-RPC endpoint that answer from memory, in one process of their own.
 
-They know the samples of one file (see ``benchmarks.samples``). Neither parses more HTTP than our clients send.
+Both serve the samples of one file (see ``benchmarks.samples``), and parse no more HTTP than iidq's clients send.
 """
 
 import argparse

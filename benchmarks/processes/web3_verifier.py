@@ -30,7 +30,7 @@ _ABI = [
 
 
 async def verify(samples: list[Sample], url: str, tasks: int) -> None:
-    """Verify all of them, ``tasks`` at a time; tell the CPU seconds that this took."""
+    """Verify all of them, ``tasks`` at a time; print the CPU seconds."""
     web3 = AsyncWeb3(AsyncHTTPProvider(f"{url}/rpc"))
     registry = web3.eth.contract(address=AsyncWeb3.to_checksum_address(REGISTRY), abi=_ABI)
     waiting = iter(samples)

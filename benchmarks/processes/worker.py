@@ -1,4 +1,4 @@
-"""One worker process on the real execution path; only the handler is ours, except for ``verify``."""
+"""One worker process on the real execution path; only the handler is replaced, except for ``verify``."""
 
 import argparse
 import asyncio
@@ -19,7 +19,7 @@ from iidq.worker import new_worker_id, verification
 
 
 class Hits:
-    """Counts what handlers begin; a job whose file name is a time in µs also tells how long it waited."""
+    """Counts begun jobs; a file name that is a time in µs also gives the job's waiting time."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -68,7 +68,7 @@ def counted(handler: Handler, hits: Hits) -> Handler:
 
 
 async def work(handler_name: str, pause_ms: float) -> None:
-    """Run until standard input closes; tell jobs, latencies, CPU seconds."""
+    """Run until standard input closes; print jobs, latencies, CPU seconds."""
     settings = load_settings("database_url")
     configure_logging("warning", "json")
     hits = Hits()

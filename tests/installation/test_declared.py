@@ -17,7 +17,16 @@ ROOT = Path(__file__).parents[2]
         pytest.param(["--ignore", "DEP002", "iidq"], id="iidq"),
         # Whatever is declared must be of use somewhere; an unknown group makes the tests' set count as well.
         pytest.param(
-            ["--ignore", "DEP004", "--optional-dependencies-dev-groups", "none", "iidq", "tests", "benchmarks"],
+            [
+                "--ignore",
+                "DEP004",
+                "--optional-dependencies-dev-groups",
+                "none",
+                "iidq",
+                "tests",
+                "benchmarks",
+                "tools",
+            ],
             id="all code",
         ),
     ],

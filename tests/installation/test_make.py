@@ -84,7 +84,7 @@ def test_each_command_installs_its_own_set(checkout: Path) -> None:
     assert first.returncode == 0, first.stdout + first.stderr
     lines = [line for line in first.stdout.splitlines() if line.startswith("Installing ")]
     assert len(lines) == 1
-    assert "what the demo needs" in lines[0]
+    assert "the demo's packages" in lines[0]
     programs = checkout / ".venv" / "bin"
     assert (programs / "iidq").exists()
     assert not [name for name in ("pytest", "mypy", "playwright", "mkdocs", "uv") if (programs / name).exists()]

@@ -1,4 +1,4 @@
-"""The documents name what exists: variables, paths, metrics, commands, states, codes. And the site builds."""
+"""Names in the documents exist: variables, paths, metrics, commands, states, codes. And the site builds."""
 
 import re
 import subprocess
@@ -21,7 +21,7 @@ from iidq.web.app import POOL_SIZE, create_app
 from iidq.webhooks import deliverer
 from tests.document_pages import DOCS, PAGES, ROOT, blocks, code_of
 
-# Names in capitals that are no variables of ours: those of the pages' own examples, of other programs, of SQL.
+# Names in capitals that are no settings: variables of the pages' examples, of other programs, of tests.
 _OTHER_VARIABLES = {
     "API", "REGISTRY", "FILE", "MANIFEST", "JOB", "NEW_DATABASE_URL", "BENCH_PG_DSN", "RPC_URLS",
     "MAINPID", "RETRY_BACKOFF", "OTEL_TRACES_SAMPLER", "IIDQ_TEST_REDIS", "IIDQ_TEST_REDIS_SERVER",
@@ -49,11 +49,18 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_site_builds_without_a_broken_link(site: Path) -> None:
     """Every page is in it, and every link and anchor between them leads somewhere (`mkdocs build --strict`)."""
-    assert {path.stem for path in site.glob("*.html")} - {"404"} == {Path(name).stem for name in PAGES}
+    assert {path.stem for path in site.glob("*.html")} - {"404"} == {"promises", *(Path(name).stem for name in PAGES)}
+
+
+def test_the_site_lists_every_promise(site: Path) -> None:
+    """The page of promises has the docstring of each test, of this one too."""
+    page = (site / "promises.html").read_text()
+    assert "The page of promises has the docstring of each test, of this one too." in page
+    assert page.count("<li>") > 1000
 
 
 def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
-    """No font, script, style or image comes from another host: it works offline, and tells nobody who reads it."""
+    """No font, script, style or image comes from another host, so the site works offline and reports no reader."""
     for page in site.rglob("*.html"):
         loaded = re.findall(
             r"""<(?:script|link|img|iframe|source|video)\b[^>]*?(?:src|href)=["']?([^"'\s>]+)""", page.read_text()
@@ -65,25 +72,27 @@ def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
 
 
 def test_every_page_can_be_found() -> None:
-    """Each is in the site's menu."""
+    """Each page is in the site's menu, and each decision in the list of decisions."""
     menu = set(re.findall(r"[\w./-]+\.md", (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2]))
-    assert menu == set(PAGES)
+    assert menu == {*PAGES, "decisions/index.md", "promises.md"}
+    decisions = {path.name for path in (DOCS / "decisions").glob("*.md")} - {"index.md"}
+    assert set(re.findall(r"\(([\w-]+\.md)\)", (DOCS / "decisions/index.md").read_text())) == decisions
 
 
 def test_pictures_have_words(site: Path) -> None:
-    """Each image of a page says in words what it shows, for those who cannot see it."""
+    """Each image of a page has a description in words."""
     for name, text in PAGES.items():
         assert all(words.strip() for words in re.findall(r"!\[([^\]]*)\]", text)), name
 
 
 def _variables_of_commands(command: Any) -> set[str]:
-    """What options can be set by."""
+    """Return the variables that options can be set by."""
     own = {parameter.envvar for parameter in command.params if isinstance(parameter.envvar, str)}
     return own.union(*map(_variables_of_commands, getattr(command, "commands", {}).values()))
 
 
 def test_variables_exist() -> None:
-    """Each environment variable that a page names is one of the settings, or stands for an option of a command."""
+    """Each environment variable of a page is one of the settings, or sets an option of a command."""
     known = {name.upper() for name in Settings.model_fields} | _variables_of_commands(typer.main.get_command(app))
     for name in PAGES:
         for code in code_of(name):
@@ -140,7 +149,7 @@ def test_commands_exist() -> None:
     """Each `iidq …` that a page shows is a command, with options that it has."""
     found = 0
     for page, words in _commands():
-        # typer carries a click of its own, so the classes tell nothing.
+        # typer carries a click of its own, so isinstance would not work.
         command: Any = typer.main.get_command(app)
         for word in words:
             if not hasattr(command, "commands"):
@@ -157,7 +166,7 @@ def test_commands_exist() -> None:
 
 
 def test_shell_blocks_are_shell() -> None:
-    """Each block that is set as `sh` can be read by a shell as it stands."""
+    """A shell can read each block that is marked `sh`."""
     for name in PAGES:
         for block in blocks(name, "sh"):
             read = subprocess.run(["sh", "-n"], input=block, capture_output=True, text=True, check=False)
@@ -183,7 +192,7 @@ def test_report_codes_are_those_of_the_code() -> None:
 
 
 def test_connections_are_those_of_the_code() -> None:
-    """What the operations page says of connections is what pools are opened with."""
+    """The operations page has the pools' real sizes."""
     loop = (ROOT / "iidq/queue/processing/loop.py").read_text()
     [worker_pool] = re.findall(r"open_database\(settings, pool_size=(\d+)", loop)
     page = PAGES["operations.md"]
@@ -195,6 +204,6 @@ def test_connections_are_those_of_the_code() -> None:
 
 
 def test_nothing_of_one_machine() -> None:
-    """No page, and not the site's settings, names a folder or host of whoever wrote it."""
+    """No page, nor the site's settings, names a folder or host of a developer's machine."""
     for name, text in {**PAGES, "mkdocs.yml": (ROOT / "mkdocs.yml").read_text()}.items():
         assert not re.findall(r"(?<![\w.])/(?:work|root|home|Users|mnt)/|file://|index-url|simple/", text), name

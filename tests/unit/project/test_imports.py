@@ -1,4 +1,4 @@
-"""Who may import whom, what costs time at the start, and where SQL stands: rules kept by machine."""
+"""Directions of imports, fast starts, and SQL in its own files: rules kept by machine."""
 
 import ast
 import re

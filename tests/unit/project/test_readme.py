@@ -1,4 +1,4 @@
-"""The documents say what the code says."""
+"""README and examples agree with the code."""
 
 import re
 from pathlib import Path
@@ -26,21 +26,21 @@ def test_environment_table_is_that_of_the_settings() -> None:
 
 
 def test_state_drawing_is_that_of_the_code() -> None:
-    """The README shows the very drawing that stands above the table of transitions."""
+    """The README shows the drawing of `queue/job.py`."""
     drawing = (job.__doc__ or "").split("\n\n")[1]
     assert "queued" in drawing
     assert f"```\n{drawing}\n```" in README
 
 
 def test_named_files_exist() -> None:
-    """Every file and folder that the README sends a reader to is there."""
+    """Every file and folder that the README names exists."""
     named = set(re.findall(r"`((?:iidq|migrations|tests|\.env)[\w./]*)`", README))
     assert len(named) > 10
     assert {name for name in named if "/" in name or "." in name if not (ROOT / name).exists()} <= {".env"}
 
 
 def test_examples_are_known_variables() -> None:
-    """`.env.example` names every variable, each once, and none that nobody reads."""
+    """`.env.example` names every variable, each once, and no unknown one."""
     names = [name for name, _ in _EXAMPLE_LINE.findall(EXAMPLE)]
     assert len(names) == len(set(names))
     compose = (ROOT / "compose.yaml").read_text(encoding="utf-8")
