@@ -14,10 +14,12 @@ from dataclasses import replace
 from itertools import islice
 from uuid import UUID
 
+import psycopg
+
 from iidq.concurrency.background import end_tasks, keep_running
 from iidq.database.pool import Database
-from iidq.database.steady import try_step, wait_at_most
-from iidq.errors import TooManyWatchers
+from iidq.database.steady import wait_at_most
+from iidq.errors import IidqError, TooManyWatchers
 from iidq.observability import logs
 from iidq.queue.job import Job, JobStatus
 from iidq.queue.notify import channels
@@ -211,14 +213,18 @@ class WatchHub:
 
     async def _serve(self, now: float) -> bool:
         """Call the workers or read due jobs, if either is due; return whether more may be due at once."""
-        if now < self._listen_until and now >= self._next_call:
-            step = self._call_workers(now)
-        elif self._due:
-            step = self._read_due()
-        else:
-            return False
-        await asyncio.sleep(await try_step(self._database.faults, "watched jobs", step, POLL_SECONDS))
-        return True
+        try:
+            if now < self._listen_until and now >= self._next_call:
+                await self._call_workers(now)
+                return True
+            if self._due:
+                await self._read_due()
+                return True
+        except (IidqError, psycopg.Error) as error:
+            self._database.faults.failed("watched jobs", error, POLL_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
+            return True
+        return False
 
     async def _call_workers(self, now: float) -> None:
         self._next_call = now + _CALL_SECONDS
@@ -283,6 +289,8 @@ class WatchHub:
         except BaseException:
             self._due.update(seen)
             raise
+        # Only a read ends the fault: calls to workers may succeed while reads fail.
+        self._database.faults.succeeded("watched jobs")
         for key, version, row in changed:
             job = row and self._live.seen(key, row)
             for watch in watches[key]:

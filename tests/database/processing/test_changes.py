@@ -7,9 +7,10 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from structlog.testing import capture_logs
 
 from iidq.database.pool import Database, open_database
-from iidq.errors import TooManyWatchers
+from iidq.errors import DatabaseRefusal, TooManyWatchers
 from iidq.queue.identifiers import new_job_id
 from iidq.queue.job import FINAL, ClaimedJob, Job, JobStatus
 from iidq.queue.notify import channels, watching
@@ -236,3 +237,25 @@ async def test_the_hub_outlives_the_database_connection(hub: WatchHub, sql: psyc
         )
         sql.execute("SELECT cancel_job(%s)", [job_id])
         assert (await state(watch)).status is JobStatus.CANCELLED
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_fault_of_the_reads_is_logged_once(hub: WatchHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the reads of watched jobs are refused, successful calls to the workers do not end the fault."""
+    calls, announce_watching = 0, channels.announce_watching
+
+    async def called(connection: Any) -> None:
+        nonlocal calls
+        await announce_watching(connection)
+        calls += 1
+
+    async def refused(connection: Any, seen: Any) -> Any:
+        raise DatabaseRefusal("the role of DATABASE_URL lacks a right")
+
+    monkeypatch.setattr(channels, "announce_watching", called)
+    monkeypatch.setattr(watching, "_CALL_SECONDS", 0.1)
+    monkeypatch.setattr(readers, "find_changed", refused)
+    with capture_logs() as logged, hub.watch(new_job_id()):
+        await eventually(lambda: calls >= 4)
+    faults = [line["event"] for line in logged if line.get("what") == "watched jobs"]
+    assert faults == ["database.refuses"]
