@@ -96,7 +96,7 @@ class Deliverer:
                     self._database.faults, "webhooks", self._start_due(), _RETRY_SECONDS, self._poll_seconds
                 )
             except Exception as error:
-                retry_seconds = _RETRY_SECONDS
+                retry_seconds = max(_RETRY_SECONDS, self._poll_seconds) * random.uniform(0.3, 1.0)  # noqa: S311
                 logs.webhooks_crashed(error)
             self._failed = retry_seconds > 0
             if self._failed:
