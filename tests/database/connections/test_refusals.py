@@ -106,7 +106,7 @@ async def test_an_error_that_nobody_foresaw_ends_the_loop(
     with capture_logs() as logged:
         async with working(database_url, handler, drain_timeout_seconds=3600) as work:
             await eventually(lambda: handler.running == 1)
-            monkeypatch.setattr(work.loop, "_wanted", lambda: 1 / 0)
+            monkeypatch.setattr(work.loop, "_claim", lambda _slots: 1 / 0)
             insert(sql)
             await eventually(lambda: any(line["event"] == "background.crashed" for line in logged))
             handler.go_on.set()
