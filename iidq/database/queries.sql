@@ -130,7 +130,7 @@ SELECT pg_try_advisory_lock(hashtext('iidq.migrate public'));
 SELECT migration_id FROM public._yoyo_migration;
 
 -- name: migration_site
--- The state before a migration, for first_run.py: the role's rights, and tables of earlier installations. Reads the
+-- The state before a migration, for obstacles.py: the role's rights, and tables of earlier installations. Reads the
 -- catalogs alone, in which an object is found also without a right to its schema.
 SELECT current_user::text AS role, space.oid IS NOT NULL AS has_schema,
   has_database_privilege(current_database(), 'CREATE') AS may_create_schema,

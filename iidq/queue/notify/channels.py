@@ -25,7 +25,7 @@ CHANGED_CHANNEL = "iidq_changed"
 WORK_CHANNELS = (JOBS_CHANNEL, CANCELLED_CHANNEL)
 
 WAKE_ONE = ""
-"""Only the first responder among the workers claims."""
+"""Only the designated worker claims."""
 WAKE_ALL = "rest"
 """Every worker with a free slot claims."""
 

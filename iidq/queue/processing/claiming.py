@@ -62,7 +62,7 @@ class WakeOthers:
 
     def __init__(self) -> None:
         self.designated = True
-        """Whether this worker answers channels. True until the first sweep, so that a new worker answers, too."""
+        """Whether this worker answers announcements. True until the first sweep, so that a new worker answers, too."""
         self._wanted = self._backlog_announced = False
         self._earliest = 0.0
 
