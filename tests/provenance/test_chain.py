@@ -116,6 +116,21 @@ async def test_a_contract_that_refuses_is_no_registry(said: dict[str, Any]) -> N
     assert (fault.code, fault.temporary) == ("registry.unrecognised", False)
 
 
+async def test_a_block_that_reverts_is_the_endpoints_nonsense() -> None:
+    """A revert in place of a block, which no contract answers, is for a later attempt or another endpoint."""
+    world, healthy = World(times=[1], entry=b""), registered_world()
+
+    def answer(method: str, params: list[Any]) -> dict[str, Any]:
+        reverts = method == "eth_getBlockByNumber" and "eth_getCode" in world.asked
+        return error("execution reverted", 3) if reverts else world.answer(method, params)
+
+    fault = await fault_of(chain_of(Server(answer)))
+    assert (fault.code, fault.temporary) == ("rpc.nonsense", True)
+    world.asked.clear()
+    onchain = await chain_of(Server(answer), Server(healthy.answer)).read_entry(REGISTRY, CONTENT_HASH)
+    assert [source.outcome for source in onchain.sources] == ["failed", "used"]
+
+
 async def test_a_reorganisation_between_the_reads_starts_them_over() -> None:
     """If the block changed its hash during the read, the entry is read again at a stable block."""
     world = registered_world()
