@@ -25,7 +25,7 @@ _DELAYED_STEPS: Final = 0x1000
 
 
 class BullState(StrEnum):
-    """A state of BullMQ; the value is the end of its key."""
+    """A state of BullMQ; the value is the end of the state's key."""
 
     WAIT = "wait"
     ACTIVE = "active"
@@ -59,7 +59,7 @@ def milliseconds(moment: datetime) -> int:
 
 
 def delayed_score(due_ms: int) -> int:
-    """Return the score of a delayed job in its sorted set."""
+    """Return the score of a delayed job in the sorted set."""
     return due_ms * _DELAYED_STEPS
 
 

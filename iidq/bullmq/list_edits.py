@@ -1,6 +1,6 @@
-"""Compute few commands that turn one Redis list or sorted set into another. Pure.
+"""Compute few commands to turn a Redis list or sorted set into another. Pure.
 
-The list of a queue changes at its ends: claims take from the tail, new jobs come to the head. So the longest common
+The list of a queue changes at both ends: claims take from the tail, new jobs come to the head. So the longest common
 piece is kept, both ends are trimmed and pushed again, and a few strays inside are removed by search.
 """
 
@@ -15,7 +15,7 @@ _MOST_STRAYS: Final = 50
 
 
 def list_edits(key: str, now: Sequence[str], wanted: Sequence[str]) -> list[Command]:
-    """Return the commands that turn the list at ``key`` from ``now`` into ``wanted`` (head first, ids unique)."""
+    """Return the commands to turn the list at ``key`` from ``now`` into ``wanted`` (head first, ids unique)."""
     if now == wanted:
         return []
     if len(set(now)) < len(now):
@@ -40,7 +40,7 @@ def list_edits(key: str, now: Sequence[str], wanted: Sequence[str]) -> list[Comm
 
 
 def set_edits(key: str, now: Mapping[str, int], wanted: Mapping[str, int]) -> list[Command]:
-    """Return the commands that turn the sorted set at ``key`` from ``now`` into ``wanted`` (scores by id)."""
+    """Return the commands to turn the sorted set at ``key`` from ``now`` into ``wanted`` (scores by id)."""
     commands: list[Command] = [
         ("ZREM", key, *some) for some in _in_pieces([job_id for job_id in now if job_id not in wanted])
     ]
@@ -64,7 +64,7 @@ def _between_ends(now: Sequence[str], stays: set[str]) -> Sequence[str]:
 
 
 def _common_piece(now: Sequence[str], wanted: Sequence[str]) -> tuple[int, int, int]:
-    """Return the longest piece that ``now`` and ``wanted`` share: its place in each, and its length."""
+    """Return the longest common piece of ``now`` and ``wanted``: the place in each, and the length."""
     places = {job_id: place for place, job_id in enumerate(wanted)}
     best = (0, 0, 0)
     start = 0

@@ -1,13 +1,13 @@
-"""Write the jobs in Postgres under BullMQ's keys in Redis, for tools that know the replaced system by these keys.
+"""Write the jobs in Postgres under BullMQ's keys in Redis, for tools of the replaced system.
 
 Only the holder of a lease in Redis writes. Each round:
 
 1. Take or prolong the lease (:meth:`BullMirror._hold`).
 2. Every half minute, or after a fault, read the keys and repair changes by others (:meth:`BullMirror._check`).
 3. Read an outline of the queue and the changed rows (``outline.py``, :func:`.plan.survey`).
-4. Compute the difference to the keys (:func:`.plan.plan`) and write it, in one transaction if it is small.
+4. Compute the difference to the keys (:func:`.plan.plan`) and write the commands, in a transaction if few.
 
-The pause after a round grows with its length: the mirror uses one connection for about a twentieth of the time.
+The pause after a round grows with the round: the mirror uses a connection for about a twentieth of the time.
 Postgres never changes: changes in Redis are only repaired.
 """
 
@@ -83,7 +83,7 @@ class BullMirror:
         self._foreign_logged = False
 
     async def run(self) -> None:
-        """Do one round after another until stopped."""
+        """Repeat rounds until stopped."""
         clock = asyncio.get_running_loop().time
         while not self._stopping.is_set():
             began = clock()
@@ -237,7 +237,7 @@ class BullMirror:
             start += _IDS_PER_READ
 
     async def _write(self, units: Sequence[Sequence[Command]]) -> None:
-        """Send the commands in order, in few pipelines; a small difference is one transaction."""
+        """Send the commands in order, in few pipelines; a small difference is a transaction."""
         pipeline: list[Command] = []
         words = 0
         for unit in units:

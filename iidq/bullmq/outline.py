@@ -21,7 +21,7 @@ _OVERLAP_SECONDS: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A job that has ended."""
+    """An ended job."""
 
     version: str
     """Version of the row (xmin)."""

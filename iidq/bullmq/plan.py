@@ -1,7 +1,7 @@
-"""Compute the commands that bring BullMQ's keys up to date. Pure.
+"""Compute the commands to bring BullMQ's keys up to date. Pure.
 
 :func:`survey` compares the outline of the queue with the keys and selects the rows to read. :func:`plan` makes the
-commands from these rows. Rows over the bound of one round are left for the next round.
+commands from the rows. Rows over the bound of a round are left for the next round.
 """
 
 import heapq
@@ -37,7 +37,7 @@ _UNKNOWN: Final = ""
 
 @dataclass(slots=True)
 class Shown:
-    """The content of the keys, as this process last wrote or read it."""
+    """The content of the keys, as last written or read by the present process."""
 
     wait: list[str] = field(default_factory=list)
     """Ids of waiting jobs, from the head of the list: the next job is last."""
@@ -170,7 +170,7 @@ def plan(shown: Shown, surveyed: Survey, rows: Mapping[str, tuple[str, Job] | No
 
 
 def ownership(version: str) -> list[Command]:
-    """Return the commands that mark the keys as iidq's; BullMQ writes the field "version" when it opens the queue."""
+    """Return the commands to mark the keys as iidq's; BullMQ writes the field "version" on opening the queue."""
     return [
         ("HSET", META, OURS, version),
         ("HSETNX", META, "version", f"iidq:{version}"),
@@ -179,7 +179,7 @@ def ownership(version: str) -> list[Command]:
 
 
 def expiries() -> list[Command]:
-    """Return the commands that prolong every key but the hashes."""
+    """Return the commands to prolong every key but the hashes."""
     return [("EXPIRE", key, EXPIRY_SECONDS) for key in (META, *(state.key for state in BullState))]
 
 

@@ -1,7 +1,7 @@
 -- The queue's state as the BullMQ mirror reads it.
 
 -- name: outline
--- For bull_mirror.py: the jobs of each state, ids and versions as text that Python splits at once; bounded, and in one
+-- For mirror.py: the jobs of each state, ids and versions as text that Python splits at once; bounded, and in one
 -- snapshot. In line by "VerificationJob_line", running by "VerificationJob_running", delayed by
 -- "VerificationJob_delayed". Of the ended jobs: the newest along "VerificationJob_newest", and without "since" the
 -- newest failed ones along "VerificationJob_failed". Each inner LIMIT keeps its search from walking through the

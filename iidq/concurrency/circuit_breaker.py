@@ -59,6 +59,12 @@ class CircuitBreaker:
         self._open_until = None
         self._probing = False
 
+    def end_probe(self) -> None:
+        """End a probe without a success or a failure: the next request is a probe again."""
+        if self._probing:
+            self._probing = False
+            self._open_until = self._clock()
+
     def record_failure(self, weight: int = 1, *, retry_after_seconds: float | None = None) -> None:
         """Count a failure with its weight.
 

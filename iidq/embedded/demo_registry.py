@@ -44,12 +44,12 @@ async def register(rpc_url: str, registry: str, key: str, content_hash: str, man
 async def update_manifest(
     rpc_url: str, registry: str, key: str, content_hash: str, manifest_uri: str
 ) -> RegistrationReceipt:
-    """Point a registered hash to another manifest; only its creator's key can."""
+    """Point a registered hash to another manifest, with the creator's key."""
     return await _change(rpc_url, registry, key, "updateManifest", content_hash, manifest_uri)
 
 
 async def revoke(rpc_url: str, registry: str, key: str, content_hash: str) -> RegistrationReceipt:
-    """Empty a registered hash's manifest URI; only its creator's key can."""
+    """Empty a registered hash's manifest URI, with the creator's key."""
     return await _change(rpc_url, registry, key, "revoke", content_hash)
 
 

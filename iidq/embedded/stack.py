@@ -133,7 +133,7 @@ async def _migrate_to_the_end(database_url: str, schema: str) -> None:
 def _temporary_home() -> Iterator[Path]:
     home = Path(tempfile.mkdtemp(prefix="iidq-"))
     try:
-        # As root, Postgres runs as ``nobody``, and must be able to enter this folder.
+        # As root, Postgres runs as an unprivileged user, and must be able to enter this folder.
         home.chmod(0o711)
         yield home
     finally:

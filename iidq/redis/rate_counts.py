@@ -18,12 +18,12 @@ from iidq.settings import Settings
 _KEYS_PER_COMMAND: Final = 200
 _KEPT_SECONDS: Final = 2 * WINDOW_SECONDS
 # Other hosts' clocks may be ahead; a bucket of next year would never leave the window, so it is ignored.
-_MOST_STEPS: Final = 2 * BUCKETS
+_MOST_BUCKETS: Final = 2 * BUCKETS
 _MOST_DIGITS: Final = 18
 
 
 class RedisCounts:
-    """:class:`SharedCounts`: a hash per client, step → requests, which ends by itself."""
+    """:class:`SharedCounts`: a hash per client, bucket → requests, which ends by itself."""
 
     def __init__(self, redis: Redis, key: SharedKey) -> None:
         self._redis = redis
@@ -48,8 +48,8 @@ class RedisCounts:
 
         async def count(client: Any) -> list[Any]:
             async with client.pipeline(transaction=False) as pipeline:
-                for key, step, requests in additions:
-                    pipeline.hincrby(prefix + key.hex(), str(step), requests)
+                for key, bucket, requests in additions:
+                    pipeline.hincrby(prefix + key.hex(), str(bucket), requests)
                 for key in keys:
                     pipeline.expire(prefix + key.hex(), _KEPT_SECONDS)
                 for key in keys:
@@ -58,16 +58,20 @@ class RedisCounts:
             return replies[-len(keys) :]
 
         return [
-            KeyedCount(key, step, requests)
-            for key, by_step in zip(keys, await self._redis.run(count), strict=True)
-            for step, requests in _numbers(by_step).items()
-            if since_bucket <= step <= since_bucket + _MOST_STEPS
+            KeyedCount(key, bucket, requests)
+            for key, by_bucket in zip(keys, await self._redis.run(count), strict=True)
+            for bucket, requests in _numbers(by_bucket).items()
+            if since_bucket <= bucket <= since_bucket + _MOST_BUCKETS
         ]
 
 
-def _numbers(by_step: Mapping[bytes | str, bytes | str]) -> dict[int, int]:
-    """Return the valid counts by step; other clients may have written anything into the hash."""
-    return {int(step): int(requests) for step, requests in by_step.items() if _is_number(step) and _is_number(requests)}
+def _numbers(by_bucket: Mapping[bytes | str, bytes | str]) -> dict[int, int]:
+    """Return the valid counts by bucket; other clients may have written anything into the hash."""
+    return {
+        int(bucket): int(requests)
+        for bucket, requests in by_bucket.items()
+        if _is_number(bucket) and _is_number(requests)
+    }
 
 
 def _is_number(text: bytes | str) -> bool:

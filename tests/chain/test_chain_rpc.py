@@ -144,6 +144,14 @@ def test_a_bad_parameter_is_invalid_params(chain_rpc: RpcCall, method: str, para
     assert chain_rpc(method, *params)["error"]["code"] == -32602
 
 
+@pytest.mark.parametrize("method", ["eth_call", "eth_estimateGas"])
+def test_a_call_that_cannot_begin_is_refused(py_evm_rpc: RpcCall, method: str) -> None:
+    """A call from an account without the call's value gets -32000 and the reason."""
+    error = py_evm_rpc(method, {"from": "0x" + "12" * 20, "to": ACCOUNT, "value": "0x1"}, "latest")["error"]
+    assert error["code"] == -32000
+    assert "balance" in error["message"]
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -20,9 +20,10 @@ async def test_a_block_of_a_million_fields_does_not_keep_a_worker(
     """A valid 2 MiB block that 4,000 links name fails its job at once, and the process ends when it is asked to."""
     root, block = countless_fields(4000)
     async with serving(by_format({"raw": root, "car": car((DAG_PB, root), (DAG_PB, block))})) as gateway:
-        worker = start_worker(database_url, module="iidq.worker", RPC_URL=development_chain, IPFS_GATEWAYS=gateway.url)
+        environment = {"RPC_URL": development_chain, "IPFS_GATEWAYS": gateway.url, "JOB_LEASE_SECONDS": "10"}
+        worker = start_worker(database_url, module="iidq.worker", **environment)
         job = insert(ledger, QUEUED, manifestUri=f"ipfs://{cid_v0(root)}")
-        await eventually(lambda: scalar(ledger, "SELECT count(*) FROM ending"))
+        await eventually(lambda: scalar(ledger, "SELECT count(*) FROM ending"), timeout_seconds=60)
         row = read(ledger, job)
         assert (row["status"], row["retryCount"]) == ("failed", 0)
         assert row["error"].startswith("manifest.too_complex: ")

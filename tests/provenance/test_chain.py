@@ -2,12 +2,16 @@
 
 import asyncio
 import time
+from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 import pytest
 
+from iidq.concurrency.circuit_breaker import CircuitBreaker
 from iidq.errors import RegistryFault, RpcFault
+from iidq.provenance.ethereum import endpoints
 from iidq.provenance.ethereum.chain import Chain
 from iidq.provenance.ethereum.registry import UNREGISTERED, Entry
 from tests.provenance.rpc_world import (
@@ -116,6 +120,21 @@ async def test_a_contract_that_refuses_is_no_registry(said: dict[str, Any]) -> N
     assert (fault.code, fault.temporary) == ("registry.unrecognised", False)
 
 
+async def test_a_block_that_reverts_is_the_endpoints_nonsense() -> None:
+    """A revert in place of a block, which no contract answers, is for a later attempt or another endpoint."""
+    world, healthy = World(times=[1], entry=b""), registered_world()
+
+    def answer(method: str, params: list[Any]) -> dict[str, Any]:
+        reverts = method == "eth_getBlockByNumber" and "eth_getCode" in world.asked
+        return error("execution reverted", 3) if reverts else world.answer(method, params)
+
+    fault = await fault_of(chain_of(Server(answer)))
+    assert (fault.code, fault.temporary) == ("rpc.nonsense", True)
+    world.asked.clear()
+    onchain = await chain_of(Server(answer), Server(healthy.answer)).read_entry(REGISTRY, CONTENT_HASH)
+    assert [source.outcome for source in onchain.sources] == ["failed", "used"]
+
+
 async def test_a_reorganisation_between_the_reads_starts_them_over() -> None:
     """If the block changed its hash during the read, the entry is read again at a stable block."""
     world = registered_world()
@@ -187,6 +206,27 @@ async def test_a_dead_endpoint_is_replaced_and_then_asked_last() -> None:
     for _ in range(3):
         assert (await chain.read_entry(REGISTRY, CONTENT_HASH)).entry.creator == CREATOR
     assert len(tried) == 1
+
+
+async def test_a_refused_call_does_not_prolong_the_pause_of_an_endpoint() -> None:
+    """After an outage and its pause an endpoint comes first again, although it refused the first call."""
+    seconds = 0.0
+    refusals = [error("header not found")] * 3
+    world = registered_world()
+
+    def answer(method: str, params: list[Any]) -> dict[str, Any]:
+        return refusals.pop() if method == "eth_call" and refusals else world.answer(method, params)
+
+    async def recovering(request: httpx.Request) -> httpx.Response:
+        return await (Server(answer)(request) if seconds else refuses(request))
+
+    with patch.object(endpoints, "CircuitBreaker", partial(CircuitBreaker, clock=lambda: seconds)):
+        chain = chain_of(recovering, Server(registered_world().answer))
+    first = "https://rpc0.example"
+    for now, used in ((0.0, False), (1.5, False), (1.5, True)):
+        seconds = now
+        onchain = await chain.read_entry(REGISTRY, CONTENT_HASH)
+        assert (onchain.sources[0].url, onchain.sources[-1].url == first) == (first, used)
 
 
 async def test_a_hanging_endpoint_is_overtaken() -> None:

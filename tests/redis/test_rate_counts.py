@@ -65,7 +65,7 @@ async def test_postgres_counts_while_redis_is_away(
 
 
 async def test_junk_beside_the_counts_ends_nothing(accelerate: OpenAccelerator, redis: RedisServer) -> None:
-    """What others write into a client's hash is passed over, as are steps that would never leave the window."""
+    """Junk in a client's hash is ignored, and so are buckets far ahead, which would never leave the window."""
     async with accelerate() as one:
         assert one.redis and one.key
         counts = RedisCounts(one.redis, one.key)

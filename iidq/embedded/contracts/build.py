@@ -1,7 +1,7 @@
 """``python -m iidq.embedded.contracts.build SOLCJS…``: compile the Solidity sources of this folder.
 
-The arguments are the command that runs npm's ``solcjs``. The same compiler makes the same bytes of the same sources:
-the code has no metadata and no paths of this machine.
+The arguments are the command to run npm's ``solcjs``. The same compiler makes the same bytes of the same sources:
+the code has no metadata and no paths of the machine.
 """
 
 import json

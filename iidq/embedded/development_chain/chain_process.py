@@ -1,4 +1,4 @@
-"""Start and stop a development chain: ``anvil`` where the machine has one, else py-evm (:mod:`.chain_server`).
+"""Start and stop a development chain: ``anvil`` where installed, else py-evm (:mod:`.chain_server`).
 
 Both keep their state in memory, fund the same ten accounts, and print ``Listening on <host>:<port>`` once ready.
 """
@@ -32,7 +32,7 @@ class ChainNotStarted(IidqError):
 
 
 def find_anvil() -> str | None:
-    """Return the anvil that ``ANVIL`` names (a path, or a name on PATH), else the one on PATH, else None.
+    """Return the anvil of ``ANVIL`` (a path, or a name on PATH), else the anvil on PATH, else None.
 
     Raises :class:`SettingsFault` if ``ANVIL`` names no program.
     """

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from eth_utils.exceptions import ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -24,6 +25,7 @@ from iidq.provenance.ethereum.development_accounts import DEVELOPMENT_KEYS
 
 _MAX_BODY_BYTES = 5 * 1024 * 1024
 _PARSE_ERROR, _INVALID_REQUEST, _METHOD_NOT_FOUND, _INVALID_PARAMS = -32700, -32600, -32601, -32602
+_INTERNAL_ERROR = -32603
 
 _log = logging.getLogger(__name__)
 
@@ -50,10 +52,14 @@ def _answer_call(call: Any, methods: Mapping[str, Method]) -> dict[str, Any]:
         return {"jsonrpc": "2.0", "id": call_id, "result": methods[name](*call.get("params", []))}
     except RpcError as error:
         return _error(call_id, error)
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, LookupError, ValidationError) as error:
         # Methods read their parameters without checks: a wrong one ends in one of these errors.
         _log.debug("%s failed", name, exc_info=True)
         return _error(call_id, RpcError(_INVALID_PARAMS, f"invalid argument: {error}"))
+    except Exception:
+        # An error here would cost the other calls of the batch their replies.
+        _log.exception("%s failed", name)
+        return _error(call_id, RpcError(_INTERNAL_ERROR, "internal error"))
 
 
 def _error(call_id: Any, error: RpcError) -> dict[str, Any]:

@@ -137,8 +137,11 @@ class EvmChain:
 
     def _run(self, call: Form, block: str) -> Any:
         header = self._header(block)
-        with self._chain.get_vm(header).in_costless_state() as state:
-            computation = state.apply_transaction(self._unsigned(call, header))
+        try:
+            with self._chain.get_vm(header).in_costless_state() as state:
+                computation = state.apply_transaction(self._unsigned(call, header))
+        except ValidationError as error:
+            raise RpcError(_SERVER_ERROR, str(error)) from None
         if computation.is_error:
             raise _execution_error(computation.error)
         return computation

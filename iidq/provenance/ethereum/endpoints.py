@@ -157,8 +157,11 @@ class Endpoints:
 
     def _record_failure(self, endpoint: RpcEndpoint, fault: RpcFault) -> None:
         metrics.upstream_failed("rpc", fault.code)
-        if not isinstance(fault, CallRefused):
-            self._health[endpoint.url].record_failure(retry_after_seconds=fault.retry_after_seconds)
+        health = self._health[endpoint.url]
+        if isinstance(fault, CallRefused):
+            health.end_probe()
+        else:
+            health.record_failure(retry_after_seconds=fault.retry_after_seconds)
 
     def _request_heads_of_others(self, behind: RpcEndpoint) -> None:
         """Find out, in the background, whether an old-looking block is old for the other endpoints too."""

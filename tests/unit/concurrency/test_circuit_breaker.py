@@ -83,6 +83,21 @@ def test_after_the_pause_one_probe_decides() -> None:
     assert not is_open(breaker)
 
 
+def test_a_probe_may_end_without_a_result() -> None:
+    """The next request is a probe again, without another pause; a failure of it doubles the pause."""
+    clock = Clock()
+    breaker = opened(clock)
+    breaker.end_probe()
+    assert is_open(breaker)
+    clock.now += FIRST_PAUSE_SECONDS
+    breaker.record_request()
+    breaker.end_probe()
+    assert not is_open(breaker)
+    breaker.record_request()
+    breaker.record_failure(4)
+    assert breaker.open_seconds == 2 * FIRST_PAUSE_SECONDS
+
+
 def test_failures_of_requests_in_flight_do_not_lengthen_the_pause() -> None:
     """Sixty jobs that fail on one dead source open the breaker once."""
     clock = Clock()

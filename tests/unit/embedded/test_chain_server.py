@@ -17,7 +17,11 @@ def refuse() -> None:
     raise RpcError(3, "execution reverted", "0x01")
 
 
-METHODS: dict[str, Method] = {"add": add, "refuse": refuse}
+def break_down() -> None:
+    raise RuntimeError("secret detail")
+
+
+METHODS: dict[str, Method] = {"add": add, "refuse": refuse, "break": break_down}
 
 
 def reply(request: Any) -> Any:
@@ -65,3 +69,11 @@ def test_a_bad_request_gets_the_specified_code(body: bytes, code: int) -> None:
 def test_an_error_carries_its_data() -> None:
     """A method's own error comes out whole."""
     assert reply(call("refuse"))["error"] == {"code": 3, "message": "execution reverted", "data": "0x01"}
+
+
+def test_an_unexpected_error_costs_no_other_call_its_reply(caplog: pytest.LogCaptureFixture) -> None:
+    """The call gets -32603 without details, which go to the log; the other calls of the batch get results."""
+    broken, added = reply([call("break"), call("add", 1)])
+    assert broken["error"] == {"code": -32603, "message": "internal error"}
+    assert added["result"] == 2
+    assert "secret detail" in caplog.text

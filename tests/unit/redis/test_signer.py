@@ -1,4 +1,4 @@
-"""Sealed values: nobody without the key makes, swaps or prolongs one."""
+"""Signed values cannot be made, swapped or prolonged without the key."""
 
 from hypothesis import given
 from hypothesis import strategies as st
