@@ -98,7 +98,7 @@ async def _run(stack: Stack, case: Case, bars: Progress) -> Body:
         with case.path.open("rb") as file:
             form = {"data": data, "files": {"file": (case.path.name, file, "audio/wav")}}
             reply = await client.send(case.kind, lambda: form)
-        return await client.follow(reply["jobId"], lambda job: bars.update(bar, completed=job["progress"]))
+        return await client.follow(reply["jobId"], lambda job: bars.update(bar, completed=job.get("progress") or 0))
 
 
 def _verdict(job: Body) -> str:

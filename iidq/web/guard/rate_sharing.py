@@ -69,7 +69,7 @@ class PostgresCounts:
 
 
 class RateSharing:
-    """RequestContextMiddleware the counts of ``limits`` with the other processes."""
+    """Share the counts of ``limits`` with the other processes."""
 
     def __init__(self, limits: RateLimits, clock: SharedClock, shared: SharedCounts, faults: Faults) -> None:
         self._faults = faults
@@ -79,7 +79,7 @@ class RateSharing:
         self._next_purge = 0.0
 
     async def run(self) -> None:
-        """RequestContext until cancelled; more and more rarely while the shared counts are out of reach."""
+        """Exchange counts until cancelled, at growing intervals while the shared counts are unreachable."""
         pause_seconds = EXCHANGE_SECONDS
         while True:
             await asyncio.sleep(pause_seconds * random.uniform(0.8, 1.0))  # noqa: S311
@@ -130,7 +130,7 @@ def _key(kind: str, client: str) -> bytes:
 async def sharing(
     limits: RateLimits, clock: SharedClock, shared: SharedCounts, database: Database
 ) -> AsyncIterator[None]:
-    """RequestContext counts for as long as the block lasts, if there is any limit."""
+    """Exchange counts within the block, if there is any limit."""
     if not limits.enforced:
         yield
         return

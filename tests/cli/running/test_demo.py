@@ -10,11 +10,20 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from rich.progress import Progress
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
+from iidq.cli.api_client import JOBS_PATH, NoAnswer
 from iidq.cli.running.demo import Case
 from iidq.cli.running.demo import demo as run_demo
+from iidq.embedded.endpoint import serve_locally
 from iidq.embedded.stack import Stack
 from tests.cli.sandbox import Running, Sandbox, wait_until
 
@@ -70,6 +79,49 @@ def test_a_wrong_verdict_is_no_success(
     said = capsys.readouterr().out
     assert "Not every verdict is right." in said
     assert "The proof is in" not in said
+
+
+async def _run_case(folder: Path, job: dict[str, Any], events: bytes) -> Any:
+    """Run a case of the demo against a service with this job and this stream of events."""
+
+    async def submit(request: Request) -> Response:
+        await request.body()
+        return JSONResponse({"jobId": "j"})
+
+    async def stream(_request: Request) -> Response:
+        return Response(events, media_type="text/event-stream")
+
+    async def show(_request: Request) -> Response:
+        return JSONResponse(job)
+
+    path = folder / "sound.wav"
+    path.write_bytes(b"sound")
+    routes = [
+        Route(f"{JOBS_PATH}/verify", submit, methods=["POST"]),
+        Route(f"{JOBS_PATH}/j/events", stream),
+        Route(f"{JOBS_PATH}/j", show),
+    ]
+    async with serve_locally(Starlette(routes=routes)) as url:
+        stack = SimpleNamespace(api_url=url, registry="0x")
+        run = import_module("iidq.cli.running.demo")._run
+        return await run(stack, Case("sound", "verify", path, "ipfs://x", "OK"), Progress(disable=True))
+
+
+@pytest.mark.parametrize(
+    "events", [b"", b'event: progress\ndata: {"status": "proc', b"data: []\n\n"], ids=["empty", "cut off", "foreign"]
+)
+async def test_events_that_break_do_not_stop_the_demo(tmp_path: Path, events: bytes) -> None:
+    """Without usable events the job is polled to its end."""
+    job = {"id": "j", "status": "completed", "progress": 100, "result": {"status": "OK"}}
+    assert await _run_case(tmp_path, job, events) == job
+
+
+async def test_a_job_without_an_end_ends_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the time for a job the demo gives up."""
+    monkeypatch.setattr(import_module("iidq.cli.running.demo"), "_JOB_TIMEOUT_SECONDS", 0.2)
+    job = {"id": "j", "status": "processing", "progress": 10}
+    with pytest.raises(NoAnswer, match=r"gave up after 0\.2 s"):
+        await _run_case(tmp_path, job, b'event: progress\ndata: {"status": "processing", "progress": 10}\n\n')
 
 
 @pytest.mark.parametrize(

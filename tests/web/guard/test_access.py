@@ -88,7 +88,7 @@ async def test_the_description_asks_a_browser_for_the_key_on_a_page(serve_api: S
             assert (program.status_code, program.json()) == (401, {"error": "Unauthorized"})
             browser = await api.get(path, headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
             assert (browser.status_code, browser.headers["content-type"]) == (401, "text/html; charset=utf-8")
-            assert "This service asks for its API key" in browser.text
+            assert "This service needs its API key" in browser.text
             keyed = await api.get(path, headers={b"x-api-key": KEY.encode()})
             assert keyed.status_code == 200
             for reply in (program, browser, keyed):
