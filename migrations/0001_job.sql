@@ -8,7 +8,7 @@ CREATE FUNCTION public.iidq_new_job_id() RETURNS uuid LANGUAGE sql VOLATILE PARA
     52, 1), 53, 1), 'hex')::uuid
 $$;
 
--- The import of docs/migration.md uses this id.
+-- The import of docs/migration.md uses this id, because clients of the replaced system have a "jobId".
 CREATE FUNCTION public.iidq_imported_id(job_id text) RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
   SELECT CASE WHEN lower(job_id) ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN job_id::uuid ELSE md5(job_id)::uuid END
 $$;
@@ -16,36 +16,21 @@ COMMENT ON FUNCTION public.iidq_imported_id(text) IS 'The id under which a job o
 
 CREATE TABLE public."VerificationJob" (
   -- Fixed-width columns first, which need no padding.
-  id                uuid        PRIMARY KEY DEFAULT public.iidq_new_job_id(),
-  "createdAt"       timestamptz NOT NULL DEFAULT now(),
-  "updatedAt"       timestamptz NOT NULL DEFAULT now(),
-  "runAt"           timestamptz NOT NULL DEFAULT now(),
-  "startedAt"       timestamptz,
-  "completedAt"     timestamptz,
-  "leaseUntil"      timestamptz,
-  "chainId"         bigint,
-  attempt           integer     NOT NULL DEFAULT 0,
-  "maxAttempts"     integer     NOT NULL DEFAULT 3,
-  "retryCount"      integer     NOT NULL DEFAULT 0,
-  priority          smallint    NOT NULL DEFAULT 0,
-  progress          smallint    NOT NULL DEFAULT 0,
-  ready             boolean     NOT NULL DEFAULT true,
+  id uuid PRIMARY KEY DEFAULT public.iidq_new_job_id(),
+  "createdAt" timestamptz NOT NULL DEFAULT now(), "updatedAt" timestamptz NOT NULL DEFAULT now(),
+  "runAt" timestamptz NOT NULL DEFAULT now(),
+  "startedAt" timestamptz, "completedAt" timestamptz, "leaseUntil" timestamptz,
+  "chainId" bigint,
+  attempt integer NOT NULL DEFAULT 0, "maxAttempts" integer NOT NULL DEFAULT 3, "retryCount" integer NOT NULL DEFAULT 0,
+  priority smallint NOT NULL DEFAULT 0, progress smallint NOT NULL DEFAULT 0,
+  ready boolean NOT NULL DEFAULT true,
   -- A flag in place of the URL, which may carry secrets. Null, which takes no byte, without a callback.
-  "hasCallback"     boolean,
-  type              text        NOT NULL,
-  status            text        NOT NULL DEFAULT 'queued',
-  "contentHash"     text        NOT NULL,
-  "manifestUri"     text        NOT NULL,
-  "registryAddress" text        NOT NULL,
-  "rpcUrl"          text,
-  "rpcEndpointId"   text,
-  "fileName"        text,
-  "traceContext"    text,
-  "workerId"        text,
-  error             text,
-  errors            jsonb       NOT NULL DEFAULT '[]',
-  result            jsonb,
-  "jobId"           text        NOT NULL GENERATED ALWAYS AS (id::text) STORED,
+  "hasCallback" boolean,
+  type text NOT NULL, status text NOT NULL DEFAULT 'queued',
+  "contentHash" text NOT NULL, "manifestUri" text NOT NULL, "registryAddress" text NOT NULL,
+  "rpcUrl" text, "rpcEndpointId" text, "fileName" text, "traceContext" text, "workerId" text,
+  error text, errors jsonb NOT NULL DEFAULT '[]', result jsonb,
+  "jobId" text NOT NULL GENERATED ALWAYS AS (id::text) STORED,
   -- The rules of a state, checked at every update. Rules of single values are in iidq_broken_rules.
   CONSTRAINT "VerificationJob_state_is_whole" CHECK (CASE status
     WHEN 'queued'     THEN "completedAt" IS NULL     AND "leaseUntil" IS NULL     AND "workerId" IS NULL
@@ -57,7 +42,7 @@ CREATE TABLE public."VerificationJob" (
 ) WITH (
   -- Free room, in which renewals and progress stay on their page (HOT).
   fillfactor = 90,
-  -- Vacuum by count: dead rows come with the work, whatever the size of the history.
+  -- Vacuum by count: dead rows come with the work, at any size of the history.
   autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 2000, autovacuum_analyze_scale_factor = 0.02,
   autovacuum_vacuum_insert_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0
 );

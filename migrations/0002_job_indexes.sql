@@ -1,13 +1,14 @@
 -- The indexes of "VerificationJob" and their expressions.
 -- depends: 0001_job
 
--- Without SET, so that the planner inlines the body. In the index alone, because a stored column makes inserts slower.
-CREATE FUNCTION public.iidq_claim_order(run_at timestamptz, type text, priority smallint) RETURNS timestamp LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+-- Without SET, so that the planner inlines the body. Not a stored column, which makes inserts slower.
+CREATE FUNCTION public.iidq_claim_order(run_at timestamptz, type text, priority smallint) RETURNS timestamp
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
   SELECT run_at AT TIME ZONE 'UTC' + (CASE type WHEN 'proof' THEN 1 ELSE 0 END - priority) * interval '30 seconds'
 $$;
 COMMENT ON FUNCTION public.iidq_claim_order(timestamptz, text, smallint) IS 'A job''s place in line: "runAt", 30 s later for proofs, 30 s earlier per step of priority; UTC.';
 
--- The claim.
+-- The claim: ready rows in their order.
 CREATE INDEX "VerificationJob_line" ON public."VerificationJob" (public.iidq_claim_order("runAt", type, priority), id)
   WHERE ready AND status = 'queued';
 -- Delayed jobs, moved to ready when due.
@@ -20,15 +21,14 @@ ALTER INDEX public."VerificationJob_pkey" SET (fillfactor = 30);
 -- The newest jobs, and retention from the other end.
 CREATE INDEX "VerificationJob_newest" ON public."VerificationJob" ("createdAt", id) WITH (fillfactor = 30);
 
--- ?status=failed, and the failed jobs of queue_errors.
+-- ?status=failed and queue_errors; ?status=cancelled.
 CREATE INDEX "VerificationJob_failed" ON public."VerificationJob" ("createdAt", id) WHERE status = 'failed';
--- ?status=cancelled.
 CREATE INDEX "VerificationJob_cancelled" ON public."VerificationJob" ("createdAt", id) WHERE status = 'cancelled';
 -- Failures by cause, for the operations page: the code before the colon, cut because an index takes no long text.
 CREATE INDEX "VerificationJob_failed_cause" ON public."VerificationJob"
   ((left(split_part(error, ':', 1), 100)), "completedAt", id) WHERE status = 'failed';
 
--- The span of a job in the next index. It keeps new entries on few pages; random hashes touch one page each.
+-- The span of a job in the next index. Hashes of a span share pages, so that an ended job seldom touches a new one.
 CREATE FUNCTION public.iidq_content_span(at timestamptz) RETURNS timestamptz LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
   SELECT date_bin('6 hours', at, '2000-01-01 00:00:00Z')
 $$;

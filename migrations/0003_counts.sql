@@ -1,7 +1,7 @@
 -- Counts of jobs per state, fast at any size; checks and counts of rows that plain SQL writes.
 -- depends: 0002_job_indexes
 
--- Append-only, so that no writer waits for a shared counter. Upkeep folds the rows.
+-- Append-only, so that no writer waits for a shared counter. Upkeep folds the rows to one per minute and a total.
 CREATE TABLE public.iidq_queue_count (
   at timestamptz NOT NULL DEFAULT now(),
   -- Numbers of jobs in a state.
@@ -29,8 +29,8 @@ CREATE FUNCTION public.iidq_queue_state(status text, ready boolean) RETURNS text
                      WHEN 'processing' THEN 'active' ELSE status END
 $$;
 
--- The rules that a row breaks, each "name: rule". Every client can hold the times; counters leave room for "+ 1". A test
--- of the length is cheaper than {64} in a pattern. Documents are measured as text, the form in which clients get them.
+-- The rules that a row breaks, each "name: rule". Every client can hold these times, and counters leave room for "+ 1".
+-- A test of the length is cheaper than {64} in a pattern. Documents are measured as text, as clients get them.
 CREATE FUNCTION public.iidq_broken_rules(job public."VerificationJob") RETURNS text[] LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
@@ -62,10 +62,10 @@ BEGIN
   ], NULL);
 END $$;
 
--- iidq's own statements check and count for themselves, and set iidq.writer for the transaction. WHEN clauses without
--- the row are cheap. One trigger, because each costs an insert even unfired. AFTER, because BEFORE UPDATE locks each row.
-CREATE FUNCTION public.iidq_note_change() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, public, pg_temp AS $$
+-- iidq's own statements check and count for themselves, and set iidq.writer for the transaction. The WHEN clauses read
+-- no row, to stay off the hot path. One trigger, because each costs an insert even unfired. AFTER, because a BEFORE
+-- UPDATE trigger locks and logs each row by itself.
+CREATE FUNCTION public.iidq_note_change() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
   broken text[];
   was text := CASE TG_OP WHEN 'INSERT' THEN '' ELSE public.iidq_queue_state(OLD.status, OLD.ready) END;
@@ -79,7 +79,7 @@ BEGIN
   END IF;
   IF TG_OP <> 'DELETE' THEN broken := public.iidq_broken_rules(NEW); END IF;
   IF broken <> '{}' AND TG_OP = 'UPDATE' THEN
-    -- Rules that the old row breaks, too, must not stop the job's end.
+    -- A row loaded without triggers may break rules, and its job must still be able to end.
     broken := ARRAY (SELECT unnest(broken) EXCEPT SELECT unnest(public.iidq_broken_rules(OLD)));
   END IF;
   IF broken <> '{}' THEN
@@ -117,14 +117,11 @@ CREATE TRIGGER iidq_deleted AFTER DELETE ON public."VerificationJob"
 
 -- SECURITY DEFINER, because a role may have TRUNCATE on the jobs and no right to the counts. The fixed path keeps out a
 -- caller's temporary table of the same name.
-CREATE FUNCTION public.iidq_note_truncate() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, public, pg_temp AS $$
+CREATE FUNCTION public.iidq_note_truncate() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
-  -- TRUNCATE removes also rows that the transaction's snapshot does not show.
-  TRUNCATE public.iidq_queue_count;
+  TRUNCATE public.iidq_queue_count; -- also the rows that the transaction's snapshot does not show
   RETURN NULL;
-EXCEPTION WHEN object_in_use THEN
-  -- The same TRUNCATE has emptied iidq_queue_count.
+EXCEPTION WHEN object_in_use THEN -- the same TRUNCATE names iidq_queue_count and has emptied it
   DELETE FROM public.iidq_queue_count;
   RETURN NULL;
 END $$;

@@ -19,19 +19,17 @@ DECLARE inserted bigint;
 BEGIN
   PERFORM set_config('iidq.writer', 'on', true);
   IF again THEN
-    INSERT INTO public."VerificationJob"
-      (id, type, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "chainId", "fileName", "traceContext",
-       "hasCallback", "rpcEndpointId", "maxAttempts")
+    INSERT INTO public."VerificationJob" (id, type, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "chainId",
+      "fileName", "traceContext", "hasCallback", "rpcEndpointId", "maxAttempts")
     SELECT new.*, max_attempts FROM public.iidq_new_jobs(jobs) AS new ON CONFLICT (id) DO NOTHING;
   ELSE
-    INSERT INTO public."VerificationJob"
-      (id, type, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "chainId", "fileName", "traceContext",
-       "hasCallback", "rpcEndpointId", "maxAttempts")
+    INSERT INTO public."VerificationJob" (id, type, "contentHash", "manifestUri", "registryAddress", "rpcUrl", "chainId",
+      "fileName", "traceContext", "hasCallback", "rpcEndpointId", "maxAttempts")
     SELECT new.*, max_attempts FROM public.iidq_new_jobs(jobs) AS new;
   END IF;
   GET DIAGNOSTICS inserted = ROW_COUNT;
   -- A BEFORE trigger that returns null drops a row without an error, and the client would get the id of no job. The
-  -- caller gives "expected", because counting the document is slow, like the second condition.
+  -- caller gives "expected", because counting the document is as slow as the second condition.
   IF inserted < expected THEN
     IF EXISTS (SELECT FROM public.iidq_new_jobs(jobs) AS new
         WHERE NOT EXISTS (SELECT FROM public."VerificationJob" AS job WHERE job.id = new.id)) THEN
@@ -40,14 +38,10 @@ BEGIN
   END IF;
   INSERT INTO public.iidq_queue_count (waiting, enqueued) VALUES (inserted, inserted);
 END $$;
-COMMENT ON PROCEDURE public.iidq_enqueue(json, integer, boolean, integer) IS
-  'Inserts and counts jobs that iidq has checked, all or none. again: jobs whose id exists stay; expected: the number of jobs.';
+COMMENT ON PROCEDURE public.iidq_enqueue IS 'Inserts and counts checked jobs, all or none. again: jobs whose id exists stay; expected: the number of jobs.';
 
 CREATE TABLE public.iidq_idempotency_key (
-  scope       text        NOT NULL,
-  key         text        NOT NULL,
-  fingerprint bytea       NOT NULL,
-  "jobId"     uuid        NOT NULL,
+  scope text NOT NULL, key text NOT NULL, fingerprint bytea NOT NULL, "jobId" uuid NOT NULL,
   "expiresAt" timestamptz NOT NULL CONSTRAINT iidq_idempotency_key_time_range
     CHECK ("expiresAt" >= '0002-01-01 00:00:00Z' AND "expiresAt" < '9999-01-01 00:00:00Z'),
   PRIMARY KEY (scope, key)

@@ -2,11 +2,8 @@
 -- depends: 0004_enqueue
 
 CREATE TABLE public.iidq_queue_control (
-  only_row      boolean PRIMARY KEY DEFAULT true CHECK (only_row),
-  "pausedAt"    timestamptz,
-  "pauseReason" text,
-  "upkeepAt"    timestamptz,
-  "countedAt"   timestamptz,
+  only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+  "pausedAt" timestamptz, "pauseReason" text, "upkeepAt" timestamptz, "countedAt" timestamptz,
   CONSTRAINT iidq_queue_control_reason_needs_pause CHECK ("pausedAt" IS NOT NULL OR "pauseReason" IS NULL),
   CONSTRAINT iidq_queue_control_time_range CHECK (least("pausedAt", "upkeepAt", "countedAt") >= '0002-01-01 00:00:00Z'
     AND greatest("pausedAt", "upkeepAt", "countedAt") < '9999-01-01 00:00:00Z')
@@ -21,8 +18,7 @@ COMMENT ON COLUMN public.iidq_queue_control."countedAt" IS 'when all jobs were l
 
 -- Merge the row of another database, from a dump or a subscription, with the present row. All jobs are counted again,
 -- because triggers may have counted them on top of the imported counts.
-CREATE FUNCTION public.iidq_take_control() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, public, pg_temp AS $$
+CREATE FUNCTION public.iidq_take_control() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
   UPDATE public.iidq_queue_control
   SET "countedAt" = NULL, "pausedAt" = coalesce("pausedAt", NEW."pausedAt"),
@@ -37,8 +33,7 @@ REVOKE EXECUTE ON FUNCTION public.iidq_take_control() FROM PUBLIC; -- as in 0003
 
 -- Add the difference in one statement, which sees jobs and counts of one moment: no writer waits. The lock keeps two
 -- recounts from adding twice.
-CREATE FUNCTION public.iidq_recount_queue() RETURNS void LANGUAGE plpgsql
-SET search_path = pg_catalog, public, pg_temp AS $$
+CREATE FUNCTION public.iidq_recount_queue() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
   PERFORM pg_advisory_xact_lock(hashtext('iidq.recount public'));
   -- Jobs before counts, as in every transaction.
@@ -62,17 +57,12 @@ END $$;
 COMMENT ON FUNCTION public.iidq_recount_queue() IS 'Counts all jobs: after a load without triggers, or with triggers on top of imported counts.';
 
 CREATE TABLE public.iidq_queue_worker (
-  "workerId"   text PRIMARY KEY,
-  host         text        NOT NULL,
-  pid          integer     NOT NULL,
-  version      text        NOT NULL,
-  concurrency  integer     NOT NULL,
-  running      integer     NOT NULL,
-  listening    boolean     NOT NULL,
-  "startedAt"  timestamptz NOT NULL DEFAULT now(),
-  "seenAt"     timestamptz NOT NULL DEFAULT now(),
+  "workerId" text PRIMARY KEY,
+  host text NOT NULL, pid integer NOT NULL, version text NOT NULL,
+  concurrency integer NOT NULL, running integer NOT NULL, listening boolean NOT NULL,
+  "startedAt" timestamptz NOT NULL DEFAULT now(), "seenAt" timestamptz NOT NULL DEFAULT now(),
   "aliveUntil" timestamptz NOT NULL,
-  faults       text[]      NOT NULL DEFAULT '{}',
+  faults text[] NOT NULL DEFAULT '{}',
   CONSTRAINT iidq_queue_worker_time_range CHECK (least("startedAt", "seenAt", "aliveUntil") >= '0002-01-01 00:00:00Z'
     AND greatest("startedAt", "seenAt", "aliveUntil") < '9999-01-01 00:00:00Z')
 ) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scale_factor = 0);
@@ -90,8 +80,7 @@ COMMENT ON COLUMN public.iidq_queue_worker."aliveUntil" IS 'counts as live until
 COMMENT ON COLUMN public.iidq_queue_worker.faults IS 'obstacles that an operator has to remove: rights, settings';
 
 -- Stop all claims; running jobs go on.
-CREATE FUNCTION public.pause_queue(reason text DEFAULT NULL) RETURNS void LANGUAGE plpgsql
-SET search_path = pg_catalog, public, pg_temp AS $$
+CREATE FUNCTION public.pause_queue(reason text DEFAULT NULL) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
   IF NOT EXISTS (SELECT FROM public.iidq_queue_control) THEN
     INSERT INTO public.iidq_queue_control DEFAULT VALUES ON CONFLICT DO NOTHING;
@@ -120,7 +109,7 @@ BEGIN
   RETURN true;
 END $$;
 
--- Put an ended job back in line, with attempt number and errors. Return false for any other; raise P0002 for an unknown id.
+-- Put an ended job back in line; attempt number and errors stay. Return false unless ended; raise P0002 for an unknown id.
 CREATE FUNCTION public.retry_job(job_id uuid) RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE was text;
 BEGIN

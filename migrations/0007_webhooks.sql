@@ -3,17 +3,13 @@
 
 -- Triggers replace a foreign key, which would cost each update of a job a look-up and forbid TRUNCATE.
 CREATE TABLE public.iidq_webhook_delivery (
-  "jobId"       uuid PRIMARY KEY,
-  "eventId"     uuid        NOT NULL DEFAULT public.iidq_new_job_id(),
-  "createdAt"   timestamptz NOT NULL DEFAULT now(),
-  "nextAt"      timestamptz,
-  "deliveredAt" timestamptz,
-  attempts      integer     NOT NULL DEFAULT 0 CHECK (attempts BETWEEN 0 AND 1000000000),
-  "lastStatus"  integer,
-  state         text        NOT NULL DEFAULT 'waiting',
-  url           text        NOT NULL,
-  host          text        NOT NULL GENERATED ALWAYS AS (lower(substring(url FROM '^[^:]+://([^/?#]*)'))) STORED,
-  "lastError"   text,
+  "jobId" uuid PRIMARY KEY,
+  "eventId" uuid NOT NULL DEFAULT public.iidq_new_job_id(),
+  "createdAt" timestamptz NOT NULL DEFAULT now(), "nextAt" timestamptz, "deliveredAt" timestamptz,
+  attempts integer NOT NULL DEFAULT 0 CHECK (attempts BETWEEN 0 AND 1000000000), "lastStatus" integer,
+  state text NOT NULL DEFAULT 'waiting',
+  url text NOT NULL, host text NOT NULL GENERATED ALWAYS AS (lower(substring(url FROM '^[^:]+://([^/?#]*)'))) STORED,
+  "lastError" text,
   CONSTRAINT iidq_webhook_delivery_state_known CHECK (state IN ('waiting', 'pending', 'delivered', 'gave_up')),
   CONSTRAINT iidq_webhook_delivery_next_is_for_pending CHECK ((state = 'pending') = ("nextAt" IS NOT NULL)),
   CONSTRAINT iidq_webhook_delivery_time_is_for_delivered CHECK ((state = 'delivered') = ("deliveredAt" IS NOT NULL)),
@@ -40,8 +36,7 @@ COMMENT ON COLUMN public.iidq_webhook_delivery.host IS 'host and port of the url
 COMMENT ON COLUMN public.iidq_webhook_delivery."lastError" IS 'why the last attempt failed; null after a success';
 
 -- Each end of a job is an event, also by UPDATE and after a retry.
-CREATE FUNCTION public.iidq_follow_callback() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, public, pg_temp AS $$
+CREATE FUNCTION public.iidq_follow_callback() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
   CASE TG_OP
     WHEN 'UPDATE' THEN

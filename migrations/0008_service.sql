@@ -23,8 +23,7 @@ COMMENT ON COLUMN public.iidq_accelerator_key.key IS '32 random bytes; with thes
 
 -- Keep the present row of the key and of applied migrations when a dump of the data or a subscription brings it again.
 -- ALWAYS, because a subscriber silences other triggers.
-CREATE FUNCTION public.iidq_keep_present() RETURNS trigger LANGUAGE plpgsql
-SET search_path = pg_catalog, public, pg_temp AS $$
+CREATE FUNCTION public.iidq_keep_present() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE present boolean;
 BEGIN
   EXECUTE format('SELECT EXISTS (SELECT FROM %I.%I WHERE %3$I = ($1).%3$I)', TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_ARGV[0])
