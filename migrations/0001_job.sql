@@ -1,78 +1,51 @@
 -- "VerificationJob": the queue, its history, and the interface for SQL users.
 -- depends:
 
--- UUID version 7 (RFC 9562). Not uuidv7(): dumps must restore on every version of Postgres.
+-- UUID version 7 (RFC 9562). Not uuidv7(), because dumps must restore on every version of Postgres.
 CREATE FUNCTION public.iidq_new_job_id() RETURNS uuid LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
-  SELECT encode(
-    set_bit(set_bit(
-      overlay(uuid_send(gen_random_uuid())
-              PLACING substring(int8send((extract(epoch FROM clock_timestamp()) * 1000)::bigint) FROM 3)
-              FROM 1 FOR 6),
-      52, 1), 53, 1),
-    'hex')::uuid
+  SELECT encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid())
+      PLACING substring(int8send((extract(epoch FROM clock_timestamp()) * 1000)::bigint) FROM 3) FROM 1 FOR 6),
+    52, 1), 53, 1), 'hex')::uuid
 $$;
 
--- docs/migration.md imports jobs of the replaced system under this id; its clients have a "jobId".
+-- The import of docs/migration.md uses this id, because clients of the replaced system have a "jobId".
 CREATE FUNCTION public.iidq_imported_id(job_id text) RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-  SELECT CASE WHEN lower(job_id) ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN job_id::uuid
-    ELSE md5(job_id)::uuid END
+  SELECT CASE WHEN lower(job_id) ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN job_id::uuid ELSE md5(job_id)::uuid END
 $$;
-COMMENT ON FUNCTION public.iidq_imported_id(text) IS
-  'The id under which a job of the replaced system is kept and found, by its old "jobId".';
+COMMENT ON FUNCTION public.iidq_imported_id(text) IS 'The id under which a job of the replaced system is kept and found, by its old "jobId".';
 
 CREATE TABLE public."VerificationJob" (
-  -- Fixed-width columns first: no padding between them.
-  id                uuid        PRIMARY KEY DEFAULT public.iidq_new_job_id(),
-  "createdAt"       timestamptz NOT NULL DEFAULT now(),
-  "updatedAt"       timestamptz NOT NULL DEFAULT now(),
-  "runAt"           timestamptz NOT NULL DEFAULT now(),
-  "startedAt"       timestamptz,
-  "completedAt"     timestamptz,
-  "leaseUntil"      timestamptz,
-  "chainId"         bigint,
-  attempt           integer     NOT NULL DEFAULT 0,
-  "maxAttempts"     integer     NOT NULL DEFAULT 3,
-  "retryCount"      integer     NOT NULL DEFAULT 0,
-  priority          smallint    NOT NULL DEFAULT 0,
-  progress          smallint    NOT NULL DEFAULT 0,
-  ready             boolean     NOT NULL DEFAULT true,
-  -- Null, which takes no byte, without a callback. A flag, because the URL may carry secrets.
-  "hasCallback"     boolean,
-  type              text        NOT NULL,
-  status            text        NOT NULL DEFAULT 'queued',
-  "contentHash"     text        NOT NULL,
-  "manifestUri"     text        NOT NULL,
-  "registryAddress" text        NOT NULL,
-  "rpcUrl"          text,
-  "rpcEndpointId"   text,
-  "fileName"        text,
-  "traceContext"    text,
-  "workerId"        text,
-  error             text,
-  errors            jsonb       NOT NULL DEFAULT '[]',
-  result            jsonb,
-  "jobId"           text        NOT NULL GENERATED ALWAYS AS (id::text) STORED,
-  -- One constraint for all states, checked at every update; rules of single values are in iidq_broken_rules.
+  -- Fixed-width columns first, which need no padding.
+  id uuid PRIMARY KEY DEFAULT public.iidq_new_job_id(),
+  "createdAt" timestamptz NOT NULL DEFAULT now(), "updatedAt" timestamptz NOT NULL DEFAULT now(),
+  "runAt" timestamptz NOT NULL DEFAULT now(),
+  "startedAt" timestamptz, "completedAt" timestamptz, "leaseUntil" timestamptz,
+  "chainId" bigint,
+  attempt integer NOT NULL DEFAULT 0, "maxAttempts" integer NOT NULL DEFAULT 3, "retryCount" integer NOT NULL DEFAULT 0,
+  priority smallint NOT NULL DEFAULT 0, progress smallint NOT NULL DEFAULT 0,
+  ready boolean NOT NULL DEFAULT true,
+  -- A flag in place of the URL, which may carry secrets. Null, which takes no byte, without a callback.
+  "hasCallback" boolean,
+  type text NOT NULL, status text NOT NULL DEFAULT 'queued',
+  "contentHash" text NOT NULL, "manifestUri" text NOT NULL, "registryAddress" text NOT NULL,
+  "rpcUrl" text, "rpcEndpointId" text, "fileName" text, "traceContext" text, "workerId" text,
+  error text, errors jsonb NOT NULL DEFAULT '[]', result jsonb,
+  "jobId" text NOT NULL GENERATED ALWAYS AS (id::text) STORED,
+  -- The rules of a state, checked at every update. Rules of single values are in iidq_broken_rules.
   CONSTRAINT "VerificationJob_state_is_whole" CHECK (CASE status
     WHEN 'queued'     THEN "completedAt" IS NULL     AND "leaseUntil" IS NULL     AND "workerId" IS NULL
     WHEN 'processing' THEN "completedAt" IS NULL     AND "leaseUntil" IS NOT NULL AND "workerId" IS NOT NULL
-    WHEN 'completed'  THEN "completedAt" IS NOT NULL AND "leaseUntil" IS NULL     AND "workerId" IS NULL
-                           AND result IS NOT NULL
-    WHEN 'failed'     THEN "completedAt" IS NOT NULL AND "leaseUntil" IS NULL     AND "workerId" IS NULL
-                           AND error IS NOT NULL
+    WHEN 'completed'  THEN "completedAt" IS NOT NULL AND "leaseUntil" IS NULL     AND "workerId" IS NULL AND result IS NOT NULL
+    WHEN 'failed'     THEN "completedAt" IS NOT NULL AND "leaseUntil" IS NULL     AND "workerId" IS NULL AND error IS NOT NULL
     WHEN 'cancelled'  THEN "completedAt" IS NOT NULL AND "leaseUntil" IS NULL     AND "workerId" IS NULL
     ELSE false END)
 ) WITH (
-  -- Renewals and progress stay on their page (HOT) in the free tenth.
+  -- Free room, in which renewals and progress stay on their page (HOT).
   fillfactor = 90,
-  -- Vacuum by count: dead rows come at the pace of the work, not by the size of the history.
-  autovacuum_vacuum_scale_factor = 0.01,
-  autovacuum_vacuum_threshold = 2000,
-  autovacuum_analyze_scale_factor = 0.02,
-  autovacuum_vacuum_insert_scale_factor = 0.05,
-  autovacuum_vacuum_cost_delay = 0
+  -- Vacuum by count: dead rows come with the work, at any size of the history.
+  autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 2000, autovacuum_analyze_scale_factor = 0.02,
+  autovacuum_vacuum_insert_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0
 );
-
 -- No plan reads these statistics, and ANALYZE would sort whole results.
 ALTER TABLE public."VerificationJob"
   ALTER result SET STATISTICS 0, ALTER errors SET STATISTICS 0, ALTER "manifestUri" SET STATISTICS 0,

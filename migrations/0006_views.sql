@@ -10,27 +10,20 @@ COMMENT ON VIEW public.queue_workers IS 'One row per live worker process.';
 CREATE VIEW public.queue_health AS
 SELECT
   CASE WHEN control."pausedAt" IS NOT NULL THEN 'paused'
-       WHEN workers.live = 0 THEN CASE WHEN counts.waiting + counts.delayed + counts.active > 0 THEN 'no workers'
-                                       ELSE 'idle, no workers' END
-       WHEN counts.waiting + counts.active > 0 THEN 'running'
-       ELSE 'idle' END AS state,
-  control."pauseReason" AS pause_reason,
-  counts.*,
-  jobs.oldest_waiting_seconds, jobs.next_due_at, jobs.expired_leases,
+       WHEN workers.live = 0
+         THEN CASE WHEN counts.waiting + counts.delayed + counts.active > 0 THEN 'no workers' ELSE 'idle, no workers' END
+       WHEN counts.waiting + counts.active > 0 THEN 'running' ELSE 'idle' END AS state,
+  control."pauseReason" AS pause_reason, counts.*, jobs.oldest_waiting_seconds, jobs.next_due_at, jobs.expired_leases,
   workers.live AS workers, workers.slots, workers.listening AS listening_workers,
   control."upkeepAt" AS upkeep_at,
   (SELECT coalesce(array_agg(DISTINCT fault), '{}') FROM public.queue_workers, unnest(faults) AS fault) AS faults
 FROM
-  -- First: the jobs are locked before the counts, as everywhere. TRUNCATE of the jobs takes both in this order.
-  (SELECT
-     extract(epoch FROM now() - (
+  -- First, so that the jobs are locked before the counts, as by TRUNCATE of the jobs.
+  (SELECT extract(epoch FROM now() - (
        SELECT "runAt" FROM public."VerificationJob" WHERE ready AND status = 'queued'
-       ORDER BY public.iidq_claim_order("runAt", type, priority), id LIMIT 1
-     ))::float8 AS oldest_waiting_seconds,
-     (SELECT "runAt" FROM public."VerificationJob" WHERE status = 'queued' AND NOT ready ORDER BY "runAt" LIMIT 1)
-       AS next_due_at,
-     (SELECT count(*) FROM public."VerificationJob" WHERE "workerId" IS NOT NULL AND "leaseUntil" < now())
-       AS expired_leases
+       ORDER BY public.iidq_claim_order("runAt", type, priority), id LIMIT 1))::float8 AS oldest_waiting_seconds,
+     (SELECT "runAt" FROM public."VerificationJob" WHERE status = 'queued' AND NOT ready ORDER BY "runAt" LIMIT 1) AS next_due_at,
+     (SELECT count(*) FROM public."VerificationJob" WHERE "workerId" IS NOT NULL AND "leaseUntil" < now()) AS expired_leases
   ) AS jobs
   LEFT JOIN public.iidq_queue_control AS control ON true,
   (SELECT coalesce(sum(waiting), 0)::bigint AS waiting, coalesce(sum(delayed), 0)::bigint AS delayed,
