@@ -134,7 +134,7 @@ async def test_a_name_that_leads_to_a_private_address_is_refused(answers: list[s
 
 
 async def test_localhost_is_refused_by_the_systems_resolver() -> None:
-    """The operating system's names for the own machine are refused."""
+    """The operating system's names for the local machine are refused."""
     with pytest.raises(FetchRefused, match="public"):
         await get("http://localhost/", PUBLIC_ONLY)
 
