@@ -1,5 +1,5 @@
 """Benchmarks: figures of iidq, and the limits of the same machine and the same Postgres.
 
-Read in this order: ``catalogue`` (figures, units and references), ``figures/`` (measurements), ``processes/``
-(programs under load), ``record`` (runs → value, range and ratios).
+Order of reading: ``catalogue`` (figures, units and references), ``figures/`` (measurements), ``processes/`` (programs
+under load), ``record`` (runs → value, range and ratios).
 """

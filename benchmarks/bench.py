@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Bench:
-    """Input of a measurement; ``kept`` is closed after the last round."""
+    """Input of a measurement: ``options`` (sizes), ``server``, and ``kept``, closed after the last round."""
 
     options: Options
     server: Server
@@ -21,7 +21,7 @@ class Bench:
     _kept_by_name: dict[str, Any] = field(default_factory=dict)
 
     def once(self, name: str, opened: Callable[[], AbstractContextManager[T]]) -> T:
-        """Open ``opened`` at the first call with this name, and keep the result for later rounds."""
+        """Open ``opened`` at the first call with the name, and keep the result for later rounds."""
         if name not in self._kept_by_name:
             self._kept_by_name[name] = self.kept.enter_context(opened())
         found: T = self._kept_by_name[name]
@@ -29,4 +29,4 @@ class Bench:
 
 
 Measurement = Callable[[Bench], dict[str, float]]
-"""One round of one measurement: the figures that it yields."""
+"""One round of a measurement; returns its figures by name."""

@@ -26,7 +26,10 @@ Reference = str | float
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """``references``: label → figure or number to divide by."""
+    """A figure of the catalogue: ``name``, ``unit``, ``group`` and ``measurement``.
+
+    ``references``: label → figure or number to divide by; empty by default.
+    """
 
     name: str
     unit: str
@@ -92,7 +95,7 @@ FIGURES: Sequence[Figure] = (
 
 
 class UnknownFigure(Exception):
-    """Neither a figure nor a group."""
+    """The name is neither a figure nor a group."""
 
 
 def groups() -> dict[str, list[str]]:
@@ -104,7 +107,7 @@ def groups() -> dict[str, list[str]]:
 
 
 def select(names: Iterable[str]) -> list[Figure]:
-    """Return the named figures or groups with their references; all figures without a name.
+    """Return the chosen figures or groups with their references; all figures without a name.
 
     Raises :class:`UnknownFigure`.
     """
@@ -125,5 +128,5 @@ def select(names: Iterable[str]) -> list[Figure]:
 
 
 def described() -> str:
-    """Return groups and figures, one group a line."""
+    """Return groups and figures, with a line per group."""
     return "\n".join(f"  {group}: {', '.join(names)}" for group, names in groups().items())

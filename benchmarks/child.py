@@ -1,4 +1,4 @@
-"""A benchmark program in a process of its own, with a protocol of lines: READY, ``go``, ``C n``, RESULT."""
+"""A benchmark program in a separate process, with a protocol of lines: READY, ``go``, ``C n``, RESULT."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ class ChildFailed(Exception):
 
 
 class Child:
-    """``python -m benchmarks.processes.<name>``; leaving the ``with`` block ends it."""
+    """``python -m benchmarks.processes.<name>``; leaving the ``with`` block ends the program."""
 
     def __init__(
         self, name: str, arguments: Sequence[object] = (), environment: Mapping[str, str] | None = None

@@ -1,7 +1,7 @@
-"""A long history: rows that the queue itself has finished, or that came in as finished.
+"""A long history: rows finished by the queue, or inserted as finished.
 
-The two fill pages differently. A finished row is larger than a waiting one, so an import leaves a gap for a waiting row
-or two in most pages. In a working queue the waiting rows of a burst lie together, in pages that earlier rows have left.
+The two fill pages differently. A finished row is larger than a waiting row, so an import leaves a gap for a waiting row
+or two in most pages. In a working queue the waiting rows of a burst lie together, in pages left by earlier rows.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ _ROWS_PER_VACUUM = 500_000
 
 @contextlib.contextmanager
 def lived_through(bench: Bench) -> Iterator[str]:
-    """A database with finished rows: inserted, claimed and completed burst by burst, and vacuumed now and then."""
+    """Yield a database with finished rows: inserted, claimed and completed in bursts, and vacuumed now and then."""
     rows = bench.options.history_rows
     with bench.server.migrated_database() as url:
         with seeding(url) as connection:
@@ -32,7 +32,7 @@ def lived_through(bench: Bench) -> Iterator[str]:
 
 @contextlib.contextmanager
 def imported(bench: Bench) -> Iterator[str]:
-    """A database with as many rows that were inserted as finished."""
+    """Yield a database with as many rows, inserted as finished."""
     with bench.server.migrated_database() as url:
         seed(url, "seed_imported", bench.options.history_rows)
         yield url

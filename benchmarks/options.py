@@ -1,4 +1,4 @@
-"""The sizes of a run, and the command line that sets them."""
+"""The sizes of a run, and the command line to set the sizes."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,7 +8,10 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How much of everything; the defaults are the sizes of the published table."""
+    """Sizes of the measurements; the defaults are the sizes of the published table.
+
+    Meanings and units are in ``_MEANINGS``, the help of the command line. All sizes are greater than 0.
+    """
 
     runs: int = 3
     jobs: int = 20_000
@@ -54,7 +57,7 @@ QUICK = Options(
     watched_jobs=10,
     fault_seconds=5.0,
 )
-"""Shows that everything works; the figures mean nothing."""
+"""Sizes of a quick check of all measurements; the figures mean nothing."""
 
 _MEANINGS = {
     "runs": "how often each figure is measured, each time on a fresh database; the median counts",
@@ -84,7 +87,11 @@ _MEANINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The options of the command line."""
+    """The options of the command line.
+
+    ``figures``: names of figures or groups, empty for all. ``options``: sizes. ``json_path``: file for the figures as
+    JSON, None for no file. ``peers``: names of peers, with programs in ``peers_folder``.
+    """
 
     figures: tuple[str, ...]
     options: Options

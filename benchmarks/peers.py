@@ -1,8 +1,8 @@
-"""Other job queues, measured in the same rounds on the same server, by a folder that brings its own ``bench.py``.
+"""Other job queues, measured in the same rounds on the same server, by a folder with its own ``bench.py``.
 
-That program is called as ``bench.py PEER FIGURE`` with BENCH_PG_DSN, BENCH_REPEAT=1 and our sizes in its environment,
-and prints one line per figure: ``PEER FIGURE UNIT median X …``. Other needs of the
-program (interpreters, Redis) come from the environment of this process.
+The program is called as ``bench.py PEER FIGURE`` with BENCH_PG_DSN, BENCH_REPEAT=1 and iidq's sizes in its environment.
+It prints a line per figure: ``PEER FIGURE UNIT median X …``. Other needs of the program (interpreters, Redis) come from
+the environment of the calling process.
 """
 
 import os
@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.bench import Bench
 
 _LINE = re.compile(r"^\S+\s+(?P<figure>\w+(?: p\d\d)?) \S+\s+median\s+(?P<value>[0-9.]+)", re.MULTILINE)
-# Their figure and line → ours.
+# The peers' figure and line → iidq's figure.
 _THEIRS: Mapping[str, tuple[str, str]] = {
     "enqueue16": ("one", "one"),
     "drain1": ("drain1", "drain1"),
@@ -26,7 +26,7 @@ _THEIRS: Mapping[str, tuple[str, str]] = {
     "history": ("history", "history"),
     "horizon": ("horizon", "horizon"),
 }
-# Only these keep finished rows in the table of their jobs.
+# Only these peers keep finished rows in the jobs' table.
 _KEEP_HISTORY = {"procrastinate", "chancy", "oban", "pg_boss"}
 _WITHOUT_POSTGRES = {"bullmq"}
 
@@ -37,7 +37,9 @@ class PeerFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PeerFigure:
-    """A peer's figure, and the figure of iidq to compare with."""
+    """A figure of ``peer``, with ``name`` PEER.FIGURE; ``ours`` is the figure of iidq to compare with, in the same
+    ``unit``.
+    """
 
     name: str
     unit: str
@@ -61,7 +63,7 @@ class Peers:
         ]
 
     def measure(self, ours: Mapping[str, float]) -> Iterator[tuple[str, float]]:
-        """Return every peer's figures for these figures of iidq."""
+        """Yield every peer's figures that compare with the given figures of iidq."""
         found: dict[tuple[str, str], Mapping[str, float]] = {}
         for figure in self.figures:
             if figure.ours in ours:

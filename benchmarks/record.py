@@ -1,4 +1,4 @@
-"""One figure's runs, their median, and ratios to other figures. Pure."""
+"""One figure's runs, the median, and ratios to other figures. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +8,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One figure. ``ratios`` holds, by reference, this value divided by the reference's."""
+    """A ``figure`` with ``unit`` and ``runs`` (one value at least).
+
+    ``ratios``: reference → value divided by the reference's value; empty by default.
+    """
 
     figure: str
     unit: str
@@ -21,11 +24,11 @@ class Record:
 
     @property
     def value(self) -> float:
-        """The median of the runs."""
+        """Return the median of the runs."""
         return median(self.runs)
 
     def as_json(self) -> dict[str, Any]:
-        """The form that ``--json`` writes; ``runs`` are the single values in the order they were measured."""
+        """Return the form for ``--json``; ``runs`` has the single values in the order of measurement."""
         return {
             "figure": self.figure,
             "unit": self.unit,
@@ -38,9 +41,9 @@ class Record:
 
 
 def compare(records: Sequence[Record], references: Mapping[str, Mapping[str, str | float]]) -> list[Record]:
-    """Return the records with ratios. ``references`` has, by figure, label → figure or number to divide by.
+    """Return the records with ratios. ``references``: figure → label → figure or number to divide by.
 
-    A reference that was not measured, or measured as zero, gives no ratio.
+    A reference without measurement, or measured as zero, gives no ratio.
     """
     values = {record.figure: record.value for record in records}
     compared = []
@@ -55,7 +58,7 @@ def compare(records: Sequence[Record], references: Mapping[str, Mapping[str, str
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """The value that ``share`` of the values do not exceed (nearest rank); raises ValueError for none."""
+    """Return the value at rank ``share`` of the sorted values (nearest rank); raises ValueError for no values."""
     if not values:
         raise ValueError("no values")
     ordered = sorted(values)
@@ -63,5 +66,5 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def _rounded(value: float) -> float:
-    """Four significant digits below 1,000, whole numbers above."""
+    """Round to four significant digits below 1,000, to whole numbers above."""
     return float(f"{value:.4g}") if abs(value) < 1000 else round(value)

@@ -1,4 +1,4 @@
-"""A Redis or Valkey that keeps nothing on disk, and that a figure may kill and freeze."""
+"""A Redis or Valkey without files, which a figure may kill and freeze."""
 
 import contextlib
 import shutil
@@ -28,7 +28,7 @@ def redis_program() -> str | None:
 
 
 class RedisServer:
-    """On one port from its start to its end, also where it is killed in between."""
+    """A server on the same port from start to end, also across kills."""
 
     def __init__(self) -> None:
         program = redis_program()
@@ -41,7 +41,7 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """Return the server's URL."""
         return f"redis://127.0.0.1:{self._port}/0"
 
     def __enter__(self) -> Self:
@@ -54,7 +54,7 @@ class RedisServer:
         self.kill()
 
     def start(self) -> None:
-        """Start it, empty; return once it takes connections."""
+        """Start the server, empty; return after the first accepted connection."""
         self._process = subprocess.Popen(
             self._command, stdout=subprocess.DEVNULL, preexec_fn=die_with_parent(signal.SIGKILL)
         )
@@ -67,7 +67,7 @@ class RedisServer:
         raise ServiceFailed("redis-server did not start")
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the process at once."""
         assert self._process is not None
         self._process.kill()
         self._process.wait()
@@ -78,6 +78,6 @@ class RedisServer:
         self._process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Go on."""
+        """Continue the process."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)

@@ -18,7 +18,7 @@ from benchmarks.table import print_table, shown
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure and print; returns the exit code: 0, or 2 for an unknown figure."""
+    """Measure and print; return the exit code: 0, or 2 for an unknown figure."""
     asked = options.parse(arguments, f"figures by group:\n{described()}")
     try:
         figures = select(asked.figures)
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def measure(bench: Bench, figures: Sequence[Figure], beside: Peers, progress: Console) -> list[Record]:
-    """Measure round by round, so that a slow hour of the machine slows all figures alike."""
+    """Measure round by round: a slow hour of the machine slows all figures alike."""
     runs: dict[str, list[float]] = {figure.name: [] for figure in figures}
     runs |= {figure.name: [] for figure in beside.figures}
     for number in range(1, bench.options.runs + 1):
@@ -70,5 +70,5 @@ def with_peers(
 
 
 def write_json(records: Sequence[Record], path: Path) -> None:
-    """A list of one object per figure."""
+    """Write a list with an object per figure."""
     path.write_text(json.dumps([record.as_json() for record in records], indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""Verifications that come out OK: contents, signed manifests, and registry entries."""
+"""Verifications with verdict OK: contents, signed manifests, and registry entries."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ REGISTRY = "0x5A" + "5a" * 19
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One content: hash, manifest and signer."""
+    """A content: ``content_hash``, ``manifest`` (JSON text) and ``creator`` (address of the signer)."""
 
     content_hash: str
     manifest: str
@@ -28,22 +28,22 @@ class Sample:
 
     @property
     def block(self) -> bytes:
-        """The manifest as one UnixFS block."""
+        """Return the manifest as a single UnixFS block."""
         return wrap_file(self.manifest.encode())
 
     @property
     def cid(self) -> str:
-        """The block's CID."""
+        """Return the block's CID."""
         return dag_pb_cid(self.block)
 
     @property
     def manifest_uri(self) -> str:
-        """The manifest's URI in the registry."""
+        """Return the manifest's URI in the registry."""
         return f"ipfs://{self.cid}"
 
 
 def make_samples(count: int) -> list[Sample]:
-    """Return this number of different contents, all by one creator."""
+    """Return ``count`` different contents, all by one creator."""
     from eth_account import Account
 
     key = DEVELOPMENT_KEYS[1]
@@ -57,12 +57,12 @@ def make_samples(count: int) -> list[Sample]:
 
 
 def write_samples(samples: Iterable[Sample], path: Path) -> None:
-    """One JSON object a line."""
+    """Write a JSON object per line."""
     path.write_text("".join(json.dumps(asdict(sample)) + "\n" for sample in samples))
 
 
 def read_samples(path: Path) -> list[Sample]:
-    """The inverse of :func:`write_samples`."""
+    """Read samples; the inverse of :func:`write_samples`."""
     return [Sample(**json.loads(line)) for line in path.read_text().splitlines()]
 
 

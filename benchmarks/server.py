@@ -1,4 +1,4 @@
-"""The measured Postgres: an embedded one with fsync on, or that of BENCH_PG_DSN."""
+"""The measured Postgres: an embedded server with fsync on, or the server of BENCH_PG_DSN."""
 
 import contextlib
 import itertools
@@ -32,19 +32,19 @@ STATEMENTS = parse_queries(files("benchmarks").joinpath("statements.sql").read_t
 
 @dataclass(slots=True)
 class Server:
-    """A running Postgres; ``url`` is an administrator's."""
+    """A running Postgres: ``url`` of an administrator, and ``scratch``, a folder for large files."""
 
     url: str
     scratch: Path
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def on_database(self, name: str) -> str:
-        """The URL of another database of this server."""
+        """Return the URL of another database of the same server."""
         return _url({**conninfo_to_dict(self.url), "dbname": name})
 
     @contextlib.contextmanager
     def empty_database(self) -> Iterator[str]:
-        """A new database's URL; it is dropped afterwards."""
+        """Yield a new database's URL; drop the database afterwards."""
         name = f"iidq_bench_{os.getpid()}_{next(self._numbers)}"
         execute(self.url, SQL("CREATE DATABASE {}").format(Identifier(name)))
         try:
@@ -54,24 +54,24 @@ class Server:
 
     @contextlib.contextmanager
     def migrated_database(self) -> Iterator[str]:
-        """A new database with iidq's tables."""
+        """Yield a new database with iidq's tables."""
         with self.empty_database() as url:
-            # Its log line per migration would come between the figures.
+            # A log line per migration would come between the figures.
             configure_logging("warning")
             migrate(url)
             yield url
 
     def description(self) -> str:
-        """Version and the settings that matter, in one line."""
+        """Return version and relevant settings in one line."""
         rows = execute(self.url, STATEMENTS["describe_server"])
         return ", ".join(f"{name} {value}" for name, value in rows)
 
 
 @contextlib.contextmanager
 def run_server() -> Iterator[Server]:
-    """Yield the server, and a folder for large files; both are removed afterwards, but for a server of BENCH_PG_DSN."""
+    """Yield the server, and a folder for large files; both are removed afterwards, except a server of BENCH_PG_DSN."""
     scratch = Path(tempfile.mkdtemp(prefix="iidq-bench-"))
-    # As root, the server runs as another user, with its own folder below this one.
+    # As root, the server runs as another user, with its own folder below ``scratch``.
     scratch.chmod(0o711)
     try:
         named = os.environ.get("BENCH_PG_DSN")
@@ -90,7 +90,7 @@ def run_server() -> Iterator[Server]:
 
 
 def execute(url: str, statement: Any, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
-    """Run one statement in autocommit and return its rows."""
+    """Run a single statement in autocommit and return its rows."""
     with psycopg.connect(url, autocommit=True) as connection:
         cursor = connection.execute(statement, parameters)
         return cursor.fetchall() if cursor.description else []
@@ -106,7 +106,7 @@ def settle(url: str) -> None:
 def seeding(url: str) -> Iterator[psycopg.Connection[Any]]:
     """Yield a connection for rows of an earlier life of the database; counts are up to date afterwards.
 
-    Neither triggers nor notifications for them.
+    These rows fire no triggers and send no notifications.
     """
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(STATEMENTS["without_triggers"])
@@ -117,7 +117,7 @@ def seeding(url: str) -> Iterator[psycopg.Connection[Any]]:
 
 
 def seed(url: str, name: str, rows: int) -> None:
-    """Run one of the seeding statements."""
+    """Run a seeding statement."""
     with seeding(url) as connection:
         connection.execute(STATEMENTS[name], {"rows": rows})
 

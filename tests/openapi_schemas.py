@@ -1,4 +1,4 @@
-"""The document's schemas as checks."""
+"""The schemas of the OpenAPI document as checks."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ _ROOT = "urn:document"
 
 
 class DocumentSchemas:
-    """Checks values against schemas of the document; ``closed`` refuses members that it does not describe."""
+    """Check values against schemas of the document; ``closed`` refuses undescribed members."""
 
     def __init__(self, document: dict[str, Any], *, closed: bool = False) -> None:
         self._closed = closed
@@ -18,7 +18,7 @@ class DocumentSchemas:
         self._registry: Registry[Any] = Registry().with_resource(_ROOT, DRAFT202012.create_resource(components))
 
     def validate(self, value: object, schema: dict[str, Any]) -> None:
-        """Raise jsonschema's ValidationError where the schema, which may refer into the document, forbids it."""
+        """Raise jsonschema's ValidationError if the schema forbids the value; references go into the document."""
         absolute = _absolute(_closed(schema) if self._closed else schema)
         Draft202012Validator(absolute, registry=self._registry).validate(value)
 
@@ -37,7 +37,7 @@ def _absolute(value: Any) -> Any:
 
 def _closed(value: Any) -> Any:
     match value:
-        # What other systems left behind is not what is asked for here.
+        # Results left by other systems are not checked here.
         case {"title": "Other result"}:
             return False
         case {"type": "object", "properties": dict(members)}:

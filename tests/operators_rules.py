@@ -1,4 +1,4 @@
-"""Rules that operators add to the tables of iidq: they refuse jobs whose file is called odd."""
+"""Rules added by operators to the tables of iidq, against jobs with a file named odd."""
 
 import psycopg
 
@@ -11,7 +11,7 @@ IS_ODD = "NEW.\"fileName\" = 'odd'"
 
 
 def trigger(body: str, condition: str = IS_ODD, when: str = "INSERT", table: str = "VerificationJob") -> str:
-    """The statements that make a trigger with this body for rows of the condition."""
+    """Return the statements for a trigger with the body for rows of the condition."""
     return f"""
         CREATE OR REPLACE FUNCTION operators_rule() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
           IF {condition} THEN {body} END IF;
@@ -27,7 +27,7 @@ CONFLICTS = {
     "foreign key": """CREATE TABLE files (name text PRIMARY KEY); INSERT INTO files VALUES ('good');
         ALTER TABLE "VerificationJob" ADD CONSTRAINT only_one FOREIGN KEY ("fileName") REFERENCES files""",
 }
-"""By kind: what refuses an insert of an odd job because of another row, under the name only_one."""
+"""By kind: statements for refusing an insert of an odd job because of another row, under the name only_one."""
 
 REFUSALS = {
     "check": """ALTER TABLE "VerificationJob" ADD CONSTRAINT not_odd CHECK ("fileName" <> 'odd')""",
@@ -41,7 +41,9 @@ REFUSALS = {
     "bad value": trigger("PERFORM 'secret'::integer;"),
     "drop": trigger("RETURN NULL;"),
 }
-"""By kind: what refuses an insert of an odd job because of itself; by the name not_odd or in operators_rule."""
+"""By kind: statements for refusing an insert of an odd job because of its values, by the name not_odd or in
+operators_rule.
+"""
 
 FAULTS = {
     "missing table": trigger("PERFORM FROM missing_audit;"),
@@ -52,7 +54,7 @@ FAULTS = {
     "lost connection of its own": trigger("RAISE 'no audit' USING ERRCODE = '08006';"),
     "state of an object": trigger("PERFORM nextval('s'), currval('t');") + "CREATE SEQUENCE s; CREATE SEQUENCE t;",
 }
-"""By kind: code of the operator's that fails by itself for an odd job, in operators_rule."""
+"""By kind: an operator's code in operators_rule, failing for an odd job by its own fault."""
 
 
 def apply(sql: psycopg.Connection[object], rule: str) -> None:

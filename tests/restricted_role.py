@@ -1,4 +1,4 @@
-"""A role of the test's own, with all that iidq needs, from which rights are taken."""
+"""A role for a single test with all rights for iidq; the test then revokes rights."""
 
 import secrets
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from psycopg.sql import SQL, Identifier
 
 
 class RestrictedRole:
-    """Its name, a URL with its login, and its rights, which the owner of the tables changes."""
+    """A role: name, URL with login, and rights, changed by the owner of the tables."""
 
     def __init__(self, database_url: str, owner: psycopg.Connection[Any], schema: str) -> None:
         self._owner = owner
@@ -21,11 +21,11 @@ class RestrictedRole:
         self.url = urlunsplit(parts._replace(netloc=f"{self.name}@{parts.netloc.rpartition('@')[2]}"))
 
     def grant(self, privilege: str, table: str) -> None:
-        """Let the role do it."""
+        """Grant the privilege to the role."""
         self._change("GRANT {} ON {} TO {}", privilege, table)
 
     def revoke(self, privilege: str, table: str) -> None:
-        """Let the role do it no more."""
+        """Revoke the privilege from the role."""
         self._change("REVOKE {} ON {} FROM {}", privilege, table)
 
     def _change(self, statement: Any, privilege: Any, table: str) -> None:
@@ -36,7 +36,7 @@ class RestrictedRole:
 
 @contextmanager
 def restricted_role(database_url: str, schema: str = "public") -> Iterator[RestrictedRole]:
-    """A role that may do everything with the tables and views of this schema, until the block ends."""
+    """Yield a role with all rights on the tables and views of the schema, until the block ends."""
     with psycopg.connect(database_url, autocommit=True) as owner:
         role = RestrictedRole(database_url, owner, schema)
         name = Identifier(role.name)

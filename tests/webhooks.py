@@ -1,4 +1,4 @@
-"""The far side of a webhook: a real HTTP server on loopback, and rows as a submission with a callback makes them."""
+"""The far end of a webhook: a real HTTP server on loopback, and rows as made by a submission with a callback."""
 
 import asyncio
 import base64
@@ -27,24 +27,24 @@ LOOPBACK = ("127.0.0.0/8",)
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One request, checked as a receiver should."""
+    """A received request, with the checks of a receiver."""
 
     headers: dict[str, str]
     body: bytes
 
     @property
     def event(self) -> dict[str, Any]:
-        """What is told."""
+        """Return the event."""
         event: dict[str, Any] = json.loads(self.body)
         return event
 
     @property
     def event_id(self) -> str:
-        """By which the receiver knows repetitions."""
+        """Return the event's id, by which a receiver recognises repetitions."""
         return self.headers["webhook-id"]
 
     def is_signed_with(self, secret: str) -> bool:
-        """Whether one of the signatures is right."""
+        """Return whether one of the signatures is right."""
         signed = f"{self.event_id}.{self.headers['webhook-timestamp']}.".encode() + self.body
         key = base64.b64decode(secret.removeprefix("whsec_"))
         wanted = "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
@@ -55,12 +55,12 @@ Answer = Callable[[Received], Awaitable[Response]]
 
 
 async def thanks(_: Received) -> Response:
-    """Taken."""
+    """Answer with 204."""
     return Response(status_code=204)
 
 
 def always(status: int, **headers: str) -> Answer:
-    """The same answer to all."""
+    """Return the same answer for all requests."""
 
     async def answer(_: Received) -> Response:
         return Response("<html>", status, {name.replace("_", "-"): value for name, value in headers.items()})
@@ -69,14 +69,14 @@ def always(status: int, **headers: str) -> Answer:
 
 
 async def never(_: Received) -> Response:
-    """Takes the request and hangs."""
+    """Take the request and hang."""
     await asyncio.sleep(3600)
     raise AssertionError
 
 
 @dataclass(slots=True)
 class Receiver:
-    """Where it listens, what came, and how it answers from now on."""
+    """A receiver of webhooks: its URL, its answer from now on, and the requests so far."""
 
     url: str = ""
     answer: Answer = thanks
@@ -85,7 +85,7 @@ class Receiver:
 
 @asynccontextmanager
 async def receiving(answer: Answer = thanks) -> AsyncIterator[Receiver]:
-    """A receiver that listens until the block ends."""
+    """Yield a receiver, listening until the block ends."""
     receiver = Receiver(answer=answer)
 
     async def take(request: Request) -> Response:
@@ -93,7 +93,7 @@ async def receiving(answer: Answer = thanks) -> AsyncIterator[Receiver]:
         receiver.received.append(received)
         answering = asyncio.ensure_future(receiver.answer(received))
         gone = asyncio.ensure_future(request.receive())
-        # A receiver that hangs ends with its caller.
+        # A hanging receiver ends with its caller.
         await asyncio.wait((answering, gone), return_when=asyncio.FIRST_COMPLETED)
         gone.cancel()
         if not answering.done():
@@ -107,7 +107,7 @@ async def receiving(answer: Answer = thanks) -> AsyncIterator[Receiver]:
 
 
 def insert_with_callback(sql: psycopg.Connection[Any], url: str, **columns: Any) -> UUID:
-    """A waiting job that named a callback."""
+    """Insert a waiting job with a callback."""
     with sql.transaction():
         job_id = insert(sql, hasCallback=True, **columns)
         sql.execute('INSERT INTO iidq_webhook_delivery ("jobId", url) VALUES (%s, %s)', [job_id, url])
@@ -115,12 +115,12 @@ def insert_with_callback(sql: psycopg.Connection[Any], url: str, **columns: Any)
 
 
 def cancel(sql: psycopg.Connection[Any], job_id: UUID) -> None:
-    """End it."""
+    """Cancel the job."""
     sql.execute("SELECT cancel_job(%s)", [job_id])
 
 
 def delivery(sql: psycopg.Connection[Any], job_id: UUID) -> dict[str, Any]:
-    """The row of its delivery, and in how many seconds the next attempt is due."""
+    """Return the row of the job's delivery, with the seconds until the next attempt."""
     with sql.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute(
             """SELECT *, extract(epoch FROM "nextAt" - now())::float8 AS due_seconds
@@ -132,5 +132,5 @@ def delivery(sql: psycopg.Connection[Any], job_id: UUID) -> dict[str, Any]:
 
 
 def make_due(sql: psycopg.Connection[Any]) -> None:
-    """What is pending is due now: time passes."""
+    """Make all pending deliveries due now."""
     sql.execute("""UPDATE iidq_webhook_delivery SET "nextAt" = now() WHERE state = 'pending'""")

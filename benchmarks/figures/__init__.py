@@ -1,1 +1,1 @@
-"""One file per figure or group of figures; each holds its :data:`benchmarks.bench.Measurement` functions."""
+"""One file per figure or group of figures, with :data:`benchmarks.bench.Measurement` functions."""

@@ -20,13 +20,13 @@ _AN_HOUR_IN_DAYS = 1 / 24
 
 
 def history(bench: Bench) -> dict[str, float]:
-    """Drain behind rows that the queue has finished; these are made once, the jobs in every round."""
+    """Drain behind rows finished by the queue; the rows are made once, the jobs in every round."""
     url = bench.once("history", lambda: lived_through(bench))
     return {"history": _drain_behind(bench, url)}
 
 
 def history_imported(bench: Bench) -> dict[str, float]:
-    """Drain behind rows that were inserted as finished."""
+    """Drain behind rows inserted as finished."""
     url = bench.once("import", lambda: imported(bench))
     return {"history_imported": _drain_behind(bench, url)}
 
@@ -47,7 +47,7 @@ def delayed(bench: Bench) -> dict[str, float]:
 
 
 def proofs(bench: Bench) -> dict[str, float]:
-    """Drain verifies with proofs behind them; the clock stops with the last verify."""
+    """Drain verifies with waiting proofs behind them; the clock stops with the last verify."""
     with bench.server.migrated_database() as url:
         fill(url, bench.options.jobs)
         seed(url, "seed_proofs", bench.options.proof_rows)
@@ -77,7 +77,7 @@ def retention(bench: Bench) -> dict[str, float]:
 
 @contextlib.contextmanager
 def removing_old_rows(url: str) -> Iterator[None]:
-    """A worker's retention in a thread of its own, until the block ends."""
+    """Run a worker's retention in a thread until the block ends."""
     end = threading.Event()
     settings = load_settings(database_url=url, retention_completed_days=_AN_HOUR_IN_DAYS)
 

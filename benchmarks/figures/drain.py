@@ -14,24 +14,24 @@ _POLL_SECONDS = 0.005
 
 
 class DrainFailed(Exception):
-    """Not every job ended completed, in time."""
+    """Not every job completed in time."""
 
 
 def drain1(bench: Bench) -> dict[str, float]:
-    """One worker."""
+    """Drain with one worker."""
     with filled(bench, bench.options.jobs) as url:
         return {"drain1": drain(bench, url, workers=1)}
 
 
 def drain2(bench: Bench) -> dict[str, float]:
-    """Two workers."""
+    """Drain with two workers."""
     with filled(bench, bench.options.jobs) as url:
         return {"drain2": drain(bench, url, workers=2)}
 
 
 @contextlib.contextmanager
 def filled(bench: Bench, jobs: int) -> Iterator[str]:
-    """Make a new database with this number of waiting jobs, settled."""
+    """Make a new database with ``jobs`` waiting jobs, settled."""
     with bench.server.migrated_database() as url:
         fill(url, jobs)
         settle(url)
@@ -39,7 +39,7 @@ def filled(bench: Bench, jobs: int) -> Iterator[str]:
 
 
 def fill(url: str, jobs: int) -> None:
-    """Enqueue through group commit, from a process of its own."""
+    """Enqueue through group commit, from a separate process."""
     call("enqueuer", ["--jobs", jobs, "--tasks", min(jobs, 1000)], {"DATABASE_URL": url}, timeout_seconds=600)
 
 
@@ -85,7 +85,7 @@ def time_until_drained(
         time.sleep(_POLL_SECONDS)
         seconds = time.perf_counter() - started_at
         begun = sum(child.progress() for child in children)
-        # The count costs the database time, so it begins near the end.
+        # The count costs the database time, so the count begins near the end.
         if begun >= jobs and watcher.execute(STATEMENTS["verifies_left"]).fetchone() == (False,):
             return time.perf_counter() - started_at
         if seconds > limit_seconds:

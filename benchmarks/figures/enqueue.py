@@ -1,16 +1,16 @@
-"""Jobs per second into the queue from one process, each call returning after its own commit."""
+"""Jobs per second into the queue from one process; each call returns after its own commit."""
 
 from benchmarks.bench import Bench
 from benchmarks.child import call
 
 
 def enqueue16(bench: Bench) -> dict[str, float]:
-    """16 tasks."""
+    """Enqueue with 16 tasks."""
     return {"enqueue16": _rate(bench, tasks=16)}
 
 
 def enqueue256(bench: Bench) -> dict[str, float]:
-    """256 tasks."""
+    """Enqueue with 256 tasks."""
     return {"enqueue256": _rate(bench, tasks=256)}
 
 

@@ -1,4 +1,4 @@
-"""Limits of this Postgres: pgbench with the least SQL, and with iidq's own statements."""
+"""Limits of the measured Postgres: pgbench with the least SQL, and with iidq's own statements."""
 
 import contextlib
 import json
@@ -43,11 +43,11 @@ _RESULT = json.dumps(
 
 
 class PgbenchFailed(Exception):
-    """pgbench failed; the message is that of pgbench."""
+    """pgbench failed; the message is pgbench's output."""
 
 
 def insert16(bench: Bench) -> dict[str, float]:
-    """One row per transaction, 16 clients."""
+    """Insert a row per transaction, with 16 clients."""
     with bench.server.empty_database() as url, _script("insert.sql") as script:
         _make_table(url, 0)
         rate = _transactions_per_second(
@@ -57,7 +57,7 @@ def insert16(bench: Bench) -> dict[str, float]:
 
 
 def batch(bench: Bench) -> dict[str, float]:
-    """Claim 100, complete 100, one client, until all rows are done."""
+    """Claim 100, complete 100, with one client, until all rows are done."""
     rows = bench.options.floor_rows
     with bench.server.empty_database() as url, _script("claim_and_complete.sql") as script:
         _make_table(url, rows)
@@ -66,9 +66,9 @@ def batch(bench: Bench) -> dict[str, float]:
 
 
 def same_statements(bench: Bench) -> dict[str, float]:
-    """Run iidq's claim and outcome over the rows of a drain, one after the other, one client.
+    """Run iidq's claim and outcome over the rows of a drain, one after the other, with one client.
 
-    The batch is the drain's. The look-up of claimed rows that pgbench needs is not counted.
+    The batch is as large as the drain's. The look-up of claimed rows, needed by pgbench alone, is not counted.
     """
     jobs = bench.options.jobs
     size = min(bench.options.concurrency, jobs)
@@ -107,7 +107,7 @@ def _pgbench(url: str, script: Path, *arguments: str) -> str:
 
 
 def _transactions_per_second(url: str, script: Path, *arguments: str) -> float:
-    """Connecting not counted."""
+    """Return pgbench's rate, without the time for connecting."""
     [rate] = _RATE.findall(_pgbench(url, script, *arguments))
     return float(rate)
 

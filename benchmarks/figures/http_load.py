@@ -17,20 +17,20 @@ _NO_RPC = "http://127.0.0.1:9"
 
 
 def bare(bench: Bench) -> dict[str, float]:
-    """The route that only parses and answers."""
+    """Measure a route without queue or database: parse and answer."""
     log_path = bench.server.scratch / "bare.log"
     with serving(["benchmarks.processes.bare_route"], {}, log_path, "/submit") as server:
         return {"http_bare": _load(bench, f"{server.url}/submit", "POST")[0]}
 
 
 def submit(bench: Bench) -> dict[str, float]:
-    """POST /verify by hash; each row is durable before its reply."""
+    """Measure POST /verify by hash; each row is durable before its reply."""
     with _api(bench) as (server, _):
         return {"http_submit": _load(bench, f"{server.url}{JOBS_PATH}/verify", "POST")[0]}
 
 
 def get(bench: Bench) -> dict[str, float]:
-    """GET of a completed job at full load, and its p99 at half of that load."""
+    """Measure GET of a completed job at full load, and the p99 at half of the full load."""
     with _api(bench) as (server, database_url):
         body = {"contentHash": "0x" + "c0" * 32, "manifestURI": "https://example.org/m", "registryAddress": REGISTRY}
         status, answer = server.post(f"{JOBS_PATH}/verify", json.dumps(body))

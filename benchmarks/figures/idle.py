@@ -13,12 +13,12 @@ from benchmarks.service import program
 _POLL_SECONDS = 5.0
 # The interval is drawn between three quarters and the whole of the setting.
 _MEAN_POLL_SECONDS = 0.875 * _POLL_SECONDS
-# Start, and then statistics: a session reports its counts at most once a second, an idle one within ten.
+# Wait for the start, then for statistics: a busy session reports its counts once a second, an idle one within ten.
 _SETTLE_SECONDS = 15.0
 
 
 def idle(bench: Bench) -> dict[str, float]:
-    """``python -m iidq.worker``; all transactions of its database, those of autovacuum and notifications included."""
+    """Run ``python -m iidq.worker``; count all transactions of its database, autovacuum and notifications included."""
     seconds = bench.options.idle_seconds
     with bench.server.migrated_database() as url:
         name = {"database": conninfo_to_dict(url)["dbname"]}
@@ -41,6 +41,6 @@ def idle(bench: Bench) -> dict[str, float]:
 
 
 def _cpu_seconds(pid: int) -> float:
-    """User and system time of a process, by proc(5), to a hundredth."""
+    """Return user and system time of a process, from proc(5), to a hundredth of a second."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -11,11 +11,11 @@ _LAST_SECONDS = 1.0
 
 
 class LatencyFailed(Exception):
-    """Some job was not picked up."""
+    """A job was not picked up."""
 
 
 def latency(bench: Bench) -> dict[str, float]:
-    """Jobs at an even pace from another process; both read the same clock (CLOCK_MONOTONIC)."""
+    """Enqueue jobs at an even pace from another process; both processes read the same clock (CLOCK_MONOTONIC)."""
     jobs, gap_ms = bench.options.latency_jobs, bench.options.latency_gap_ms
     with bench.server.migrated_database() as url, Child("worker", [], {"DATABASE_URL": url}) as worker:
         worker.ready()

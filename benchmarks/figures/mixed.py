@@ -1,4 +1,4 @@
-"""Four workers of three slots each on jobs that take 50 ms: how much of the ideal 240 jobs/s is left."""
+"""Four workers of three slots each on jobs of 50 ms: the share of the ideal 240 jobs/s."""
 
 from benchmarks.bench import Bench
 from benchmarks.figures.drain import filled, timed_drain
@@ -8,7 +8,7 @@ IDEAL_PER_SECOND = WORKERS * CONCURRENCY * 1000 / PAUSE_MS
 
 
 def mixed(bench: Bench) -> dict[str, float]:
-    """From the go until the last job is stored."""
+    """Measure from ``go`` until the last job is stored."""
     jobs = bench.options.mixed_jobs
     with filled(bench, jobs) as url:
         rate = timed_drain(

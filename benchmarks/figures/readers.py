@@ -16,7 +16,7 @@ _DEEP_PAGE = 10_000
 
 
 def readers(bench: Bench) -> dict[str, float]:
-    """/stats, page 1, page 10,000 by cursor (or the last, of a shorter history), and one job."""
+    """Measure /stats, page 1, page 10,000 by cursor (or the last page of a shorter history), and one job."""
     url = bench.once("history", lambda: lived_through(bench))
     skip = min(_DEEP_PAGE * _PAGE, bench.options.history_rows - _PAGE) - 1
     [(created_at, job_id)] = execute(url, STATEMENTS["row_at"], {"skip": skip})
@@ -31,7 +31,7 @@ def readers(bench: Bench) -> dict[str, float]:
 
 
 def _p99_ms(bench: Bench, url: str) -> float:
-    # At 100 requests per second the client's own time stays out of it.
+    # At 100 requests per second the client's own time does not count.
     seconds = bench.options.reads / 100
     done = call("load", [url, "--connections", 1, "--seconds", seconds, "--per-second", 100], {}, timeout_seconds=600)
     return quantile(done["latency_ms"], 0.99)

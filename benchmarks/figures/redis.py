@@ -1,8 +1,8 @@
 """Effect of Redis on watched jobs: time from a step to the client, and statements per job.
 
-API, worker and watcher share one process and event loop, so the times hold both ends' work. A client submits a job and
-watches nine steps to the end, then the next: jobs that run at the same time would share statements. The statements of
-idle processes are measured first and subtracted.
+API, worker and watcher share one process and event loop, so the times include both ends' work. A client submits a job,
+watches nine steps to the end, then submits the next: simultaneous jobs would share statements. The statements of idle
+processes are measured first and subtracted.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ def watched(bench: Bench) -> dict[str, float]:
 
 
 class _Load:
-    """Jobs of one way: time of each step, and time of its arrival at the watcher."""
+    """Jobs of one way, with or without Redis: time of each step, and time of the step's arrival at the watcher."""
 
     def __init__(self) -> None:
         self.stepped: dict[str, dict[int, float]] = defaultdict(dict)
@@ -59,7 +59,7 @@ class _Load:
         self.queries_per_job = 0.0
 
     async def handle(self, job: ClaimedJob, progress: Progress) -> dict[str, Any]:
-        """The worker's handler."""
+        """Step through a job, as the worker's handler."""
         for percent in STEPS:
             await asyncio.sleep(_STEP_SECONDS)
             self.stepped[str(job.id)][percent] = time.perf_counter()
@@ -68,7 +68,7 @@ class _Load:
         return {"status": "OK"}
 
     async def watch(self, client: httpx.AsyncClient, number: int) -> None:
-        """Submit a job and follow it to its end."""
+        """Submit a job and follow the job to its end."""
         body = {
             "contentHash": f"0x{number:064x}",
             "manifestURI": "https://example.org/manifest.json",
@@ -111,7 +111,7 @@ async def _measure(database_url: str, redis_url: str | None, jobs: int) -> _Load
         open_work_loop(settings, load.handle, "bench", relay=accelerator.relay) as loop,
     ):
         working = asyncio.create_task(loop.run())
-        # The first watcher opens the connections that later ones share.
+        # The first watcher opens the shared connections of later watchers.
         await load.watch(client, next(numbers))
         await asyncio.sleep(_SETTLE_SECONDS)
         load.steps_ms.clear()
@@ -130,7 +130,7 @@ async def _measure(database_url: str, redis_url: str | None, jobs: int) -> _Load
 
 @contextlib.asynccontextmanager
 async def _counted_queries() -> AsyncIterator[Any]:
-    """Counts the statements that this process sends."""
+    """Count the statements sent by this process."""
     executed = 0
     original = psycopg.AsyncCursor.execute
 

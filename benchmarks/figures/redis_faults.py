@@ -1,7 +1,7 @@
-"""Cost of a Redis that dies and freezes under load, compared with the same load on a healthy one.
+"""Cost of a dying and freezing Redis under load, compared with a healthy one under the same load.
 
-API and workers run as deployed, upstreams answer at once. Requests come at a fixed beat, whether the last one was
-answered or not: one half submits, the other reads an earlier job.
+API and workers run as deployed, upstreams answer at once. Requests come at a fixed beat, also while earlier requests
+wait for answers: one half submits, the other reads an earlier job.
 """
 
 import asyncio
@@ -29,9 +29,9 @@ _LONGEST_SECONDS = 60.0
 
 
 def under_load(bench: Bench) -> dict[str, float]:
-    """p99 of the requests without and with faults, and the longest time until Redis was used again.
+    """Return p99 of the requests without and with faults, and the longest time until Redis was used again.
 
-    Raises :class:`ServiceFailed` where a request failed, or a job did not end with its first attempt.
+    Raises :class:`ServiceFailed` if a request failed, or if a job did not end with its first attempt.
     """
     sources, scratch = upstreams(bench), bench.server.scratch
     samples = list(read_samples(sources.samples))
@@ -65,7 +65,7 @@ async def _measure(url: str, redis: RedisServer, samples: list[Sample], seconds:
 
 
 class _Load:
-    """Requests at their beat; each one's time counts from the moment at which it was due."""
+    """Requests at a fixed beat; the time of each request counts from its due moment."""
 
     def __init__(self, client: httpx.AsyncClient, samples: list[Sample]) -> None:
         self._client = client
@@ -75,7 +75,7 @@ class _Load:
         self.taken_ms: list[float] = []
 
     async def run(self, seconds: float, until: asyncio.Task[float] | None = None) -> None:
-        """Send for ``seconds``, and on ``until`` that has ended."""
+        """Send for ``seconds``, and on until ``until`` has ended."""
         start = time.perf_counter()
         number = 0
         async with asyncio.TaskGroup() as requests:
@@ -108,7 +108,7 @@ class _Load:
 
 
 async def _disturb(client: httpx.AsyncClient, redis: RedisServer, seconds: float) -> float:
-    """Kill and freeze in turn; the longest time from Redis' return until the API used it again, in seconds."""
+    """Kill and freeze in turn; return the longest time from Redis' return to its use by the API, in seconds."""
     faults: list[tuple[Callable[[], None], Callable[[], None]]] = [
         (redis.kill, redis.start),
         (redis.freeze, redis.thaw),
@@ -120,7 +120,7 @@ async def _disturb(client: httpx.AsyncClient, redis: RedisServer, seconds: float
         await asyncio.sleep(_OUTAGE_SECONDS)
         await asyncio.to_thread(heal)
         back_at = time.perf_counter()
-        # The state is in another process, so this polls.
+        # The state is in another process, so the loop polls.
         while (await client.get("/readyz")).json()["redis"]["state"] != "up":  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         longest_seconds = max(longest_seconds, time.perf_counter() - back_at)

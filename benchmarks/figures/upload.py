@@ -1,4 +1,4 @@
-"""Gigabits per second of one upload by curl and of eight at once, and of ``openssl sha256`` of the same file."""
+"""Gigabits per second of one upload by curl, of eight at once, and of ``openssl sha256`` of the same file."""
 
 import contextlib
 import hashlib
@@ -24,9 +24,9 @@ class UploadFailed(Exception):
 
 
 def sha256(bench: Bench) -> dict[str, float]:
-    """``openssl sha256 FILE``, or hashlib where there is no openssl; the file is in the page cache.
+    """Hash with ``openssl sha256 FILE``, or with hashlib if openssl is missing; the file is in the page cache.
 
-    The best of three, so that a disturbance of this reference does not flatter the uploads.
+    The best of three counts, so that a disturbance of the reference does not flatter the uploads.
     """
     path = _file(bench)
     return {"sha256_gbps": _gbps(path, 1, min(_hashing_seconds(path) for _ in range(_HASHINGS)))}
@@ -44,12 +44,12 @@ def _hashing_seconds(path: Path) -> float:
 
 
 def upload(bench: Bench) -> dict[str, float]:
-    """One after the other: one upload, then eight at once; and how much the API's memory grew by each."""
+    """Measure one upload, then eight at once; and the growth of the API's memory in both cases."""
     path = _file(bench)
     with bench.server.migrated_database() as url:
         environment = {"DATABASE_URL": url, "RPC_URL": "http://127.0.0.1:9"}
         with api(environment, bench.server.scratch / "api.log") as server:
-            # The first request of a process pays for its imports.
+            # The first request of a process also pays for imports.
             _send(server, [_small(bench)])
             one_seconds, one_mib = _send(server, [path])
             all_seconds, all_mib = _send(server, [path] * AT_ONCE)

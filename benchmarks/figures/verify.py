@@ -1,7 +1,7 @@
-"""Verifications end to end through the queue, with a gateway and a JSON-RPC endpoint that answer from memory.
+"""Verifications end to end through the queue, with a gateway and a JSON-RPC endpoint answering from memory.
 
-Every job has a manifest and a registry entry of its own, so that no cache helps; the result cache is off. The same
-round measures the same steps with AsyncWeb3, httpx and eth_account, without a queue.
+Each job has its own manifest and registry entry, so no cache helps; the result cache is off. The same round measures
+the same steps with AsyncWeb3, httpx and eth_account, without a queue.
 """
 
 import contextlib
@@ -22,14 +22,14 @@ CONCURRENCY = 64
 
 @dataclass(frozen=True, slots=True)
 class Upstreams:
-    """The samples' file, and the environment under which iidq uses gateway and endpoint."""
+    """``samples`` is the samples' file, ``environment`` connects iidq to gateway and endpoint."""
 
     samples: Path
     url: str
 
     @property
     def environment(self) -> dict[str, str]:
-        """For API and worker processes."""
+        """Return the environment for API and worker processes."""
         return {
             "RPC_URL": f"{self.url}/rpc",
             "IPFS_GATEWAYS": self.url,
@@ -39,7 +39,7 @@ class Upstreams:
 
 
 def upstreams(bench: Bench) -> Upstreams:
-    """Samples and the running upstreams; made once."""
+    """Yield samples and the running upstreams; made once."""
 
     @contextlib.contextmanager
     def opened() -> Iterator[Upstreams]:
@@ -52,7 +52,7 @@ def upstreams(bench: Bench) -> Upstreams:
 
 
 def verify(bench: Bench) -> dict[str, float]:
-    """CPU of the worker process per job, and jobs per second of one worker process."""
+    """Measure CPU of the worker process per job, and jobs per second of one worker process."""
     jobs, sources = bench.options.verify_jobs, upstreams(bench)
     with bench.server.migrated_database() as url:
         arguments = ["--jobs", jobs, "--tasks", min(jobs, 1000), "--samples", sources.samples]
@@ -74,7 +74,7 @@ def verify(bench: Bench) -> dict[str, float]:
 
 
 def with_web3(bench: Bench) -> dict[str, float]:
-    """The comparison's CPU per verification."""
+    """Measure the comparison's CPU per verification."""
     sources = upstreams(bench)
     arguments = [sources.samples, sources.url, "--jobs", bench.options.verify_jobs, "--tasks", CONCURRENCY]
     done = call("web3_verifier", arguments, {}, timeout_seconds=600)

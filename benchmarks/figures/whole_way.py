@@ -1,6 +1,6 @@
-"""Milliseconds from POST until the job is completed: API and idle workers as they are deployed, instant upstreams.
+"""Milliseconds from POST until the job is completed: API and idle workers as deployed, instant upstreams.
 
-The client sends one job, then reads its row every millisecond, over a connection of its own, until the status is
+The client sends one job, then reads the row every millisecond over a separate connection until the status is
 ``completed``; a notification would add a wait.
 """
 
@@ -25,7 +25,7 @@ _LONGEST_SECONDS = 30.0
 
 
 def post_to_completed(bench: Bench) -> dict[str, float]:
-    """Send job after job, each with a manifest that was never fetched before."""
+    """Send job after job, each with a new manifest."""
     sources, scratch = upstreams(bench), bench.server.scratch
     with bench.server.migrated_database() as url, ExitStack() as stack:
         environment = {"DATABASE_URL": url, **sources.environment}

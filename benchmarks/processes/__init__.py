@@ -1,1 +1,1 @@
-"""Programs that the figures start, each in a process of its own; ``lines`` is their protocol."""
+"""Programs started by the figures, each in a separate process; ``lines`` is the protocol."""

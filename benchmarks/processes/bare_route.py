@@ -1,4 +1,4 @@
-"""A bare Starlette route under the server settings of ``iidq serve``: parse the JSON, answer as many bytes."""
+"""A Starlette route under the server settings of ``iidq serve``: parse the JSON, answer as many bytes."""
 
 import socket
 import sys
@@ -28,7 +28,7 @@ async def submit(request: Request) -> Response:
 
 
 def main() -> None:
-    """Serve the listening socket that our parent has opened, until it kills us."""
+    """Serve the listening socket opened by the parent, until killed by the parent."""
     config = uvicorn.Config(
         Starlette(routes=[Route("/submit", submit, methods=["POST"])]),
         backlog=2048,

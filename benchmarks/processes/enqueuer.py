@@ -1,4 +1,4 @@
-"""One process that enqueues through :func:`iidq.queue.enqueuer.open_enqueuer`, as an API process does."""
+"""One process enqueues through :func:`iidq.queue.enqueuer.open_enqueuer`, as an API process does."""
 
 import argparse
 import asyncio
@@ -23,14 +23,14 @@ _ADDRESS = "0x" + "5a" * 20
 
 
 def job(number: int, file_name: str | None = None) -> NewJob:
-    """A verification like those that come over HTTP, each of another content."""
+    """Return a verification as submitted over HTTP, with a different content for each number."""
     digest = hashlib.sha256(number.to_bytes(8, "big")).hexdigest()
     subject = Subject(f"0x{digest}", f"ipfs://bafkrei{digest[:52]}", _ADDRESS, file_name=file_name)
     return NewJob(JobType.VERIFY, subject)
 
 
 def jobs_from(path: Path | None, count: int) -> Iterable[NewJob]:
-    """``count`` made-up jobs, or those that a file of samples describes."""
+    """Yield ``count`` made-up jobs, or the jobs described by a file of samples."""
     if path is None:
         yield from (job(number) for number in range(count))
         return
@@ -39,7 +39,7 @@ def jobs_from(path: Path | None, count: int) -> Iterable[NewJob]:
 
 
 async def enqueue(jobs: Iterable[NewJob], tasks: int) -> None:
-    """Enqueue all of them, ``tasks`` at a time, each waiting for its commit; print the time."""
+    """Enqueue all jobs, ``tasks`` at a time, each waiting for the commit; print the time."""
     settings = load_settings("database_url")
     async with open_database(settings, pool_size=8) as database, open_enqueuer(database, settings) as enqueuer:
         # A connection is open before the clock starts.
@@ -62,7 +62,7 @@ async def enqueue(jobs: Iterable[NewJob], tasks: int) -> None:
 
 
 async def trickle(count: int, gap_ms: float) -> None:
-    """Enqueue one job after the other with pauses; each carries the time just before it was enqueued, in µs."""
+    """Enqueue one job after the other with pauses; each carries its time of enqueueing, in µs."""
     settings = load_settings("database_url")
     async with open_database(settings, pool_size=8) as database, open_enqueuer(database, settings) as enqueuer:
         lines = Lines()

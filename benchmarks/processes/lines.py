@@ -23,7 +23,7 @@ class Lines:
         await self._heard.get()
 
     async def tell(self, count: Callable[[], int]) -> None:
-        """Write the count whenever it has grown, until cancelled."""
+        """Write the count whenever the count has grown, until cancelled."""
         told = 0
         while True:
             await asyncio.sleep(_TELL_SECONDS)
@@ -48,7 +48,7 @@ class Lines:
 
 
 def run(program: Coroutine[Any, Any, None]) -> None:
-    """Run it as iidq's own processes are run: on uvloop where that is installed."""
+    """Run the program as iidq's processes run: on uvloop if installed."""
     try:
         import uvloop
     except ImportError:

@@ -1,4 +1,4 @@
-"""A load on HTTP: connections that are kept, each sending its next request when it has its answer.
+"""A load on HTTP: each kept connection sends its next request after the answer.
 
 Over bare sockets: any client library would cost more than the server under load.
 """
@@ -16,7 +16,7 @@ from benchmarks.samples import REGISTRY
 
 
 class Connection(asyncio.Protocol):
-    """Sends and receives until the deadline; keeps the time of every exchange."""
+    """Send and receive until the deadline; keep the time of every exchange."""
 
     def __init__(self, request: Callable[[], bytes], until: float, pause_seconds: float) -> None:
         self._request = request
@@ -30,13 +30,13 @@ class Connection(asyncio.Protocol):
         self.latency_ms: list[float] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by asyncio."""
+        """Called by asyncio at the start of the connection."""
         # uvloop's transports are no subclass of asyncio's.
         self._transport = cast("asyncio.Transport", transport)
         self._send()
 
     def data_received(self, data: bytes) -> None:
-        """Called by asyncio: is the answer complete, and was it 200?"""
+        """Called by asyncio: check for a complete answer with status 200."""
         self._received += data
         head, found, body = self._received.partition(b"\r\n\r\n")
         if not found:
@@ -59,7 +59,7 @@ class Connection(asyncio.Protocol):
             self._send()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Called by asyncio."""
+        """Called by asyncio at the end of the connection."""
         if not self.ended.done():
             self._fail("the connection was closed")
 
@@ -82,7 +82,7 @@ class Connection(asyncio.Protocol):
 
 
 def posts(host: str, path: str) -> Callable[[], bytes]:
-    """Submissions, each of another content."""
+    """Yield submissions, each of another content."""
     count = 0
 
     def request() -> bytes:
@@ -102,13 +102,13 @@ def posts(host: str, path: str) -> Callable[[], bytes]:
 
 
 def gets(host: str, path: str) -> Callable[[], bytes]:
-    """The same GET again and again."""
+    """Yield the same GET again and again."""
     request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
     return lambda: request
 
 
 async def load(url: str, method: str, connections: int, seconds: float, per_second: float) -> None:
-    """Load one URL; print requests per second and every request's milliseconds."""
+    """Load one URL; print requests per second and the milliseconds of each request."""
     parts = urlsplit(url)
     assert parts.hostname is not None and parts.port is not None
     path = parts.path + (f"?{parts.query}" if parts.query else "")

@@ -1,4 +1,4 @@
-"""An IPFS gateway and a JSON-RPC endpoint that answer from memory, in one process of their own.
+"""An IPFS gateway and a JSON-RPC endpoint answering from memory, in one separate process.
 
 Both serve the samples of one file (see ``benchmarks.samples``), and parse no more HTTP than iidq's clients send.
 """
@@ -17,7 +17,7 @@ _BLOCK = {"number": hex(BLOCK_NUMBER), "hash": BLOCK_HASH, "timestamp": hex(BLOC
 
 
 class Upstreams(asyncio.Protocol):
-    """One kept-alive connection; ``GET /ipfs/CID`` or a POST of JSON-RPC."""
+    """One kept connection; ``GET /ipfs/CID`` or a POST of JSON-RPC."""
 
     def __init__(self, blocks: dict[str, bytes], entries: dict[str, str]) -> None:
         self._blocks = blocks
@@ -26,12 +26,12 @@ class Upstreams(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by asyncio."""
+        """Called by asyncio at the start of the connection."""
         # uvloop's transports are no subclass of asyncio's.
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Called by asyncio: answer every request that is complete."""
+        """Called by asyncio: answer each complete request."""
         self._received += data
         while True:
             head, found, rest = self._received.partition(b"\r\n\r\n")
@@ -82,7 +82,7 @@ class Upstreams(asyncio.Protocol):
 
 
 async def serve(samples: list[Sample]) -> None:
-    """Serve until standard input closes; READY carries the port."""
+    """Serve until standard input closes; READY has the port."""
     blocks = {sample.cid: sample.block for sample in samples}
     entries = {_ENTRIES + sample.content_hash[2:]: abi_entry(sample) for sample in samples}
     lines = Lines()

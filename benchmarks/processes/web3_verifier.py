@@ -1,4 +1,4 @@
-"""The verification's steps as libraries offer them: httpx, eth_account, AsyncWeb3's contract call. No queue."""
+"""The verification's steps as offered by libraries: httpx, eth_account, AsyncWeb3's contract call. No queue."""
 
 import argparse
 import asyncio
@@ -30,7 +30,7 @@ _ABI = [
 
 
 async def verify(samples: list[Sample], url: str, tasks: int) -> None:
-    """Verify all of them, ``tasks`` at a time; print the CPU seconds."""
+    """Verify all samples, ``tasks`` at a time; print the CPU seconds."""
     web3 = AsyncWeb3(AsyncHTTPProvider(f"{url}/rpc"))
     registry = web3.eth.contract(address=AsyncWeb3.to_checksum_address(REGISTRY), abi=_ABI)
     waiting = iter(samples)

@@ -19,7 +19,7 @@ from iidq.worker import new_worker_id, verification
 
 
 class Hits:
-    """Counts begun jobs; a file name that is a time in µs also gives the job's waiting time."""
+    """Count begun jobs; a file name with a time in µs also gives the job's waiting time."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -33,7 +33,7 @@ class Hits:
 
 
 def no_op(hits: Hits, pause_seconds: float) -> Handler:
-    """Answers at once, or after a pause, with a verdict of some 400 bytes."""
+    """Return a verdict of some 400 bytes at once, or after a pause."""
 
     async def handle(job: ClaimedJob, _progress: Progress) -> dict[str, Any]:
         hits(job)
@@ -56,7 +56,7 @@ def no_op(hits: Hits, pause_seconds: float) -> Handler:
 
 
 def counted(handler: Handler, hits: Hits) -> Handler:
-    """``handler``, with its jobs counted as they end."""
+    """Return ``handler`` with a count of ended jobs."""
 
     async def handle(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
         try:

@@ -1,4 +1,4 @@
-"""The replies that clients read from a chain: the same from py-evm and from anvil."""
+"""The replies of a chain to clients: the same from py-evm and from anvil."""
 
 import json
 import re
@@ -20,7 +20,7 @@ SENDER = Account.from_key(DEVELOPMENT_KEYS[7])
 
 
 def transfer(rpc: RpcCall, **fields: Any) -> str:
-    """A signed transfer of one wei, as raw bytes in hex; ``fields`` are put in place of the right ones."""
+    """Return a signed transfer of one wei, as raw bytes in hex; ``fields`` replace the right fields."""
     nonce = int(rpc("eth_getTransactionCount", SENDER.address, "pending")["result"], 16)
     right = {"chainId": 31337, "nonce": nonce, "to": bytes.fromhex(OTHER[2:]), "value": 1, "gas": 21000}
     fees = {"maxFeePerGas": 5 * 10**9, "maxPriorityFeePerGas": 10**9}
@@ -28,7 +28,7 @@ def transfer(rpc: RpcCall, **fields: Any) -> str:
 
 
 def mined(rpc: RpcCall, tx_hash: str) -> dict[str, Any]:
-    """The transaction's receipt; anvil replies before it has mined."""
+    """Return the transaction's receipt; anvil replies before mining."""
     receipt = rpc("eth_getTransactionReceipt", tx_hash)["result"]
     if receipt is None:
         rpc("evm_mine")
@@ -48,19 +48,21 @@ def mined(rpc: RpcCall, tx_hash: str) -> dict[str, Any]:
     ],
 )
 def test_quantities_have_no_leading_zeros(chain_rpc: RpcCall, method: str, params: list[Any]) -> None:
-    """Every number is 0x and hex digits, the first of them not 0 unless it is the only one."""
+    """Quantities in replies are 0x and hex digits without leading zeros."""
     assert re.fullmatch(QUANTITY, chain_rpc(method, *params)["result"])
 
 
 @pytest.mark.parametrize("tag", ["latest", "safe", "finalized", "pending", "earliest", "0x0"])
 def test_every_block_tag_is_understood(chain_rpc: RpcCall, tag: str) -> None:
-    """Reads of state and of blocks take every tag of the specification."""
+    """Reads of state and of blocks accept every tag of the specification."""
     assert chain_rpc("eth_getCode", ACCOUNT, tag)["result"] == "0x"
     assert chain_rpc("eth_getBlockByNumber", tag, False)["result"]["timestamp"].startswith("0x")
 
 
 def test_safe_and_finalized_blocks_move(chain_rpc: RpcCall) -> None:
-    """Both are later than genesis after a few blocks, so that every setting of the pinned block works."""
+    """The safe and finalized blocks are later than genesis after a few blocks, so every setting of the pinned block
+    works.
+    """
     for _ in range(3):
         chain_rpc("evm_mine")
     for tag in ("safe", "finalized"):
@@ -68,7 +70,7 @@ def test_safe_and_finalized_blocks_move(chain_rpc: RpcCall) -> None:
 
 
 def test_a_block_looks_the_same_by_number_and_by_hash(chain_rpc: RpcCall) -> None:
-    """Both ways give one block, with its transactions as hashes and a base fee."""
+    """A block read by number equals the block read by hash: transactions as hashes, and a base fee."""
     sent = chain_rpc("eth_sendRawTransaction", transfer(chain_rpc))["result"]
     receipt = mined(chain_rpc, sent)
     by_number = chain_rpc("eth_getBlockByNumber", receipt["blockNumber"], False)["result"]
@@ -140,7 +142,7 @@ def test_an_unknown_block_or_transaction_is_null(chain_rpc: RpcCall) -> None:
     ],
 )
 def test_a_bad_parameter_is_invalid_params(chain_rpc: RpcCall, method: str, params: list[Any]) -> None:
-    """Each gets -32602, and nothing happens."""
+    """A bad parameter gets -32602, and nothing happens."""
     assert chain_rpc(method, *params)["error"]["code"] == -32602
 
 
@@ -166,7 +168,7 @@ def test_a_call_that_cannot_begin_is_refused(py_evm_rpc: RpcCall, method: str) -
 def test_a_transaction_that_cannot_be_mined_is_refused(
     py_evm_rpc: RpcCall, fields: dict[str, int], message: str
 ) -> None:
-    """The reply gives the reason, and no block is mined."""
+    """A transaction that cannot be mined is refused with the reason, and no block is mined."""
     assert "result" in py_evm_rpc("eth_sendRawTransaction", transfer(py_evm_rpc))
     height = py_evm_rpc("eth_blockNumber")
     error = py_evm_rpc("eth_sendRawTransaction", transfer(py_evm_rpc, **fields))["error"]
@@ -178,13 +180,13 @@ def test_a_transaction_that_cannot_be_mined_is_refused(
 
 @pytest.mark.parametrize("raw", ["0x", "0x00", "0x02c0", "0xc0"])
 def test_bytes_that_are_no_transaction_are_refused(py_evm_rpc: RpcCall, raw: str) -> None:
-    """A clear refusal, not an internal error."""
+    """Bytes that are no transaction get a clear refusal, not an internal error."""
     error = py_evm_rpc("eth_sendRawTransaction", raw)["error"]
     assert (error["code"], error["message"].startswith("invalid transaction")) == (-32000, True)
 
 
 async def test_batches_are_answered_over_http(chain_url: str) -> None:
-    """An array of calls gets an array of replies, the failed ones among them."""
+    """An array of calls gets an array of replies, the failed calls included."""
     calls = [
         {"jsonrpc": "2.0", "id": index, "method": method, "params": []}
         for index, method in enumerate(["eth_chainId", "no_suchMethod", "eth_chainId"])
@@ -196,7 +198,9 @@ async def test_batches_are_answered_over_http(chain_url: str) -> None:
 
 
 async def test_only_json_of_bounded_size_is_taken(py_evm_chain: str) -> None:
-    """Not JSON by its type 415, over 5 MiB 413, malformed -32700, no call -32600, a GET 405."""
+    """The chain takes bounded JSON only: another type gets 415, over 5 MiB 413, malformed -32700, no call -32600, a GET
+    405.
+    """
     async with httpx.AsyncClient() as client:
         typed = {"content-type": "application/json"}
         body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "eth_chainId"})

@@ -1,4 +1,4 @@
-"""Our ContentRegistry in both layouts, on every chain at hand."""
+"""ContentRegistry in both layouts, on every available chain."""
 
 import secrets
 from collections.abc import Callable
@@ -23,7 +23,7 @@ layouts = pytest.mark.parametrize("layout", get_args(Layout))
 
 
 def entry(rpc: RpcCall, registry: str, content_hash: str) -> list[bytes]:
-    """The words of the raw reply to ``entries``."""
+    """Return the words of the raw reply to ``entries``."""
     reply = rpc("eth_call", {"to": registry, "data": ENTRIES + content_hash[2:]}, "latest")
     raw = bytes.fromhex(reply["result"][2:])
     return [raw[i : i + 32] for i in range(0, len(raw), 32)]
@@ -39,7 +39,7 @@ def new_hash() -> str:
 
 @layouts
 async def test_an_entry_tells_its_layout_by_the_third_word(chain_url: str, chain_rpc: RpcCall, layout: Layout) -> None:
-    """The raw reply of ``entries`` has creator, time and URI where this layout puts them."""
+    """The raw reply of ``entries`` has creator, time and URI at the layout's places."""
     registry = await deploy_registry(chain_url, CREATOR, layout)
     content_hash, uri = new_hash(), "ipfs://QmYBL4FCdr7YmHm6UEeLGf6UQE2rMqkAEttbCFDNbm1u5o"
 
@@ -58,7 +58,7 @@ async def test_an_entry_tells_its_layout_by_the_third_word(chain_url: str, chain
 
 @layouts
 async def test_an_unregistered_hash_reads_as_zeros(chain_url: str, chain_rpc: RpcCall, layout: Layout) -> None:
-    """Nothing registered: zero address, zero time, empty URI."""
+    """An unregistered hash reads as zero address, zero time and empty URI."""
     registry = await deploy_registry(chain_url, CREATOR, layout)
     expected = [0, 0, 0x80, 0, 0] if layout == "old" else [0, 0, 0x60, 0]
     assert numbers(entry(chain_rpc, registry, new_hash())) == expected
@@ -66,7 +66,7 @@ async def test_an_unregistered_hash_reads_as_zeros(chain_url: str, chain_rpc: Rp
 
 @layouts
 async def test_a_registration_leaves_its_event(chain_url: str, chain_rpc: RpcCall, layout: Layout) -> None:
-    """ContentRegistered carries hash and creator as topics, URI and block time as data, and names its transaction."""
+    """ContentRegistered has hash and creator as topics, URI and block time as data, and the hash of its transaction."""
     registry = await deploy_registry(chain_url, CREATOR, layout)
     content_hash = new_hash()
     receipt = await register(chain_url, registry, CREATOR, content_hash, "https://example.org/m.json")
@@ -89,7 +89,7 @@ async def test_a_registration_leaves_its_event(chain_url: str, chain_rpc: RpcCal
 
 @layouts
 async def test_registering_twice_reverts(chain_url: str, chain_rpc: RpcCall, layout: Layout) -> None:
-    """The first registration stands: nobody can register the same hash again."""
+    """A registered hash cannot be registered again, by any account, and the first entry does not change."""
     registry = await deploy_registry(chain_url, CREATOR, layout)
     content_hash = new_hash()
     await register(chain_url, registry, CREATOR, content_hash, "ipfs://first")
@@ -102,7 +102,7 @@ async def test_registering_twice_reverts(chain_url: str, chain_rpc: RpcCall, lay
 
 @layouts
 async def test_revoking_empties_the_uri_alone(chain_url: str, chain_rpc: RpcCall, layout: Layout) -> None:
-    """After a revocation creator and time of registration stand as before, and the URI is empty."""
+    """A revocation empties the URI and keeps creator and time of registration."""
     registry = await deploy_registry(chain_url, CREATOR, layout)
     content_hash = new_hash()
     receipt = await register(chain_url, registry, CREATOR, content_hash, "ipfs://" + "x" * 60)
@@ -122,7 +122,7 @@ async def test_revoking_empties_the_uri_alone(chain_url: str, chain_rpc: RpcCall
 
 @layouts
 async def test_only_the_creator_changes_an_entry(chain_url: str, chain_rpc: RpcCall, layout: Layout) -> None:
-    """The creator's update moves the URI and not the time; a stranger's update or revocation reverts."""
+    """The creator's update changes the URI and not the time; a stranger's update or revocation reverts."""
     registry = await deploy_registry(chain_url, CREATOR, layout)
     content_hash = new_hash()
     receipt = await register(chain_url, registry, CREATOR, content_hash, "ipfs://first")
@@ -139,6 +139,6 @@ async def test_only_the_creator_changes_an_entry(chain_url: str, chain_rpc: RpcC
 
 
 async def test_an_endpoint_that_is_away_is_told(unused_tcp_port: int) -> None:
-    """Nothing listens: that is RpcFault, in one line."""
+    """An unreachable endpoint raises RpcFault with a clear message."""
     with pytest.raises(RpcFault, match="could not be reached"):
         await deploy_registry(f"http://127.0.0.1:{unused_tcp_port}", CREATOR)

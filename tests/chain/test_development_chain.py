@@ -1,4 +1,4 @@
-"""The processes of the development chains, and which of them is taken."""
+"""The processes of the development chains, and the choice between them."""
 
 import os
 import select
@@ -18,7 +18,7 @@ from iidq.errors import SettingsFault
 
 @pytest.fixture
 def chain(chain_program: str | None) -> Iterator[DevelopmentChain]:
-    """A chain that no other test uses, with an id of its own."""
+    """Yield a chain for a single test, with a separate id."""
     with DevelopmentChain(anvil=chain_program, chain_id=777) as running:
         yield running
 
@@ -34,7 +34,7 @@ def newest_timestamp(chain: DevelopmentChain) -> int:
 
 
 def test_the_clock_can_be_put_forward(chain: DevelopmentChain) -> None:
-    """The chain has the id that was given, and its next block is as much later as the clock was moved."""
+    """The chain has the given id, and moving the clock makes the next block later by as much."""
     assert rpc(chain, "eth_chainId") == hex(777)
     before = newest_timestamp(chain)
     rpc(chain, "evm_increaseTime", 1000)
@@ -43,7 +43,7 @@ def test_the_clock_can_be_put_forward(chain: DevelopmentChain) -> None:
 
 
 def test_a_stopped_chain_starts_again_empty(chain_program: str | None) -> None:
-    """After a stop nothing answers and there is no URL; a new start gives an empty chain."""
+    """A stopped chain has no URL and answers nothing; a new start gives an empty chain."""
     chain = DevelopmentChain(anvil=chain_program)
     chain.start()
     url = chain.url
@@ -59,7 +59,7 @@ def test_a_stopped_chain_starts_again_empty(chain_program: str | None) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_py_evm_silently(how: signal.Signals) -> None:
-    """It has printed the line with its address and nothing else, and leaves with code 0."""
+    """After a signal, py-evm exits with code 0, without output besides the line with its address."""
     module = "iidq.embedded.development_chain.chain_server"
     process = subprocess.Popen(
         [sys.executable, "-m", module, "--port", "0", "--chain-id", "1"],
@@ -98,7 +98,7 @@ def test_it_dies_with_its_parent(chain_program: str | None) -> None:
 
 
 def test_a_port_in_use_is_reported(chain: DevelopmentChain, chain_program: str | None) -> None:
-    """The start fails with the output of the process, and leaves nothing running."""
+    """A start on a port in use fails with the output of the process, and leaves nothing running."""
     second = DevelopmentChain(anvil=chain_program, port=int(chain.url.rpartition(":")[2]))
     with pytest.raises(ChainNotStarted, match=r"another process listens|Address already in use"):
         second.start()
@@ -106,7 +106,7 @@ def test_a_port_in_use_is_reported(chain: DevelopmentChain, chain_program: str |
 
 
 def test_a_long_run_does_not_fill_the_output(chain: DevelopmentChain) -> None:
-    """A chain that prints every call goes on answering after more output than a pipe holds."""
+    """A chain that prints every call still answers after more output than a pipe holds."""
     call = {"jsonrpc": "2.0", "id": 1, "method": "eth_blockNumber", "params": []}
     batch = [call] * 1000
     for _ in range(10):
@@ -115,7 +115,7 @@ def test_a_long_run_does_not_fill_the_output(chain: DevelopmentChain) -> None:
 
 @pytest.fixture
 def anvil_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A program of this name in the only folder on PATH; ANVIL is unset."""
+    """Make a program named anvil in the only folder on PATH; ANVIL is unset."""
     program = tmp_path / "anvil"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
@@ -125,7 +125,7 @@ def anvil_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_anvil_is_taken_from_path_or_by_its_variable(anvil_on_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The program on PATH counts, the one that ANVIL names before it; without both there is none."""
+    """ANVIL names the anvil program; without ANVIL the program on PATH is used, and without both there is none."""
     assert find_anvil() == str(anvil_on_path)
     other = anvil_on_path.rename(anvil_on_path.with_name("other"))
     assert find_anvil() is None
@@ -135,7 +135,7 @@ def test_anvil_is_taken_from_path_or_by_its_variable(anvil_on_path: Path, monkey
 
 
 def test_a_missing_anvil_is_one_clear_line(anvil_on_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An ANVIL that names no program is a fault, although PATH has one."""
+    """An ANVIL without a program behind the name is a fault, although PATH has an anvil."""
     monkeypatch.setenv("ANVIL", "/nowhere/anvil")
     with pytest.raises(SettingsFault, match=r"ANVIL=/nowhere/anvil: expected the path of an anvil program"):
         find_anvil()

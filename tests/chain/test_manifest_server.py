@@ -11,7 +11,7 @@ BODY = b'{"version": "1.0"}'
 
 
 async def test_a_published_manifest_is_fetched_by_its_url() -> None:
-    """Byte for byte, replaced by what is published later under the same name; 404 for others."""
+    """A published manifest is served byte for byte until replaced under the same name; other names get 404."""
     async with serve_manifests() as server, httpx.AsyncClient() as client:
         url = server.publish("a b/sample.json", BODY)
         reply = await client.get(url)
@@ -23,7 +23,7 @@ async def test_a_published_manifest_is_fetched_by_its_url() -> None:
 
 @pytest.mark.parametrize("by", ["query", "header"])
 async def test_the_gateway_gives_the_block_that_the_cid_names(by: str) -> None:
-    """The plain body without, the block with ``format=raw`` or the Accept header; its digest is the CID's."""
+    """The gateway serves the plain body, and with ``format=raw`` or the Accept header the block of the CID."""
     async with serve_manifests() as server, httpx.AsyncClient() as client:
         uri = server.publish_ipfs(BODY)
         url = f"{server.base_url}/ipfs/{uri.removeprefix('ipfs://')}"
@@ -39,7 +39,7 @@ async def test_the_gateway_gives_the_block_that_the_cid_names(by: str) -> None:
 
 
 async def test_a_raw_leaf_is_its_own_block() -> None:
-    """A CIDv1 of the bytes themselves gives these very bytes in both forms."""
+    """A CIDv1 of the bytes themselves gives the same bytes in both forms."""
     async with serve_manifests() as server, httpx.AsyncClient() as client:
         uri = server.publish_ipfs(BODY, raw_leaf=True)
         url = f"{server.base_url}/ipfs/{uri.removeprefix('ipfs://')}"
@@ -48,7 +48,7 @@ async def test_a_raw_leaf_is_its_own_block() -> None:
 
 
 async def test_what_was_not_published_is_not_found() -> None:
-    """404 for a CID that nobody published, 405 for anything but reading."""
+    """An unpublished CID gets 404, and a method other than reading gets 405."""
     async with serve_manifests() as server, httpx.AsyncClient() as client:
         url = f"{server.base_url}/ipfs/Qm{hashlib.sha256(b'').hexdigest()[:44]}"
         assert (await client.get(url)).status_code == 404
@@ -56,7 +56,7 @@ async def test_what_was_not_published_is_not_found() -> None:
 
 
 async def test_a_body_of_more_than_one_block_is_refused() -> None:
-    """The largest that fits is served; one byte more is a ValueError that says the limit."""
+    """A body that fits one block is served; a byte more raises ValueError with the limit."""
     async with serve_manifests() as server:
         server.publish_ipfs(bytes(MAX_BLOCK_BYTES))
         with pytest.raises(ValueError, match=str(MAX_BLOCK_BYTES)):
@@ -64,7 +64,7 @@ async def test_a_body_of_more_than_one_block_is_refused() -> None:
 
 
 async def test_the_port_is_free_again_afterwards() -> None:
-    """Leaving the block ends the server: nothing accepts connections there any more."""
+    """Leaving the block ends the server: nothing accepts connections on its port any more."""
     async with serve_manifests() as server:
         url = server.publish("m", BODY)
     async with httpx.AsyncClient() as client:
@@ -73,7 +73,7 @@ async def test_the_port_is_free_again_afterwards() -> None:
 
 
 async def test_a_manifest_is_taken_and_served() -> None:
-    """POST /ipfs: 201 with its CID, and from then on the gateway has it, byte for byte."""
+    """POST /ipfs with a manifest gets 201; the gateway then serves the manifest byte for byte under its CID."""
     async with serve_manifests() as server, httpx.AsyncClient(base_url=server.base_url) as client:
         taken = await client.post("/ipfs", content=BODY, headers={"Content-Type": "application/json"})
         assert (taken.status_code, f"ipfs://{taken.text.strip()}") == (201, server.publish_ipfs(BODY))
@@ -90,7 +90,7 @@ async def test_a_manifest_is_taken_and_served() -> None:
     ],
 )
 async def test_what_is_taken_is_bounded(headers: dict[str, str], size: int, status: int) -> None:
-    """One block at most; and no type that a stranger's page could send from a user's browser without asking."""
+    """POST /ipfs takes at most a block, and no type that browsers send across origins without a preflight request."""
     async with serve_manifests() as server, httpx.AsyncClient(base_url=server.base_url) as client:
         assert (await client.post("/ipfs", content=b"x" * size, headers=headers)).status_code == status
         assert (await client.options("/ipfs")).status_code == 405

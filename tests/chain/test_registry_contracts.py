@@ -18,7 +18,7 @@ layouts = pytest.mark.parametrize("layout", get_args(Layout))
 
 @layouts
 def test_the_code_answers_to_the_known_names(layout: Layout) -> None:
-    """Selectors and event topic in the code are those of the registries on public chains."""
+    """Selectors and event topic in the code are the same as in the registries on public chains."""
     contract = compiled_contract(layout)
     assert keccak(text="entries(bytes32)")[:4].hex() == "267b6922"
     topic = keccak(text="ContentRegistered(bytes32,address,string,uint64)")
@@ -36,7 +36,7 @@ def test_the_code_answers_to_the_known_names(layout: Layout) -> None:
 
 @layouts
 def test_the_abi_has_the_layout(layout: Layout) -> None:
-    """``entries`` returns its fields in this layout's order."""
+    """``entries`` returns its fields in the order of the layout."""
     (entries,) = (item for item in compiled_contract(layout).abi if item.get("name") == "entries")
     fields = [f"{output['type']} {output['name']}" for output in entries["outputs"]]
     if layout == "old":
@@ -46,13 +46,13 @@ def test_the_abi_has_the_layout(layout: Layout) -> None:
 
 
 def test_an_unknown_layout_is_refused() -> None:
-    """The message names the layouts there are."""
+    """An unknown layout is refused, and the message names the known layouts."""
     with pytest.raises(ValueError, match="new, old"):
         compiled_contract("newer")  # type: ignore[arg-type]
 
 
 def test_compiling_again_gives_the_committed_artifacts() -> None:
-    """Byte for byte, with the pinned compiler; skipped where it is not installed."""
+    """Compiling with the pinned compiler gives the committed artifacts byte for byte; skipped without solcjs."""
     solcjs = os.environ.get("SOLCJS") or shutil.which("solcjs")
     if not solcjs:
         pytest.skip("no solcjs: set SOLCJS, or put it on PATH (npm package solc, version in contracts/build.py)")

@@ -1,4 +1,4 @@
-"""The embedded Postgres: its life, and its manners towards the machine it runs on."""
+"""The embedded Postgres: start and end, and no changes to the rest of the machine."""
 
 import os
 import shutil
@@ -27,19 +27,19 @@ time.sleep(600)
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    """A place of its own."""
+    """Yield a new sandbox."""
     with Sandbox() as place:
         yield place
 
 
 def _rights(*paths: Path) -> dict[Path, tuple[int, int, int]]:
-    """Permissions and owners of these paths, of everything above them, and of the list of users."""
+    """Return permissions and owners of the paths, of everything above, and of the list of users."""
     seen = {above for path in paths for above in (path, *path.parents)} | {Path("/etc/passwd")}
     return {path: (path.stat().st_mode, path.stat().st_uid, path.stat().st_gid) for path in seen}
 
 
 def test_data_outlives_a_stop(sandbox: Sandbox) -> None:
-    """Start, stop, start: what was written is still there; a crash between does not change that."""
+    """Written data is still there after a stop and start, also after a crash."""
     server = EmbeddedPostgres(sandbox.folder / "postgres")
     try:
         server.start()
@@ -57,7 +57,7 @@ def test_data_outlives_a_stop(sandbox: Sandbox) -> None:
 
 
 def test_nothing_outside_its_folder_changes(sandbox: Sandbox) -> None:
-    """Neither permissions nor owners change above its folder or the binaries, nor does the list of users."""
+    """The server changes no permissions or owners above its folder or the binaries, and not the list of users."""
     home = sandbox.folder / "above" / "postgres"
     home.parent.mkdir(mode=0o711)
     before = _rights(home.parent, wheel_binaries())
@@ -75,7 +75,7 @@ def test_nothing_outside_its_folder_changes(sandbox: Sandbox) -> None:
 
 @as_root
 def test_binaries_in_a_private_folder_stay_private(sandbox: Sandbox) -> None:
-    """Run by root from a virtual environment that only root can enter, it works and that folder stays closed."""
+    """A server run by root from a virtual environment closed to other users works, and the folder stays closed."""
     private = sandbox.folder / "private"
     private.mkdir(mode=0o700)
     package = wheel_binaries().parent.parent
@@ -96,7 +96,9 @@ def test_binaries_in_a_private_folder_stay_private(sandbox: Sandbox) -> None:
 
 @as_root
 def test_unreachable_home_is_refused(sandbox: Sandbox) -> None:
-    """Run by root for a folder below one that only root can enter, it says so and leaves that folder closed."""
+    """A server run by root below a folder closed to other users is refused with the reason, and the folder stays
+    closed.
+    """
     closed = sandbox.folder / "closed"
     closed.mkdir(mode=0o700)
     with pytest.raises(PostgresNotStarted, match=f"cannot reach {closed}"):
@@ -105,7 +107,7 @@ def test_unreachable_home_is_refused(sandbox: Sandbox) -> None:
 
 
 def test_folder_with_other_files_is_refused(sandbox: Sandbox) -> None:
-    """It does not move into somebody's folder: no owner changes there, and no file is added."""
+    """A folder with other files is refused: no owner changes there, and no file is added."""
     home = sandbox.folder / "home"
     home.mkdir()
     (home / "thesis.txt").write_text("mine")
@@ -117,7 +119,7 @@ def test_folder_with_other_files_is_refused(sandbox: Sandbox) -> None:
 
 
 def test_only_its_owner_can_connect(sandbox: Sandbox) -> None:
-    """Its socket is closed to other users of the machine, who would be superusers in the database."""
+    """The server's socket is closed to other users of the machine; its users are superusers in the database."""
     home = sandbox.folder / "postgres"
     home.mkdir(mode=0o755)
     server = EmbeddedPostgres(home)
@@ -129,7 +131,9 @@ def test_only_its_owner_can_connect(sandbox: Sandbox) -> None:
 
 
 def test_long_folder_names_do_not_matter(sandbox: Sandbox) -> None:
-    """Where the path is too long for a Unix socket it still starts, and its socket's folder goes with it."""
+    """The server starts although the path is too long for a Unix socket, and the socket's folder is removed with the
+    server.
+    """
     server = EmbeddedPostgres(sandbox.folder / ("long" * 25) / "postgres")
     (sandbox.folder / ("long" * 25)).mkdir(mode=0o711)
     try:
@@ -145,7 +149,7 @@ def test_long_folder_names_do_not_matter(sandbox: Sandbox) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's own")
 def test_dies_with_a_killed_parent(sandbox: Sandbox) -> None:
-    """After `kill -9` of the program that started it, the server and all its processes end."""
+    """After `kill -9` of the parent, the server and all its processes end."""
     home = sandbox.folder / "postgres"
     parent = sandbox.start_program(sys.executable, "-c", _RUN_UNTIL_KILLED, str(home))
     parent.wait_until_says("pid ")

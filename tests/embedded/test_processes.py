@@ -1,4 +1,4 @@
-"""The processes that `iidq up` keeps: they are stopped as a service manager would stop them."""
+"""The processes of `iidq up`, stopped as by a service manager."""
 
 import signal
 import sys
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
 
 @pytest.fixture
 def counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A module that counts the SIGTERMs of the 0.3 s from the first, and ends with their number as exit code."""
+    """Write a module that counts the SIGTERMs within 0.3 s of the first, and exits with the number as code."""
     (tmp_path / "counts_signals.py").write_text(
         "import signal, sys, time\n"
         "seen = []\n"
@@ -29,12 +29,12 @@ def counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 async def test_a_process_is_asked_once(counter: str, tmp_path: Path) -> None:
-    """A second SIGTERM means "hurry" to the API: who is asked together with the others must be waited for in peace."""
+    """A process gets a single SIGTERM from ``ask_to_stop`` and ``stop`` together; a second would hurry the API."""
     log = tmp_path / "log"
     process = IidqProcess("counter", [counter], {}, log_path=log)
     process.start()
     await eventually(lambda: "counting" in log.read_text())
     process.ask_to_stop()
-    # Two that came at once could count as one.
+    # Two simultaneous signals could count as one.
     await eventually(lambda: "asked" in log.read_text())
     assert await process.stop() == 1

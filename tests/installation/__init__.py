@@ -1,1 +1,1 @@
-"""What is installed: declarations, floors, and the two commands of the Makefile."""
+"""Installation: declarations, floors, and the two commands of the Makefile."""

@@ -1,4 +1,4 @@
-"""pyproject.toml declares what the code imports, and nothing else."""
+"""pyproject.toml declares the imports of the code, and nothing else."""
 
 import subprocess
 import sys
@@ -13,9 +13,9 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize(
     "arguments",
     [
-        # The package may import what its users install, not what only the tests need.
+        # The package may import only its users' dependencies, not dependencies of the tests alone.
         pytest.param(["--ignore", "DEP002", "iidq"], id="iidq"),
-        # Whatever is declared must be of use somewhere; an unknown group makes the tests' set count as well.
+        # Each declared package must be used somewhere; an unknown group makes the tests' set count as well.
         pytest.param(
             [
                 "--ignore",
@@ -45,7 +45,7 @@ def test_imports_are_declared(arguments: list[str]) -> None:
 
 
 def test_no_heavy_tool_is_in_the_demos_set() -> None:
-    """The sets of users and of the demo hold nothing that only developers run."""
+    """The sets of users and of the demo contain no developers' tools."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     demo = {*project["dependencies"], *extras["embedded"]}

@@ -1,6 +1,6 @@
 """The lowest versions that pyproject.toml admits, and the newest Python, pass the unit tests.
 
-Each case installs everything once more, so they run only where ``IIDQ_INSTALL=1`` is set, as CI does.
+Each case installs everything once more, so the tests run only with ``IIDQ_INSTALL=1``, as in CI.
 """
 
 import os
@@ -38,7 +38,7 @@ def _run(*command: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def _interpreter(version: str) -> str:
-    """A Python that uv finds, or one of pyenv's that is not selected."""
+    """Return the path of an unselected Python of pyenv, or the version for uv to find."""
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv", "versions")
     return next((str(path) for path in sorted(pyenv.glob(f"{version}.*/bin/python"))), version)
 
@@ -51,7 +51,7 @@ def _interpreter(version: str) -> str:
     ],
 )
 def test_unit_tests_pass_on(python: str, versions: list[str], tmp_path: Path) -> None:
-    """Every floor is high enough for the unit tests, and they pass on the newest Python that pyproject.toml admits."""
+    """The unit tests pass on the lowest versions and on the newest Python admitted by pyproject.toml."""
     uv, venv = _uv(), tmp_path / "venv"
     if _run(uv, "venv", "--quiet", "--python", _interpreter(python), venv).returncode:
         pytest.skip(f"there is no Python {python}")

@@ -1,4 +1,4 @@
-"""`make demo` and `make test` set up what each needs, with a Python that works."""
+"""`make demo` and `make test` install their packages, with a working Python."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """The files that set-up reads, in a folder without a .venv."""
+    """Copy the files for set-up to a folder without a .venv."""
     for name in ("Makefile", "pyproject.toml", "constraints.txt", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path)
     for name in ("tools", "iidq", "migrations"):
@@ -33,7 +33,7 @@ def _make(checkout: Path, *arguments: str, path: Path | None = None) -> subproce
 
 
 def _path_with(folder: Path, **interpreters: str) -> Path:
-    """A PATH with the ordinary programs, and with these interpreters alone."""
+    """Return a PATH with the ordinary programs and the given interpreters alone."""
     folder.mkdir()
     for name in ("sh", "cat", "cksum", "cut", "sed", "rm", "touch", "mktemp"):
         (folder / name).symlink_to(shutil.which(name) or pytest.skip(f"{name} is not installed"))
@@ -48,13 +48,15 @@ def _path_with(folder: Path, **interpreters: str) -> Path:
     "interpreters",
     [
         pytest.param({}, id="none"),
-        # An older or newer Python answers the question for its version with "no"; a pyenv shim fails.
+        # An older or newer Python answers "no" to the question for its version; a pyenv shim fails.
         pytest.param({"python3": "exit 1", "python3.12": "echo not installed >&2; exit 127"}, id="none that works"),
     ],
 )
 @pytest.mark.parametrize("target", ["demo", "test"])
 def test_without_a_python_it_says_what_to_install(checkout: Path, target: str, interpreters: dict[str, str]) -> None:
-    """Where no interpreter works, it is said which are wanted and how to get one; nothing is left half made."""
+    """Without a working interpreter, stderr names the wanted versions and the command for installing Python; no .venv
+    is made.
+    """
     done = _make(checkout, target, path=_path_with(checkout / "bin", **interpreters))
     assert done.returncode != 0
     assert "Python 3.11, 3.12 or 3.13" in done.stderr
@@ -63,7 +65,7 @@ def test_without_a_python_it_says_what_to_install(checkout: Path, target: str, i
 
 
 def test_an_interpreter_that_fails_is_passed_over(checkout: Path) -> None:
-    """A python3 that does not work does not hide another one that does."""
+    """A python3 that does not work hides no working python3.12."""
     log = checkout / "asked"
     path = _path_with(
         checkout / "bin", python3="exit 1", **{"python3.13": "exit 127", "python3.12": f'echo "$@" >> {log}'}
@@ -74,7 +76,7 @@ def test_an_interpreter_that_fails_is_passed_over(checkout: Path) -> None:
 
 @pytest.mark.skipif(os.environ.get("IIDQ_INSTALL") != "1", reason="IIDQ_INSTALL=1 is not set")
 def test_each_command_installs_its_own_set(checkout: Path) -> None:
-    """The demo's set has no test tools, says in one line what happens, and is added to when tests are wanted."""
+    """The demo's set has no test tools and is announced in one line; tests extend the same set."""
     make = (checkout / "Makefile").read_text()
     (checkout / "Makefile").write_text(make + "\nsets: ; @echo $(DEMO_SET) $(TEST_SET)\n")
     demo_set, test_set = _make(checkout, "--silent", "sets").stdout.split()

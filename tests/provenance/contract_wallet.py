@@ -1,4 +1,4 @@
-"""A contract wallet on a real chain: deployed, registering content, asked about signatures."""
+"""A contract wallet on a real chain: deployed, registering content, with calls for signatures."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ ARTIFACT = json.loads((FOLDER / "ContractWallet.json").read_text())
 
 
 async def deploy_wallet(rpc_url: str, owner_key: str, mood: int = 0) -> str:
-    """Deploy a wallet owned by the key's account; return its EIP-55 address. ``mood`` as in ContractWallet.sol."""
+    """Deploy a wallet owned by the key's account; return the EIP-55 address. ``mood`` as in ContractWallet.sol."""
     arguments = encode(["address", "uint256"], [Account.from_key(owner_key).address, mood])
     return await deploy(rpc_url, owner_key, bytes.fromhex(ARTIFACT["bytecode"][2:]) + arguments)
 

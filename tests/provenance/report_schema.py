@@ -1,4 +1,4 @@
-"""The package's JSON Schema, as a check that results must pass."""
+"""The package's JSON Schema, as a check of results."""
 
 import json
 from importlib.resources import files
@@ -12,7 +12,7 @@ _RESULTS = {name: _REPORT.evolve(schema=SCHEMA["$defs"][name]) for name in ("ver
 
 
 def valid(result: dict[str, Any]) -> dict[str, Any]:
-    """Return the result, a verification's or a proof; fail if the schema does not allow it."""
+    """Return the result, a verification's or a proof; fail if the schema does not allow the result."""
     _RESULTS["proof" if "verification" in result else "verifyResult"].validate(result)
     codes = [check["code"] for check in result["report"]["checks"]]
     known = [each["const"] for each in SCHEMA["$defs"]["check"]["properties"]["code"]["anyOf"]]

@@ -1,4 +1,4 @@
-"""A chain in memory, with endpoints that misbehave on purpose, at httpx's transport."""
+"""A chain in memory, with faulty endpoints, at httpx's transport."""
 
 import json
 from collections.abc import Callable, Coroutine
@@ -107,7 +107,7 @@ Handler = Callable[[httpx.Request], Coroutine[None, None, httpx.Response]]
 
 @dataclass
 class Server:
-    """Speaks JSON-RPC for a world; ``posts`` holds how many calls each body carried."""
+    """Answer JSON-RPC for a world; ``posts`` has the number of calls of each body."""
 
     answer: Answer
     posts: list[int] = field(default_factory=list)

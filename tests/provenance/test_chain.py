@@ -1,4 +1,4 @@
-"""One chain behind endpoints that fail, hang, lag and reorganise."""
+"""A chain behind endpoints that fail, hang, lag and reorganise."""
 
 import asyncio
 import time
@@ -64,7 +64,7 @@ async def fault_of(chain: Chain) -> RpcFault | RegistryFault:
 
 @pytest.mark.parametrize("layout", ["old", "new"])
 async def test_an_entry_is_read_at_one_block(layout: str) -> None:
-    """The entry comes with number, hash and tag of the read's block."""
+    """An entry comes with number, hash and tag of the block of the read."""
     world = registered_world()
     uri = MANIFEST_URI.encode()
     world.entry = old_layout(CREATOR, CONTENT_HASH, uri, 2_200) if layout == "old" else new_layout(CREATOR, uri, 2_200)
@@ -101,7 +101,7 @@ async def test_jobs_of_one_moment_share_their_reads() -> None:
 
 
 async def test_no_code_is_told_from_no_registry() -> None:
-    """An address without code, and a contract that is no registry, are different permanent faults."""
+    """An address without code, and a contract other than a registry, are different permanent faults."""
     empty = World(times=[1], entry=b"", code=b"")
     other = World(times=[1], entry=b"", code=b"\x60")
     assert (await fault_of(chain_of(Server(empty.answer)))).code == "registry.no_code"
@@ -110,7 +110,7 @@ async def test_no_code_is_told_from_no_registry() -> None:
 
 @pytest.mark.parametrize("said", [error("execution reverted", 3), error("invalid opcode: INVALID")])
 async def test_a_contract_that_refuses_is_no_registry(said: dict[str, Any]) -> None:
-    """A contract that reverts on entries(bytes32) is no ContentRegistry, at once."""
+    """A contract that reverts on entries(bytes32) is a permanent fault: no ContentRegistry."""
     world = registered_world()
 
     def answer(method: str, params: list[Any]) -> dict[str, Any]:
@@ -136,7 +136,7 @@ async def test_a_block_that_reverts_is_the_endpoints_nonsense() -> None:
 
 
 async def test_a_reorganisation_between_the_reads_starts_them_over() -> None:
-    """If the block changed its hash during the read, the entry is read again at a stable block."""
+    """If the block's hash changes during the read, the entry is read again at a stable block."""
     world = registered_world()
 
     def answer(method: str, params: list[Any]) -> dict[str, Any]:
@@ -150,7 +150,7 @@ async def test_a_reorganisation_between_the_reads_starts_them_over() -> None:
 
 
 async def test_a_chain_that_never_stands_still_is_a_temporary_fault() -> None:
-    """A chain that reorganises during every read is for a later attempt."""
+    """A chain that reorganises during every read is a temporary fault."""
     world = registered_world()
 
     def answer(method: str, params: list[Any]) -> dict[str, Any]:
@@ -161,7 +161,7 @@ async def test_a_chain_that_never_stands_still_is_a_temporary_fault() -> None:
 
 
 async def test_a_lagging_node_behind_the_endpoint_is_waited_for() -> None:
-    """A node that does not know the newest block yet gets another moment."""
+    """A node without the newest block is asked again a moment later."""
     world = registered_world()
     refusals = [error("header not found")]
 
@@ -175,7 +175,7 @@ async def test_a_lagging_node_behind_the_endpoint_is_waited_for() -> None:
 
 
 async def test_a_wrong_chain_is_never_read() -> None:
-    """An endpoint on another chain than configured is not asked for entries; the right one answers."""
+    """An endpoint on a chain other than the configured one is not asked for entries; the right endpoint answers."""
     wrong, right = registered_world(), registered_world()
     wrong.chain_id = 1
     onchain = await chain_of(Server(wrong.answer), Server(right.answer)).read_entry(REGISTRY, CONTENT_HASH)
@@ -187,7 +187,7 @@ async def test_a_wrong_chain_is_never_read() -> None:
 
 
 async def test_a_single_endpoint_on_the_wrong_chain_is_a_fault() -> None:
-    """With no other endpoint the fault says which chain was met and which was expected."""
+    """With no other endpoint, the fault names the chain of the endpoint and the expected chain."""
     world = registered_world()
     world.chain_id = 1
     fault = await fault_of(chain_of(Server(world.answer)))
@@ -195,7 +195,7 @@ async def test_a_single_endpoint_on_the_wrong_chain_is_a_fault() -> None:
 
 
 async def test_a_dead_endpoint_is_replaced_and_then_asked_last() -> None:
-    """When the first endpoint is down the next answers, and later jobs do not try the first one first."""
+    """When the first endpoint is down the next answers, and later jobs do not try the first endpoint first."""
     tried: list[str] = []
 
     async def dead(request: httpx.Request) -> httpx.Response:
@@ -230,7 +230,7 @@ async def test_a_refused_call_does_not_prolong_the_pause_of_an_endpoint() -> Non
 
 
 async def test_a_hanging_endpoint_is_overtaken() -> None:
-    """When the first endpoint hangs the next is started after the delay and wins, and the report says so."""
+    """When the first endpoint hangs, the next is started after the delay and wins, and the report lists both."""
     chain = chain_of(hangs, Server(registered_world().answer), hedge_after_seconds=0.01)
     onchain = await chain.read_entry(REGISTRY, CONTENT_HASH)
     assert [(source.outcome, source.url) for source in onchain.sources] == [
@@ -259,13 +259,13 @@ async def test_a_slow_first_answer_still_wins() -> None:
 
 
 async def test_all_endpoints_down_is_a_temporary_fault() -> None:
-    """When no endpoint answers the job is for later."""
+    """When no endpoint answers, the fault is temporary."""
     fault = await fault_of(chain_of(refuses, refuses))
     assert (fault.code, fault.temporary) == ("rpc.unreachable", True)
 
 
 async def test_retry_after_keeps_us_away() -> None:
-    """While an endpoint's Retry-After runs it is not asked, and the fault says how long is left."""
+    """An endpoint is not asked until its Retry-After has passed, and the fault has the remaining time."""
     posts: list[int] = []
 
     async def limited(request: httpx.Request) -> httpx.Response:
@@ -295,7 +295,7 @@ async def test_a_429_passes_and_then_all_is_fine() -> None:
 
 
 async def test_a_cancelled_read_leaves_nothing_running() -> None:
-    """A cancelled job leaves no reads."""
+    """A cancelled read leaves no other read running."""
     chain = chain_of(hangs, hangs, hedge_after_seconds=0.01)
     before = len(asyncio.all_tasks())
     reading = asyncio.create_task(chain.read_entry(REGISTRY, CONTENT_HASH))
@@ -310,14 +310,14 @@ async def test_a_cancelled_read_leaves_nothing_running() -> None:
 
 @pytest.mark.parametrize("number", [0, 1, 500, 998, 999])
 async def test_the_registrations_transaction_is_found(number: int) -> None:
-    """The transaction is found anywhere on the chain."""
+    """The registration's transaction is found anywhere on the chain."""
     chain = chain_of(Server(registered_world(number).answer))
     onchain = await chain.read_entry(REGISTRY, CONTENT_HASH)
     assert (await chain.find_registration(onchain)).tx_hash == TX
 
 
 async def test_two_registrations_in_one_second_are_told_apart() -> None:
-    """With several blocks, and another's registration, in the same second, the right transaction is found."""
+    """Among several blocks and registrations in the same second, the right transaction is found."""
     world = World(times=[100, 101, 102, 102, 102, 102, 103, 104])
     world.register(5, TX)
     entry = world.entry
@@ -347,7 +347,7 @@ async def test_limited_ranges_do_not_hide_the_transaction() -> None:
 
 @pytest.mark.parametrize("what", ["eth_getLogs", "eth_getBlockByNumber"])
 async def test_an_endpoint_that_refuses_the_search_gives_a_reason(what: str) -> None:
-    """If the endpoint will not be searched, the proof goes on without transaction and with a reason."""
+    """If an endpoint refuses the search, the proof goes on without transaction and with a reason."""
     world = registered_world()
 
     def answer(method: str, params: list[Any]) -> dict[str, Any]:
@@ -362,7 +362,7 @@ async def test_an_endpoint_that_refuses_the_search_gives_a_reason(what: str) -> 
 
 
 async def test_no_event_gives_a_reason() -> None:
-    """An entry without its event leaves the transaction out, and says why."""
+    """An entry without its event leaves the transaction out, with a reason."""
     world = registered_world()
     world.logs.clear()
     chain = chain_of(Server(world.answer))
@@ -372,7 +372,7 @@ async def test_no_event_gives_a_reason() -> None:
 
 
 async def test_the_start_block_bounds_the_search() -> None:
-    """No block before the start block is read; a registration before it is not found, with the reason."""
+    """No block before the start block is read; an earlier registration is not found, with the reason."""
     world = registered_world(100)
     chain = chain_of(Server(world.answer), start_block=200)
     registration = await chain.find_registration(await chain.read_entry(REGISTRY, CONTENT_HASH))
@@ -393,7 +393,7 @@ async def test_nothing_registered_is_not_searched_for() -> None:
 
 
 async def test_a_reorganisation_during_the_search_is_for_a_later_attempt() -> None:
-    """A transaction found on a chain that moved meanwhile is not believed."""
+    """A transaction found on a chain reorganised during the search is a temporary fault."""
     world = registered_world()
 
     def answer(method: str, params: list[Any]) -> dict[str, Any]:
@@ -409,7 +409,7 @@ async def test_a_reorganisation_during_the_search_is_for_a_later_attempt() -> No
 
 
 async def test_logs_of_another_shape_are_a_temporary_fault() -> None:
-    """An endpoint that answers the search with nonsense is asked again later."""
+    """A reply of another shape to the search is a temporary fault."""
     world = registered_world()
 
     def answer(method: str, params: list[Any]) -> dict[str, Any]:
@@ -423,7 +423,7 @@ async def test_logs_of_another_shape_are_a_temporary_fault() -> None:
 
 
 def young_times(*, behind_seconds: int = 0) -> list[int]:
-    """Ten blocks, two seconds each, the newest just mined."""
+    """Return the times of ten blocks, two seconds each, the newest just mined."""
     newest = int(time.time()) - behind_seconds
     return [newest - 2 * age for age in range(9, -1, -1)]
 
@@ -472,7 +472,7 @@ async def test_a_registry_that_a_stale_endpoint_does_not_know_is_no_fault() -> N
 
 
 async def test_a_chain_that_stands_still_is_read() -> None:
-    """A chain with an old newest block on every endpoint is read; heads of the others are requested now and then."""
+    """A chain with an old newest block on every endpoint is read; the other heads are requested now and then."""
     world = registered_world()
     chain = chain_of(Server(world.answer), Server(world.answer), hangs)
     for _ in range(3):
@@ -512,7 +512,7 @@ async def test_a_plain_account_is_nobody_to_ask() -> None:
     ],
 )
 async def test_an_endpoints_trouble_is_no_word_of_the_wallet(said: dict[str, Any], code: str) -> None:
-    """Trouble of the endpoint is for a later attempt, never a refusal by the wallet."""
+    """A fault of the endpoint is temporary, and never a refusal by the wallet."""
     world = registered_world()
     world.wallet = said
     chain = chain_of(Server(world.answer))
@@ -523,7 +523,7 @@ async def test_an_endpoints_trouble_is_no_word_of_the_wallet(said: dict[str, Any
 
 
 async def test_a_wallet_is_not_asked_on_another_fork() -> None:
-    """If the entry's block is not the chain's any more, the wallet's word does not belong to the entry."""
+    """If the entry's block is no longer on the chain, the wallet's answer does not count for the entry."""
     world = registered_world()
     world.wallet = {"result": "0x1626ba7e" + "00" * 28}
     chain = chain_of(Server(world.answer))
@@ -535,7 +535,7 @@ async def test_a_wallet_is_not_asked_on_another_fork() -> None:
 
 
 async def test_the_search_tells_its_sources() -> None:
-    """The report lists the endpoints that failed the search and the successful one."""
+    """The report lists the failed endpoints of the search, and the successful endpoint."""
     world = registered_world()
     searching = False
 
@@ -566,7 +566,7 @@ async def test_the_search_tells_its_sources() -> None:
     ids=["31 bytes", "huge offset", "invalid UTF-8", "URI cut off"],
 )
 async def test_a_contract_that_answers_otherwise_is_no_registry(returned: bytes) -> None:
-    """Answers that fit neither layout end the job at once, as no ContentRegistry."""
+    """An answer in neither layout is a permanent fault: no ContentRegistry."""
     world = registered_world()
     world.entry = returned
     fault = await fault_of(chain_of(Server(world.answer)))

@@ -1,4 +1,4 @@
-"""Which chain a job is about."""
+"""The choice of a job's chain."""
 
 import asyncio
 import json
@@ -52,7 +52,7 @@ async def test_a_listed_default_needs_no_question() -> None:
 
 
 async def test_a_listed_default_is_known_with_or_without_its_final_slash() -> None:
-    """The same endpoint spelt with a final slash is the same endpoint."""
+    """An endpoint with a final slash is the same endpoint."""
     chain = await chains(rpc_url="https://uno.example/").choose(None, None)
     assert chain.chain_id == 1
 
@@ -65,7 +65,7 @@ async def test_the_block_tag_is_the_operators() -> None:
 
 
 async def test_jobs_that_ask_at_once_get_one_default_chain() -> None:
-    """The first jobs of a process, all waiting for the chain's id, share one record of health."""
+    """The first jobs of a process, all waiting for the chain's id, share the endpoints' record of health."""
     several = chains()
     first, second = await asyncio.gather(several.choose(None, None), several.choose(None, None))
     assert first is second
@@ -88,7 +88,9 @@ async def test_an_unknown_chain_is_a_permanent_fault() -> None:
 
 
 async def test_an_unreachable_default_is_a_temporary_fault() -> None:
-    """While RPC_URL's chain cannot be learnt the job waits, and nothing is guessed."""
+    """While the chain of RPC_URL is unknown, a job without chainId gets a temporary fault, and a job with chainId its
+    endpoints.
+    """
     several = chains(rpc_url="https://down.example")
     with pytest.raises(RpcFault):
         await several.choose(None, None)
@@ -96,7 +98,7 @@ async def test_an_unreachable_default_is_a_temporary_fault() -> None:
 
 
 async def test_a_rpc_url_is_used_alone() -> None:
-    """A job's own rpcUrl is the only endpoint it is read from."""
+    """A job's own rpcUrl is the only endpoint of its reads."""
     assert urls(await chains().choose("https://allowed.example/v1/", None)) == ["https://allowed.example/v1"]
 
 
@@ -108,7 +110,7 @@ async def test_a_rpc_url_on_another_chain_is_a_permanent_fault() -> None:
 
 
 async def test_the_same_chain_is_shared() -> None:
-    """Jobs of one chain share endpoints and health."""
+    """Jobs of the same chain share endpoints and health."""
     several = chains()
     assert await several.choose(None, None) is await several.choose(None, None)
     assert await several.choose("https://one.example", 1) is await several.choose("https://one.example", None)
@@ -125,7 +127,7 @@ async def test_the_same_chain_is_shared() -> None:
     ],
 )
 def test_the_operators_urls_are_allowed(url: str, meant: str) -> None:
-    """A configured or allowed endpoint may be named, also as stored jobs show it."""
+    """A job may name a configured or allowed endpoint, also in the redacted form of stored jobs."""
     allowed = settings(rpc_allowed_urls=("https://me:pass@private.example/v1?key=K",))
     assert check_rpc_url(allowed, url) == meant
 
@@ -145,7 +147,7 @@ def test_the_operators_urls_are_allowed(url: str, meant: str) -> None:
     ],
 )
 def test_any_other_url_is_refused(url: str) -> None:
-    """A URL that the operator did not name is refused for good."""
+    """A URL not named by the operator is a permanent refusal."""
     with pytest.raises(FetchRefused) as caught:
         check_rpc_url(settings(), url)
     assert caught.value.code.startswith("fetch.refused")

@@ -1,4 +1,4 @@
-"""Contents that contract wallets registered, on real chains."""
+"""Contents registered by contract wallets, on real chains."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def signature_by(key: str, content_hash: str) -> str:
 async def registered(
     chain_url: str, manifests: ManifestServer, signature: str | None, *, mood: int = 0, key: str = OWNER
 ) -> tuple[Subject, str]:
-    """A content that a wallet registered, its manifest signed by ``key`` unless a signature is given."""
+    """Register a content by a wallet; the manifest is signed by ``key`` unless a signature is given."""
     registry = await deploy_registry(chain_url, OWNER)
     wallet = await deploy_wallet(chain_url, OWNER, mood)
     content_hash = "0x" + secrets.token_hex(32)
@@ -67,7 +67,9 @@ def outcomes(result: dict[str, Any]) -> dict[str, str]:
 
 
 async def test_a_wallets_owner_signs_for_it(verifier: Verifier, chain_url: str, manifests: ManifestServer) -> None:
-    """A signature that the creator's contract accepts is OK; no key is named as the signer, and the report says why."""
+    """A signature accepted by the creator's contract is OK; no key is named as the signer, and the report has the
+    reason.
+    """
     subject, wallet = await registered(chain_url, manifests, None)
     result = await verifier.run("verify", subject)
     assert (result["status"], result["recovered"], result["onchain"]["creator"]) == ("OK", None, wallet)
@@ -80,7 +82,7 @@ async def test_a_wallets_owner_signs_for_it(verifier: Verifier, chain_url: str, 
 async def test_a_strangers_signature_is_not_the_wallets(
     verifier: Verifier, chain_url: str, manifests: ManifestServer
 ) -> None:
-    """A signature that the contract does not accept is FAIL, with the key that made it."""
+    """A signature refused by the contract is FAIL, with the recovered signer."""
     subject, _ = await registered(chain_url, manifests, None, key=STRANGER)
     result = await verifier.run("verify", subject)
     assert (result["status"], result["recovered"]) == ("FAIL", Account.from_key(STRANGER).address)
@@ -90,7 +92,7 @@ async def test_a_strangers_signature_is_not_the_wallets(
 async def test_a_wallet_may_have_signatures_of_its_own_kind(
     verifier: Verifier, chain_url: str, manifests: ManifestServer
 ) -> None:
-    """A signature that is no ECDSA at all is the wallet's to judge, in a proof too, which names its transaction."""
+    """The wallet judges a signature other than ECDSA, also in a proof, and the proof names the transaction."""
     subject, _ = await registered(chain_url, manifests, RSA_SIGNATURE, mood=ACCEPTS_ANYTHING)
     proof = await verifier.run("proof", subject)
     assert proof["signature"] == {"recovered": None, "valid": True}
@@ -106,7 +108,7 @@ async def test_a_wallet_may_have_signatures_of_its_own_kind(
 async def test_only_the_magic_value_is_a_yes(
     verifier: Verifier, chain_url: str, manifests: ManifestServer, mood: int
 ) -> None:
-    """A contract that refuses, or answers anything else than EIP-1271's word, has not accepted the signature."""
+    """A contract that refuses, or answers anything but EIP-1271's magic value, has not accepted the signature."""
     subject, _ = await registered(chain_url, manifests, None, mood=mood)
     result = await verifier.run("verify", subject)
     assert (result["status"], outcomes(result)["signature.eip1271"]) == ("FAIL", "failed")
@@ -116,7 +118,7 @@ async def test_only_the_magic_value_is_a_yes(
 async def test_what_no_key_fits_and_no_wallet_accepts_fails(
     verifier: Verifier, chain_url: str, manifests: ManifestServer
 ) -> None:
-    """A contract wallet that refuses a signature no key fits makes it a FAIL verdict with no signer."""
+    """A signature without a signer, refused by the contract wallet, is a FAIL verdict without a signer."""
     subject, _ = await registered(chain_url, manifests, RSA_SIGNATURE)
     result = await verifier.run("verify", subject)
     assert (result["status"], result["recovered"]) == ("FAIL", None)
@@ -127,7 +129,7 @@ async def test_what_no_key_fits_and_no_wallet_accepts_fails(
 async def test_a_bad_signature_without_a_wallet_is_a_fault(
     verifier: Verifier, chain_url: str, manifests: ManifestServer, is_registered: bool
 ) -> None:
-    """With a plain account as creator, or none, a signature that no key fits fails the job at once."""
+    """With a plain account as creator, or without a creator, a malformed signature fails the job at once."""
     registry = await deploy_registry(chain_url, OWNER)
     content_hash = "0x" + secrets.token_hex(32)
     manifest = json.dumps({"content_hash": content_hash, "signature": "0x" + "11" * 63}).encode()
@@ -140,7 +142,7 @@ async def test_a_bad_signature_without_a_wallet_is_a_fault(
 
 
 def test_compiling_the_wallet_again_gives_the_committed_bytecode() -> None:
-    """Byte for byte, with the pinned compiler; skipped where it is not installed."""
+    """Compiling with the pinned compiler gives the committed bytecode; skipped without solcjs."""
     solcjs = os.environ.get("SOLCJS") or shutil.which("solcjs")
     if not solcjs:
         pytest.skip("no solcjs: set SOLCJS, or put it on PATH (npm package solc)")

@@ -45,7 +45,7 @@ def told(params: list[Any]) -> Any:
 
 
 def world_with(answer: dict[str, Any], address: str = HOSTILE) -> World:
-    """A world in which the contract at ``address`` answers every call with ``answer``."""
+    """Return a world where the contract at ``address`` answers every call with ``answer``."""
     world = registered_world()
     usual = world.answer
 
@@ -64,7 +64,7 @@ def onchain(creator: str = HOSTILE) -> OnchainEntry:
 
 
 async def test_calls_to_a_contract_share_no_body_with_others_and_have_a_gas_limit() -> None:
-    """A body answered by a contract holds no calls to others, and no call may burn more than 16 million gas."""
+    """A body to a contract contains no calls to other contracts, and no call may burn more than 16 million gas."""
     bodies: list[list[dict[str, Any]]] = []
     server = Server(registered_world().answer)
 
@@ -82,13 +82,13 @@ async def test_calls_to_a_contract_share_no_body_with_others_and_have_a_gas_limi
     assert set().union(*about) == {REGISTRY, *strange}
     calls = [call for body in bodies for call in body if call["method"] == "eth_call"]
     assert {call["params"][0]["gas"] for call in calls} == {hex(16_000_000)}
-    # The chain's head is of all reads, and no contract has a say in its body.
+    # The chain's head is shared by all reads, and no contract can influence its body.
     heads = [body for body in bodies if any(call["params"] == ["latest", False] for call in body)]
     assert all(told(call["params"]) is None for body in heads for call in body)
 
 
 async def test_jobs_of_one_registry_share_a_body() -> None:
-    """Simultaneous reads of one registry cost one body."""
+    """Simultaneous reads of the same registry share a body."""
     server = Server(registered_world().answer)
     chain = chain_of(server)
     await asyncio.gather(
@@ -103,7 +103,9 @@ async def test_jobs_of_one_registry_share_a_body() -> None:
     ids=["returns megabytes", "reverts with megabytes"],
 )
 async def test_megabytes_are_the_contracts_fault_alone(answer: dict[str, Any], words: str) -> None:
-    """The job that names such a registry fails at once; others of the same moment and the endpoint's health do not."""
+    """A job with a registry of megabytes fails at once; other jobs of the same moment and the endpoint's health are
+    unharmed.
+    """
     server, second = Server(world_with(answer).answer), registered_world()
     chain = chain_of(server, Server(second.answer))
     honest, hostile, *more = await asyncio.gather(
@@ -115,14 +117,16 @@ async def test_megabytes_are_the_contracts_fault_alone(answer: dict[str, Any], w
     assert isinstance(hostile, RegistryFault)
     assert words in hostile.message
     assert all(isinstance(read, OnchainEntry) and len(read.sources) == 1 for read in (honest, *more))
-    # The endpoint is still the first one asked.
+    # The endpoint is still asked first.
     assert isinstance(await chain.read_entry(REGISTRY, CONTENT_HASH), OnchainEntry)
     assert "eth_call" not in second.asked
 
 
 @pytest.mark.parametrize("answer", [MEGABYTES, error("execution reverted", 3), error("out of gas")])
 async def test_a_wallet_that_answers_with_anything_but_yes_has_not_accepted(answer: dict[str, Any]) -> None:
-    """Megabytes, a revert or an exhausted gas limit are a no, and the endpoint stays first."""
+    """A wallet that answers with megabytes, a revert or an exhausted gas limit has not accepted the signature. The
+    endpoint stays first.
+    """
     server, second = Server(world_with(answer).answer), registered_world()
     chain = chain_of(server, Server(second.answer))
     for _ in range(3):
@@ -143,7 +147,7 @@ class _Endless(httpx.AsyncByteStream):
 
 
 async def test_a_long_answer_is_cut_while_it_comes() -> None:
-    """Not a byte more than the bound and one chunk is taken of a contract's answer."""
+    """A contract's answer is read up to the bound and one chunk, not further."""
     body = _Endless()
 
     async def handler(request: httpx.Request) -> httpx.Response:
@@ -181,7 +185,7 @@ async def test_calls_that_are_too_long_together_are_asked_apart() -> None:
 
 
 async def test_the_page_of_an_error_is_not_taken_for_a_contracts_answer() -> None:
-    """However long it is, HTTP 502 is the endpoint's trouble, and may pass."""
+    """HTTP 502 is a temporary fault of the endpoint, for an error page of any length."""
 
     async def handler(request: httpx.Request) -> httpx.Response:
         return httpx.Response(502, text="x" * (2 << 20))
@@ -207,7 +211,7 @@ async def test_long_answers_are_decoded_beside_the_event_loop() -> None:
 
 
 async def test_slow_contracts_hold_up_nothing_else() -> None:
-    """However many contracts do not come to their answer, other calls leave at once, and the connections last."""
+    """Any number of slow contracts leaves other calls and the endpoint's connections free."""
     hanging, most, heard = 0, 0, asyncio.Event()
     server = Server(registered_world().answer)
 
@@ -307,7 +311,7 @@ async def _no_pause(seconds: float) -> None:
 
 @given(st.binary(max_size=300) | RESULTS.map(lambda value: json.dumps(value).encode()), st.integers(1, 3))
 def test_any_body_is_decoded_or_a_fault(body: bytes, calls: int) -> None:
-    """Bytes of any kind are one outcome for each call, or a fault of the endpoint."""
+    """A body of any bytes gives an outcome for each call, or a fault of the endpoint."""
     ids = list(range(1, calls + 1))
     try:
         assert list(decode(body, ids)) == ids

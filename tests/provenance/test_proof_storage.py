@@ -16,7 +16,9 @@ KEY = ServiceKey.from_hex("ab" * 32)
 
 @pytest.mark.parametrize("timestamp", [0, 1_759_774_786, (1 << 53) - 1])
 def test_a_signed_proof_survives_jsonb(database_url: str, timestamp: int) -> None:
-    """Postgres reorders members and respells numbers and text; the service's signature still holds."""
+    """A signed proof from Postgres still has a valid signature, although jsonb reorders members and respells numbers
+    and text.
+    """
     proof = {**PROOF, "onchain": {**PROOF["onchain"], "timestamp": timestamp}}
     proof["content"] = {**PROOF["content"], "file": 'é\u2028"\\/\u0001\U0001f600.mp4'}
     with psycopg.connect(database_url) as connection:

@@ -1,4 +1,4 @@
-"""Finding the registration's transaction by its time."""
+"""The search for the registration's transaction by its time."""
 
 import asyncio
 from bisect import bisect_left, bisect_right
@@ -18,12 +18,12 @@ REGISTRY = "0x" + "5e" * 20
 CREATOR = "0xA11B0dC0ef5E51b47368a9AF802d97201C0c6F52"
 ENTRY = Entry(CREATOR, HASH, "ipfs://x", 5)
 
-# Seconds between blocks, of chains with many blocks a second, steady ones, and stalled ones.
+# Seconds between blocks: chains with many blocks a second, steady chains, and stalled chains.
 gaps = st.lists(st.sampled_from([0, 0, 1, 2, 2, 12, 13, 10_000_000]), min_size=0, max_size=400)
 
 
 class Blocks:
-    """Blocks with these times, counting how many are read."""
+    """Blocks with given times; ``read`` has the numbers of the read blocks."""
 
     def __init__(self, times: list[int]) -> None:
         self.times = times
@@ -60,7 +60,7 @@ def test_the_second_is_found_on_any_chain(start: int, steps: list[int], data: st
 
 @given(st.integers(0, 2_000_000_000), gaps, st.integers(-5, 60_000_000), st.integers(0, 400))
 def test_a_second_without_block_is_not_found(start: int, steps: list[int], offset: int, low: int) -> None:
-    """A time that no block from the start block on has ends the search, and never finds another block."""
+    """If no block from the start block on has the time, the search ends without a block."""
     blocks = Blocks(times_of(start, steps))
     timestamp = start + offset
     if timestamp in blocks.times[low:]:
@@ -78,7 +78,7 @@ def test_a_second_without_block_is_not_found(start: int, steps: list[int], offse
     ],
 )
 def test_few_blocks_are_read_on_long_chains(times: list[int]) -> None:
-    """On a chain of two million blocks about eight reads find the second, wherever it is."""
+    """On a chain of two million blocks, about eight reads find any second."""
     counts = []
     for number in range(1_000, len(times), 99_991):
         blocks = Blocks(times)
@@ -89,7 +89,7 @@ def test_few_blocks_are_read_on_long_chains(times: list[int]) -> None:
 
 
 async def test_many_blocks_of_one_second_are_found_whole() -> None:
-    """A thousand blocks of one second are found with few reads."""
+    """A thousand blocks of the same second are found with few reads."""
     blocks = Blocks([100] * 50 + [200] * 1_000 + [300] * 50)
     assert await blocks_of_second(200, 0, blocks.newest, blocks.at) == (50, 1_049)
     assert len(blocks.read) < 60
@@ -121,7 +121,7 @@ def refusing(limit: int, suggestion: tuple[int, int] | None = None) -> Any:
 
 
 async def test_a_free_range_is_one_call() -> None:
-    """Where the endpoint does not limit ranges, one call covers the second."""
+    """If the endpoint does not limit ranges, a single call covers the second."""
     read_logs, asked = refusing(10_000)
     assert await logs_between(5, 104, read_logs) == list(range(5, 105))
     assert asked == [(5, 104)]
@@ -129,20 +129,20 @@ async def test_a_free_range_is_one_call() -> None:
 
 @pytest.mark.parametrize("limit", [1, 3, 10, 64, 99])
 async def test_limited_ranges_are_split(limit: int) -> None:
-    """Where ranges are limited, the pieces cover the second once and in order."""
+    """If ranges are limited, the pieces cover the second once and in order."""
     read_logs, _ = refusing(limit)
     assert await logs_between(5, 54, read_logs) == list(range(5, 55))
 
 
 async def test_a_suggested_range_is_taken() -> None:
-    """The range that the endpoint suggests gives the size of the pieces."""
+    """The range suggested by the endpoint gives the size of the pieces."""
     read_logs, asked = refusing(40, (5, 44))
     assert await logs_between(5, 104, read_logs) == list(range(5, 105))
     assert asked == [(5, 104), (5, 44), (45, 84), (85, 104)]
 
 
 async def test_a_suggestion_of_what_was_asked_ends_the_search() -> None:
-    """An endpoint that suggests a refused range ends the search."""
+    """An endpoint that suggests the refused range ends the search."""
     read_logs, asked = refusing(0, (5, 104))
     with pytest.raises(NotFound, match="suggests"):
         await logs_between(5, 104, read_logs)
@@ -150,7 +150,7 @@ async def test_a_suggestion_of_what_was_asked_ends_the_search() -> None:
 
 
 async def test_one_refused_block_ends_the_search() -> None:
-    """An endpoint that refuses a single block cannot be split any further."""
+    """An endpoint that refuses a single block ends the search."""
     read_logs, asked = refusing(0)
     with pytest.raises(NotFound, match="one block"):
         await logs_between(5, 104, read_logs)
@@ -171,7 +171,7 @@ def log(tx: int, **changes: Any) -> dict[str, Any]:
 
 
 def test_the_creators_latest_event_is_picked() -> None:
-    """Of several registrations in one second, the creator's last made the entry."""
+    """Of several registrations in the same second, the creator's last is the entry's."""
     stranger = [CONTENT_REGISTERED_TOPIC, HASH, "0x" + "00" * 12 + "77" * 20]
     logs = [log(1), log(2), log(3, topics=stranger), log(4, removed=True)]
     assert pick_registration(logs, REGISTRY.upper().replace("0X", "0x"), HASH, ENTRY) == f"0x{2:064x}"
@@ -190,7 +190,7 @@ def test_the_creators_latest_event_is_picked() -> None:
     ],
 )
 def test_an_endpoint_that_ignores_the_filter_is_not_believed(entry: Any) -> None:
-    """Logs that were not asked for put no transaction into a proof."""
+    """Logs outside the filter put no transaction into a proof."""
     with pytest.raises(NotFound):
         pick_registration([entry], REGISTRY, HASH, ENTRY)
 

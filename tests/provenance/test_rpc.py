@@ -1,4 +1,4 @@
-"""One endpoint: batches, limits and every kind of misbehaviour."""
+"""One endpoint: batches, limits and every kind of faulty answer."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ async def faults_of(handler: Handler, **options: Any) -> RpcFault:
 
 
 async def test_calls_of_one_moment_share_a_body() -> None:
-    """Simultaneous calls go out as one batch, and each gets the right answer."""
+    """Simultaneous calls go out as a single batch, and each gets the right answer."""
     server = Server(numbered)
     rpc = endpoint(server)
     assert await asyncio.gather(*(rpc.call("echo", number) for number in range(50))) == list(range(50))
@@ -51,7 +51,7 @@ async def test_batches_are_bounded() -> None:
 
 
 async def test_equal_calls_of_one_body_are_asked_once() -> None:
-    """Simultaneous requests for one block cost one call."""
+    """Simultaneous requests for the same block cost a single call."""
     world = World(times=[1, 2])
     rpc = endpoint(Server(world.answer))
     answers = await asyncio.gather(*(rpc.call("eth_getBlockByNumber", "latest", False) for _ in range(9)))
@@ -80,7 +80,7 @@ async def test_a_call_never_joins_a_body_that_has_left() -> None:
 
 
 async def test_calls_gather_while_enough_bodies_are_on_their_way() -> None:
-    """With every place taken, later calls wait together and leave as one batch."""
+    """With every place for bodies taken, later calls wait together and leave as a single batch."""
     left, may_answer = asyncio.Event(), asyncio.Event()
     server = Server(numbered)
 
@@ -119,7 +119,7 @@ async def refuse_each_call(request: httpx.Request) -> httpx.Response:
 
 @pytest.mark.parametrize("refuse", [refuse_with_400, refuse_with_413, refuse_with_one_error, refuse_each_call])
 async def test_an_endpoint_without_batches_gets_single_calls(refuse: Handler) -> None:
-    """Where batches are refused, every call is still answered, and later calls go out singly at once."""
+    """If batches are refused, every call is still answered, and later calls go out singly at once."""
     server = Server(numbered)
 
     async def handler(request: httpx.Request) -> httpx.Response:
@@ -133,7 +133,7 @@ async def test_an_endpoint_without_batches_gets_single_calls(refuse: Handler) ->
 
 
 async def test_an_endpoint_with_small_batches_gets_small_ones() -> None:
-    """A limit on the batch's size is found, and batches of that size go on being used."""
+    """A limit on the batch's size is found, and batches within the limit stay in use."""
     server = Server(numbered)
 
     async def at_most_ten(request: httpx.Request) -> httpx.Response:
@@ -148,7 +148,7 @@ async def test_an_endpoint_with_small_batches_gets_small_ones() -> None:
 
 
 async def test_an_ill_endpoint_is_not_taken_for_one_without_batches() -> None:
-    """If a single call fails too, batching is not given up, and the calls get the fault."""
+    """If a single call fails too, batches stay in use, and the calls get the fault."""
     rpc = endpoint(always(lambda: httpx.Response(403, text="go away")))
     outcomes = await asyncio.gather(*(rpc.call("echo", n) for n in range(5)), return_exceptions=True)
     assert all(isinstance(outcome, RpcFault) for outcome in outcomes)
@@ -188,7 +188,7 @@ async def test_a_partial_batch_fails_only_what_it_leaves_out() -> None:
     ],
 )
 async def test_nonsense_is_a_temporary_fault(make: Any, code: str) -> None:
-    """HTML, a wrong id, an endless or packed body, a redirect or an error status is a fault that may pass."""
+    """HTML, a wrong id, an endless or packed body, a redirect or an error status is a temporary fault."""
     assert (await faults_of(always(make), max_answer_bytes=1_000)).code == code
 
 
@@ -212,7 +212,7 @@ async def test_a_hanging_endpoint_is_given_up_at_the_deadline() -> None:
 
 
 async def test_retry_after_is_passed_on() -> None:
-    """A 429 says how long the endpoint wants to be left alone; the next call may succeed."""
+    """A 429 passes on the endpoint's Retry-After; the next call may succeed."""
     answers = [httpx.Response(429, headers={"retry-after": "7"}), None]
     server = Server(World(times=[1]).answer)
 
@@ -245,7 +245,7 @@ async def test_the_chain_id_is_asked_once() -> None:
 
 
 async def test_a_cancelled_call_does_not_take_others_with_it() -> None:
-    """Two jobs that share a call do not share a cancellation."""
+    """A cancelled call leaves an equal, shared call of another job running."""
     rpc = endpoint(Server(numbered))
     first, second = (asyncio.create_task(rpc.call("echo", 1)) for _ in range(2))
     await asyncio.sleep(0)
@@ -287,19 +287,19 @@ async def test_only_the_origin_is_shown(url: str, origin: str) -> None:
 
 @pytest.mark.parametrize("value", [None, 5, "", "5", "0x", "0x_1", "0x1 ", "-0x1", "0xg", "0x" + "1" * 65, ["0x1"]])
 def test_only_quantities_are_quantities(value: Any) -> None:
-    """Anything but 0x and hex digits is the endpoint's nonsense."""
+    """A quantity other than 0x and hex digits is a fault of the endpoint."""
     with pytest.raises(RpcFault, match="quantity"):
         quantity(value)
 
 
 @pytest.mark.parametrize("value", [None, 5, "", "0x1", "0x 1 ", "0xgg", "11"])
 def test_only_hex_data_is_data(value: Any) -> None:
-    """Anything but 0x and hex pairs is the endpoint's nonsense."""
+    """Data other than 0x and hex pairs is a fault of the endpoint."""
     with pytest.raises(RpcFault, match="hex data"):
         hex_bytes(value)
 
 
 async def test_a_refused_call_is_the_endpoints_fault() -> None:
-    """An error that is neither revert nor limit is a temporary refusal."""
+    """An error other than a revert or a limit is a temporary refusal."""
     with pytest.raises(CallRefused):
         await endpoint(Server(lambda method, params: error("header not found"))).call("eth_call")

@@ -1,4 +1,4 @@
-"""The verifier on real parts: a chain, a registry and a gateway that are really there."""
+"""The verifier on real parts: a chain, a registry and a gateway."""
 
 import asyncio
 import contextlib
@@ -40,7 +40,7 @@ async def verifier(chain_url: str, manifests: ManifestServer) -> AsyncIterator[V
 
 
 async def _swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Take whatever comes and stay silent until the client leaves."""
+    """Read everything and stay silent until the client leaves."""
     with contextlib.suppress(ConnectionError):
         await reader.read()
     writer.close()
@@ -54,7 +54,7 @@ def new_hash() -> str:
 async def test_a_registered_content_is_ok(
     verifier: Verifier, chain_url: str, manifests: ManifestServer, layout: Layout
 ) -> None:
-    """Right after its registration a content verifies as OK, with the block's own time, on every chain at hand."""
+    """Right after its registration a content verifies as OK, with the block's own time, on every available chain."""
     registry = await deploy_registry(chain_url, CREATOR, layout)
     content_hash = new_hash()
     uri = manifests.publish_ipfs(make_manifest(content_hash, CREATOR, "ipfs://content", CHAIN_ID))
@@ -68,7 +68,7 @@ async def test_a_registered_content_is_ok(
 async def test_a_proof_carries_its_transaction(
     verifier: Verifier, chain_url: str, manifests: ManifestServer, layout: Layout
 ) -> None:
-    """A proof names the transaction that registered the content, also with others before and after it."""
+    """A proof names the transaction of the content's registration, also with other registrations before and after."""
     registry = await deploy_registry(chain_url, CREATOR, layout)
     content_hash = new_hash()
     uri = manifests.publish_ipfs(make_manifest(content_hash, CREATOR, "ipfs://content", CHAIN_ID))
@@ -85,7 +85,7 @@ async def test_a_proof_carries_its_transaction(
 async def test_a_revoked_entry_warns(
     verifier: Verifier, chain_url: str, manifests: ManifestServer, layout: Layout
 ) -> None:
-    """A content whose entry was revoked is WARN, and its proof still names the registration."""
+    """A content with a revoked entry is WARN, and its proof still names the registration."""
     registry = await deploy_registry(chain_url, CREATOR, layout)
     content_hash = new_hash()
     uri = manifests.publish_ipfs(make_manifest(content_hash, CREATOR, "ipfs://content", CHAIN_ID))
@@ -98,7 +98,7 @@ async def test_a_revoked_entry_warns(
 
 
 async def test_an_unregistered_content_fails(verifier: Verifier, chain_url: str, manifests: ManifestServer) -> None:
-    """A hash that nobody registered is a FAIL verdict, not an error."""
+    """An unregistered hash is a FAIL verdict, not an error."""
     registry = await deploy_registry(chain_url, CREATOR, "new")
     content_hash = new_hash()
     uri = manifests.publish_ipfs(make_manifest(content_hash, CREATOR, "ipfs://content", CHAIN_ID))
@@ -107,7 +107,7 @@ async def test_an_unregistered_content_fails(verifier: Verifier, chain_url: str,
 
 
 async def test_an_address_without_code_is_a_fault(verifier: Verifier, manifests: ManifestServer) -> None:
-    """A registry address that holds no code fails the job at once."""
+    """A registry address without code fails the job at once."""
     content_hash = new_hash()
     uri = manifests.publish_ipfs(make_manifest(content_hash, CREATOR, "ipfs://content", CHAIN_ID))
     with pytest.raises(RegistryFault) as caught:
@@ -116,7 +116,7 @@ async def test_an_address_without_code_is_a_fault(verifier: Verifier, manifests:
 
 
 async def test_a_verdict_is_reused_for_a_while(verifier: Verifier, chain_url: str, manifests: ManifestServer) -> None:
-    """The same question again gets the verdict of before with its block and time, marked; a proof is made anew."""
+    """A repeated verify gets the earlier verdict with its block and time, marked as reused; a proof always runs."""
     registry = await deploy_registry(chain_url, CREATOR)
     content_hash = new_hash()
     uri = manifests.publish_ipfs(make_manifest(content_hash, CREATOR, "ipfs://content", CHAIN_ID))
@@ -137,7 +137,7 @@ async def test_a_verdict_is_reused_for_a_while(verifier: Verifier, chain_url: st
 async def test_simultaneous_verifications_share_one_run(
     verifier: Verifier, chain_url: str, manifests: ManifestServer
 ) -> None:
-    """Of many who ask the same at once, one is answered for itself and the others share its verdict."""
+    """Of simultaneous equal verifications, a single one runs and the others share its verdict."""
     registry = await deploy_registry(chain_url, CREATOR)
     content_hash = new_hash()
     uri = manifests.publish_ipfs(make_manifest(content_hash, CREATOR, "ipfs://content", CHAIN_ID))
@@ -150,7 +150,7 @@ async def test_simultaneous_verifications_share_one_run(
 
 
 async def test_without_a_cache_every_verdict_is_found_anew(chain_url: str, manifests: ManifestServer) -> None:
-    """RESULT_CACHE_SECONDS=0: what happened on the chain meanwhile shows at once."""
+    """With RESULT_CACHE_SECONDS=0 a change on the chain shows in the next verdict."""
     registry = await deploy_registry(chain_url, CREATOR)
     content_hash = new_hash()
     uri = manifests.publish_ipfs(make_manifest(content_hash, CREATOR, "ipfs://content", CHAIN_ID))
@@ -167,7 +167,7 @@ async def test_without_a_cache_every_verdict_is_found_anew(chain_url: str, manif
 
 @layouts
 async def test_a_service_with_a_key_signs_its_proofs(chain_url: str, manifests: ManifestServer, layout: Layout) -> None:
-    """With PRIVATE_KEY set a proof carries the service's signature, which holds offline; verdicts carry none."""
+    """With PRIVATE_KEY set a proof carries the service's signature, valid offline; verdicts carry none."""
     registry = await deploy_registry(chain_url, CREATOR, layout)
     content_hash, key = new_hash(), "ab" * 32
     uri = manifests.publish_ipfs(make_manifest(content_hash, CREATOR, "ipfs://content", CHAIN_ID))
@@ -193,7 +193,7 @@ async def test_a_service_with_a_key_signs_its_proofs(chain_url: str, manifests: 
 async def test_every_proof_holds_offline(
     verifier: Verifier, chain_url: str, manifests: ManifestServer, what: str
 ) -> None:
-    """Whatever a proof says, it follows from its own evidence."""
+    """Every proof follows from its own evidence, for each verdict."""
     registry = await deploy_registry(chain_url, CREATOR)
     content_hash = new_hash()
     signer = STRANGER if what == "stranger" else CREATOR
@@ -210,8 +210,8 @@ async def test_every_proof_holds_offline(
 
 @pytest.mark.parametrize("how", ["dead", "hanging"])
 async def test_the_second_of_two_stands_in(chain_url: str, manifests: ManifestServer, how: str) -> None:
-    """With the first gateway and the first endpoint dead or hanging from the start, the verdict comes from the second
-    ones, and the report names the first.
+    """With the first gateway and the first endpoint dead or hanging, the second ones give the verdict. The report names
+    the first.
     """
     registry = await deploy_registry(chain_url, CREATOR)
     content_hash = new_hash()
@@ -237,7 +237,7 @@ async def test_the_second_of_two_stands_in(chain_url: str, manifests: ManifestSe
 
 
 async def test_a_strange_rpc_url_is_refused(verifier: Verifier, chain_url: str) -> None:
-    """A job's rpcUrl is refused unless the operator named it, before anything is fetched."""
+    """A job's rpcUrl is refused unless the operator has named the URL, before any fetch."""
     assert verifier.check_rpc_url(chain_url) == chain_url
     subject = Subject(new_hash(), "ipfs://unused", "0x" + "77" * 20, rpc_url="http://127.0.0.1:1")
     with pytest.raises(FetchRefused):
@@ -245,6 +245,6 @@ async def test_a_strange_rpc_url_is_refused(verifier: Verifier, chain_url: str) 
 
 
 async def test_only_two_kinds_of_jobs_exist(verifier: Verifier) -> None:
-    """Another kind of job is a programmer's error."""
+    """A job of another type raises a programmer's error."""
     with pytest.raises(ValueError, match="no such kind"):
         await verifier.run("guess", Subject(new_hash(), "ipfs://unused", "0x" + "77" * 20))

@@ -48,7 +48,7 @@ async def prove(*arguments: Any) -> dict[str, Any]:
 
 @dataclass
 class Manifests:
-    """The far side of a manifest URI: these bytes, or this fault."""
+    """The far end of a manifest URI: returns ``body``, or raises ``fault``."""
 
     body: bytes = MANIFEST
     fault: IidqError | None = None
@@ -77,7 +77,7 @@ def changed(**changes: Any) -> bytes:
 
 @pytest.mark.parametrize("layout", ["old", "new"])
 async def test_the_public_vector_is_ok(layout: str) -> None:
-    """The field's manifest, registered as on its chain, is OK in either layout, with every member of the contract."""
+    """The public manifest, registered as on its chain, is OK in either layout, with every member of the result."""
     world = registered_world()
     if layout == "old":
         world.entry = old_layout(CREATOR, CONTENT_HASH, MANIFEST_URI.encode(), 1_759_774_786)
@@ -105,7 +105,7 @@ async def test_the_public_vector_is_ok(layout: str) -> None:
 
 
 async def test_the_public_vectors_proof_is_the_fields_own() -> None:
-    """The proof of the field's manifest says what the field's own proof file says, and adds the transaction."""
+    """The proof of the public manifest equals its published proof file, and adds the transaction."""
     progress: list[int] = []
     subject = SUBJECT._replace(file_name=PROOF["content"]["file"])
     proof = await prove(subject, Manifests(), chain_of(registered_world()), progress.append)
@@ -130,7 +130,7 @@ async def test_another_uri_on_chain_warns() -> None:
 
 
 async def test_tampered_content_fails_with_its_signer() -> None:
-    """A tampered file is FAIL; recovered stays the signer of the manifest's own hash."""
+    """A tampered file is FAIL; the recovered address is the signer of the manifest's hash."""
     world = registered_world()
     world.entry = new_layout("0x" + "0" * 40, b"", 0)
     subject = SUBJECT._replace(content_hash="0x" + "EE" * 32)
@@ -146,7 +146,9 @@ async def test_tampered_content_fails_with_its_signer() -> None:
 
 
 async def test_a_proof_without_transaction_or_did_leaves_both_out() -> None:
-    """What was not found or not named is omitted, not null, and the report says why; the file may be unnamed."""
+    """A proof omits a missing transaction or DID instead of null, and the report has the reason; the file may be
+    unnamed.
+    """
     world = registered_world()
     world.logs.clear()
     manifest = json.loads(MANIFEST)
@@ -164,7 +166,7 @@ async def test_a_proof_without_transaction_or_did_leaves_both_out() -> None:
 
 
 async def test_a_registered_nul_can_be_stored() -> None:
-    """A URI with a NUL on chain gives a verdict that Postgres can store, and is not the URI without it."""
+    """A URI with a NUL on chain gives a verdict that Postgres can store, and differs from the URI without the NUL."""
     world = registered_world()
     world.entry = new_layout(CREATOR, MANIFEST_URI.encode() + b"\x00", 1_759_774_786)
     result = await verify(SUBJECT, Manifests(), chain_of(world), lambda _: None)
@@ -183,7 +185,9 @@ async def test_a_registered_nul_can_be_stored() -> None:
     ],
 )
 async def test_a_manifests_fault_ends_the_job(manifests: Manifests, fault: type[IidqError], code: str) -> None:
-    """A manifest that cannot be had, read or recovered from ends the job with its own fault, and nothing runs on."""
+    """A manifest that cannot be fetched, parsed or recovered from ends the job with the manifest's fault, and nothing
+    runs on.
+    """
     before = len(asyncio.all_tasks())
     chain = chain_of(registered_world())
     with pytest.raises(fault) as caught:
@@ -195,7 +199,7 @@ async def test_a_manifests_fault_ends_the_job(manifests: Manifests, fault: type[
 
 
 async def test_a_wallets_signature_names_no_signer() -> None:
-    """A signature that no key fits, but that the creator's contract accepts, is OK in verdict and proof."""
+    """A signature without a signer is OK in verdict and proof if the creator's contract accepts the signature."""
     world = registered_world()
     world.wallet = {"result": "0x1626ba7e" + "00" * 28}
     manifests = Manifests(changed(signature="0x" + "ab" * 200))
@@ -208,7 +212,7 @@ async def test_a_wallets_signature_names_no_signer() -> None:
 
 
 async def test_the_creators_own_key_needs_no_wallet() -> None:
-    """A signature by the registered creator's key is taken as such, even if there is code at its address."""
+    """A signature by the registered creator's key needs no wallet, even with code at the creator's address."""
     world = registered_world()
     world.wallet = {"result": "0xffffffff" + "00" * 28}
     result = await verify(SUBJECT, Manifests(), chain_of(world), lambda _: None)
@@ -217,7 +221,9 @@ async def test_the_creators_own_key_needs_no_wallet() -> None:
 
 
 async def test_a_bad_signature_waits_for_the_registry() -> None:
-    """Whether a signature that no key fits is a fault shows only at the registry: while that is away, the job waits."""
+    """A signature without a signer is a fault only after the read of the registry: while the registry is away, the job
+    waits.
+    """
     world = registered_world()
     world.chain_id = 5
     with pytest.raises(RpcFault):
@@ -225,7 +231,7 @@ async def test_a_bad_signature_waits_for_the_registry() -> None:
 
 
 async def test_a_huge_string_is_not_used() -> None:
-    """A manifest with a string of ten megabytes, should it get that far, is read beside the loop and refused."""
+    """A manifest with a string of ten megabytes is refused with a short message."""
     manifests = Manifests(changed(signature="0x" + "11" * 5_000_000))
     with pytest.raises(ManifestFault) as caught:
         await verify(SUBJECT, manifests, chain_of(registered_world()), lambda _: None)
@@ -237,14 +243,14 @@ async def test_a_huge_string_is_not_used() -> None:
     [(World(times=[1], code=b""), RegistryFault), (World(times=[1], chain_id=5), RpcFault)],
 )
 async def test_a_chains_fault_ends_the_job(world: World, fault: type[IidqError]) -> None:
-    """A registry that is not there, or an endpoint on another chain, ends the job with its own fault."""
+    """A missing registry, or an endpoint on another chain, ends the job with a fault."""
     with pytest.raises(fault):
         await verify(SUBJECT, Manifests(), chain_of(world), lambda _: None)
 
 
 @pytest.mark.parametrize("both_fail", [True, False])
 async def test_the_manifests_fault_comes_first(both_fail: bool) -> None:
-    """When the manifest is at fault, the chain's state does not change which fault is told."""
+    """A fault of the manifest is reported, whatever the chain's state."""
     world = World(times=[1], code=b"") if both_fail else registered_world()
     with pytest.raises(ManifestFault):
         await verify(SUBJECT, Manifests(b"no"), chain_of(world), lambda _: None)

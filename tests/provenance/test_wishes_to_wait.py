@@ -1,4 +1,4 @@
-"""``Retry-After`` of one source bounds the next attempt, whatever faults the others have."""
+"""``Retry-After`` of a source bounds the next attempt, whatever faults the other sources have."""
 
 import asyncio
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from tests.unit.ipfs.test_gateways import ABSENT, LIMIT, URI, WRONG, ipfs
 
 
 class Source(NamedTuple):
-    """How a source fails, and its wish in seconds."""
+    """A source's way of failing, and its Retry-After in seconds."""
 
     how: str
     wish: int | None
@@ -39,7 +39,7 @@ SOURCES = [
     Source("broken", None),
     Source("other", None),
 ]
-# Every pair in both orders, and threes with a wish in each place.
+# Every pair in both orders, and threes with a Retry-After in each place.
 TABLE = [(one, two) for one in SOURCES for two in SOURCES if one is not two] + [
     (SOURCES[5], SOURCES[0], SOURCES[6]),
     (SOURCES[6], SOURCES[5], SOURCES[0]),
@@ -48,7 +48,7 @@ TABLE = [(one, two) for one in SOURCES for two in SOURCES if one is not two] + [
 
 
 def earliest(sources: tuple[Source, ...]) -> int | None:
-    """Return the earliest wish."""
+    """Return the earliest Retry-After."""
     return min((source.wish for source in sources if source.wish is not None), default=None)
 
 
@@ -74,7 +74,7 @@ async def test_the_earliest_wish_of_any_gateway_is_kept() -> None:
 
 
 async def test_the_wish_of_a_gateway_that_is_left_alone_is_kept() -> None:
-    """While its Retry-After runs a gateway is not asked, and still bounds the next attempt."""
+    """A gateway is not asked during its Retry-After, and still bounds the next attempt."""
     limited, broken = Source("limited", 60), Source("broken", None)
     async with serving(_gateway_answer(limited, 0)) as first, serving(_gateway_answer(broken, 0)) as second:
         gateways = IpfsGateways([Gateway(first.url), Gateway(second.url)], max_bytes=LIMIT)
@@ -88,7 +88,7 @@ async def test_the_wish_of_a_gateway_that_is_left_alone_is_kept() -> None:
 
 
 async def test_a_gateway_that_says_404_may_still_wish() -> None:
-    """Not found for now is a wish like any other while another gateway fails."""
+    """The Retry-After of a 404 counts like any other while another gateway fails."""
     absent = always(response(b"", "Retry-After: 30", status=404))
     async with serving(absent) as first, serving(always(response(status=500))) as second:
         gateways = IpfsGateways([Gateway(first.url), Gateway(second.url)], max_bytes=LIMIT)
@@ -119,7 +119,7 @@ async def test_the_earliest_wish_of_any_endpoint_is_kept() -> None:
 
 
 async def test_the_wish_of_an_endpoint_that_is_left_alone_is_kept() -> None:
-    """While its Retry-After runs an endpoint is not asked, and still bounds the next attempt."""
+    """An endpoint is not asked during its Retry-After, and still bounds the next attempt."""
     chain = chain_of(_endpoint_answer(Source("limited", 60)), refuses)
     for _ in range(2):
         with pytest.raises(RpcFault) as caught:
@@ -129,7 +129,7 @@ async def test_the_wish_of_an_endpoint_that_is_left_alone_is_kept() -> None:
 
 
 async def test_an_endpoints_wish_is_not_taken_for_anothers() -> None:
-    """Jobs that share a body of one endpoint do not wait for another endpoint's Retry-After."""
+    """Every job gets the Retry-After of the limited endpoint, and the other endpoint is asked again without a wait."""
     posts: list[int] = []
 
     async def lost(request: httpx.Request) -> httpx.Response:
@@ -163,7 +163,7 @@ async def test_a_wish_outweighs_a_refusal_of_the_search(limited_first: bool) -> 
 async def test_the_registrys_wish_outlasts_the_manifests_fault(
     manifest_wish: float | None, registry_wish: int | None
 ) -> None:
-    """A job that needs both is not tried before the later of the two wishes."""
+    """A job with faults of manifest and registry is not tried before the later Retry-After."""
     answered = asyncio.Event()
 
     class Manifests:
@@ -203,7 +203,7 @@ async def test_the_registrys_wish_outlasts_the_manifests_fault(
 async def test_an_endpoints_wish_is_read_wherever_it_is(
     status: int, headers: dict[str, str], refusal: dict[str, Any], seconds: float | None, calls: int
 ) -> None:
-    """In the header of any status, and inside of the error where Infura writes it; alone and in a batch."""
+    """An endpoint's Retry-After is read from the header of any status and from Infura's error, alone and in a batch."""
     limit = {"error": {"code": -32005, "message": "project ID request rate exceeded", **refusal}}
     server = Server(lambda method, params: limit)
 
@@ -233,13 +233,13 @@ async def test_an_endpoints_wish_is_read_wherever_it_is(
     ],
 )
 def test_every_form_of_retry_after(text: str, seconds: float | None) -> None:
-    """Seconds, and the three forms of HTTP's dates in UTC, measured by the answer's own clock."""
+    """Retry-After is read in seconds and in the three date forms of HTTP in UTC, by the answer's own clock."""
     assert retry_after_seconds({"retry-after": text, "date": "Sun, 06 Nov 1994 08:49:37 GMT"}) == seconds
 
 
 @given(st.text(max_size=40) | st.from_regex(r"[A-Z][a-z]{2}, [0-9]{1,3} [A-Z][a-z]{2} [0-9]{1,5} [0-9:]{1,9} .{0,6}"))
 def test_any_retry_after_is_a_wish_or_none(text: str) -> None:
-    """Nothing that a source writes there is more than a bounded number of seconds."""
+    """Any text as Retry-After gives a bounded number of seconds, or none."""
     seconds = retry_after_seconds({"retry-after": text, "date": text})
     assert seconds is None or 0 <= seconds <= MAX_RETRY_AFTER_SECONDS
 

@@ -1,4 +1,4 @@
-"""The error tree: what each error means for the job that meets it."""
+"""The error tree: the meaning of each error for its job."""
 
 import inspect
 import re
@@ -13,7 +13,7 @@ tree = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issub
 
 @pytest.mark.parametrize("kind", tree, ids=lambda kind: kind.__name__)
 def test_each_error_is_drawn_with_its_code(kind: type[IidqError]) -> None:
-    """The drawing at the module's top holds every error, and its code where the drawing names one."""
+    """The drawing at the module's top has every error, and the code's prefix agrees."""
     drawing = re.search(rf"^[ │├└─]*{kind.__name__}\b(.*)$", errors.__doc__ or "", re.MULTILINE)
     assert drawing
     if prefix := re.search(r"\s([a-z]+)\.(\*|[a-z]+)", drawing[1]):
@@ -22,13 +22,13 @@ def test_each_error_is_drawn_with_its_code(kind: type[IidqError]) -> None:
 
 @pytest.mark.parametrize("kind", tree, ids=lambda kind: kind.__name__)
 def test_temporary_means_tried_again(kind: type[IidqError]) -> None:
-    """Only the temporary branch is retried."""
+    """Only errors of the temporary branch are retried."""
     assert kind.temporary == issubclass(kind, TemporaryFault)
     assert not (issubclass(kind, TemporaryFault) and issubclass(kind, PermanentFault))
 
 
 def test_text_of_an_error_is_code_and_sentence() -> None:
-    """``str`` is what the row's error says; a code of its own replaces the class's, for this error alone."""
+    """``str`` of an error is its code and sentence; a code given to a single error does not change the class's code."""
     assert str(ManifestFault("no JSON")) == "manifest.malformed: no JSON"
     assert str(ManifestFault("404", code="manifest.missing")) == "manifest.missing: 404"
     assert ManifestFault.code == "manifest.malformed"
@@ -36,7 +36,7 @@ def test_text_of_an_error_is_code_and_sentence() -> None:
 
 
 def test_invalid_input_carries_all_faults() -> None:
-    """A caller is told everything that is wrong at once."""
+    """An invalid input is refused with all faults at once."""
     error = InvalidInput([FieldFault("type", "expected verify or proof"), FieldFault("chainId", "expected a number")])
     assert [fault.field for fault in error.faults] == ["type", "chainId"]
     assert str(error) == "input.invalid: type: expected verify or proof; chainId: expected a number"

@@ -1,4 +1,4 @@
-"""The API's socket: where it can listen, and what is said where it cannot."""
+"""The API's socket: possible addresses, and messages for impossible ones."""
 
 import errno
 import os
@@ -38,7 +38,7 @@ def test_clients_can_connect_at_once(host: str, shown: str) -> None:
 
 
 def link_local_address() -> str:
-    """An address of this machine that needs its interface; skips where there is none."""
+    """Return a link-local address with its interface; skip the test without such an address."""
     for line in Path("/proc/net/if_inet6").read_text().splitlines():
         digits, _, _, scope, _, interface = line.split()
         if scope == "20":
@@ -48,7 +48,7 @@ def link_local_address() -> str:
 
 @pytest.mark.parametrize("brackets", ["{}", "[{}]"])
 def test_a_link_local_address_names_its_interface(brackets: str) -> None:
-    """The URL that is printed leads back to the socket; without the interface the fault says what is missing."""
+    """The printed URL leads back to the socket; without the interface the fault names the missing part."""
     address = link_local_address()
     with listen(brackets.format(address), 0) as listener:
         port = listener.getsockname()[1]
@@ -59,7 +59,7 @@ def test_a_link_local_address_names_its_interface(brackets: str) -> None:
 
 
 def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
-    """Let every name have these addresses; what is an address already stays it."""
+    """Resolve every name to the given addresses."""
     ask = socket.getaddrinfo
 
     def asked(host: str, *arguments: Any, **options: Any) -> list[Any]:
@@ -80,14 +80,14 @@ def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
 def test_of_a_name_the_machines_own_address_is_taken(
     monkeypatch: pytest.MonkeyPatch, addresses: list[str], shown: str
 ) -> None:
-    """IPv4 before IPv6, as most servers have it; a name may also stand for other machines, or for IPv6 alone."""
+    """A name's own address of the machine is used, IPv4 before IPv6; addresses of other machines are passed over."""
     resolve_to(monkeypatch, *addresses)
     with listen("name", 0) as listener:
         assert base_url(listener).rpartition(":")[0] == f"http://{shown}"
 
 
 def test_a_taken_port_is_not_avoided(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a name's first address is taken, the second is no place that clients would look for."""
+    """If a name's first address is taken, the second is not used: clients would not find the service there."""
     with listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         resolve_to(monkeypatch, "127.0.0.1", "::1")
@@ -96,7 +96,7 @@ def test_a_taken_port_is_not_avoided(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_machine_without_ipv6_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No socket of the family can be made then: an address that the machine does not have."""
+    """A machine without IPv6 is a fault of HOST: the machine does not have the address."""
     create = socket.socket
 
     def without_ipv6(family: int, *arguments: int) -> socket.socket:
@@ -111,7 +111,7 @@ def test_a_machine_without_ipv6_is_told_so(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give its rights up")
 def test_a_privileged_port_is_named() -> None:
-    """Without the right to it the fault names the port, not the host."""
+    """A port without the right to listen is a fault of the port, not of the host."""
     if int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) <= 1:
         pytest.skip("every user may listen on every port here")
     os.seteuid(_NOBODY)
@@ -124,7 +124,7 @@ def test_a_privileged_port_is_named() -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "[::1]"])
 def test_a_taken_port_is_named(host: str) -> None:
-    """Two services on one port: the second is told which port is taken, and by which variable to choose another."""
+    """A second service on a taken port stops with the port, the variable and the expected value."""
     with listen(host, 0) as first:
         port = first.getsockname()[1]
         with pytest.raises(SettingsFault) as caught:
@@ -152,13 +152,13 @@ def test_a_taken_port_is_named(host: str) -> None:
     ],
 )
 def test_a_host_that_cannot_be_used_is_named(host: str) -> None:
-    """An address of another machine, or a text that is no address, is a fault of HOST in one line."""
+    """An address of another machine, or a text other than an address, is a fault of HOST in a single line."""
     with pytest.raises(SettingsFault, match=r": HOST="):
         listen(host, 0)
 
 
 def test_a_host_that_holds_a_secret_is_not_shown() -> None:
-    """Another variable's value in HOST is not repeated."""
+    """A secret in HOST is not repeated in the message."""
     with pytest.raises(SettingsFault) as caught:
         listen("postgresql://u:S3CRET@h", 0)
     assert caught.value.message.startswith("HOST=(hidden): ")

@@ -1,4 +1,4 @@
-"""The environment: read once, checked at the start, told in one line what to mend."""
+"""The environment: read once, checked at the start, with a message of one line for a fault."""
 
 import traceback
 from pathlib import Path
@@ -15,7 +15,7 @@ from iidq.settings import Settings, load_settings
 
 @pytest.fixture(autouse=True)
 def empty_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No variable of the machine and no ``.env`` of the checkout is seen."""
+    """Hide the machine's variables and the checkout's ``.env``."""
     monkeypatch.chdir(tmp_path)
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
@@ -37,7 +37,7 @@ def test_defaults_are_the_contracts() -> None:
 
 
 def test_every_variable_is_explained() -> None:
-    """The README's table is made of these texts."""
+    """Each variable has a description for the README's table."""
     for name, field in Settings.model_fields.items():
         assert field.description, name
 
@@ -94,7 +94,7 @@ def test_every_variable_is_explained() -> None:
     ],
 )
 def test_a_bad_value_gives_one_line(name: str, value: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The line names the variable, says what was expected instead, and shows the value only where it is a number."""
+    """A bad value gives a line with the variable and the expected value; only a number is shown."""
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsFault) as caught:
         load_settings()
@@ -102,7 +102,7 @@ def test_a_bad_value_gives_one_line(name: str, value: str, expected: str, monkey
     assert "\n" not in line
     assert line.startswith(f"{name}=")
     assert expected in line
-    # A number is no secret, and shows at once what is wrong.
+    # A number is no secret, and shows the mistake at once.
     assert value in line if value.lstrip("-").replace(".", "").isdigit() else "=(hidden) " in line
 
 
@@ -132,7 +132,7 @@ def test_a_bad_value_gives_one_line(name: str, value: str, expected: str, monkey
     ],
 )
 def test_a_malformed_value_is_never_shown(name: str, value: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The line says which part is wrong without a character of the value."""
+    """The line names the malformed part without a character of the value."""
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsFault) as caught:
         load_settings()
@@ -177,7 +177,7 @@ _odd = st.text("%/?#@:=,[]\\ \"'\n\t\u2100\u0130\udcff.5&;-", max_size=4)
 )
 @example("RPC_URL", "https://{}@h/", "", "\u2100", "")
 def test_no_start_fault_holds_a_secret(name: str, form: str, before: str, after: str, end: str) -> None:
-    """Wherever a value goes wrong, nothing of what was planted in it is in the fault that stops the start."""
+    """A fault at the start contains no secret, wherever the mistake in the value is."""
     value = form.replace("{}", f"{before}{_MARK}{after}") + end
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv(name, value)
@@ -193,7 +193,7 @@ def test_no_start_fault_holds_a_secret(name: str, form: str, before: str, after:
 
 
 def test_a_good_secret_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keys do not show when settings are logged by accident."""
+    """Secrets do not show when settings are logged by accident."""
     monkeypatch.setenv("API_KEY", "hunter2")
     monkeypatch.setenv("PRIVATE_KEY", "0x" + "ab" * 32)
     settings = load_settings()
@@ -205,14 +205,14 @@ def test_a_good_secret_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("key", ["0xhunter2", "0x" + "00" * 32, "ff" * 32, "0x" + "ab" * 31, "ab" * 33])
 def test_a_private_key_that_is_none_stops_the_start(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What cannot sign is told at the start, without showing it."""
+    """A private key that cannot sign stops the start, and is not shown."""
     monkeypatch.setenv("PRIVATE_KEY", key)
     with pytest.raises(SettingsFault, match=r"PRIVATE_KEY=\(hidden\) cannot be used; expected 0x and the 64 hex"):
         load_settings()
 
 
 def test_a_missing_variable_that_is_needed_is_told() -> None:
-    """A command that cannot do without a variable says which, and what it should be."""
+    """A command without a required variable stops with the variable and its expected value."""
     with pytest.raises(SettingsFault, match=r"^settings.invalid: DATABASE_URL is not set; expected libpq URL"):
         load_settings("database_url")
 
@@ -228,7 +228,7 @@ def test_dotenv_is_read_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch
 
 
 def test_chains_are_gathered_from_their_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``RPC_URLS_<chainId>`` gives a chain its endpoints in order; other names are none of ours."""
+    """``RPC_URLS_<chainId>`` gives a chain its endpoints in order; other names are ignored."""
     monkeypatch.setenv("RPC_URLS_8453", "https://a.example, https://b.example/v1,")
     monkeypatch.setenv("RPC_URLS_84532", "http://127.0.0.1:8545")
     monkeypatch.setenv("RPC_URLS_", "https://x.example")
@@ -241,7 +241,7 @@ def test_chains_are_gathered_from_their_variables(monkeypatch: pytest.MonkeyPatc
 
 
 def test_lists_are_comma_separated_and_empty_means_unset(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blanks around commas do not matter; an empty variable is as if it were not there."""
+    """Blanks around commas do not matter; an empty variable counts as unset."""
     monkeypatch.setenv("IPFS_GATEWAYS", " https://a.example/ , https://b.example")
     monkeypatch.setenv("FETCH_ALLOW_PRIVATE", "127.0.0.1/32,intranet.example")
     monkeypatch.setenv("PORT", "")

@@ -1,4 +1,4 @@
-"""How deeply JSON is nested, found out without parsing it."""
+"""The depth of JSON, found without parsing."""
 
 import json
 import subprocess
@@ -30,7 +30,7 @@ def depth(value: Any) -> int:
 
 @given(values)
 def test_the_limit_is_exact(value: Any) -> None:
-    """A document of the deepest level that is allowed is allowed, one level more is not, whatever its strings hold."""
+    """A document of the deepest allowed level is accepted, a deeper document is not, for any strings."""
     levels = DEEPEST - depth(value)
     assert not is_too_deep(wrapped(value, levels))
     assert is_too_deep(wrapped(value, levels + 1))
@@ -62,7 +62,7 @@ def test_indentation_does_not_matter(value: Any) -> None:
     ],
 )
 def test_hostile_documents_are_answered(document: bytes, too_deep: bool) -> None:
-    """A mebibyte of brackets, quotes, backslashes or noise, ended or not, has the right answer in one pass."""
+    """A mebibyte of brackets, quotes, backslashes or noise, ended or not, has the right answer in a single pass."""
     assert is_too_deep(document) is too_deep
 
 
@@ -72,7 +72,7 @@ def test_hostile_documents_are_answered(document: bytes, too_deep: bool) -> None
 @example(b'"[' * (MIB // 2) + b'"')
 @given(st.binary(max_size=2000) | st.text('"\\[]{}', max_size=2000).map(str.encode))
 def test_what_is_let_through_can_be_parsed(document: bytes) -> None:
-    """Whatever passes is parsed, or refused for another reason than its depth."""
+    """An accepted document is parsed, or refused for another reason than depth."""
     if is_too_deep(document):
         return
     try:
@@ -83,7 +83,7 @@ def test_what_is_let_through_can_be_parsed(document: bytes) -> None:
 
 @pytest.mark.parametrize("reader", ["manifest", "jsonrpc", "command line"])
 def test_a_raised_recursion_limit_does_not_end_the_process(reader: str) -> None:
-    """With a recursion limit beyond the stack, as some libraries set it, deep documents are refused all the same."""
+    """Deep documents are refused also with a recursion limit beyond the stack, as set by some libraries."""
     reading = {
         "manifest": "from iidq.provenance.manifest import parse_manifest as read",
         "jsonrpc": "from iidq.provenance.ethereum.jsonrpc import decode\ndef read(body): return decode(body, [1])",
@@ -101,7 +101,7 @@ def test_a_raised_recursion_limit_does_not_end_the_process(reader: str) -> None:
 
 
 def test_other_encodings_of_json_hide_no_depth() -> None:
-    """UTF-16, in which a quotation mark can be half a letter, is refused before anybody parses it."""
+    """UTF-16 is refused before parsing: half a letter can look like a quotation mark."""
     code = (
         "import sys\nfrom iidq.provenance.ethereum.jsonrpc import decode\nfrom iidq.errors import RpcFault\n"
         "sys.setrecursionlimit(10_000_000)\n"

@@ -1,4 +1,4 @@
-"""A job as BullMQ stores it."""
+"""A job in the form of BullMQ."""
 
 import json
 from dataclasses import replace
@@ -42,13 +42,13 @@ QUEUED = Job(
 
 
 def fields(job: Job, state: BullState | None) -> dict[str, Any]:
-    """Those of the hash, with JSON read."""
+    """Return the fields of the job's hash, with JSON parsed."""
     found = job_fields(job, state=state, backoff_ms=5000)
     return {name: json.loads(text) if text[0] in "{[" else text for name, text in found.items()}
 
 
 def test_a_waiting_job() -> None:
-    """Name, data, options and times as BullMQ writes them for a new job; no secret of a URL comes along."""
+    """A waiting job has name, data, options and times as BullMQ writes for a new job, without secrets of URLs."""
     assert fields(QUEUED, BullState.WAIT) == {
         "name": "verify",
         "data": {
@@ -74,7 +74,7 @@ def test_a_waiting_job() -> None:
 
 
 def test_a_job_that_waits_for_its_retry() -> None:
-    """It is delayed until it is due, with the reason and a line per failed attempt."""
+    """A job in its backoff is delayed until due, with the reason and a line per failed attempt."""
     job = replace(
         QUEUED,
         run_at=CREATED + timedelta(seconds=90),
@@ -92,7 +92,7 @@ def test_a_job_that_waits_for_its_retry() -> None:
 
 
 def test_ended_jobs() -> None:
-    """The last attempt counts as made; a verdict is the return value, an error the reason."""
+    """The last attempt of an ended job counts as made; a verdict is the return value, an error the reason."""
     ended = replace(QUEUED, completed_at=CREATED + timedelta(seconds=5), attempt=1)
     completed = fields(
         replace(ended, status=JobStatus.COMPLETED, progress=100, result={"status": "OK"}), BullState.COMPLETED
@@ -117,5 +117,5 @@ def test_ended_jobs() -> None:
     ],
 )
 def test_every_status_has_its_place(status: JobStatus, state: BullState | None) -> None:
-    """A cancelled job is in none of BullMQ's states."""
+    """Every status has a state of BullMQ, except cancelled."""
     assert bull_state(replace(QUEUED, status=status), queued_as=BullState.DELAYED) is state

@@ -1,4 +1,4 @@
-"""A Redis list or sorted set is turned into the wanted one, with few commands where little has changed."""
+"""A Redis list or sorted set becomes the wanted one, with few commands after few changes."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +10,7 @@ UNIQUE = st.lists(st.sampled_from(IDS), unique=True)
 
 
 def apply_to_list(now: list[str], commands: list[Command]) -> list[str]:
-    """What Redis would do; see the commands' pages."""
+    """Apply the commands as Redis would; see the commands' pages."""
     items = list(now)
     for name, _, *words in commands:
         ids = [str(word) for word in words]
@@ -36,19 +36,19 @@ def apply_to_list(now: list[str], commands: list[Command]) -> list[str]:
 
 @given(st.lists(st.sampled_from(IDS)), UNIQUE)
 def test_any_list_becomes_the_wanted_one(now: list[str], wanted: list[str]) -> None:
-    """Whatever somebody did to the list, also ids that stand twice."""
+    """Any list becomes the wanted one, also a list with repeated ids."""
     assert apply_to_list(now, list_edits("key", now, wanted)) == wanted
 
 
 @given(UNIQUE, UNIQUE.map(set), UNIQUE)
 def test_a_line_that_moves_on(now: list[str], gone: set[str], new: list[str]) -> None:
-    """Jobs leave anywhere and others come to the head."""
+    """Jobs that leave anywhere, with new jobs at the head, become the wanted list."""
     wanted = [*(job for job in new if job not in now), *(job for job in now if job not in gone)]
     assert apply_to_list(now, list_edits("key", now, wanted)) == wanted
 
 
 def test_a_long_line_costs_what_changed() -> None:
-    """Of a hundred thousand jobs two were claimed, one was cancelled and one is new: four commands."""
+    """Two claimed jobs, a cancelled job and a new job cost few commands in a list of a hundred thousand."""
     now = [f"job-{number}" for number in range(100_000)]
     wanted = ["new", *now[:50_000], *now[50_001:-2]]
     assert list_edits("key", now, wanted) == [
@@ -59,7 +59,7 @@ def test_a_long_line_costs_what_changed() -> None:
 
 
 def test_nothing_changed_costs_nothing() -> None:
-    """Most looks find what was there."""
+    """Lists and sets without changes cost no command."""
     assert list_edits("key", IDS, list(IDS)) == []
     assert set_edits("key", {"a": 1}, {"a": 1}) == []
 
@@ -69,7 +69,7 @@ SCORES = st.dictionaries(st.sampled_from(IDS), st.integers(0, 5))
 
 @given(SCORES, SCORES)
 def test_any_sorted_set_becomes_the_wanted_one(now: dict[str, int], wanted: dict[str, int]) -> None:
-    """Members come, go and change their score."""
+    """Any sorted set becomes the wanted one: members come, go and change scores."""
     members = dict(now)
     for name, _, *words in set_edits("key", now, wanted):
         if name == "ZREM":

@@ -1,4 +1,4 @@
-"""What a result says, for people and for exit codes."""
+"""Verdicts and reasons of results, for people and for exit codes."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ _JSON = st.recursive(
 
 @given(result=_JSON, status=_JSON)
 def test_no_result_is_too_strange(result: Any, status: Any) -> None:
-    """A service that is none of ours gives no verdict and no fault."""
+    """A foreign service's result gives a verdict or none, and never raises an error."""
     job = {"result": result, "status": status, "progress": status}
     assert verdict_of(job) in (None, "OK", "WARN", "FAIL")
     assert isinstance(reason(job), str)
@@ -27,7 +27,7 @@ def test_no_result_is_too_strange(result: Any, status: Any) -> None:
 
 
 def test_the_worst_of_many_is_told() -> None:
-    """FAIL is worse than no verdict, no verdict worse than WARN, WARN worse than OK; nothing asked is no fault."""
+    """FAIL is worse than no verdict, no verdict worse than WARN, WARN worse than OK; no question is no fault."""
     codes = [exit_code(verdict) for verdict in ("OK", "WARN", None, "FAIL")]
     assert codes == [0, 3, 2, 1]
     assert [worst(codes[: count + 1]) for count in range(4)] == codes
@@ -36,7 +36,7 @@ def test_the_worst_of_many_is_told() -> None:
 
 
 def test_a_proof_has_its_verdict_elsewhere() -> None:
-    """A proof's status stands in its `verification`."""
+    """A proof's verdict is read from its `verification`."""
     assert verdict_of({"result": {"status": "x", "verification": {"status": "WARN"}}}) == "WARN"
     assert verdict_of({"result": {"status": "DONE"}}) is None
 
@@ -52,12 +52,12 @@ def test_a_proof_has_its_verdict_elsewhere() -> None:
     ],
 )
 def test_what_speaks_against_it_is_told_in_a_line(job: dict[str, Any], said: str) -> None:
-    """The error of a job without a verdict, else the checks that failed."""
+    """The reason is the error of a job without a verdict, else the failed checks."""
     assert reason(job) == said
 
 
 def test_the_time_of_registration_is_readable() -> None:
-    """In UTC; a time beyond all calendars is left out."""
+    """The time of registration is shown in UTC; a time beyond all calendars is left out."""
     told = registration({"onchain": {"creator": "0x1", "timestamp": 1759774786}})
     assert told == {"creator": "0x1", "since": "2025-10-06 18:19:46+00:00"}
     assert registration({"onchain": {"creator": "0x1", "timestamp": 10**30}}) == {}

@@ -1,4 +1,4 @@
-"""Commands that install an extra."""
+"""Commands for installing an extra."""
 
 import re
 import shlex
@@ -16,7 +16,7 @@ EXTRAS: dict[str, list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_text
 
 
 def parts(requirement: str) -> tuple[str, frozenset[str]]:
-    """A requirement's package with its extras, and its bounds."""
+    """Return a requirement's package with extras, and its bounds."""
     name = re.match(r"[\w.-]+(\[[\w,]+\])?", requirement)
     assert name is not None
     return name[0], frozenset(requirement[name.end() :].split(","))
@@ -24,14 +24,14 @@ def parts(requirement: str) -> tuple[str, frozenset[str]]:
 
 @pytest.mark.parametrize("extra", ["embedded", "redis", "otel"])
 def test_the_command_names_published_packages(extra: str) -> None:
-    """The command installs, into the Python that runs iidq, the packages of the extra within their bounds."""
+    """The command installs the extra's packages within their bounds, into the Python of iidq."""
     program, *words = shlex.split(install_command(extra))
     assert (program, words[:3]) == (sys.executable, ["-m", "pip", "install"])
     assert {parts(word) for word in words[3:]} == {parts(requirement) for requirement in EXTRAS[extra]}
 
 
 def test_sources_that_were_not_installed_name_their_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without an installation the extra is that of the sources' own folder."""
+    """Without an installation the command names the extra of the sources' own folder."""
 
     def requires(_: str) -> list[str]:
         raise metadata.PackageNotFoundError
@@ -41,7 +41,7 @@ def test_sources_that_were_not_installed_name_their_folder(monkeypatch: pytest.M
 
 
 def test_no_text_installs_iidq_by_name() -> None:
-    """Nothing of that name is published, so no document or message says that it can be installed by name."""
+    """No document or message advertises an installation of iidq by name: no package of the name is published."""
     texts = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "iidq").rglob("*.py")]
     texts += [*(ROOT / "iidq").rglob("*.js"), *(ROOT / "iidq").rglob("*.html")]
     advertising = re.compile(r"pip install [^\n`]*\biidq\b(?![/.])|\biidq\[")

@@ -20,7 +20,7 @@ ADDRESS = "0x" + "Cd" * 20
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with files that are content and files that are not."""
+    """Make a working folder with content files, and with other files."""
     for name in (
         *("b.jpg", "a.jpg", "[x].jpg", "sub/a.jpg", "sub/deep/c é.png"),
         *(".hidden", ".git/x", "a.jpg.manifest.json"),
@@ -37,20 +37,20 @@ def below(files: list[InputFile]) -> list[str]:
 
 
 def test_a_folder_is_walked_in_order(folder: Path) -> None:
-    """Every file below it once, but hidden ones and the manifests that `iidq register` leaves."""
+    """A folder yields every file below once, without hidden files and without the manifests of `iidq register`."""
     expected = ["[x].jpg", "a.jpg", "b.jpg", "sub/a.jpg", "sub/deep/c é.png"]
     assert below(find_files([str(folder)], recursive=True)) == expected
     assert below(find_files([".", "a.jpg", str(folder / "b.jpg")], recursive=True)) == expected
 
 
 def test_a_link_to_a_folder_is_no_way_out(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Links to folders are not followed, or a loop would never end."""
+    """Links to folders are not followed, so a loop of links ends."""
     (folder / "loop").symlink_to(folder)
     assert len(find_files(["."], recursive=True)) == 5
 
 
 def test_patterns_that_no_shell_expanded_are_expanded(folder: Path) -> None:
-    """`*` and `**` as in shells; a file that has such a name is meant itself."""
+    """`*` and `**` work as in shells; a file with such a name is taken literally."""
     assert below(find_files(["*.jpg"], recursive=False)) == ["[x].jpg", "a.jpg", "b.jpg"]
     assert below(find_files(["**/*.png"], recursive=False)) == ["sub/deep/c é.png"]
     assert below(find_files(["[x].jpg"], recursive=False)) == ["[x].jpg"]
@@ -58,7 +58,7 @@ def test_patterns_that_no_shell_expanded_are_expanded(folder: Path) -> None:
 
 
 def test_what_names_no_file_is_told(folder: Path) -> None:
-    """A pattern or folder without files; a missing file is told later, in its place among the others."""
+    """A pattern or folder without files is refused at once; a missing file keeps its place among the others."""
     (folder / "empty").mkdir()
     for argument in ("*.gif", "empty"):
         with pytest.raises(UnusableArguments, match="there is no file"):
@@ -67,7 +67,7 @@ def test_what_names_no_file_is_told(folder: Path) -> None:
 
 
 def test_a_template_names_each_manifest() -> None:
-    """What comes from the file's name is percent-encoded, so that it stays one part of the URI."""
+    """A file's name is percent-encoded in the manifest URI and stays a single part of the URI."""
     file = InputFile(Path("x/sub dir/c é?.tar.gz"), "shown", "sub dir/c é?.tar.gz")
     template = ManifestTemplate("https://h/{path}/{name}/{stem}/{hash}")
     assert template.uri_for(file, HASH) == (
@@ -81,7 +81,9 @@ def test_a_template_names_each_manifest() -> None:
 
 
 def test_a_list_names_each_manifest(folder: Path) -> None:
-    """Paths begin where the list lies, whatever the working folder; header, blanks and byte order mark do no harm."""
+    """Paths in a list start from the list's folder, in any working folder; header, blanks and byte order mark do no
+    harm.
+    """
     listed = folder / "sub" / "list.csv"
     listed.write_text('\ufefffile,manifest\n\na.jpg, ipfs://1\n"deep/c é.png","https://h/a,b"\n', encoding="utf-8")
     manifests = ManifestList(listed)
@@ -105,7 +107,7 @@ def test_a_list_names_each_manifest(folder: Path) -> None:
     ],
 )
 def test_a_list_that_is_none_is_told(tmp_path: Path, body: bytes, said: str) -> None:
-    """With the line, and what was expected there."""
+    """A bad list is refused with the line and the expected content."""
     listed = tmp_path / "list.csv"
     listed.write_bytes(body)
     with pytest.raises(UnusableArguments, match=said):
@@ -113,7 +115,7 @@ def test_a_list_that_is_none_is_told(tmp_path: Path, body: bytes, said: str) -> 
 
 
 def test_a_registry_may_name_its_chain() -> None:
-    """An address, alone or with its chain (CAIP-10); anything else is told with what was expected."""
+    """A registry is an address, alone or with its chain (CAIP-10); anything else is refused with the expected form."""
     assert chain_account(ADDRESS) == (None, ADDRESS)
     assert chain_account(f"eip155:8453:{ADDRESS}") == (8453, ADDRESS)
     for wrong in ("0x1", f"eip155::{ADDRESS}", f"solana:1:{ADDRESS}", f":{ADDRESS}", f"eip155:x:{ADDRESS}"):

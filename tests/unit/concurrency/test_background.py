@@ -1,4 +1,4 @@
-"""What runs beside requests and jobs does not die in silence."""
+"""Crashes of background tasks are logged, and endings complete."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ from iidq.concurrency.background import end_tasks, keep_running, start_backgroun
 
 
 async def test_a_crash_is_told() -> None:
-    """An error that nobody foresaw stands in the log, with the task's name, the moment it ends the task."""
+    """An unforeseen error is logged with the task's name at the end of the task."""
 
     async def crash() -> None:
         raise LookupError("unforeseen")
@@ -25,7 +25,7 @@ async def test_a_crash_is_told() -> None:
 
 
 async def test_a_cancelled_one_is_no_crash() -> None:
-    """Ending a background task in order says nothing."""
+    """A background task ended in order logs nothing."""
     with capture_logs() as told:
         task = start_background(asyncio.sleep(60), "watching")
         task.cancel()
@@ -35,7 +35,7 @@ async def test_a_cancelled_one_is_no_crash() -> None:
 
 
 async def test_who_is_ended_while_ending_others_leaves_none_behind() -> None:
-    """Cancelled itself, it goes on until all of its tasks have ended, and then ends."""
+    """``end_tasks``, cancelled itself, continues until all of its tasks have ended, and then ends."""
     release = asyncio.Event()
 
     async def linger() -> None:
@@ -57,7 +57,9 @@ async def test_who_is_ended_while_ending_others_leaves_none_behind() -> None:
 
 
 async def test_a_lost_cancellation_is_repeated() -> None:
-    """A task that misses the first one is ended all the same, as is one that fails in ending; nobody waits for ever."""
+    """A task that misses the first cancellation is ended, also with a task that fails while ending; no wait lasts for
+    ever.
+    """
     cancellations = 0
 
     async def miss_one() -> None:
@@ -87,9 +89,9 @@ async def test_a_lost_cancellation_is_repeated() -> None:
 
 @pytest.mark.parametrize("crash", [LookupError("unforeseen"), asyncio.CancelledError()], ids=["error", "stray cancel"])
 async def test_what_crashes_begins_again(crash: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each crash is logged when it happens, with the time of the next beginning, which comes ever later.
+    """Each crash is logged at once, with the time until the restart, which doubles.
 
-    A cancellation that was meant for something else is a crash, too.
+    A stray cancellation is a crash, too.
     """
     monkeypatch.setattr(background, "_FIRST_RESTART_SECONDS", 0.001)
     runs = 0
@@ -109,7 +111,7 @@ async def test_what_crashes_begins_again(crash: BaseException, monkeypatch: pyte
 
 
 async def test_a_task_that_loses_its_cancellation_does_not_begin_again() -> None:
-    """What crashes while it is ended has ended."""
+    """A task that crashes while being ended does not start again."""
     begun = 0
 
     async def crash_in_ending() -> None:

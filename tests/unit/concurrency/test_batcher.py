@@ -1,4 +1,4 @@
-"""Batches: many callers, one write."""
+"""Batches: many callers, a single write."""
 
 import asyncio
 import random
@@ -10,11 +10,11 @@ from iidq.concurrency.batcher import Batcher
 
 
 class Refused(Exception):
-    """One item of the batch is bad."""
+    """An error of a single item of the batch."""
 
 
 class Store:
-    """The target of batches. Each write waits for ``let_through``; ``batches`` holds the items."""
+    """The target of batches. Each write waits for ``let_through``; ``batches`` has the items."""
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
@@ -43,7 +43,7 @@ def submit(batcher: Batcher[str, str], *items: str) -> list[asyncio.Future[str]]
 
 
 async def test_items_during_a_flight_share_the_next_batch() -> None:
-    """The first item goes at once and alone; all that come meanwhile go together, in the order they came."""
+    """The first item goes at once and alone; all items of the meantime go together, in order of arrival."""
     store = Store()
     batcher = Batcher(store.write, blames_one_item=no_item)
     first = submit(batcher, "a")
@@ -56,7 +56,7 @@ async def test_items_during_a_flight_share_the_next_batch() -> None:
 
 
 async def test_a_caller_returns_after_its_own_commit_alone() -> None:
-    """No answer before the write of one's own batch is over."""
+    """A caller gets no answer before the write of its own batch is over."""
     store = Store()
     [caller] = submit(Batcher(store.write, blames_one_item=no_item), "a")
     await store.writes_begun.acquire()
@@ -67,7 +67,7 @@ async def test_a_caller_returns_after_its_own_commit_alone() -> None:
 
 
 async def test_batches_are_bounded_and_one_at_a_time() -> None:
-    """However many wait, no statement carries more than the largest batch, and order is kept."""
+    """However many callers wait, no statement carries more than the largest batch, and order is kept."""
     store = Store()
     store.let_through.set()
     batcher = Batcher(store.write, blames_one_item=no_item, largest_batch=10)
@@ -146,7 +146,7 @@ async def test_a_cancelled_caller_disturbs_nobody() -> None:
 
 
 async def test_close_waits_for_everything_submitted() -> None:
-    """After close, all is written; close of an idle one returns at once."""
+    """After close, all items are written; close of an idle batcher returns at once."""
     store = Store()
     batcher = Batcher(store.write, blames_one_item=no_item)
     await batcher.close()
@@ -162,7 +162,7 @@ async def test_close_waits_for_everything_submitted() -> None:
 
 
 async def test_a_cancelled_writer_leaves_no_caller_waiting() -> None:
-    """At shutdown every caller is released, also those of a batch that was being written item by item."""
+    """At shutdown every caller is released, also callers of a batch in the middle of an item-by-item write."""
     store = Store()
 
     async def write(items: Sequence[str]) -> Sequence[str]:
@@ -181,7 +181,7 @@ async def test_a_cancelled_writer_leaves_no_caller_waiting() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 async def test_every_item_is_answered_once(seed: int) -> None:
-    """Under any interleaving each caller gets its own item's answer, and each item is written exactly once."""
+    """Under any interleaving each caller gets the answer of its item, and each item is written exactly once."""
     chance = random.Random(seed)
     written: list[int] = []
 

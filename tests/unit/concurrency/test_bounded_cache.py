@@ -1,4 +1,4 @@
-"""What is kept in memory, for how long, and who shares a fetch."""
+"""The memory cache, lifetimes of values, and shared fetches."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ from iidq.guarded_http.fetch import MAX_FRESH_SECONDS, fresh_seconds
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 4000)), max_size=40))
 def test_the_cache_holds_the_latest_that_fit(puts: list[tuple[int, int]]) -> None:
-    """What was put last is there, what is there is what was put, and the bound holds."""
+    """The cache holds the latest value of a key and no other value, within its bound."""
     cache: BoundedCache[bytes] = BoundedCache(10_000, len)
     latest: dict[int, int] = {}
     for key, size in puts:
@@ -26,7 +26,7 @@ def test_the_cache_holds_the_latest_that_fit(puts: list[tuple[int, int]]) -> Non
 
 
 def test_the_least_recently_used_goes_first() -> None:
-    """Reading a value keeps it; one that is larger than the cache is not kept at all."""
+    """Reading a value keeps the value; a value larger than the cache is not kept."""
     cache: BoundedCache[bytes] = BoundedCache(10_000, len)
     for key in "abc":
         cache.put(key, bytes(3000))
@@ -38,7 +38,7 @@ def test_the_least_recently_used_goes_first() -> None:
 
 
 def test_an_entry_with_an_end_ends() -> None:
-    """Until its time is over it is there, then it is not."""
+    """An entry with an end is found before the end, and not after."""
     now = 0.0
     cache: BoundedCache[bytes] = BoundedCache(10_000, len, clock=lambda: now)
     cache.put("a", b"x", for_seconds=5)
@@ -69,12 +69,12 @@ def test_an_entry_with_an_end_ends() -> None:
     ],
 )
 def test_answers_are_kept_as_their_headers_allow(headers: dict[str, str], seconds: float) -> None:
-    """Only an explicit lifetime counts, at most a minute, and never what is private or not to be stored."""
+    """Only an explicit lifetime counts, at most a minute; an answer marked private or no-store is not kept."""
     assert fresh_seconds(headers) == seconds
 
 
 async def test_callers_at_the_same_time_share_one_run() -> None:
-    """The work is done once, everybody gets its result, and the next caller starts anew."""
+    """Simultaneous callers share a run and its result, and the next caller starts a new run."""
     flights: SingleFlight[str, int] = SingleFlight()
     release = asyncio.Event()
     runs = 0
@@ -96,7 +96,7 @@ async def test_callers_at_the_same_time_share_one_run() -> None:
 
 
 async def test_errors_are_shared_and_not_kept() -> None:
-    """Everybody who waited sees the error; the next caller tries again."""
+    """All waiting callers get the error; the next caller tries again."""
     flights: SingleFlight[str, int] = SingleFlight()
 
     async def fail() -> int:
@@ -112,7 +112,7 @@ async def test_errors_are_shared_and_not_kept() -> None:
 
 
 async def test_the_run_goes_on_when_its_first_caller_leaves_and_ends_when_all_have_left() -> None:
-    """A cancelled caller takes nothing from the others; the last one to leave ends the work."""
+    """A cancelled caller does not end the shared run; the last caller to leave ends the run."""
     flights: SingleFlight[str, int] = SingleFlight()
     started, release, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
 

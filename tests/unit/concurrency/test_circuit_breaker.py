@@ -1,4 +1,4 @@
-"""When a source that keeps failing gets no requests."""
+"""The circuit breaker of a source: no requests after repeated failures."""
 
 from iidq.concurrency.circuit_breaker import CircuitBreaker
 
@@ -7,7 +7,7 @@ LONGEST_PAUSE_SECONDS = 300.0
 
 
 class Clock:
-    """Seconds that the test moves."""
+    """Seconds moved by the test."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -99,7 +99,7 @@ def test_a_probe_may_end_without_a_result() -> None:
 
 
 def test_failures_of_requests_in_flight_do_not_lengthen_the_pause() -> None:
-    """Sixty jobs that fail on one dead source open the breaker once."""
+    """Sixty failed jobs on the same dead source open the breaker once."""
     clock = Clock()
     breaker = opened(clock)
     for _ in range(60):

@@ -45,7 +45,7 @@ async def test_a_good_first_source_is_the_only_one() -> None:
 
 
 async def test_a_failure_starts_the_next_source_at_once() -> None:
-    """The head start of a source that failed is over."""
+    """A failure ends the head start of a source."""
     course = await run(fails, fails, answers)
     assert [attempt.source for attempt in course.failed] == ["0", "1"]
     assert course.winner is not None
@@ -54,7 +54,7 @@ async def test_a_failure_starts_the_next_source_at_once() -> None:
 
 
 async def test_a_slow_source_is_overtaken_and_cancelled() -> None:
-    """After the head start the next source may win; only sources that started earlier are overtaken."""
+    """After the head start the next source may win; only sources with an earlier start are overtaken."""
     third_began = asyncio.Event()
 
     async def third(source: str) -> str:
@@ -72,7 +72,7 @@ async def test_a_slow_source_is_overtaken_and_cancelled() -> None:
 
 
 async def test_no_source_wins_if_all_fail() -> None:
-    """The faults are kept in the order of the failures."""
+    """If all sources fail, the faults are kept in the order of the failures."""
     second_failed = asyncio.Event()
 
     async def first(source: str) -> str:
@@ -91,7 +91,7 @@ async def test_no_source_wins_if_all_fail() -> None:
 
 
 async def test_another_error_ends_the_race() -> None:
-    """An error that is no failure of the source is raised at once, and the others are cancelled."""
+    """An error other than a failure of the source is raised at once, and the other sources are cancelled."""
     cancelled = asyncio.Event()
 
     async def waits(source: str) -> str:

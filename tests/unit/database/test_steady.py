@@ -33,20 +33,20 @@ async def test_loss_and_return_are_logged_once() -> None:
 
 
 async def test_a_refusal_is_tried_more_rarely() -> None:
-    """An error that only an operator can end has the longer of the two pauses."""
+    """A refusal, which only an operator can end, has the longer of the two pauses."""
     assert 1.5 <= await try_step(Faults(), "sweep", fail(DatabaseRefusal("no right")), 1.0, 5.0) <= 5.0
     assert 0.3 <= await try_step(Faults(), "sweep", fail(DatabaseRefusal("no right")), 1.0) <= 1.0
 
 
 async def test_other_errors_are_raised() -> None:
-    """A bug is not taken for an outage."""
+    """Other errors are raised: a bug is not taken for an outage."""
     with pytest.raises(ZeroDivisionError):
         await try_step(Faults(), "sweep", fail(ZeroDivisionError()), 1.0)
     assert await try_step(Faults(), "sweep", fail(psycopg.OperationalError()), 1.0) > 0
 
 
 async def test_a_pause_ends_early_or_in_time() -> None:
-    """A set event ends the pause at once; without one it ends by itself."""
+    """A set event ends the pause at once; without an event the pause ends in time."""
     event = asyncio.Event()
     await wait_at_most(event, 0.001)
     event.set()

@@ -34,12 +34,12 @@ def call(method: str, *params: Any, call_id: Any = 7) -> dict[str, Any]:
 
 @pytest.mark.parametrize("call_id", [0, 7, "seven", None, 1.5])
 def test_a_result_comes_back_under_the_calls_id(call_id: Any) -> None:
-    """Any id that the specification allows is echoed as it came."""
+    """Any id allowed by the specification is echoed unchanged."""
     assert reply(call("add", 1, 2, call_id=call_id)) == {"jsonrpc": "2.0", "id": call_id, "result": 3}
 
 
 def test_a_batch_is_answered_in_order_with_its_errors_in_place() -> None:
-    """An array in, an array out; one call's failure leaves the others."""
+    """A batch is answered in order, and a failed call leaves the others unharmed."""
     replies = reply([call("add", 1, call_id=1), call("nope", call_id=2), 5, call("add", 2, call_id=3)])
     assert [(item["id"], item.get("result"), item.get("error", {}).get("code")) for item in replies] == [
         (1, 2, None),
@@ -62,12 +62,12 @@ def test_a_batch_is_answered_in_order_with_its_errors_in_place() -> None:
     ],
 )
 def test_a_bad_request_gets_the_specified_code(body: bytes, code: int) -> None:
-    """Each kind of fault has its own code."""
+    """Each kind of bad request has its own code."""
     assert json.loads(answer(body, METHODS))["error"]["code"] == code
 
 
 def test_an_error_carries_its_data() -> None:
-    """A method's own error comes out whole."""
+    """An error of a method is answered with its data."""
     assert reply(call("refuse"))["error"] == {"code": 3, "message": "execution reverted", "data": "0x01"}
 
 

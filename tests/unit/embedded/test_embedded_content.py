@@ -1,4 +1,4 @@
-"""The sample file, its manifest, and the blocks that the gateway gives out."""
+"""The sample file, its manifest, and the gateway's blocks."""
 
 import hashlib
 import io
@@ -21,7 +21,7 @@ from iidq.provenance.ipfs.cid import dag_pb_cid, raw_cid
 from iidq.provenance.ipfs.unixfs import wrap_file
 from iidq.provenance.manifest import make_manifest
 
-# A manifest that stands on Base Sepolia since October 2025, with its CID and signer.
+# A manifest published on Base Sepolia in October 2025, with CID and signer.
 PUBLIC_MANIFEST: dict[str, Any] = {
     "version": "1.0",
     "algorithm": "sha256",
@@ -37,7 +37,7 @@ PUBLIC_CID = "QmYBL4FCdr7YmHm6UEeLGf6UQE2rMqkAEttbCFDNbm1u5o"
 
 
 def test_the_sample_is_a_playable_file_and_always_the_same() -> None:
-    """A WAV of eight seconds whose digest hangs on the seed alone."""
+    """The sample is a WAV of eight seconds with a digest fixed by the seed."""
     body = sample_audio()
     with wave.open(io.BytesIO(body)) as audio:
         assert audio.getnframes() / audio.getframerate() == 8
@@ -46,7 +46,7 @@ def test_the_sample_is_a_playable_file_and_always_the_same() -> None:
 
 
 def test_a_manifest_has_the_public_ones_shape_and_signature() -> None:
-    """Same fields in the same order and form, and its signature recovers to the creator as the public one's does."""
+    """A manifest has the fields of the public one in order and form, and its signature recovers to the creator."""
     key = DEVELOPMENT_KEYS[0]
     content_hash = "0x" + "ab" * 32
     body = make_manifest(content_hash, key, "ipfs://x", 31337, created_at=datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC))
@@ -63,7 +63,7 @@ def test_a_manifest_has_the_public_ones_shape_and_signature() -> None:
 
 
 def test_the_public_manifest_gets_its_public_cid() -> None:
-    """One UnixFS block of its 510 bytes has the CID under which IPFS knows it."""
+    """A single UnixFS block of the public manifest's 510 bytes has the published CID."""
     body = json.dumps(PUBLIC_MANIFEST, indent=2).encode()
     assert len(body) == 510
     assert dag_pb_cid(wrap_file(body)) == PUBLIC_CID
@@ -80,7 +80,9 @@ def test_another_implementation_reads_the_cids(body: bytes) -> None:
 
 
 def test_the_development_keys_are_the_mnemonics() -> None:
-    """They are the accounts that anvil and hardhat fund, so the same keys work on all development chains."""
+    """The development keys are the accounts funded by anvil and hardhat, so the same keys work on all development
+    chains.
+    """
     seed = seed_from_mnemonic(DEVELOPMENT_MNEMONIC, "")
     derived = ["0x" + HDPath(f"m/44'/60'/0'/0/{index}").derive(seed).hex() for index in range(len(DEVELOPMENT_KEYS))]
     assert derived == list(DEVELOPMENT_KEYS)

@@ -17,7 +17,7 @@ from iidq.provenance.ethereum.address import checksum_address, keccak256
     ],
 )
 def test_vectors_of_the_standard(address: str) -> None:
-    """EIP-55's own examples come out from any case."""
+    """The examples of EIP-55 get their checksums from any case."""
     assert checksum_address(address.lower()) == address
     assert checksum_address("0x" + address[2:].upper()) == address
 
@@ -26,11 +26,11 @@ def test_vectors_of_the_standard(address: str) -> None:
     "text", ["", "0x", "5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed", "0x" + "g" * 40, "0x" + "0" * 41]
 )
 def test_anything_else_is_refused(text: str) -> None:
-    """Text that is no address raises an error."""
+    """Text other than an address raises an error."""
     with pytest.raises(ValueError, match="40 hex digits"):
         checksum_address(text)
 
 
 def test_keccak_is_ethereums() -> None:
-    """Keccak-256 of nothing is Ethereum's constant, not SHA3-256's."""
+    """Keccak-256 of no bytes is Ethereum's constant, not SHA3-256's."""
     assert keccak256(b"").hex() == "c5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470"

@@ -1,4 +1,4 @@
-"""Endpoints that have fallen behind."""
+"""Endpoints with old heads."""
 
 import pytest
 

@@ -59,7 +59,7 @@ def test_answers_are_matched_by_id_in_any_order() -> None:
     ],
 )
 def test_a_partial_batch_fails_only_the_calls_it_leaves_out(answers: list[Any]) -> None:
-    """A missing, doubled or mismatched answer is a temporary fault of one call; the others keep the results."""
+    """A missing, doubled or mismatched answer is a temporary fault of its call; the others keep the results."""
     outcomes = decode(json.dumps(answers).encode(), [1, 2])
     assert outcomes[1] == "one"
     assert isinstance(outcomes[2], RpcFault)
@@ -68,14 +68,14 @@ def test_a_partial_batch_fails_only_the_calls_it_leaves_out(answers: list[Any]) 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"{", b"\xff", b"[" * 100_000, b"NaN", "{}".encode("utf-16")])
 def test_what_is_not_json_is_a_temporary_fault(body: bytes) -> None:
-    """HTML, nothing, or half an answer means the endpoint is ill, not the job."""
+    """HTML, nothing, or half an answer is a temporary fault of the endpoint, not of the job."""
     with pytest.raises(RpcFault) as caught:
         decode(body, [1])
     assert caught.value.code == "rpc.not_json"
 
 
 def test_a_null_result_is_a_result() -> None:
-    """A block that is not there is answered with null, which is no fault of the protocol."""
+    """A null for a missing block is a result, not a fault of the protocol."""
     assert decode(json.dumps(answer(1, result=None)).encode(), [1]) == {1: None}
 
 
@@ -161,7 +161,7 @@ def test_one_error_for_a_whole_batch_refuses_batching(body: Any) -> None:
 
 
 def test_a_limit_on_a_whole_batch_is_no_refusal_of_batching() -> None:
-    """Too many requests stays a limit: single calls would only make it worse."""
+    """A rate limit on a whole batch stays a limit: single calls would make more requests."""
     with pytest.raises(RpcFault) as caught:
         decode(json.dumps(answer(None, error={"code": 429, "message": "slow down"})).encode(), [1, 2])
     assert caught.value.code == "rpc.limited"
@@ -169,14 +169,14 @@ def test_a_limit_on_a_whole_batch_is_no_refusal_of_batching() -> None:
 
 @given(JSON_VALUES, st.booleans())
 def test_a_result_is_read_as_python_reads_it(value: Any, ascii_only: bool) -> None:
-    """Every JSON value comes out as the standard library has it, to the last digit."""
+    """Every JSON value is read as by the standard library, to the last digit."""
     body = json.dumps(answer(1, result=value), ensure_ascii=ascii_only).encode()
     assert json.dumps(decode(body, [1])[1]) == json.dumps(json.loads(body)["result"])
 
 
 @given(NOISE, st.lists(st.integers(1, 5), min_size=1, max_size=3, unique=True))
 def test_every_call_gets_an_outcome_from_any_json(value: Any, ids: list[int]) -> None:
-    """Any JSON gives each call one result, or the whole body one fault."""
+    """Any JSON gives each call an outcome, or the whole body a single fault."""
     try:
         assert list(decode(json.dumps(value).encode(), ids)) == ids
     except (RpcFault, BatchRefused):

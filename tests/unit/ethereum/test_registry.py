@@ -80,7 +80,7 @@ def test_an_empty_uri_is_a_revoked_entry(data: bytes) -> None:
     ],
 )
 def test_anything_else_is_no_registry(data: bytes) -> None:
-    """Data that fits neither layout exactly is refused as no ContentRegistry."""
+    """Data other than the two exact layouts is refused as no ContentRegistry."""
     with pytest.raises(RegistryFault) as caught:
         decode_entry(data, HASH)
     assert caught.value.code == "registry.unrecognised"
@@ -97,13 +97,13 @@ def test_any_words_are_read_or_refused(data: bytes) -> None:
 
 
 def test_the_call_asks_for_the_hash() -> None:
-    """The call data is the selector of entries(bytes32) and the hash."""
+    """The call data of an entry is the selector of entries(bytes32) and the hash."""
     assert encode_entries_call(HASH) == "0x267b6922" + "ab" * 32
 
 
 @given(st.binary(min_size=32, max_size=32), st.binary(max_size=200))
 def test_the_wallets_call_is_abi_encoded(digest: bytes, signature: bytes) -> None:
-    """The call data equals eth_abi's, for signatures of any length."""
+    """The call data of a wallet equals eth_abi's, for signatures of any length."""
     expected = MAGIC + encode(["bytes32", "bytes"], [digest, signature])
     assert encode_is_valid_signature_call(digest, signature) == "0x" + expected.hex()
 

@@ -90,7 +90,7 @@ def test_the_high_twin_of_a_signature_is_refused(key: PrivateKey, content_hash: 
     ],
 )
 def test_bad_signatures_are_permanent_faults(signature: str, code: str) -> None:
-    """Whatever ethers would refuse is refused, with the reason's own code."""
+    """A signature refused by ethers is refused, with a code for the reason."""
     with pytest.raises(SignatureFault) as caught:
         recover_signer(HASH, signature)
     assert caught.value.code == code
@@ -98,13 +98,13 @@ def test_bad_signatures_are_permanent_faults(signature: str, code: str) -> None:
 
 
 def test_the_highest_low_s_is_taken() -> None:
-    """Half the order itself is still low."""
+    """An s of exactly half the order is low, and accepted."""
     assert len(parse_signature(f"0x{R}{ORDER // 2:064x}00")) == 65
 
 
 @given(st.binary(max_size=70), hashes)
 def test_any_bytes_recover_or_are_refused(raw: bytes, content_hash: str) -> None:
-    """No bytes whatever raise anything but SignatureFault."""
+    """Any bytes recover to a signer or raise SignatureFault, never another error."""
     try:
         assert recover_signer(content_hash, "0x" + raw.hex()).startswith("0x")
     except SignatureFault as fault:
@@ -112,12 +112,12 @@ def test_any_bytes_recover_or_are_refused(raw: bytes, content_hash: str) -> None
 
 
 def test_a_native_curve_is_there() -> None:
-    """The installed coincurve passes the start's check."""
+    """The installed coincurve passes the check at the start."""
     require_native_curve()
 
 
 def test_a_missing_native_curve_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without libsecp256k1 the process does not start; one line names the missing package."""
+    """Without libsecp256k1 the process does not start; the message names the missing package."""
     monkeypatch.setitem(sys.modules, "coincurve._libsecp256k1", None)
     with pytest.raises(SettingsFault, match="pip install coincurve"):
         require_native_curve()

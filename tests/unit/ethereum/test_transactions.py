@@ -1,4 +1,4 @@
-"""Transactions of one's own, against an endpoint with scripted answers."""
+"""Transactions of the own account, against an endpoint with scripted answers."""
 
 import json
 from collections.abc import Callable
@@ -72,7 +72,7 @@ def error(message: str, *, code: int = -32000, **more: Any) -> httpx.Response:
 
 
 class Endpoint:
-    """Returns each method's answers in turn, and repeats the last; an exception is a lost connection."""
+    """Return each method's answers in turn, and repeat the last; an exception is a lost connection."""
 
     def __init__(self, **answers: httpx.Response | Exception | list[httpx.Response | Exception]) -> None:
         self._answers = {name: each if isinstance(each, list) else [each] for name, each in answers.items()}
@@ -115,7 +115,7 @@ async def priced(endpoint: Endpoint) -> TxParams:
 
 
 async def test_the_node_sets_the_price() -> None:
-    """Gas with a reserve, twice the base fee and the tip; the nonce counts pending transactions."""
+    """The price is gas with a reserve, twice the base fee and the tip; the nonce counts pending transactions."""
     endpoint = Endpoint(**NODE)
     transaction = await priced(endpoint)
     assert transaction == {**PRICED, "data": "0x01"}
@@ -124,13 +124,13 @@ async def test_the_node_sets_the_price() -> None:
 
 
 async def test_a_chain_of_few_validators_sets_the_price_too() -> None:
-    """Blocks with signatures have a longer extraData than web3 accepts by default."""
+    """A chain of few validators sets the price too: its signed blocks have a longer extraData than web3's default."""
     block = result({"baseFeePerGas": "0x64", "extraData": "0x" + "00" * 97})
     assert (await priced(Endpoint(**NODE | {"eth_getBlockByNumber": block})))["maxFeePerGas"] == 207
 
 
 async def test_a_node_without_tips_is_asked_for_its_price() -> None:
-    """Not every node knows eth_maxPriorityFeePerGas."""
+    """A node without eth_maxPriorityFeePerGas is asked for its gas price."""
     endpoint = Endpoint(
         **NODE | {"eth_maxPriorityFeePerGas": error("unknown", code=-32601), "eth_gasPrice": result("0x64")}
     )
@@ -154,7 +154,7 @@ def revert(data: str) -> httpx.Response:
     ],
 )
 async def test_a_refusal_is_told_in_the_endpoints_words(answers: dict[str, Any], said: str) -> None:
-    """One line without keys; an encoded revert reason is decoded."""
+    """A refusal is a single line without keys; an encoded revert reason is decoded."""
     with pytest.raises(TransactionFault, match=said):
         await priced(Endpoint(**NODE | answers))
 
@@ -177,7 +177,7 @@ async def test_a_refusal_is_told_in_the_endpoints_words(answers: dict[str, Any],
 async def test_an_endpoint_without_a_usable_answer_is_a_fault_of_its_own(
     answer: httpx.Response | Exception, said: str
 ) -> None:
-    """The bounds of the service's RPC client hold; nothing is followed, and nothing of the answer is shown."""
+    """The bounds of the service's RPC client hold; no redirect is followed, and nothing of the answer is shown."""
     with pytest.raises(RpcFault, match=said) as caught:
         await priced(Endpoint(**NODE | {"eth_chainId": answer}))
     assert "html" not in caught.value.message
@@ -204,7 +204,7 @@ def test_a_signature_holds_for_one_chain() -> None:
 
 @pytest.mark.parametrize("second", [result(HASH), error("already known"), error("nonce too low"), httpx.ReadError("")])
 async def test_a_lost_answer_is_no_lost_transaction(second: httpx.Response | Exception) -> None:
-    """The same bytes are sent once more; a node that has them already is no fault."""
+    """The same bytes are sent again after a lost answer; a node that already has the bytes is no fault."""
     endpoint = Endpoint(eth_sendRawTransaction=[httpx.ReadError("lost"), second])
     async with endpoint.chain() as chain:
         await send(chain, SIGNED)
@@ -212,7 +212,7 @@ async def test_a_lost_answer_is_no_lost_transaction(second: httpx.Response | Exc
 
 
 async def test_a_refusal_is_a_fault() -> None:
-    """A transaction that the node refuses at once was not sent."""
+    """A transaction refused by the node at once is a fault."""
     async with Endpoint(eth_sendRawTransaction=error("insufficient funds for gas")).chain() as chain:
         with pytest.raises(TransactionFault, match="insufficient funds for gas"):
             await send(chain, SIGNED)
@@ -227,14 +227,14 @@ async def test_its_block_is_waited_for() -> None:
 
 
 async def test_waiting_has_an_end() -> None:
-    """Not mined in time is no failure: the text says so."""
+    """A transaction not mined in time is reported as such, not as failed."""
     async with Endpoint(eth_getTransactionReceipt=result(None)).chain() as chain:
         with pytest.raises(NotMinedYet, match="it may still be"):
             await wait_until_mined(chain, HASH, wait_seconds=0)
 
 
 async def test_a_reverted_transaction_is_a_fault() -> None:
-    """Mined is not done."""
+    """A mined transaction that reverted is a fault."""
     async with Endpoint(eth_getTransactionReceipt=result({**RECEIPT, "status": "0x0"})).chain() as chain:
         with pytest.raises(TransactionFault, match="reverted"):
             await wait_until_mined(chain, HASH, wait_seconds=20)

@@ -1,4 +1,4 @@
-"""A real HTTP server on this machine; a test writes the answers, also broken ones, byte by byte."""
+"""A real HTTP server on 127.0.0.1; a test writes the answers, also broken answers, byte by byte."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Request:
-    """A request: target and header fields in lower case."""
+    """A received request: target, and header fields in lower case."""
 
     target: str
     headers: dict[str, str]
@@ -16,7 +16,7 @@ class Request:
 
 @dataclass(slots=True)
 class Server:
-    """The address of the server, and the requests so far."""
+    """Address of the server, and the requests so far."""
 
     port: int = 0
     requests: list[Request] = field(default_factory=list)
@@ -33,13 +33,13 @@ Answer = Callable[[Request, asyncio.StreamWriter], Awaitable[None]]
 
 
 def response(body: bytes = b"", *fields: str, status: int = 200) -> bytes:
-    """A well-formed response; ``fields`` are whole header lines."""
+    """Return a well-formed response; ``fields`` are whole header lines."""
     lines = (f"HTTP/1.1 {status} Scripted", f"Content-Length: {len(body)}", *fields)
     return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
 
 
 def always(raw: bytes) -> Answer:
-    """Every request gets these bytes."""
+    """Return the same bytes for every request."""
 
     async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(raw)
@@ -54,7 +54,7 @@ async def never(request: Request, writer: asyncio.StreamWriter) -> None:
 
 @asynccontextmanager
 async def serving(answer: Answer) -> AsyncIterator[Server]:
-    """Serve until the block ends; then whatever still runs is cut off. ``hung_up`` is set when a client leaves."""
+    """Serve until the block ends, then cut off the rest. ``hung_up`` is set when a client leaves."""
     server = Server()
     tasks: set[asyncio.Task[None]] = set()
 
@@ -69,7 +69,7 @@ async def serving(answer: Answer) -> AsyncIterator[Server]:
                 server.requests.append(request)
                 server.asked.set()
                 answering = asyncio.ensure_future(answer(request, writer))
-                # The next thing to come is the next request's first byte, or the client's goodbye.
+                # The next byte belongs to the next request, or the client has left.
                 gone = asyncio.ensure_future(reader.read(1))
                 try:
                     await asyncio.wait((answering, gone), return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""Which addresses are public."""
+"""The choice of public addresses."""
 
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -87,7 +87,7 @@ def test_no_ipv6_form_that_carries_ipv4_is_public(inner: IPv4Address) -> None:
 
 @given(st.ip_addresses())
 def test_what_python_calls_private_is_not_public(address: IPv4Address | IPv6Address) -> None:
-    """The table is never looser than the standard library's own."""
+    """An address private to the standard library is never public here."""
     if not address.is_global:
         assert special_kind(address) is not None
 
@@ -98,7 +98,7 @@ def _part_forms(value: int) -> list[str]:
 
 @given(st.ip_addresses(v=4), st.data())
 def test_every_inet_aton_spelling_is_refused_or_plain(address: IPv4Address, data: st.DataObject) -> None:
-    """Octal, hexadecimal, short and whole-number forms are never taken for a name."""
+    """An octal, hexadecimal, short or whole-number address is never taken for a name."""
     number = int(address)
     length = data.draw(st.integers(1, 4))
     head = [number >> (24 - 8 * index) & 0xFF for index in range(length - 1)]
@@ -113,7 +113,7 @@ def test_every_inet_aton_spelling_is_refused_or_plain(address: IPv4Address, data
 
 @pytest.mark.parametrize("text", ["example.org", "1.example", "x1", "0xfg", "a-b.c_d.e"])
 def test_names_are_no_addresses(text: str) -> None:
-    """A host with a last label that is no number is a name."""
+    """A host with a last label other than a number is a name."""
     assert literal_address(text) is None
     assert canonical_host(text) == text
 

@@ -1,4 +1,4 @@
-"""The guarded fetch, against real servers that misbehave."""
+"""The guarded fetch, against real servers with faults."""
 
 import asyncio
 import gzip
@@ -48,7 +48,7 @@ class Names:
 async def fetching(
     policy: FetchPolicy = LOCAL, deadlines: Deadlines = PATIENT, names: Names | None = None
 ) -> AsyncIterator[WebFetcher]:
-    """A fetcher that is closed at the end."""
+    """Yield a fetcher, closed at the end."""
     fetcher = WebFetcher(policy, deadlines=deadlines, resolve=names)
     try:
         yield fetcher
@@ -64,7 +64,7 @@ async def get(
     names: Names | None = None,
     max_bytes: int = 1000,
 ) -> WebAnswer:
-    """One fetch on its own."""
+    """Fetch once."""
     async with fetching(policy, deadlines, names) as fetcher:
         return await fetcher.fetch(parse_web_url(url, allow_private=policy), max_bytes=max_bytes)
 
@@ -82,7 +82,7 @@ async def test_a_body_arrives_and_the_request_is_plain() -> None:
 
 
 async def test_a_connection_is_used_again_and_a_closed_one_replaced() -> None:
-    """Two fetches share a connection; when the server closes it in between, the next fetch opens another."""
+    """Two fetches share a connection; after the server has closed the connection, the next fetch opens another."""
     async with serving(always(response(b"{}"))) as server, fetching() as fetcher:
         uri = parse_web_url(server.url, allow_private=LOCAL)
         for _ in range(2):
@@ -103,7 +103,7 @@ async def test_a_connection_is_used_again_and_a_closed_one_replaced() -> None:
 
 
 async def test_proxy_variables_are_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy in the environment would be a way around every check."""
+    """Proxy variables are not followed: a proxy would be a way around every check."""
     async with serving(always(response(b"by proxy"))) as proxy, serving(always(response(b"direct"))) as server:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
             monkeypatch.setenv(name, proxy.url)
@@ -126,7 +126,7 @@ async def test_proxy_variables_are_not_followed(monkeypatch: pytest.MonkeyPatch)
     ],
 )
 async def test_a_name_that_leads_to_a_private_address_is_refused(answers: list[str]) -> None:
-    """One private answer among public ones is enough, and the message does not quote the answer."""
+    """A name with a private address among public ones is refused, and the message does not quote the answer."""
     with pytest.raises(FetchRefused) as caught:
         await get("http://manifest.test/", PUBLIC_ONLY, names=Names(answers))
     assert caught.value.code == "fetch.refused.address"
@@ -134,13 +134,13 @@ async def test_a_name_that_leads_to_a_private_address_is_refused(answers: list[s
 
 
 async def test_localhost_is_refused_by_the_systems_resolver() -> None:
-    """The operating system's own names for this machine are no way in."""
+    """The operating system's names for the local machine are refused."""
     with pytest.raises(FetchRefused, match="public"):
         await get("http://localhost/", PUBLIC_ONLY)
 
 
 async def test_a_name_in_an_opened_network_is_reached_and_looked_up_once() -> None:
-    """The connection goes to the checked address, without a second look-up."""
+    """A name in an opened network is connected at the checked address, without a second look-up."""
     names = Names(["::1", "127.0.0.1"], ["10.0.0.1"])
     async with serving(always(response(b"{}"))) as server:
         answer = await get(f"http://manifest.test:{server.port}/", names=names)
@@ -150,7 +150,7 @@ async def test_a_name_in_an_opened_network_is_reached_and_looked_up_once() -> No
 
 
 async def test_a_name_that_changes_between_lookups_is_checked_every_time() -> None:
-    """A name is refused for a second connection if it then leads to a private address."""
+    """A name is refused for a second connection if the name then leads to a private address."""
     names = Names(["127.0.0.1"], ["127.0.0.2"])
 
     async def redirect_to_itself(request: Request, writer: asyncio.StreamWriter) -> None:
@@ -173,7 +173,7 @@ async def test_another_port_needs_an_opened_address() -> None:
 
 
 async def test_names_without_an_answer_are_temporary() -> None:
-    """A name that does not resolve now may do so later."""
+    """A name that does not resolve is a temporary fault."""
     with pytest.raises(GatewayFault, match="could not be resolved"):
         await get("http://manifest.test/", names=Names([]))
     with pytest.raises(GatewayFault, match="could not be resolved"):
@@ -181,7 +181,7 @@ async def test_names_without_an_answer_are_temporary() -> None:
 
 
 async def test_a_slow_name_server_is_not_waited_for() -> None:
-    """The look-up counts towards the connection's deadline."""
+    """A slow look-up ends at the connection's deadline."""
 
     class Silent(Names):
         async def __call__(self, host: str) -> Sequence[IpAddress]:
@@ -200,7 +200,7 @@ async def test_the_systems_resolver_finds_this_machine() -> None:
 
 
 async def test_a_refused_connection_is_temporary() -> None:
-    """A closed port is a fault of the moment; the other addresses of the name are tried first."""
+    """A refused connection is a temporary fault; the other addresses of the name are tried first."""
     async with serving(always(response())) as server:
         port = server.port
     with pytest.raises(GatewayFault, match="could not be connected to"):
@@ -212,7 +212,7 @@ async def test_a_refused_connection_is_temporary() -> None:
 
 
 def redirecting(*locations: str) -> Answer:
-    """The n-th request is sent on to the n-th location; then comes a body."""
+    """Send the n-th request on to the n-th location; then answer with a body."""
 
     async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
         number = int(request.target.strip("/") or 0)
@@ -232,7 +232,7 @@ async def test_three_redirects_are_followed() -> None:
 
 
 async def test_a_redirect_loop_ends() -> None:
-    """After three redirects the fetch is refused."""
+    """A redirect loop is refused after three redirects."""
     async with serving(always(response(b"", "Location: /", status=302))) as server:
         with pytest.raises(FetchRefused) as caught:
             await get(server.url)
@@ -265,7 +265,7 @@ async def test_a_redirect_into_the_private_network_is_refused(location: str, rul
 
 
 async def test_credentials_stay_with_their_host() -> None:
-    """Header fields for one host are not sent to a redirect's host."""
+    """Header fields for a host are not sent to a redirect's host."""
     async with serving(always(response(b"{}"))) as other:
         moved = response(b"", f"Location: {other.url}/", status=302)
         async with serving(always(moved)) as server, fetching() as fetcher:
@@ -285,7 +285,7 @@ async def test_a_gzip_bomb_is_refused_unopened() -> None:
 
 
 def endless(piece: bytes, *, head: bytes) -> Answer:
-    """A body that never ends."""
+    """Return a body without end."""
 
     async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(head)
@@ -308,7 +308,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     ],
 )
 async def test_an_endless_body_is_cut_off(piece: bytes, head: bytes) -> None:
-    """Reading stops at the limit, and the server is hung up on."""
+    """Reading stops at the limit, and the connection is closed."""
     async with serving(endless(piece, head=head)) as server:
         answer = await get(server.url, max_bytes=10_000)
         await server.hung_up.wait()
@@ -335,7 +335,7 @@ async def test_answers_that_cost_more_than_they_say_are_given_up(piece: bytes, h
 
 
 async def test_a_silent_server_is_given_up() -> None:
-    """Without a first byte in time the fetch fails for now."""
+    """A server without a first byte in time is a temporary fault."""
     async with serving(never) as server:
         with pytest.raises(GatewayFault, match="did not answer") as caught:
             await get(server.url, deadlines=IMPATIENT_AT_FIRST)
@@ -357,7 +357,7 @@ async def test_a_body_that_stalls_is_given_up() -> None:
 
 
 async def test_a_slow_loris_is_given_up() -> None:
-    """A body that drips byte by byte keeps no phase waiting, but the whole takes too long."""
+    """A body that drips byte by byte ends at the deadline for the whole fetch."""
 
     async def drip(request: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
@@ -418,7 +418,7 @@ async def test_a_cancelled_fetch_hangs_up() -> None:
 
 @asynccontextmanager
 async def serving_tls() -> AsyncIterator[int]:
-    """An https server with a certificate for manifest.test."""
+    """Run an https server with a certificate for manifest.test."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(TLS / "manifest.test.pem", TLS / "manifest.test.key")
 
@@ -434,7 +434,7 @@ async def serving_tls() -> AsyncIterator[int]:
 
 
 async def test_tls_verifies_the_name_although_the_address_is_dialled() -> None:
-    """The certificate must be for the URL's name; one for another name, or by a stranger, is refused."""
+    """The certificate must be for the URL's name; another name or an unknown issuer is refused."""
     trusting = ssl.create_default_context(cafile=TLS / "manifest.test.pem")
     names = Names(["127.0.0.1"])
     async with serving_tls() as port:
@@ -452,13 +452,13 @@ async def test_tls_verifies_the_name_although_the_address_is_dialled() -> None:
 
 @pytest.mark.parametrize(("text", "seconds"), [("7", 7), ("0", 0), ("99999999999", 300), ("soon", None), ("", None)])
 def test_retry_after_in_seconds(text: str, seconds: float | None) -> None:
-    """Whole seconds count, at most five minutes; anything else is no wish."""
+    """Retry-After in whole seconds counts, at most five minutes; anything else does not."""
     assert retry_after_seconds({"retry-after": text}) == seconds
 
 
 @given(st.integers(-10_000, 10_000))
 def test_retry_after_as_a_date(offset: int) -> None:
-    """A date counts from now, never below zero and at most five minutes."""
+    """Retry-After as a date counts from now, never below zero and at most five minutes."""
     at = datetime.now(UTC) + timedelta(seconds=offset)
     seconds = retry_after_seconds({"retry-after": format_datetime(at, usegmt=True)})
     assert seconds is not None

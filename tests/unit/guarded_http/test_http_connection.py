@@ -1,4 +1,4 @@
-"""One connection of a guarded fetch, against servers that bend the protocol."""
+"""A connection of a guarded fetch, against servers that bend the protocol."""
 
 import asyncio
 import re
@@ -18,7 +18,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 @pytest.mark.parametrize("when", ["at once", "later"])
 async def test_an_unasked_answer_is_never_given_to_the_next_request(when: str) -> None:
-    """A second answer to one request ends the connection; the next request gets the right answer."""
+    """A second answer to a request ends the connection; the next request gets the right answer."""
     sent = asyncio.Event()
 
     async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
@@ -63,7 +63,7 @@ async def test_an_unasked_answer_is_never_given_to_the_next_request(when: str) -
     ],
 )
 async def test_answers_that_parsers_read_differently_are_no_answers(raw: bytes) -> None:
-    """Doubtful framing and control characters are a temporary fault, and nothing of them is repeated."""
+    """Doubtful framing and control characters are a temporary fault, and the message quotes neither."""
     async with serving(always(raw)) as server:
         with pytest.raises(GatewayFault) as caught:
             await get(server.url)
@@ -94,7 +94,7 @@ async def test_bytes_that_lead_nowhere_are_bounded(piece: bytes, head: bytes) ->
 
 
 async def test_a_head_that_drips_has_one_deadline() -> None:
-    """The first deadline is for the whole head: a byte now and then does not move it."""
+    """The first deadline is for the whole head: single bytes do not move the deadline."""
 
     async def drip(request: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(OK + b"A: ")
@@ -111,7 +111,7 @@ async def test_a_head_that_drips_has_one_deadline() -> None:
 
 
 async def test_chunk_extensions_do_not_keep_a_body_waiting() -> None:
-    """Bytes that are no body do not count as something sent."""
+    """Bytes outside the body do not reset the deadline for idle bodies."""
 
     async def drip(request: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(CHUNKED + b"1;")
@@ -154,7 +154,7 @@ async def test_fields_keep_their_bytes_and_repeated_ones_are_joined() -> None:
 
 
 async def test_a_body_without_length_ends_with_the_connection() -> None:
-    """An orderly end completes such a body."""
+    """A body without length is complete at an orderly end of the connection."""
 
     async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(OK + b"\r\n{}")
@@ -177,7 +177,7 @@ async def test_a_field_cannot_add_another(value: str) -> None:
 
 
 async def test_idle_connections_are_few() -> None:
-    """Beyond the limit the connection that has been idle longest is closed."""
+    """Beyond the limit, the connection with the longest idle time is closed."""
     fetcher = WebFetcher(FetchPolicy.opening(["127.0.0.0/8"]), deadlines=PATIENT, max_idle_connections=1)
     async with serving(always(response(b"{}"))) as one, serving(always(response(b"{}"))) as other:
         try:

@@ -39,7 +39,7 @@ def test_opened_hosts_and_networks_are_let_through_on_any_port(text: str) -> Non
     ],
 )
 def test_other_hosts_and_networks_stay_closed(text: str, rule: str) -> None:
-    """Opening one network opens no other network and lifts no other rule."""
+    """Opening a network opens no other network and lifts no other rule."""
     with pytest.raises(FetchRefused) as caught:
         parse_web_url(text, allow_private=OPENED)
     assert caught.value.code == f"fetch.refused.{rule}"
@@ -47,7 +47,7 @@ def test_other_hosts_and_networks_stay_closed(text: str, rule: str) -> None:
 
 @pytest.mark.parametrize("item", ["127.0.0.1:80", "http://x", "a b", "10.0.0.0/33", "*"])
 def test_an_unusable_allowance_stops_the_start(item: str) -> None:
-    """FETCH_ALLOW_PRIVATE takes hosts and CIDRs, nothing else."""
+    """FETCH_ALLOW_PRIVATE takes hosts and CIDRs; any other entry stops the start."""
     with pytest.raises(SettingsFault, match="FETCH_ALLOW_PRIVATE"):
         FetchPolicy.opening([item])
 

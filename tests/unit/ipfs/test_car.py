@@ -13,14 +13,14 @@ BLOCKS = st.lists(st.tuples(st.sampled_from([RAW, DAG_PB]), st.binary(max_size=3
 
 @given(st.integers(0, 2**63 - 1))
 def test_numbers_are_read_back(value: int) -> None:
-    """Writing and reading a number are each other's inverse."""
+    """A written number is read back unchanged."""
     data = write_varint(value)
     assert read_varint(b"x" + data, 1) == (value, 1 + len(data))
 
 
 @given(BLOCKS)
 def test_blocks_are_found_by_cid(blocks: list[tuple[int, bytes]]) -> None:
-    """Every block of an archive is there under its CID."""
+    """Every block of an archive is found under its CID."""
     assert read_car(car(*blocks)) == {cid_of(codec, block): block for codec, block in blocks}
 
 
@@ -39,7 +39,7 @@ def test_a_cut_off_archive_is_noticed(blocks: list[tuple[int, bytes]], data: st.
 
 
 def test_a_section_cut_off_at_our_own_limit_is_left_out() -> None:
-    """When reading stopped at a limit, the blocks before the limit still count."""
+    """When reading stops at the own limit, the blocks before the limit still count."""
     archive = car((RAW, b"one"), (RAW, b"two"))
     assert read_car(archive[:-1], cut_off=True) == {cid_of(RAW, b"one"): b"one"}
 
@@ -78,7 +78,7 @@ def test_other_bytes_are_no_archive(archive: bytes) -> None:
 
 
 def test_a_block_over_the_limit_is_refused() -> None:
-    """Two MiB is the largest block; one byte more makes the archive unusable."""
+    """A block of two MiB is read; a longer block makes the archive unusable."""
     assert len(read_car(car((RAW, bytes(MAX_BLOCK_BYTES))))) == 1
     with pytest.raises(UnusableCar, match="longer"):
         read_car(car((RAW, bytes(MAX_BLOCK_BYTES + 1))))
@@ -86,7 +86,7 @@ def test_a_block_over_the_limit_is_refused() -> None:
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_unusable(data: bytes) -> None:
-    """Arbitrary sections never make the reader fail in another way."""
+    """Arbitrary sections are read or unusable, and raise no other error."""
     try:
         read_car(CAR_HEADER + data)
     except (UnusableCar, LyingCar):

@@ -1,4 +1,4 @@
-"""Content identifiers in all their spellings."""
+"""Content identifiers in all spellings."""
 
 import hashlib
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_the_public_vector() -> None:
 
 
 def test_known_vectors() -> None:
-    """CIDs that `ipfs add` printed for known bytes."""
+    """CIDs printed by `ipfs add` for known bytes match the bytes."""
     assert names_plain_file(parse_cid("bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku"), b"")
     assert names_plain_file(parse_cid("bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e"), b"hello world")
     assert names_plain_file(parse_cid("Qmf412jQZiuVUtdgnB36FXFX7xg5V6KEbSJ4dpQuhkLyfD"), b"hello world")
@@ -35,7 +35,7 @@ def test_known_vectors() -> None:
 
 @given(st.binary(max_size=200), st.sampled_from([DAG_PB, RAW]))
 def test_every_base_spells_the_same_cid(block: bytes, codec: int) -> None:
-    """Base32, base36, base58btc and base16, upper-case where the base has it, and version 0 are equal."""
+    """Base32, base36, base58btc and base16, upper-case if the base has upper case, and version 0 give equal CIDs."""
     binary = cid_bytes(codec, block)
     texts = [libipld.encode_multibase(base, binary) for base in "bBfFkKz"]
     if codec == DAG_PB:
@@ -90,7 +90,7 @@ def test_another_implementation_reads_the_same(data: st.DataObject, base: str, c
     ],
 )
 def test_other_texts_are_refused_with_what_was_expected(text: str, told: str) -> None:
-    """Unknown bases, other hashes, other codecs and damaged texts are distinguished."""
+    """Unknown bases, other hashes, other codecs and damaged texts are refused with different messages."""
     with pytest.raises(FetchRefused, match=told) as caught:
         parse_cid(text)
     assert caught.value.code == "fetch.refused.cid"

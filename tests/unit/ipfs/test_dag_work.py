@@ -1,4 +1,4 @@
-"""The work of assembling a file from any blocks: bounded, and off the event loop where long."""
+"""The work of assembling a file from any blocks: bounded, and off the event loop for long blocks."""
 
 import json
 import threading
@@ -39,7 +39,7 @@ TREES = st.recursive(
 
 
 class Decodes:
-    """Counts decoded nodes, by block, and long blocks decoded on the creating thread."""
+    """Count decoded nodes, by block, and long blocks decoded on the creating thread."""
 
     def __init__(self) -> None:
         self.blocks: list[bytes] = []
@@ -95,7 +95,7 @@ def test_a_damaged_tree_is_read_or_refused(tree: bytes | tuple[bytes, list[objec
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.binary(max_size=30) | st.integers(0, 2**60)), max_size=8))
 def test_any_fields_are_read_or_refused(fields: list[tuple[int, bytes | int]]) -> None:
-    """Well-formed protobuf of any content meets our own faults alone."""
+    """Well-formed protobuf of any content raises only faults of iidq."""
     message = b"".join(field(number, value) for number, value in fields)
     for block in (message, field(1, message), field(2, message) + field(1, field(1, 2))):
         try:
@@ -148,7 +148,7 @@ def test_links_are_counted_before_they_are_followed(depth: int) -> None:
 
 
 def test_empty_leaves_count_against_the_limit() -> None:
-    """A manifest's limit bounds the leaves too: an empty leaf counts as one byte."""
+    """Empty leaves count against a manifest's limit, as a byte each."""
     empty = wrap_file(b"")
     root = node(2, None, *[("", DAG_PB, empty)] * 50)
     blocks = {cid_of(DAG_PB, block): block for block in (root, empty)}
@@ -158,10 +158,10 @@ def test_empty_leaves_count_against_the_limit() -> None:
 
 
 def test_an_archive_of_countless_blocks_is_not_read_to_its_end() -> None:
-    """More blocks than a file may have are left unread."""
+    """An archive with more blocks than a file may have is not read to its end."""
     numbered = [number.to_bytes(4) for number in range(9000)]
     assert len(read_car(car(*((RAW, block) for block in numbered)))) == 8192
-    # Not even a lie further on is found.
+    # Not even a forged block further on is found.
     read_car(car(*((RAW, block) for block in numbered)) + section(RAW, b"forged", named_after=b"genuine"))
     assert len(read_car(CAR_HEADER + section(RAW, b"x") * 8000 + section(RAW, b"y"))) == 2
 
@@ -190,7 +190,7 @@ JSON = st.recursive(
 
 @given(JSON, st.data())
 def test_any_manifest_is_read_or_refused(value: object, data: st.DataObject) -> None:
-    """JSON of any content, also damaged, meets a ManifestFault alone."""
+    """JSON of any content, also damaged, is read or raises ManifestFault."""
     body = bytearray(json.dumps(value, ensure_ascii=data.draw(st.booleans())).encode("utf-8", "surrogatepass"))
     for _ in range(data.draw(st.integers(0, 3))):
         at = data.draw(st.integers(0, len(body)))

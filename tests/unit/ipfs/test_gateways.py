@@ -1,4 +1,4 @@
-"""IPFS gateways that fail, lie or are slow, as real servers on this machine."""
+"""IPFS gateways that fail, lie or are slow, as real servers on 127.0.0.1."""
 
 import asyncio
 import gzip
@@ -32,7 +32,7 @@ LIMIT = 4000
 
 
 def ipfs(text: str) -> IpfsUri:
-    """The parsed URI."""
+    """Return the parsed URI."""
     uri = parse_manifest_uri(text, allow_private=PUBLIC_ONLY)
     assert isinstance(uri, IpfsUri)
     return uri
@@ -41,7 +41,7 @@ def ipfs(text: str) -> IpfsUri:
 async def ask(
     *urls: str, uri: str = URI, hedge_seconds: float = LONG_HEDGE_SECONDS, impatient_with: str | None = None
 ) -> FetchedManifest:
-    """One fetch through fresh gateways."""
+    """Fetch once through fresh gateways."""
     gateways = IpfsGateways(
         [Gateway(url, deadlines=IMPATIENT if url == impatient_with else PATIENT) for url in urls],
         max_bytes=LIMIT,
@@ -54,7 +54,7 @@ async def ask(
 
 
 def by_format(answers: Mapping[str, bytes]) -> Answer:
-    """Answer ``?format=raw`` and ``?format=car`` each with its body."""
+    """Answer ``?format=raw`` and ``?format=car`` with separate bodies."""
 
     async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
         for form, body in answers.items():
@@ -67,7 +67,7 @@ def by_format(answers: Mapping[str, bytes]) -> Answer:
 
 
 async def test_a_raw_block_is_asked_for_verified_and_unwrapped() -> None:
-    """The request names the format both ways; the source shows host, port and digest."""
+    """A raw block is requested in both ways, by query and header; the source shows host, port and digest."""
     async with serving(RAW_ANSWER) as server:
         fetched = await ask(server.url)
     assert (fetched.body, fetched.cid_verified) == (CONTENT, True)
@@ -81,7 +81,7 @@ async def test_a_raw_block_is_asked_for_verified_and_unwrapped() -> None:
 
 @pytest.mark.parametrize("uri", [URI, f"ipfs://{cid_v1(DAG_PB, BLOCK)}", f"ipfs://{cid_v1(RAW, CONTENT)}"])
 async def test_a_gateway_that_serves_plain_files_will_do(uri: str) -> None:
-    """Plain bytes count when, wrapped as the CID's version and codec ask, they give the CID."""
+    """Plain bytes count if the bytes, wrapped by the CID's version and codec, give the CID."""
     async with serving(always(response(CONTENT))) as server:
         assert (await ask(server.url, uri=uri)).body == CONTENT
 
@@ -97,7 +97,9 @@ async def test_a_gateway_that_serves_plain_files_will_do(uri: str) -> None:
     ],
 )
 async def test_bytes_that_do_not_match_are_never_used_and_are_told(lie: Answer) -> None:
-    """The next gateway is asked at once, and the liar is listed in the sources with host, port and digest."""
+    """After bytes that do not match, the next gateway is asked at once; the source lists the first with host, port and
+    digest.
+    """
     async with serving(lie) as liar, serving(RAW_ANSWER) as honest:
         fetched = await ask(liar.url, honest.url)
     assert fetched.body == CONTENT
@@ -109,7 +111,7 @@ async def test_bytes_that_do_not_match_are_never_used_and_are_told(lie: Answer) 
 
 
 async def test_only_liars_are_a_temporary_fault() -> None:
-    """Wrong bytes prove nothing about the manifest; the message names every gateway that lied."""
+    """Wrong bytes prove nothing about the manifest; the message names every gateway with wrong bytes."""
     async with serving(WRONG) as one, serving(WRONG) as other:
         with pytest.raises(GatewayFault) as caught:
             await ask(one.url, other.url)
@@ -119,7 +121,7 @@ async def test_only_liars_are_a_temporary_fault() -> None:
 
 
 async def test_absence_needs_every_gateways_word() -> None:
-    """One 404 is no proof; when all say so, there is no such manifest."""
+    """A 404 of one gateway is no proof; if all gateways answer 404 or 410, the manifest is not found for good."""
     async with serving(ABSENT) as absent, serving(RAW_ANSWER) as honest:
         assert (await ask(absent.url, honest.url)).body == CONTENT
     async with serving(ABSENT) as one, serving(always(response(status=410))) as other:
@@ -133,7 +135,7 @@ async def test_absence_needs_every_gateways_word() -> None:
 
 @pytest.mark.parametrize("status", [400, 403, 429, 500, 503, 504])
 async def test_other_statuses_are_temporary(status: int) -> None:
-    """A gateway that cannot serve now says nothing about the manifest."""
+    """Any other error status of a gateway is a temporary fault."""
     async with serving(always(response(status=status))) as server:
         with pytest.raises(GatewayFault, match=str(status)):
             await ask(server.url)
@@ -160,7 +162,7 @@ async def test_a_broken_gateway_is_passed_over(broken: Answer) -> None:
 
 
 async def test_a_gateway_that_is_down_is_passed_over() -> None:
-    """A closed port is one failed source."""
+    """A closed port is a failed source, and the next gateway is used."""
     async with serving(RAW_ANSWER) as gone:
         dead = gone.url
     async with serving(RAW_ANSWER) as good:
@@ -169,7 +171,7 @@ async def test_a_gateway_that_is_down_is_passed_over() -> None:
 
 
 async def test_a_gateway_may_redirect_to_itself_but_not_inside() -> None:
-    """A private gateway's redirects lead back to its own host; other private addresses are never asked."""
+    """A gateway on a private address may redirect to its own host only; other private addresses are never asked."""
 
     async def to_itself(request: Request, writer: asyncio.StreamWriter) -> None:
         if request.target.startswith("/moved"):
@@ -201,7 +203,7 @@ async def test_the_second_gateway_starts_after_the_delay_and_the_slow_one_is_hun
 
 
 async def test_the_first_verified_answer_wins_not_the_first_answer() -> None:
-    """A quick lie does not stop the slower honest gateway."""
+    """Wrong bytes from a fast gateway do not stop the slower honest gateway."""
 
     async def after_the_lie(request: Request, writer: asyncio.StreamWriter) -> None:
         await liar.hung_up.wait()
@@ -213,14 +215,14 @@ async def test_the_first_verified_answer_wins_not_the_first_answer() -> None:
 
 
 async def test_a_fast_gateway_is_asked_alone() -> None:
-    """Within the delay the second gateway hears nothing."""
+    """Within the delay the second gateway gets no request."""
     async with serving(RAW_ANSWER) as first, serving(RAW_ANSWER) as second:
         await ask(first.url, second.url)
     assert (len(first.requests), len(second.requests)) == (1, 0)
 
 
 async def test_a_cancelled_fetch_leaves_nobody_waiting() -> None:
-    """When the caller gives up, every gateway is hung up on before the call ends."""
+    """A cancelled fetch closes the connection to every gateway before the call ends."""
     async with serving(never) as one, serving(never) as other:
         task = asyncio.create_task(ask(one.url, other.url, hedge_seconds=0.01))
         await one.asked.wait()
@@ -233,7 +235,7 @@ async def test_a_cancelled_fetch_leaves_nobody_waiting() -> None:
 
 
 async def test_retry_after_is_honoured() -> None:
-    """A gateway that asked for patience is not asked again, and the fault carries how long."""
+    """A gateway with a Retry-After is not asked again, and the fault has the remaining seconds."""
     async with serving(always(response(b"", "Retry-After: 120", status=429))) as server:
         gateways = IpfsGateways([Gateway(server.url)], max_bytes=LIMIT)
         for _ in range(2):
@@ -246,7 +248,9 @@ async def test_retry_after_is_honoured() -> None:
 
 
 async def test_a_gateway_that_keeps_failing_is_left_alone_while_another_works() -> None:
-    """After three failures in a row the circuit is open; without another gateway it still gets requests."""
+    """After three failures in a row the circuit is open; without another gateway the failing gateway still gets
+    requests.
+    """
     async with serving(always(response(status=500))) as broken, serving(RAW_ANSWER) as good:
         bad = Gateway(broken.url)
         both = IpfsGateways([bad, Gateway(good.url)], max_bytes=LIMIT)
@@ -265,7 +269,7 @@ DIRECTORY = node(1, None, ("manifest.json", DAG_PB, BLOCK), ("long", DAG_PB, LON
 
 
 async def test_a_file_of_several_blocks_comes_as_a_car() -> None:
-    """When the first block turns out to have children, the same gateway is asked for the whole entity."""
+    """If the first block has children, the same gateway is asked for the whole entity as a CAR."""
     async with serving(by_format({"raw": LONG_ROOT, "car": car(*LONG_BLOCKS)})) as server:
         fetched = await ask(server.url, uri=f"ipfs://{cid_v0(LONG_ROOT)}")
     assert fetched.body == LONG_CONTENT
@@ -275,7 +279,7 @@ async def test_a_file_of_several_blocks_comes_as_a_car() -> None:
 
 @pytest.mark.parametrize(("path", "content"), [("manifest.json", CONTENT), ("long", LONG_CONTENT)])
 async def test_a_path_is_resolved_in_a_verified_car(path: str, content: bytes) -> None:
-    """``ipfs://CID/path`` is followed through blocks that were checked, not through the gateway's word."""
+    """``ipfs://CID/path`` is followed through verified blocks."""
     archive = car((DAG_PB, DIRECTORY), (DAG_PB, BLOCK), *LONG_BLOCKS)
     async with serving(by_format({"car": archive})) as server:
         fetched = await ask(server.url, uri=f"ipfs://{cid_v0(DIRECTORY)}/{path}")
@@ -295,7 +299,7 @@ async def test_a_path_is_resolved_in_a_verified_car(path: str, content: bytes) -
     ],
 )
 async def test_an_unusable_car_is_passed_over(archive: bytes, outcome: str) -> None:
-    """Archives that are cut off, incomplete, forged or of another tree are never used."""
+    """Cut off, incomplete or forged archives, and archives of another tree, are never used."""
     whole = car((DAG_PB, DIRECTORY), (DAG_PB, BLOCK))
     async with serving(always(response(archive))) as bad, serving(always(response(whole))) as good:
         fetched = await ask(bad.url, good.url, uri=f"ipfs://{cid_v0(DIRECTORY)}/manifest.json")
@@ -304,7 +308,7 @@ async def test_an_unusable_car_is_passed_over(archive: bytes, outcome: str) -> N
 
 
 async def test_what_verified_blocks_prove_ends_the_search() -> None:
-    """No such entry, a directory, too large: proven by the CID, so no other gateway is asked."""
+    """A missing entry, a directory or a large file is proven by the CID, so no other gateway is asked."""
     huge, huge_blocks = split_file(bytes(LIMIT + 1), 1000)
     directory = {"raw": DIRECTORY, "car": car((DAG_PB, DIRECTORY))}
     for answers, uri, code in (
@@ -322,13 +326,13 @@ async def test_what_verified_blocks_prove_ends_the_search() -> None:
 
 
 def test_a_gateways_own_path_is_not_shown() -> None:
-    """Keys in a gateway's path do not get into reports; its host and port do."""
+    """Reports do not show keys in a gateway's path; host and port are shown."""
     shown = GatewayAddress.parse("https://user:pass@gateway.example:8443/secret-key").shown_url_of(ipfs(URI))
     assert shown == f"https://gateway.example:8443/***/ipfs/{URI.removeprefix('ipfs://')}"
 
 
 def test_gateway_urls_are_read_once() -> None:
-    """A path stays in front, credentials become a header and never part of a URL, queries stop the start."""
+    """A gateway's path stays in front, credentials become a header and never part of a URL, queries stop the start."""
     address = GatewayAddress.parse("https://user:pa%20ss@Gateway.Example:8443/deep/")
     assert str(address.url_of(ipfs(URI + "/a b".replace(" ", "%20")))) == (
         f"https://gateway.example:8443/deep/ipfs/{URI.removeprefix('ipfs://')}/a%20b"

@@ -1,4 +1,4 @@
-"""UnixFS blocks, and files made of them."""
+"""UnixFS blocks, and files made of blocks."""
 
 import pytest
 from hypothesis import given
@@ -24,7 +24,7 @@ def _by_cid(*blocks: tuple[int, bytes]) -> dict[Cid, bytes]:
 
 @given(st.binary(max_size=5000))
 def test_a_wrapped_file_is_read_back(content: bytes) -> None:
-    """Wrapping and reading are each other's inverse, and the CID of either codec names the plain bytes."""
+    """A wrapped file is read back unchanged, and the CID of either codec names the plain bytes."""
     block = wrap_file(content)
     read = decode_node(DAG_PB, block)
     assert (read.type, read.content, read.links) == (NodeType.FILE, content, ())
@@ -35,7 +35,7 @@ def test_a_wrapped_file_is_read_back(content: bytes) -> None:
 
 @given(st.binary(max_size=300))
 def test_any_block_is_read_or_malformed(block: bytes) -> None:
-    """Arbitrary bytes never make the reader fail in another way."""
+    """Arbitrary bytes are read or malformed, and raise no other error."""
     try:
         decode_node(DAG_PB, block)
     except MalformedBlock:
@@ -44,7 +44,7 @@ def test_any_block_is_read_or_malformed(block: bytes) -> None:
 
 @given(st.binary(min_size=1, max_size=60), st.integers(0, 200), st.integers(0, 255))
 def test_a_damaged_block_is_read_or_malformed(content: bytes, at: int, value: int) -> None:
-    """One flipped byte never makes the reader fail in another way."""
+    """A block with a flipped byte is read or malformed, and raises no other error."""
     block = bytearray(node(2, content, ("x", RAW, content), size=len(content)))
     block[at % len(block)] = value
     try:
@@ -81,7 +81,7 @@ def test_a_split_file_is_put_together(content: bytes, chunk_bytes: int) -> None:
 
 
 def test_a_path_leads_through_directories() -> None:
-    """Each segment is a link's name."""
+    """Each segment of a path is a link's name."""
     file = wrap_file(b"{}")
     inner = node(1, None, ("manifest.json", DAG_PB, file), ("other", RAW, b"x"))
     outer = node(1, None, ("a", DAG_PB, inner))
@@ -104,7 +104,7 @@ def test_a_path_leads_through_directories() -> None:
     ],
 )
 def test_what_verified_blocks_prove_is_permanent(path: tuple[str, ...], code: str, told: str) -> None:
-    """No such entry, no file, a sharded directory: each has a message of its own."""
+    """A missing entry, a symlink and a sharded directory each have a separate message."""
     parts = {
         "file": node(2, b"x"),
         "shards": node(5, b"\xff"),
@@ -126,7 +126,7 @@ def test_a_missing_block_is_told() -> None:
 
 
 def test_a_file_over_the_limit_is_refused_by_its_root() -> None:
-    """The declared size is enough: the leaves are not needed to refuse."""
+    """A file over the limit is refused by its declared size, without the leaves."""
     root, blocks = split_file(b"x" * 101, 50)
     with pytest.raises(ManifestFault) as caught:
         assemble_file(cid_of(DAG_PB, root), (), _by_cid(*blocks[:1]), max_bytes=100)
@@ -134,7 +134,7 @@ def test_a_file_over_the_limit_is_refused_by_its_root() -> None:
 
 
 def test_a_file_that_hides_its_size_is_refused_too() -> None:
-    """Repeated leaves count against the limit."""
+    """Repeated leaves of a file without a size count against the limit."""
     root = node(2, None, *[("", RAW, b"x" * 50)] * 3)
     with pytest.raises(ManifestFault) as caught:
         assemble_file(cid_of(DAG_PB, root), (), _by_cid((DAG_PB, root), (RAW, b"x" * 50)), max_bytes=100)

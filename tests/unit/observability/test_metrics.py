@@ -1,4 +1,4 @@
-"""Counting: bounded labels whatever comes in, and the files of processes that are gone."""
+"""Metrics: bounded labels for any input, and the files of ended processes."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ def labels_of(name: str, label: str) -> set[str]:
 
 @given(st.text(max_size=20))
 def test_methods_are_few(method: str) -> None:
-    """A method that HTTP does not know counts as other."""
+    """A method unknown to HTTP counts as other."""
     metrics.request_served(method, "/test", 200, 0.001)
     known = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"}
     assert labels_of("iidq_http_requests_total", "method") <= known
@@ -32,7 +32,7 @@ def test_methods_are_few(method: str) -> None:
 
 @given(st.text(max_size=20))
 def test_upstream_errors_are_few(code: str) -> None:
-    """What an error's code says besides our own words never becomes a label."""
+    """The foreign part of an error's code never becomes a label."""
     before = labels_of("iidq_upstream_errors_total", "error") | {"other", "timeout"}
     metrics.upstream_failed("web", f"fetch.x{code}")
     metrics.upstream_failed("web", "fetch.timeout")
@@ -40,7 +40,7 @@ def test_upstream_errors_are_few(code: str) -> None:
 
 
 def test_a_step_that_fails_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How long a step took before it failed is what an operator looks for."""
+    """A failed step is timed, too."""
     timed: list[str] = []
     monkeypatch.setattr(metrics, "step_ended", lambda name, seconds: timed.append(name))
     with pytest.raises(IidqError), step("manifest"):
@@ -56,14 +56,14 @@ def _count_in(folder: Path, pid: int, name: str, amount: float, kind: str = "cou
 
 @pytest.fixture
 def dead() -> int:
-    """The id of a process that is no more."""
+    """Return the id of an ended process."""
     done = subprocess.Popen([sys.executable, "-c", ""])
     done.wait()
     return done.pid
 
 
 def test_the_dead_are_folded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dead: int) -> None:
-    """Counts of processes that are gone stay in the sum, in one file; their gauges go."""
+    """Counts of ended processes stay in the sum, in a single file; their gauges are removed."""
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
     parent = int(Path("/proc/self/stat").read_text().split()[3])
     _count_in(tmp_path, parent, "iidq_x", 2)
@@ -80,7 +80,7 @@ def test_the_dead_are_folded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, de
 
 
 def test_the_folder_is_private_and_goes() -> None:
-    """Only its owner may look into it; afterwards it is gone, and the environment is as before."""
+    """The metrics folder is open to its owner alone, and is removed at the end; the environment is as before."""
     code = (
         "import json, os\nfrom iidq.observability.metrics_folder import FOLDER_VARIABLE, counted_together\n"
         "with counted_together():\n    folder = os.environ[FOLDER_VARIABLE]\n"
@@ -92,7 +92,7 @@ def test_the_folder_is_private_and_goes() -> None:
 
 
 def test_an_attempt_that_never_began_has_no_duration() -> None:
-    """A job released before its start counts among the released, and does not make attempts look short."""
+    """A job released before its start counts as released, and adds no duration."""
     counted = ("iidq_attempts_total", {"outcome": "released"})
     timed = "iidq_attempt_duration_seconds_count"
     before = metrics.REGISTRY.get_sample_value(*counted) or 0.0, metrics.REGISTRY.get_sample_value(timed)

@@ -1,4 +1,4 @@
-"""Alert rules, dashboard and guide name metrics and labels that really exist."""
+"""Alert rules, dashboard and guide name existing metrics and labels."""
 
 import json
 import re
@@ -26,7 +26,7 @@ _SELECTOR = re.compile(r"\b((?:iidq|process)_\w+)(?:\{([^}]*)\})?")
 
 @pytest.fixture(scope="module")
 def known() -> dict[str, dict[str, set[str]]]:
-    """Every sample's name with its labels and their values, once each function of ``metrics`` was called."""
+    """Return every sample's name with labels and values, after a call of each function of ``metrics``."""
     metrics.request_served("GET", "/api/verification-jobs/{job_id}", 200, 0.01)
     metrics.upload_hashed(1, 0.1)
     for limit in ("submit", "read"):
@@ -63,7 +63,7 @@ def known() -> dict[str, dict[str, set[str]]]:
 
 
 def expressions() -> Iterator[tuple[str, str]]:
-    """Every PromQL expression of both files, with where it stands."""
+    """Yield every PromQL expression of both files, with its place."""
     rules = yaml.safe_load((DOCS / "monitoring/alerts.yml").read_text("utf-8"))
     for group in rules["groups"]:
         for rule in group["rules"]:
@@ -80,7 +80,7 @@ def dashboard() -> dict[str, Any]:
 
 @pytest.mark.parametrize(("where", "expression"), list(expressions()))
 def test_expressions_name_what_exists(where: str, expression: str, known: dict[str, dict[str, set[str]]]) -> None:
-    """Each metric, each label that is matched or grouped by, and each value that is matched, can occur."""
+    """Each metric, each matched or grouped label, and each matched value can occur."""
     selectors = _SELECTOR.findall(expression)
     assert selectors, where
     for name, matchers in selectors:
@@ -90,7 +90,7 @@ def test_expressions_name_what_exists(where: str, expression: str, known: dict[s
                 continue
             assert label in known[name], (where, name, label)
             for value in pattern.split("|"):
-                # Statuses are whatever was answered; "5.." is a pattern of them.
+                # A status is any answered status; "5.." is a pattern of statuses.
                 assert label == "status" or value in known[name][label], (where, name, label, value)
     labels = set().union(*(known[name].keys() for name, _ in selectors))
     for grouped in re.findall(r"\b(?:by|on|without)\s*\(([^)]*)\)", expression):
@@ -98,7 +98,7 @@ def test_expressions_name_what_exists(where: str, expression: str, known: dict[s
 
 
 def test_legends_and_texts_name_labels_of_their_expression() -> None:
-    """A legend or an alert's text shows only labels that its expression keeps."""
+    """A legend or an alert's text shows only labels kept by the expression."""
     targets = [
         (target["expr"], target["legendFormat"])
         for panel in dashboard()["panels"]
@@ -116,7 +116,7 @@ def test_legends_and_texts_name_labels_of_their_expression() -> None:
 
 
 def test_alerts_are_named_once_and_explained() -> None:
-    """Each rule has a name of its own, a severity and a summary, and the guide says what to do where it pages."""
+    """Each rule has a separate name, a severity and a summary; each alert in the guide is a rule."""
     rules = yaml.safe_load((DOCS / "monitoring/alerts.yml").read_text("utf-8"))["groups"][0]["rules"]
     names = [rule["alert"] for rule in rules]
     assert len(set(names)) == len(names)
@@ -143,7 +143,7 @@ def test_the_guide_lists_every_metric(known: dict[str, dict[str, set[str]]]) -> 
 
 
 def test_panels_do_not_overlap() -> None:
-    """Every panel of the dashboard has its place and an id of its own."""
+    """Panels of the dashboard do not overlap, and have different ids."""
     panels = dashboard()["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     taken: set[tuple[int, int]] = set()

@@ -36,11 +36,11 @@ def test_redacted_texts(text: str, redacted: str) -> None:
 
 @given(secrets, st.sampled_from(["https://u:{}@h/", "redis://:{}@h:1/0", "http://h/?a=1&key={}", "http://h/?sig={}#f"]))
 def test_no_secret_survives(secret: str, form: str) -> None:
-    """Whatever the secret's characters, none of it is left."""
+    """No part of a secret is left after redaction, for any characters."""
     assert secret not in redact_url(f"cannot reach {form.format(secret)} now")
 
 
 @given(st.text())
 def test_redaction_is_stable(text: str) -> None:
-    """Redacting twice changes nothing more."""
+    """Redacting twice equals redacting once."""
     assert redact_url(redact_url(text)) == redact_url(text)

@@ -1,4 +1,4 @@
-"""The benchmarks' arithmetic, selection and JSON: what can be known of them without measuring."""
+"""The benchmarks' arithmetic, selection and JSON: everything short of measuring."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def test_every_figure_of_the_contract_can_be_asked_for() -> None:
 
 
 def test_no_two_figures_share_a_name() -> None:
-    """A name stands for one figure, and no group hides a figure of another group."""
+    """A name belongs to a single figure, and no group hides a figure of another group."""
     names = [figure.name for figure in FIGURES]
     assert len(set(names)) == len(names)
     for group, members in groups().items():
@@ -39,7 +39,7 @@ def test_no_two_figures_share_a_name() -> None:
 
 
 def test_every_reference_is_a_figure() -> None:
-    """Nothing is compared with a figure that does not exist."""
+    """Each reference is an existing figure."""
     names = {figure.name for figure in FIGURES}
     references = [each for figure in FIGURES for each in figure.references.values() if isinstance(each, str)]
     assert references
@@ -63,12 +63,12 @@ def test_every_reference_is_a_figure() -> None:
     ],
 )
 def test_a_figure_brings_what_it_is_compared_with(figure: str, reference: str) -> None:
-    """Asking for one figure measures its reference too, so that the ratio comes from one run."""
+    """Selecting a figure also measures its reference, so the ratio comes from the same run."""
     assert {figure, reference} <= {each.name for each in select([figure])}
 
 
 def test_a_group_brings_all_its_figures() -> None:
-    """A group's name stands for its members."""
+    """A group's name selects the group's members."""
     assert {"latency_p50_ms", "latency_p99_ms"} == {figure.name for figure in select(["latency"])}
 
 
@@ -78,7 +78,7 @@ def test_nothing_named_means_everything() -> None:
 
 
 def test_an_unknown_figure_is_refused_before_anything_starts(capsys: pytest.CaptureFixture[str]) -> None:
-    """A misspelt figure ends with exit code 2 and the names that are known."""
+    """A misspelt figure ends with exit code 2 and the known names."""
     with pytest.raises(UnknownFigure):
         select(["drain3"])
     assert main(["drain3"]) == 2
@@ -86,7 +86,7 @@ def test_an_unknown_figure_is_refused_before_anything_starts(capsys: pytest.Capt
 
 
 def test_the_median_stands_for_the_runs() -> None:
-    """One outlier does not move a figure."""
+    """An outlier does not move a figure: the value is the median."""
     assert Record("drain1", "jobs/s", (10.0, 1000.0, 11.0)).value == 11.0
 
 
@@ -97,7 +97,7 @@ def test_a_record_needs_a_run() -> None:
 
 
 def test_ratios_are_value_by_reference() -> None:
-    """A ratio divides medians; a number is a reference too; what was not measured gives none."""
+    """A ratio divides medians; a number is a reference too; a reference without a value gives no ratio."""
     records = [
         Record("floor_batch", "jobs/s", (40.0,)),
         Record("drain1", "jobs/s", (10.0, 30.0, 20.0)),
@@ -112,7 +112,7 @@ def test_ratios_are_value_by_reference() -> None:
 
 
 def test_a_quantile_is_one_of_the_values() -> None:
-    """The nearest rank is given, whatever the order; nothing has no quantile."""
+    """A quantile is the value of the nearest rank, for any order; without values there is no quantile."""
     assert quantile([3.0, 1.0, 2.0], 0.5) == 2.0
     assert quantile([3.0, 1.0, 2.0], 0.99) == 3.0
     with pytest.raises(ValueError, match="no values"):
@@ -120,7 +120,7 @@ def test_a_quantile_is_one_of_the_values() -> None:
 
 
 def test_the_json_has_the_form_that_readers_rely_on(tmp_path: Path) -> None:
-    """A list of one object per figure: figure, value, unit, min, max, runs, ratios."""
+    """The JSON is a list with an object per figure: figure, value, unit, min, max, runs, ratios."""
     path = tmp_path / "figures.json"
     write_json([Record("drain1", "jobs/s", (12_345.6, 1.23456), {"floor_batch": 0.33333})], path)
     assert json.loads(path.read_text()) == [
@@ -146,7 +146,7 @@ def test_sizes_come_from_the_command_line() -> None:
 
 @pytest.mark.parametrize("arguments", [["--jobs", "0"], ["--runs", "-1"], ["--jobs", "many"], ["--peers", "bullmq"]])
 def test_a_senseless_size_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Sizes are positive numbers, and peers need their folder; anything else ends with exit code 2 and a reason."""
+    """A size that is no positive number, or a peer without a folder, ends with exit code 2 and a reason."""
     with pytest.raises(SystemExit) as ended:
         parse(arguments, "")
     assert ended.value.code == 2
@@ -154,7 +154,7 @@ def test_a_senseless_size_is_refused(arguments: list[str], capsys: pytest.Captur
 
 
 def test_a_peer_stands_beside_the_figure_it_can_do() -> None:
-    """A peer's figure becomes a reference of ours, and only where the peer has that figure."""
+    """A peer's figure becomes a reference of iidq's, if the peer has the figure."""
     peers = Peers(None, ["bullmq", "oban"], Bench.__new__(Bench), ["drain1", "horizon", "history", "mixed"])
     assert [figure.name for figure in peers.figures] == ["bullmq.drain1", "oban.drain1", "oban.horizon", "oban.history"]
     references = with_peers({name: {} for name in ("drain1", "horizon", "history", "mixed")}, peers.figures)
@@ -163,7 +163,7 @@ def test_a_peer_stands_beside_the_figure_it_can_do() -> None:
 
 
 def test_samples_are_verifications_that_come_out_ok(tmp_path: Path) -> None:
-    """A sample's manifest is signed for its content by the creator whom its registry entry names."""
+    """A sample's manifest is signed for the sample's content by the creator of the registry entry."""
     path = tmp_path / "samples.jsonl"
     write_samples(make_samples(2), path)
     first, second = read_samples(path)

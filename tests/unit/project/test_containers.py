@@ -1,4 +1,4 @@
-"""Dockerfile and compose.yaml, as far as they can be checked without a Docker engine."""
+"""Dockerfile and compose.yaml, as far as checkable without a Docker engine."""
 
 import json
 import re
@@ -24,7 +24,7 @@ PROGRAMS_OF_IMAGES = {
     "redis": {"redis-server", "redis-cli"},
     "python": {"python", "pip", "sh", "useradd"},
 }
-"""What the base images are known to carry, of what is used here."""
+"""Programs of the base images, as far as used."""
 
 
 def _instructions() -> list[tuple[str, str]]:
@@ -44,7 +44,7 @@ def _commands() -> set[str]:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """The wheel, built as the Dockerfile builds it."""
+    """Build the wheel as the Dockerfile does."""
     folder = tmp_path_factory.mktemp("wheels")
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
@@ -73,7 +73,7 @@ def test_wheel_carries_what_is_read_at_run_time(wheel: zipfile.ZipFile) -> None:
 
 
 def test_image_copies_what_exists() -> None:
-    """Every COPY has its source, in the checkout and let in by .dockerignore, or in the stage it names."""
+    """Every COPY has its source: a path in the checkout allowed by .dockerignore, or a named stage."""
     stages = {rest.split(" AS ")[1] for name, rest in _instructions() if name == "FROM" and " AS " in rest}
     allowed = re.findall(r"^!(\S+)$", (ROOT / ".dockerignore").read_text(encoding="utf-8"), re.MULTILINE)
     copied = set()
@@ -91,7 +91,7 @@ def test_image_copies_what_exists() -> None:
 
 
 def test_image_runs_our_commands_as_nobody_special() -> None:
-    """The image's program is our console script, its command one of ours, its user not root, its check of its own."""
+    """The image's program is the console script, its command exists, its user is not root, and its check compiles."""
     last: dict[str, str] = dict(_instructions())
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
     [program] = json.loads(last["ENTRYPOINT"])
@@ -104,7 +104,7 @@ def test_image_runs_our_commands_as_nobody_special() -> None:
 
 
 def test_image_builds_with_what_is_there() -> None:
-    """Each program that a RUN starts is in the base image, and the Python is one that the project accepts."""
+    """Each program of a RUN is in the base image, and the image's Python is at least 3.11."""
     for name, rest in _instructions():
         if name == "FROM":
             assert re.match(r"python:3\.1[1-9]-slim", rest)
@@ -114,7 +114,7 @@ def test_image_builds_with_what_is_there() -> None:
 
 
 def test_services_are_those_that_people_ask_for() -> None:
-    """Compose has db, redis, migrate, api and worker; all but the one-time migration have a check and come back."""
+    """Compose has db, redis, migrate, api and worker; all but the one-time migration have a check and restart."""
     services = _services()
     assert set(services) == {"db", "redis", "migrate", "api", "worker"}
     for name, service in services.items():
@@ -137,7 +137,7 @@ def test_services_start_in_order() -> None:
 
 
 def test_services_of_ours_share_image_and_environment() -> None:
-    """API, worker and migration run one image by commands that exist, with variables that are read."""
+    """API, worker and migration run the same image with existing commands and known variables."""
     services = _services()
     known = {name.upper() for name in Settings.model_fields}
     for name in ("api", "worker", "migrate"):
@@ -151,7 +151,7 @@ def test_services_of_ours_share_image_and_environment() -> None:
 
 
 def test_worker_can_be_scaled_and_has_time_to_drain() -> None:
-    """Nothing of the worker is tied to one container, and Docker waits longer than its drain takes."""
+    """The worker is tied to no single container, and Docker waits longer than the drain."""
     worker = _services()["worker"]
     assert not {"container_name", "ports", "hostname"} & worker.keys()
     drain_seconds = Settings.model_fields["drain_timeout_seconds"].default
@@ -168,7 +168,7 @@ def test_redis_appends_and_data_has_a_volume() -> None:
 
 
 def test_api_is_published_where_the_documents_say() -> None:
-    """The API is on localhost:3001 unless PORT says otherwise, and on no other address."""
+    """The API is on localhost:3001 unless PORT has another port, and on no other address."""
     api = _services()["api"]
     assert api["ports"] == ["127.0.0.1:${PORT:-3001}:3001"]
     assert api["environment"]["PORT"] == "3001"
@@ -177,5 +177,5 @@ def test_api_is_published_where_the_documents_say() -> None:
 
 @pytest.mark.parametrize("command", ["serve", "worker", "migrate"])
 def test_commands_of_the_containers_exist(command: str) -> None:
-    """Each command that a container is started with is known to the console script."""
+    """The console script has each command of the containers."""
     assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0

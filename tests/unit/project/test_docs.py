@@ -21,7 +21,7 @@ from iidq.web.app import POOL_SIZE, create_app
 from iidq.webhooks import deliverer
 from tests.document_pages import DOCS, PAGES, ROOT, blocks, code_of
 
-# Names in capitals that are no settings: variables of the pages' examples, of other programs, of tests.
+# Names in capitals other than settings: variables of the pages' examples, of other programs, of tests.
 _OTHER_VARIABLES = {
     "API", "REGISTRY", "FILE", "MANIFEST", "JOB", "NEW_DATABASE_URL", "BENCH_PG_DSN", "RPC_URLS",
     "MAINPID", "RETRY_BACKOFF", "OTEL_TRACES_SAMPLER", "IIDQ_TEST_REDIS", "IIDQ_TEST_REDIS_SERVER",
@@ -33,7 +33,7 @@ _OTHER_PATHS = {"/hook", "/admin/queues", "/ipfs"}
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, as `make docs` builds it."""
+    """Build the site as `make docs` does."""
     folder = tmp_path_factory.mktemp("site")
     built = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(folder)],
@@ -48,7 +48,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_site_builds_without_a_broken_link(site: Path) -> None:
-    """Every page is in it, and every link and anchor between them leads somewhere (`mkdocs build --strict`)."""
+    """The site has every page, and no link or anchor between pages is broken (`mkdocs build --strict`)."""
     assert {path.stem for path in site.glob("*.html")} - {"404"} == {"promises", *(Path(name).stem for name in PAGES)}
 
 
@@ -86,13 +86,13 @@ def test_pictures_have_words(site: Path) -> None:
 
 
 def _variables_of_commands(command: Any) -> set[str]:
-    """Return the variables that options can be set by."""
+    """Return the variables of the commands' options."""
     own = {parameter.envvar for parameter in command.params if isinstance(parameter.envvar, str)}
     return own.union(*map(_variables_of_commands, getattr(command, "commands", {}).values()))
 
 
 def test_variables_exist() -> None:
-    """Each environment variable of a page is one of the settings, or sets an option of a command."""
+    """Each environment variable of a page is a setting, or sets an option of a command."""
     known = {name.upper() for name in Settings.model_fields} | _variables_of_commands(typer.main.get_command(app))
     for name in PAGES:
         for code in code_of(name):
@@ -110,7 +110,7 @@ def _paths() -> Iterator[tuple[str, str]]:
 
 
 def test_paths_exist() -> None:
-    """Each path of the API that a page names is a route."""
+    """Each path of the API on a page is a route."""
     routes = create_app(load_settings(database_url="postgresql://localhost/x", rpc_url="http://localhost:1")).routes
     found = 0
     for page, path in _paths():
@@ -122,7 +122,7 @@ def test_paths_exist() -> None:
 
 
 def test_metrics_exist() -> None:
-    """Each name of ours on a page is a metric of the guide's table, a role of the pages, or an object of the schema."""
+    """Each `iidq_` name in the code of a page is a metric of the guide's table, a role, or an object of the schema."""
     listed = {
         name
         for line in PAGES["monitoring.md"].splitlines()
@@ -146,10 +146,10 @@ def _commands() -> Iterator[tuple[str, list[str]]]:
 
 
 def test_commands_exist() -> None:
-    """Each `iidq …` that a page shows is a command, with options that it has."""
+    """Each `iidq …` on a page is a command with existing options."""
     found = 0
     for page, words in _commands():
-        # typer carries a click of its own, so isinstance would not work.
+        # typer has a separate click, so isinstance would not work.
         command: Any = typer.main.get_command(app)
         for word in words:
             if not hasattr(command, "commands"):
@@ -166,7 +166,7 @@ def test_commands_exist() -> None:
 
 
 def test_shell_blocks_are_shell() -> None:
-    """A shell can read each block that is marked `sh`."""
+    """Each block marked `sh` is valid shell."""
     for name in PAGES:
         for block in blocks(name, "sh"):
             read = subprocess.run(["sh", "-n"], input=block, capture_output=True, text=True, check=False)
@@ -174,7 +174,7 @@ def test_shell_blocks_are_shell() -> None:
 
 
 def test_the_drawn_states_are_those_of_the_code() -> None:
-    """The drawing shows each state and each transition by its name, and describes itself in words."""
+    """The drawing shows each state and each transition by name, and has a title and a description."""
     drawing = (DOCS / "images/states.svg").read_text()
     labels = re.findall(r"<text[^>]*>([^<]+)</text>", drawing)
     drawn = {part for label in labels for part in label.split(", ")}
@@ -184,7 +184,7 @@ def test_the_drawn_states_are_those_of_the_code() -> None:
 
 
 def test_report_codes_are_those_of_the_code() -> None:
-    """The table of checks has each code that a verdict carries, in its order, and no other."""
+    """The table of checks has each code of a verdict, in the same order, and no other."""
     manifest = Manifest("0x" + "0" * 64, "0x", None)
     verdict = judge(Evidence("0x" + "0" * 64, "ipfs://x", manifest, None, None, UNREGISTERED, 1))
     table = PAGES["concepts.md"].partition("## The report")[2].partition("## Errors")[0]

@@ -8,24 +8,24 @@ from tools.house import folder_sizes, repeated_names
 from tools.language import MOST_PRONOUNS, ROOT, banned_words, files_below, packages, pages, pronouns_per_100_words
 
 MOST_FILES = 14
-"""Python files in one folder of ``iidq/``."""
+"""Python files in a folder of ``iidq/``."""
 
 PACKAGES = packages()
 
 
 def test_no_name_occurs_twice() -> None:
-    """Each module name and each class name of ``iidq/`` has one meaning, and one place."""
+    """Each module name and each class name of ``iidq/`` has a single meaning and a single place."""
     assert repeated_names() == {}
 
 
 def test_no_folder_is_crowded() -> None:
-    """A folder of ``iidq/`` can be read at one glance."""
+    """No folder of ``iidq/`` has more Python files than MOST_FILES."""
     assert {folder: files for folder, files in folder_sizes().items() if files > MOST_FILES} == {}
 
 
 @pytest.mark.parametrize("package", sorted(PACKAGES))
 def test_docstrings_name_their_subjects(package: str) -> None:
-    """Docstrings use nouns of the code, not pronouns."""
+    """Docstrings of a package have at most four pronouns in 100 words."""
     assert pronouns_per_100_words(PACKAGES[package]) <= MOST_PRONOUNS
 
 

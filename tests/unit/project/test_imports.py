@@ -1,4 +1,4 @@
-"""Directions of imports, fast starts, and SQL in its own files: rules kept by machine."""
+"""Directions of imports, fast starts, and SQL in separate files: rules kept by machine."""
 
 import ast
 import re
@@ -56,11 +56,11 @@ PURE = {
     "iidq.webhooks.event",
 }
 HEAVY = ("web3", "eth_account", "eth_tester", "eth")
-"""``eth`` is py-evm. Together they cost more than half a second."""
+"""Heavy packages: imports of more than half a second together. ``eth`` is py-evm."""
 
 
 def imported(module: str) -> set[str]:
-    """Every module of ours that ``module`` names in an import, wherever in it the import stands."""
+    """Return every iidq module imported by ``module``, anywhere in the file."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.Import):
@@ -115,19 +115,19 @@ def inside(package: str, names: set[str]) -> set[str]:
     ],
 )
 def test_packages_keep_apart(importer: str, banned: str) -> None:
-    """The queue knows no content, verification knows no jobs, and the web is no worker."""
+    """Queue and verification do not import each other, and the web does not import the worker."""
     offenders = {name: wrong for name in inside(importer, set(MODULES)) if (wrong := inside(banned, imported(name)))}
     assert offenders == {}
 
 
 @pytest.mark.parametrize("module", sorted(PURE))
 def test_pure_modules_import_nothing_but_pure_ones(module: str) -> None:
-    """Pure logic stays free of I/O, settings and logs."""
+    """A pure module imports only pure modules of iidq."""
     assert imported(module) - PURE == set()
 
 
 def test_queue_modules_import_one_way() -> None:
-    """The order is store ← execution ← loop: what is below does not know what is above."""
+    """Imports go from loop to execution to store, never back."""
     layers = ["iidq.queue.store", "iidq.queue.processing.execution", "iidq.queue.processing.loop"]
     for number, module in enumerate(layers):
         assert not imported(module) & set(layers[number + 1 :])
@@ -137,7 +137,7 @@ _STATEMENT = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH|MERGE|TRUNCATE|LI
 
 
 def sql_literals(path: Path) -> Iterator[str]:
-    """String literals that begin as a statement does; prose (docstrings, sentences) is none."""
+    """Yield string literals that begin like a statement; prose (docstrings, sentences) does not count."""
     tree = ast.parse(path.read_text())
     prose = {
         id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
@@ -151,7 +151,7 @@ def sql_literals(path: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_no_sql_in_python(module: str) -> None:
-    """Statements stand in ``queries.sql`` and ``migrations/``, where they are explained and read together."""
+    """Statements are in ``queries.sql`` and ``migrations/`` only, and not in Python."""
     assert list(sql_literals(MODULES[module])) == []
 
 
@@ -170,7 +170,7 @@ def test_no_sql_in_python(module: str) -> None:
 def test_start_loads_nothing_heavy(module: str) -> None:
     """API, worker and commands start without web3, eth_account, eth_tester and py-evm.
 
-    Only `iidq register` needs web3 from its start; demo and up load it while their development chain comes up.
+    Only `iidq register` needs web3 at its start; demo and up load web3 while the development chain starts.
     """
     code = f"import sys, {module}; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

@@ -1,4 +1,4 @@
-"""Text that jsonb can store, and times in one form."""
+"""Text in jsonb, and times in a single form."""
 
 from datetime import UTC, datetime, timedelta, timezone
 

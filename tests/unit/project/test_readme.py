@@ -21,7 +21,7 @@ def _known_variables() -> set[str]:
 
 
 def test_environment_table_is_that_of_the_settings() -> None:
-    """The README's table of variables is what `iidq settings` prints."""
+    """The README's table of variables equals the output of `iidq settings`."""
     assert f"\n\n{settings_table()}\n\n" in README
 
 
@@ -33,14 +33,14 @@ def test_state_drawing_is_that_of_the_code() -> None:
 
 
 def test_named_files_exist() -> None:
-    """Every file and folder that the README names exists."""
+    """Every file and folder named in the README exists."""
     named = set(re.findall(r"`((?:iidq|migrations|tests|\.env)[\w./]*)`", README))
     assert len(named) > 10
     assert {name for name in named if "/" in name or "." in name if not (ROOT / name).exists()} <= {".env"}
 
 
 def test_examples_are_known_variables() -> None:
-    """`.env.example` names every variable, each once, and no unknown one."""
+    """`.env.example` names every variable once, and no unknown variable."""
     names = [name for name, _ in _EXAMPLE_LINE.findall(EXAMPLE)]
     assert len(names) == len(set(names))
     compose = (ROOT / "compose.yaml").read_text(encoding="utf-8")
@@ -49,7 +49,7 @@ def test_examples_are_known_variables() -> None:
 
 
 def test_examples_can_be_used_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With every line of `.env.example` switched on, the settings are valid, and defaults are the real ones."""
+    """With every line of `.env.example` switched on, the settings are valid, and defaults are the real defaults."""
     for name in _known_variables():
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
@@ -63,11 +63,11 @@ def test_examples_can_be_used_together(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_changelog_knows_this_version() -> None:
-    """The changelog has a section for the version that the package carries."""
+    """The changelog has a section for the package's version."""
     assert re.search(rf"^## \[?{re.escape(__version__)}\b", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
 
 
 def test_compose_runs_this_version() -> None:
-    """The image that compose builds is called by the package's version."""
+    """The image built by compose has the package's version in its name."""
     compose = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
     assert compose["services"]["api"]["image"] == f"iidq:{__version__}"

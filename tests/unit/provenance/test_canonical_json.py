@@ -73,7 +73,7 @@ def test_numbers_of_the_rfc(bits: str, written: str) -> None:
     ],
 )
 def test_integers_are_doubles_too(number: float, written: str) -> None:
-    """An integer beyond what a double holds exactly is written as every other reader would have it."""
+    """An integer beyond the exact range of a double is written as other readers of JSON write it."""
     assert canonical_json(number).decode() == written
 
 
@@ -91,7 +91,7 @@ def test_the_sample_of_the_rfc() -> None:
 
 
 def test_members_are_sorted_by_utf16() -> None:
-    """Names are ordered by their UTF-16 code units, as in section 3.2.3."""
+    """Names are ordered by UTF-16 code units, as in section 3.2.3."""
     names = ["\u20ac", "\r", "\ufb33", "1", "\U0001f600", "\u0080", "\u00f6"]
     sorted_names = list(json.loads(canonical_json(dict.fromkeys(names, 0))))
     assert sorted_names == ["\r", "1", "\u0080", "\u00f6", "\u20ac", "\U0001f600", "\ufb33"]
@@ -99,7 +99,7 @@ def test_members_are_sorted_by_utf16() -> None:
 
 @given(values)
 def test_reading_and_writing_again_changes_nothing(value: Any) -> None:
-    """The canonical form of what a reader makes of it is itself, in whatever order the members came."""
+    """The canonical form, parsed and written again, is unchanged, for any order of members."""
     canonical = canonical_json(value)
     assert canonical_json(json.loads(canonical)) == canonical
     assert canonical_json(json.loads(json.dumps(value, indent=2, sort_keys=True))) == canonical
@@ -107,7 +107,7 @@ def test_reading_and_writing_again_changes_nothing(value: Any) -> None:
 
 @given(values)
 def test_another_implementation_writes_the_same(value: Any) -> None:
-    """The package rfc8785 makes the same bytes of every value that it takes; it refuses integers from 2^53 on."""
+    """The package rfc8785 writes the same bytes for every value within its range; it refuses integers from 2^53 on."""
     try:
         expected = rfc8785.dumps(value)
     except rfc8785.IntegerDomainError:
@@ -117,6 +117,6 @@ def test_another_implementation_writes_the_same(value: Any) -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 10**400, "\ud800", {"\ud800": 1}, {1: 2}, {"a": object()}])
 def test_what_is_no_ijson_is_refused(value: Any) -> None:
-    """Infinities, lone surrogates and Python's own things have no canonical form."""
+    """Infinities, lone surrogates and values of Python alone have no canonical form."""
     with pytest.raises(ValueError):
         canonical_json(value)

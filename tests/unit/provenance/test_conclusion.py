@@ -1,4 +1,4 @@
-"""Which case the evidence makes: the same in the report, on the command line and (``tests/browser``) on the page."""
+"""The case of the evidence: the same in the report, on the command line and (``tests/browser``) on the page."""
 
 import json
 from dataclasses import replace
@@ -21,7 +21,7 @@ STRANGER = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
 URI, OTHER_URI = "ipfs://QmYBL4FCdr7YmHm6UEeLGf6UQE2rMqkAEttbCFDNbm1u5o", "https://example.org/other.json"
 STATES = ("unregistered", "registered", "revoked")
 
-# The table, by hand. Registry state, manifest describes the content, creator signed, URI is the registered one.
+# The table, by hand: registry state, manifest describes the content, creator signed, URI is the registered URI.
 CASES: dict[tuple[str, bool, bool, bool], tuple[str, Conclusion]] = {
     ("registered", True, True, True): ("OK", "genuine"),
     ("registered", True, True, False): ("WARN", "manifestUriDiffers"),
@@ -46,7 +46,7 @@ ENTRIES = {
 
 
 def evidence(state: str, hash_ok: bool, creator_ok: bool, uri_ok: bool) -> Evidence:
-    """Return evidence with exactly these outcomes."""
+    """Return evidence with exactly the given outcomes."""
     return Evidence(
         content_hash=HASH,
         manifest_uri=URI if uri_ok else OTHER_URI,
@@ -59,7 +59,7 @@ def evidence(state: str, hash_ok: bool, creator_ok: bool, uri_ok: bool) -> Evide
 
 
 def results(state: str, hash_ok: bool, creator_ok: bool, uri_ok: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return a verification's result and a proof with these outcomes, as a service of any version stores them."""
+    """Return a verification's result and a proof with the given outcomes, as stored by a service of any version."""
     entry = ENTRIES[state]
     status = CASES[state, hash_ok, creator_ok, uri_ok][0]
     onchain = {"creator": entry.creator, "manifestURI": entry.manifest_uri, "timestamp": entry.timestamp}
@@ -75,7 +75,7 @@ def results(state: str, hash_ok: bool, creator_ok: bool, uri_ok: bool) -> tuple[
 
 @pytest.mark.parametrize(("state", "hash_ok", "creator_ok", "uri_ok"), [*product(STATES, *[(True, False)] * 3)])
 def test_every_evidence_makes_one_case(state: str, hash_ok: bool, creator_ok: bool, uri_ok: bool) -> None:
-    """The verdict, a stored result and a stored proof name the case of the table, and the formula is as ever."""
+    """Verdict, stored result and stored proof have the same case, and the verdict has the status of the table."""
     case = (state, hash_ok, creator_ok, uri_ok)
     verdict = judge(evidence(*case))
     found = (state, verdict.manifest_hash_ok, verdict.creator_ok, verdict.manifest_ok)
@@ -90,7 +90,9 @@ def test_every_evidence_makes_one_case(state: str, hash_ok: bool, creator_ok: bo
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_registered_file_is_never_called_unknown(case: tuple[str, bool, bool, bool]) -> None:
-    """The headline of what is registered says so, and of what is not says that."""
+    """The headline says "not registered" for unregistered content alone, and "changed" only if the hash differs as
+    well.
+    """
     said = HEADLINES[CASES[case][1]]
     assert ("not registered" in said) == (case[0] == "unregistered")
     assert ("changed" in said) == (case[:2] == ("unregistered", False))
@@ -98,7 +100,9 @@ def test_a_registered_file_is_never_called_unknown(case: tuple[str, bool, bool, 
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_registered_manifest_is_offered_where_it_may_tell_more(case: tuple[str, bool, bool, bool]) -> None:
-    """Registered, not revoked, and another manifest than the registered one was given: that is worth a try."""
+    """The registered manifest is offered if the entry is registered, not revoked, and has another URI than the given
+    one.
+    """
     state, _, _, uri_ok = case
     for result in results(*case):
         expected = URI if state == "registered" and not uri_ok else None
@@ -107,14 +111,14 @@ def test_the_registered_manifest_is_offered_where_it_may_tell_more(case: tuple[s
 
 @pytest.mark.parametrize("uri", ["", "ftp://x", "ipfs://a b", "https://x\x1b[2J", "--help", "ipfs://" + "x" * 3000])
 def test_a_registered_uri_that_no_command_takes_is_not_offered(uri: str) -> None:
-    """Anybody can register a text: only a URI becomes part of a command."""
+    """A registered URI that no command accepts is not offered: any text can be registered."""
     result = {**results("registered", True, True, False)[0]}
     result["onchain"] = {**result["onchain"], "manifestURI": uri}
     assert registered_manifest(result, OTHER_URI) is None
 
 
 def test_a_table_names_the_case_and_the_checks() -> None:
-    """One line of many files says which case it is, then the codes of the failed checks."""
+    """The line of a file names the case, then the codes of the failed checks."""
     result = results("registered", False, True, False)[0]
     result["report"] = {
         "checks": [
@@ -126,14 +130,14 @@ def test_a_table_names_the_case_and_the_checks() -> None:
 
 
 def test_the_schema_lists_every_case() -> None:
-    """The codes of the schema, and so of the API's description, are those of the code."""
+    """The codes of the cases in the schema are the same as in the code."""
     schema = json.loads(files("iidq.provenance").joinpath("report.schema.json").read_text(encoding="utf-8"))
     listed = schema["properties"]["conclusion"]["properties"]["code"]["anyOf"]
     assert [each["const"] for each in listed] == list(HEADLINES) == list(get_args(Conclusion))
 
 
 def test_missing_members_make_no_case() -> None:
-    """A result that lacks what the case rests on gets a headline from its status alone."""
+    """A result without the members for a case gets its headline from the status alone."""
     whole, _ = results("registered", True, True, True)
     assert conclusion_of(whole) == "genuine"
     for name in ("onchain", "checks"):
@@ -144,6 +148,6 @@ def test_missing_members_make_no_case() -> None:
 
 
 def test_a_contract_wallet_that_refuses_is_another_signer() -> None:
-    """No key is known then, and the file stays registered."""
+    """A wrong signer without a recovered key makes the case of another signer."""
     refused = replace(evidence("registered", True, False, True), recovered=None)
     assert judge(refused).conclusion == "otherSigner"

@@ -10,7 +10,7 @@ from iidq.provenance.digest import ContentDigest, sha256_label
 
 @given(st.lists(st.binary()))
 def test_chunks_do_not_matter(chunks: list[bytes]) -> None:
-    """The hash is SHA-256 of the whole stream, however it was cut."""
+    """The hash is SHA-256 of the whole stream, for any chunks."""
     digest = ContentDigest()
     for chunk in chunks:
         digest.update(chunk)

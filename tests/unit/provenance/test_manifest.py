@@ -21,7 +21,7 @@ def manifest(**changes: Any) -> bytes:
 
 
 def test_the_public_vector_is_read() -> None:
-    """A manifest from the field gives its three members as they stand there."""
+    """A published manifest gives its three members unchanged."""
     fields = json.loads(VECTOR.read_bytes())
     read = parse_manifest(VECTOR.read_bytes())
     assert (read.content_hash, read.signature, read.creator_did) == (
@@ -93,7 +93,7 @@ def test_bad_manifests_say_what_is_wrong(body: bytes, code: str) -> None:
 
 @given(st.binary())
 def test_any_bytes_are_read_or_refused(body: bytes) -> None:
-    """No bytes whatever raise anything but ManifestFault."""
+    """Any bytes give a manifest or ManifestFault, never another error."""
     try:
         parse_manifest(body)
     except ManifestFault as fault:
@@ -107,7 +107,7 @@ def test_any_bytes_are_read_or_refused(body: bytes) -> None:
     )
 )
 def test_other_members_do_not_matter(value: Any) -> None:
-    """Whatever else a manifest says, the members that count are read the same."""
+    """Other members of a manifest do not change content hash, signature and creator's DID."""
     assert parse_manifest(manifest(extra=value)) == parse_manifest(manifest())
 
 

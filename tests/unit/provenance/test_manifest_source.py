@@ -1,4 +1,4 @@
-"""Manifests by URI, as the verification asks for them."""
+"""Manifests by URI, as requested by the verification."""
 
 import asyncio
 import hashlib
@@ -24,7 +24,7 @@ DIGEST = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
 async def source(
     *gateways: str, allow_private: tuple[str, ...] = ("127.0.0.1",), max_bytes: int = 1000
 ) -> AsyncIterator[ManifestSource]:
-    """A source as the settings make it."""
+    """Open a source from settings."""
     settings = Settings(
         _env_file=None,
         ipfs_gateways=gateways or ("https://gateway.invalid",),
@@ -36,7 +36,7 @@ async def source(
 
 
 async def test_a_web_manifest_and_its_source() -> None:
-    """A web URL has no CID to verify; the source tells the URL, redacted, and the digest."""
+    """A web URL has no CID to verify; the source has the URL, redacted, and the digest."""
     async with serving(always(response(CONTENT))) as server, source() as manifests:
         fetched = await manifests.fetch(f"{server.url}/manifest.json?token=secret")
     assert (fetched.body, fetched.cid_verified) == (CONTENT, None)
@@ -64,7 +64,7 @@ async def test_a_web_manifest_and_its_source() -> None:
     ],
 )
 async def test_a_web_server_that_says_no_is_believed(status: int, code: str) -> None:
-    """A definite refusal fails the job at once."""
+    """A web server's definite refusal fails the job at once."""
     async with serving(always(response(status=status))) as server, source() as manifests:
         with pytest.raises(ManifestFault) as caught:
             await manifests.fetch(server.url)
@@ -74,7 +74,7 @@ async def test_a_web_server_that_says_no_is_believed(status: int, code: str) -> 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 599])
 async def test_a_web_server_that_cannot_now_is_asked_again(status: int) -> None:
-    """The fault is temporary and carries how long the server wants to be left alone."""
+    """A web server's temporary status is a temporary fault with the server's Retry-After."""
     answer = always(response(b"", "Retry-After: 7", status=status))
     async with serving(answer) as server, source() as manifests:
         with pytest.raises(GatewayFault, match=str(status)) as caught:
@@ -83,7 +83,7 @@ async def test_a_web_server_that_cannot_now_is_asked_again(status: int) -> None:
 
 
 async def test_a_manifest_may_have_the_limits_size_but_not_more() -> None:
-    """The limit itself is fine; one byte more fails the job, from the web and from IPFS."""
+    """A manifest of the limit's size is read; a larger manifest fails the job, from the web and from IPFS."""
     body = bytes(1000)
     async with serving(always(response(body))) as server, source(server.url) as manifests:
         assert (await manifests.fetch(server.url)).body == body
@@ -97,7 +97,7 @@ async def test_a_manifest_may_have_the_limits_size_but_not_more() -> None:
 
 
 async def test_a_forbidden_uri_is_refused_before_anything_is_asked() -> None:
-    """Without FETCH_ALLOW_PRIVATE this machine is out of reach, although a gateway on it is not."""
+    """Without FETCH_ALLOW_PRIVATE a private address is refused without a connection, and a private gateway is used."""
     async with serving(always(response(BLOCK))) as server, source(server.url, allow_private=()) as manifests:
         with pytest.raises(FetchRefused):
             await manifests.fetch(server.url)
@@ -106,7 +106,7 @@ async def test_a_forbidden_uri_is_refused_before_anything_is_asked() -> None:
 
 
 async def test_a_redirects_query_is_not_told() -> None:
-    """Where a redirect led is told without its query, by which its host may have lent the file to us alone."""
+    """The query of a redirect's location does not show: it may be a credential."""
 
     async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
         if request.target == "/manifest.json":
@@ -122,7 +122,7 @@ async def test_a_redirects_query_is_not_told() -> None:
 
 
 async def test_opened_networks_do_not_widen_a_gateways_redirects() -> None:
-    """What manifest URLs may reach, a gateway's redirect may not."""
+    """FETCH_ALLOW_PRIVATE opens networks to manifest URLs, and not to a gateway's redirects."""
     async with serving(always(response(BLOCK))) as inside:
         moved = always(response(b"", f"Location: http://127.0.0.2:{inside.port}/", status=302))
         async with serving(moved) as gateway, source(gateway.url, allow_private=("127.0.0.0/8",)) as manifests:
@@ -132,7 +132,7 @@ async def test_opened_networks_do_not_widen_a_gateways_redirects() -> None:
 
 
 async def test_a_verified_manifest_is_fetched_once_whatever_its_spelling() -> None:
-    """The same CID in another version needs no second fetch, and the sources of the first are told again."""
+    """The same CID in another version needs no second fetch, and has the sources of the first."""
     async with serving(always(response(BLOCK))) as server, source(server.url) as manifests:
         first = await manifests.fetch(f"ipfs://{cid_v0(BLOCK)}")
         again = await manifests.fetch(f"ipfs://{cid_v1(DAG_PB, BLOCK)}")
@@ -142,7 +142,7 @@ async def test_a_verified_manifest_is_fetched_once_whatever_its_spelling() -> No
 
 
 async def test_callers_at_the_same_time_share_a_fetch() -> None:
-    """Many jobs with one new CID ask the gateway once."""
+    """Simultaneous jobs with the same new CID cost the gateway a single request."""
     release = asyncio.Event()
 
     async def when_released(request: Request, writer: asyncio.StreamWriter) -> None:
@@ -159,7 +159,7 @@ async def test_callers_at_the_same_time_share_a_fetch() -> None:
 
 
 async def test_failures_are_not_kept() -> None:
-    """What a gateway did not have a moment ago is asked for again."""
+    """A CID that a gateway did not have is asked for again."""
 
     async def second_time(request: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(response(status=404) if len(server.requests) == 1 else response(BLOCK))
@@ -181,7 +181,7 @@ async def test_failures_are_not_kept() -> None:
     ],
 )
 async def test_web_manifests_are_kept_only_as_their_headers_allow(fields: tuple[str, ...], requests: int) -> None:
-    """Without leave every job asks again."""
+    """A web manifest is kept only if the headers allow so; otherwise each job fetches again."""
     async with serving(always(response(CONTENT, *fields))) as server, source() as manifests:
         for _ in range(2):
             assert (await manifests.fetch(f"{server.url}/m")).body == CONTENT
@@ -189,6 +189,6 @@ async def test_web_manifests_are_kept_only_as_their_headers_allow(fields: tuple[
 
 
 async def test_a_page_is_handed_on_as_it_is() -> None:
-    """HTML with status 200 is what the URL holds; whether it is a manifest is judged by its reader."""
+    """HTML with status 200 is returned as the body; the parser judges the manifest."""
     async with serving(always(response(b"<html>", "Content-Type: text/html"))) as server, source() as manifests:
         assert (await manifests.fetch(server.url)).body == b"<html>"

@@ -42,7 +42,7 @@ REPORT: dict[str, Any] = {
 
 
 def changed(**changes: Any) -> dict[str, Any]:
-    """The proof with members changed; ``a__b`` is the path a.b, ``...`` removes."""
+    """Return the proof with members changed; ``a__b`` is the path a.b, ``...`` removes."""
     proof: dict[str, Any] = copy.deepcopy(PROOF)
     for path, value in changes.items():
         parent = proof
@@ -57,12 +57,12 @@ def changed(**changes: Any) -> dict[str, Any]:
 
 
 def failed_check(code: str) -> dict[str, str]:
-    """A report's entry."""
+    """Return a failed check of a report."""
     return {"code": code, "outcome": "failed", "message": "…"}
 
 
 def with_check(code: str, outcome: str) -> dict[str, Any]:
-    """The report with another outcome of one check."""
+    """Return the report with another outcome of a single check."""
     checks = [{**check, "outcome": outcome} if check["code"] == code else check for check in REPORT["checks"]]
     return {**REPORT, "checks": checks}
 
@@ -72,7 +72,7 @@ def outcomes(proof: dict[str, Any]) -> dict[str, str]:
 
 
 def test_the_public_proof_holds_as_far_as_it_reaches() -> None:
-    """The field's own proof holds: its signature and verdict are checked, and the rest is told as not checked."""
+    """The published proof holds: signature and verdict are checked, and the rest is listed as not checked."""
     findings = check_proof(PROOF)
     assert (findings.status, findings.holds, findings.signer) == ("OK", True, None)
     assert outcomes(PROOF) == {
@@ -127,18 +127,20 @@ def test_the_public_proof_holds_as_far_as_it_reaches() -> None:
     ],
 )
 def test_a_contradiction_is_found(proof: dict[str, Any], failed: str) -> None:
-    """A proof that was tampered with, or never followed from its evidence, does not hold, and the check says where."""
+    """A changed proof, or one that never followed from its evidence, does not hold, and the failed check names the
+    place.
+    """
     assert outcomes(proof)[failed] == "failed"
     assert not check_proof(proof).holds
 
 
 def test_a_report_that_agrees_passes() -> None:
-    """A report that says of the verdict what the proof says is checked and passes."""
+    """A report in agreement with the proof's verdict is checked and passes."""
     assert outcomes(changed(report=REPORT))["proof.report"] == "passed"
 
 
 def test_the_services_signature_names_its_key() -> None:
-    """A signed proof names who signed; once changed, nobody did."""
+    """A signed proof gives its signer; a changed proof gives none."""
     signed = KEY.sign(changed(report=REPORT))
     assert check_proof(signed).signer == KEY.address
     assert check_proof(signed).holds
@@ -147,14 +149,14 @@ def test_the_services_signature_names_its_key() -> None:
 
 
 def test_a_strangers_signature_under_anothers_name_fails() -> None:
-    """Who signed is recovered, not believed."""
+    """The signer is recovered from the signature: a stranger's signature under another address fails."""
     signed = ServiceKey.from_hex("cd" * 32).sign(PROOF)
     signed[MEMBER]["signer"] = KEY.address
     assert outcomes(signed)["proof.serviceSignature"] == "failed"
 
 
 def every_path(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where each value stands that is neither an object nor a list."""
+    """Yield the path of each value other than an object or a list."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
     if items is None:
         yield path
@@ -175,7 +177,7 @@ def test_a_changed_member_is_noticed_or_named(path: tuple[Any, ...], value: Any)
     parent = proof
     for part in way:
         parent = parent[part]
-    # What is false already becomes true.
+    # A false value becomes true.
     value = True if parent[name] is value else value
     parent[name] = value
     shown = "".join("[]" if isinstance(part, int) else f".{part}" for part in path)[1:]
@@ -186,20 +188,20 @@ def test_a_changed_member_is_noticed_or_named(path: tuple[Any, ...], value: Any)
     [others] = [check for check in findings.checks if check.code == "proof.otherMembers"]
     if shown in others.message.split(" confirms ")[1].split(", "):
         return
-    # The evidence whose truth only content, manifest or chain can show is named by checks of their own.
+    # Evidence that only content, manifest or chain can confirm is named by separate checks.
     backed = {"registry": "registry.creator", "onchain.timestamp": "registry.creator"}
     assert not findings.holds or outcomes(proof)[backed[shown]] == "notChecked"
 
 
 def test_a_check_of_a_later_version_is_named() -> None:
-    """A report may hold checks that this version does not know; the findings say that they were not compared."""
+    """Checks of a later version in a report are listed as not compared."""
     report = {**REPORT, "checks": [*REPORT["checks"], failed_check("registry.later")]}
     [found] = [check for check in check_proof(changed(report=report)).checks if check.code == "proof.report"]
     assert (found.outcome, "not compared: registry.later" in found.message) == ("passed", True)
 
 
 def test_a_contract_wallets_word_cannot_be_checked_here() -> None:
-    """Without a recovered key the proof may hold, and says that only the chain can ask the wallet."""
+    """Without a recovered key the proof may hold, and the signature is listed as not checked."""
     proof = changed(signature__recovered=None, manifest__signature="0xabcd")
     assert outcomes(proof)["signature.recovered"] == "notChecked"
     assert check_proof(proof).holds
@@ -242,14 +244,14 @@ def test_a_failed_verdict_can_be_an_honest_proof() -> None:
     ],
 )
 def test_what_is_no_proof_is_told(proof: dict[str, Any]) -> None:
-    """A missing member, or one of another kind, is named."""
+    """A missing member, or a member of another type, is named."""
     with pytest.raises(NotAProof, match=r"the proof('s|\b).*|expected"):
         check_proof(proof)
 
 
 @given(st.sampled_from(sorted(PROOF)), st.recursive(st.none() | st.integers() | st.text(), st.lists))
 def test_any_json_is_checked_or_refused(name: str, value: Any) -> None:
-    """Whatever stands in a member's place, the answer is findings or NotAProof."""
+    """Any JSON in a member's place gives findings or NotAProof."""
     try:
         check_proof({**PROOF, name: value, "report": value, MEMBER: value})
     except NotAProof:
@@ -257,7 +259,7 @@ def test_any_json_is_checked_or_refused(name: str, value: Any) -> None:
 
 
 def test_a_jobs_result_is_taken_out() -> None:
-    """A job, or a synchronous reply, may be checked as it was received."""
+    """A job or a synchronous reply is read as well as the proof itself."""
     assert read_proof(json.dumps({"id": "…", "status": "completed", "result": PROOF}).encode()) == PROOF
     assert read_proof(json.dumps(PROOF).encode()) == PROOF
 
@@ -276,7 +278,7 @@ def test_a_jobs_result_is_taken_out() -> None:
     ],
 )
 def test_other_files_are_refused(body: bytes) -> None:
-    """What is no JSON object, can be read in two ways, or is a verification's result, is told as such."""
+    """A file other than a JSON object, an ambiguous one, or a verification's result is refused."""
     with pytest.raises(NotAProof):
         read_proof(body)
 
@@ -292,13 +294,13 @@ def test_other_files_are_refused(body: bytes) -> None:
     ],
 )
 def test_an_added_member_is_named(added: dict[str, Any], shown: str) -> None:
-    """A member that nothing confirms is named, also an empty one, and one whose name looks like a known path."""
+    """An unconfirmed member is named, also an empty member, and a member named like a known path."""
     [others] = [check for check in check_proof(PROOF | added).checks if check.code == "proof.otherMembers"]
     assert shown in others.message.split(" confirms ")[1].split(", ")
 
 
 def test_a_scheme_in_capitals_is_ipfs_too() -> None:
-    """An honest report about ``IPFS://…`` agrees with its proof, because schemes have no case."""
+    """A report about ``IPFS://…`` agrees with its proof: schemes have no case."""
     uri = PROOF["manifest"]["uri"].replace("ipfs", "IPFS")
     proof = changed(manifest__uri=uri, onchain__manifestURI=uri, report=REPORT)
     assert outcomes(proof)["proof.report"] == "passed"

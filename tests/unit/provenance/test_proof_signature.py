@@ -33,7 +33,7 @@ TYPES = {
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
-    """The signed proof with one member changed."""
+    """Return the signed proof with a single member changed."""
     signed: dict[str, Any] = json.loads(json.dumps(KEY.sign(PROOF)))
     parent = signed
     *way, name = path.split(".")
@@ -45,7 +45,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 @given(st.integers(0, 2**256 - 1), st.binary(min_size=20, max_size=20), st.text(max_size=20))
 def test_any_wallet_library_signs_the_same(chain_id: int, registry: bytes, file: str) -> None:
-    """eth_account, given the member's own domain and the types of the documentation, makes the very signature."""
+    """eth_account, given the member's domain and the documented types, makes the same signature."""
     proof = {
         **PROOF,
         "network": {"chainId": chain_id},
@@ -69,13 +69,13 @@ def test_any_wallet_library_signs_the_same(chain_id: int, registry: bytes, file:
 
 
 def test_the_digest_is_that_of_the_canonical_json() -> None:
-    """What is signed is the SHA-256 of the whole proof's canonical JSON, so anybody can compute it."""
+    """The signed digest is the SHA-256 of the whole proof's canonical JSON."""
     member = KEY.sign(PROOF)[MEMBER]
     assert "sha256:" + member["canonicalJsonSha256"][2:] == sha256_label(canonical_json(PROOF))
 
 
 def test_storing_does_not_break_the_signature() -> None:
-    """Members in another order, as jsonb returns them, are the same proof."""
+    """A proof with members in another order, as returned by jsonb, keeps its signature."""
     stored = json.loads(json.dumps(KEY.sign(PROOF), sort_keys=True))
     assert check_service_signature(dict(reversed(stored.items()))) == KEY.address
 
@@ -104,13 +104,13 @@ def test_storing_does_not_break_the_signature() -> None:
     ],
 )
 def test_any_change_is_noticed(path: str, value: Any) -> None:
-    """A signed proof with any member changed or added is refused, also a member of the signature itself."""
+    """A signed proof with any member changed or added is refused, also with a changed member of the signature."""
     with pytest.raises(SignatureFault):
         check_service_signature(changed(path, value))
 
 
 def test_another_spelling_of_the_signature_is_refused() -> None:
-    """The signature has one spelling, so that the member cannot be changed unnoticed."""
+    """The signature has a single spelling, so a changed spelling is refused."""
     signature = KEY.sign(PROOF)[MEMBER]["signature"]
     spellings = [signature.upper().replace("X", "x"), signature[:-2] + f"{int(signature[-2:], 16) - 27:02x}"]
     for spelling in spellings:
@@ -121,7 +121,7 @@ def test_another_spelling_of_the_signature_is_refused() -> None:
 @pytest.mark.parametrize("integer", [1 << 53, (1 << 53) + 1, -(1 << 53), 1 << 64])
 @pytest.mark.parametrize("path", ["onchain.timestamp", "added"])
 def test_integers_that_the_signature_does_not_fix_are_refused(path: str, integer: int) -> None:
-    """Two integers beyond 2^53 can share a canonical form, so a signature over one says nothing about it."""
+    """An integer beyond 2^53 is refused: another integer can have the same canonical form and signature."""
     proof = changed(path, integer)
     del proof[MEMBER]
     with pytest.raises(SignatureFault, match=r"beyond 2\^53"):
@@ -130,7 +130,7 @@ def test_integers_that_the_signature_does_not_fix_are_refused(path: str, integer
 
 @pytest.mark.parametrize("member", [None, [], {}, {"signature": 5}, {"signature": "0x12"}])
 def test_a_signature_that_is_none_is_a_fault(member: Any) -> None:
-    """What cannot be read as a signature is told as such."""
+    """A malformed signature is a SignatureFault."""
     with pytest.raises(SignatureFault):
         check_service_signature({**PROOF, MEMBER: member})
 
@@ -141,7 +141,7 @@ def test_a_signature_that_is_none_is_a_fault(member: Any) -> None:
     | st.dictionaries(st.sampled_from(["signature", "signer", "domain"]), st.text() | st.integers())
 )
 def test_any_member_is_refused_or_its_own(member: Any) -> None:
-    """Any JSON in the member's place is a SignatureFault."""
+    """Any JSON in the signature's place is a SignatureFault."""
     with pytest.raises(SignatureFault):
         check_service_signature({**PROOF, MEMBER: member})
 
@@ -159,12 +159,12 @@ def test_any_member_is_refused_or_its_own(member: Any) -> None:
     ],
 )
 def test_what_is_no_proof_has_no_digest(proof: dict[str, Any]) -> None:
-    """Without the members that are signed there is nothing to sign."""
+    """A proof without the signed members has no digest."""
     with pytest.raises(ValueError, match="no proof"):
         signing_digest(proof)
 
 
 def test_the_key_does_not_show() -> None:
-    """Neither the secret nor a part of it is in the key's text."""
+    """Neither the secret nor a part of the secret is in the key's text."""
     assert "abab" not in repr(KEY)
     assert KEY.address in repr(KEY)

@@ -1,4 +1,4 @@
-"""From evidence to verdict."""
+"""The verdict, from the evidence."""
 
 from dataclasses import replace
 
@@ -62,7 +62,7 @@ def test_the_formula(hash_ok: bool, creator_ok: bool, uri_ok: bool) -> None:
 
 
 def test_a_genuine_content_is_ok_on_every_check_made() -> None:
-    """For genuine content every code is in the report, none failed, and what was not looked at says so."""
+    """For genuine content every code is in the report, none failed, and skipped checks are listed as not checked."""
     assert outcomes(GENUINE) == dict.fromkeys(CODES, "passed") | {
         "signature.eip1271": "notChecked",
         "registry.transaction": "notChecked",
@@ -70,7 +70,7 @@ def test_a_genuine_content_is_ok_on_every_check_made() -> None:
 
 
 def test_an_unregistered_hash_fails() -> None:
-    """Nobody's entry is FAIL, even for an empty URI, and is told from a wrong creator."""
+    """The zero entry is FAIL, even with an empty URI, and is distinct from a wrong creator."""
     evidence = replace(GENUINE, entry=UNREGISTERED, manifest_uri="")
     verdict = judge(evidence)
     assert (verdict.status, verdict.creator_ok, verdict.manifest_ok) == ("FAIL", False, False)
@@ -86,7 +86,7 @@ def test_a_wrong_creator_fails() -> None:
 
 
 def test_a_revoked_entry_warns_by_its_own_code() -> None:
-    """A revoked entry is WARN by the formula, and its own check says why."""
+    """A revoked entry is WARN by the formula, and its own check has failed."""
     evidence = replace(GENUINE, entry=Entry(CREATOR, HASH, "", 5))
     assert judge(evidence).status == "WARN"
     assert outcomes(evidence)["registry.notRevoked"] == "failed"
@@ -94,7 +94,7 @@ def test_a_revoked_entry_warns_by_its_own_code() -> None:
 
 @pytest.mark.parametrize(("accepts", "status"), [(True, "OK"), (False, "FAIL")])
 def test_a_contract_wallet_stands_in_for_the_key(accepts: bool, status: str) -> None:
-    """A contract wallet's word on the signature counts as the creator's."""
+    """A signature accepted by the contract wallet counts as the creator's."""
     evidence = replace(GENUINE, recovered=None, wallet=ContractWallet(accepts))
     assert judge(evidence).status == status
     found = outcomes(evidence)
@@ -115,7 +115,7 @@ def test_a_contract_wallet_stands_in_for_the_key(accepts: bool, status: str) -> 
     ],
 )
 def test_creator_did_is_compared_and_reported(did: str | None, outcome: str) -> None:
-    """A did:pkh is compared with the signer and the chain; it does not touch the verdict."""
+    """A did:pkh is compared with the signer and the chain, and does not change the verdict."""
     evidence = with_manifest(creator_did=did)
     assert outcomes(evidence)["manifest.creatorDid"] == outcome
     assert judge(evidence).status == "OK"
@@ -126,7 +126,7 @@ def test_creator_did_is_compared_and_reported(did: str | None, outcome: str) -> 
     [(Registration("0x12", "found"), "passed"), (Registration(None, "not there"), "notChecked")],
 )
 def test_the_transaction_is_reported(registration: Registration, outcome: str) -> None:
-    """A found transaction is a passed check; one that was not found gives its reason."""
+    """A found transaction is a passed check; a missing transaction has a reason."""
     evidence = replace(GENUINE, registration=registration)
     assert outcomes(evidence)["registry.transaction"] == outcome
     assert registration.reason in [check.message for check in judge(evidence).checks]

@@ -1,4 +1,4 @@
-"""Verdicts that are given again."""
+"""Reuse of verdicts."""
 
 import asyncio
 from typing import Any
@@ -10,7 +10,7 @@ from iidq.provenance.verdict_cache import VerdictCache
 
 
 class Verifying:
-    """Counts its runs; waits for ``may_end`` if there is one; raises ``fault`` if there is one."""
+    """Count the runs; wait for ``may_end`` if set; raise ``fault`` if set."""
 
     def __init__(self) -> None:
         self.runs = 0
@@ -31,7 +31,7 @@ class Verifying:
 
 
 async def test_a_verdict_is_reused_for_a_while_and_says_so() -> None:
-    """The same question within the time gets the same verdict, marked; after it, a new one."""
+    """A repeated question gets the same verdict, marked as reused, until the time is over; then a new verdict."""
     now, verify = 0.0, Verifying()
     verdicts = VerdictCache(10, clock=lambda: now)
     first = await verdicts.reuse_or("a", verify)
@@ -45,7 +45,7 @@ async def test_a_verdict_is_reused_for_a_while_and_says_so() -> None:
 
 
 async def test_another_question_is_answered_anew() -> None:
-    """Nothing is reused between different questions."""
+    """Different questions share no verdict."""
     verify, verdicts = Verifying(), VerdictCache(10)
     await verdicts.reuse_or(("a", 1), verify)
     await verdicts.reuse_or(("a", 2), verify)
@@ -53,7 +53,7 @@ async def test_another_question_is_answered_anew() -> None:
 
 
 async def test_nobody_can_change_anothers_verdict() -> None:
-    """Each asker has a copy of its own."""
+    """Each caller gets a separate copy of the verdict."""
     verify, verdicts = Verifying(), VerdictCache(10)
     first = await verdicts.reuse_or("a", verify)
     first["report"]["reused"] = "spoilt"
@@ -63,7 +63,7 @@ async def test_nobody_can_change_anothers_verdict() -> None:
 
 
 async def test_simultaneous_questions_share_one_run() -> None:
-    """Of those who ask while a run is under way only the first has it as its own."""
+    """Of simultaneous callers the first has the verdict of the run, and the others a reused one."""
     verify, verdicts = Verifying(), VerdictCache(10)
     verify.may_end = asyncio.Event()
     asking = [asyncio.create_task(verdicts.reuse_or("a", verify)) for _ in range(5)]
@@ -76,7 +76,7 @@ async def test_simultaneous_questions_share_one_run() -> None:
 
 @pytest.mark.parametrize("fault", [RpcFault("down"), SignatureFault("bad")])
 async def test_faults_are_never_kept(fault: IidqError) -> None:
-    """After a fault the next asker has a run of its own."""
+    """After a fault the next caller gets a new run."""
     verify, verdicts = Verifying(), VerdictCache(10)
     verify.fault = fault
     with pytest.raises(type(fault)):
@@ -87,7 +87,7 @@ async def test_faults_are_never_kept(fault: IidqError) -> None:
 
 
 async def test_a_cancelled_asker_takes_nothing_from_the_others() -> None:
-    """When the first asker leaves, the second still gets the verdict."""
+    """When the first caller leaves, the second still gets the verdict."""
     verify, verdicts = Verifying(), VerdictCache(10)
     verify.may_end = asyncio.Event()
     first = asyncio.create_task(verdicts.reuse_or("a", verify))

@@ -1,4 +1,4 @@
-"""When a failed attempt is tried again."""
+"""Delays between failed attempts."""
 
 import math
 from dataclasses import replace
@@ -34,7 +34,7 @@ def delay(
 
 @given(first_delays, retry_counts, draws, wishes)
 def test_delay_stays_between_zero_and_the_cap(first: float, retry_count: int, draw: float, wish: float | None) -> None:
-    """Whatever the far side wishes and however often a job was retried, a delay is 0 to 300 s and a float."""
+    """A delay is a float from 0 to 300 s, for any Retry-After and any number of retries."""
     seconds = delay(RetryPolicy(first), retry_count=retry_count, draw=draw, wish_seconds=wish)
     assert isinstance(seconds, float)
     assert 0 <= seconds <= LONGEST_DELAY_SECONDS
@@ -42,7 +42,7 @@ def test_delay_stays_between_zero_and_the_cap(first: float, retry_count: int, dr
 
 @given(first_delays, st.integers(0, 60), draws)
 def test_jitter_is_full_under_a_doubling_ceiling(first: float, retry_count: int, draw: float) -> None:
-    """The delay is the draw's share of first × 2^retries, so that jobs that failed together come back apart."""
+    """The delay is the draw's share of first × 2^retries, so jobs with simultaneous failures return apart."""
     ceiling = min(LONGEST_DELAY_SECONDS, first * 2.0**retry_count)
     seconds = delay(RetryPolicy(first), retry_count=retry_count, draw=draw)
     assert seconds is not None
@@ -51,7 +51,7 @@ def test_jitter_is_full_under_a_doubling_ceiling(first: float, retry_count: int,
 
 @given(first_delays, st.integers(0, 60), draws, st.floats(0, 1000))
 def test_wish_of_the_far_side_is_a_lower_bound(first: float, retry_count: int, draw: float, wish: float) -> None:
-    """Retry-After is waited for, up to the cap; it never shortens the delay."""
+    """Retry-After is a lower bound up to the cap, and never shortens the delay."""
     plain = delay(RetryPolicy(first), retry_count=retry_count, draw=draw)
     wished = delay(RetryPolicy(first), retry_count=retry_count, draw=draw, wish_seconds=wish)
     assert plain is not None
@@ -67,12 +67,12 @@ def test_gives_up_exactly_at_the_last_attempt(retry_count: int, max_attempts: in
 
 @given(retry_counts, draws, wishes)
 def test_permanent_fault_is_never_tried_again(retry_count: int, draw: float, wish: float | None) -> None:
-    """A fault that trying again cannot mend has no next attempt, whatever is wished."""
+    """A permanent fault has no next attempt, whatever the Retry-After."""
     assert delay(RetryPolicy(), retry_count=retry_count, temporary=False, draw=draw, wish_seconds=wish) is None
 
 
 def test_defaults_are_the_contracts() -> None:
-    """5 s for the first retry, doubling."""
+    """The first retry has a ceiling of 5 s, doubled for each further retry."""
     assert replace(RetryPolicy()).first_delay_seconds == 5.0
     ceilings = [delay(RetryPolicy(), retry_count=count, draw=1 - 2**-53) for count in range(8)]
     assert [round(ceiling or 0) for ceiling in ceilings] == [5, 10, 20, 40, 80, 160, 300, 300]

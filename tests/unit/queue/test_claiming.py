@@ -1,4 +1,4 @@
-"""Where claims start to scan, when other workers are woken, and when the loop of a worker acts next."""
+"""The start of claims' scans, wake-ups of other workers, and the next action of a worker's loop."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,12 +7,12 @@ from iidq.queue.processing.claiming import FROM_HEAD, ScanCursor, Schedule, Wake
 
 
 def test_the_first_claim_is_a_full_scan() -> None:
-    """A worker that has just started knows nothing."""
+    """The first claim of a worker is a full scan."""
     assert ScanCursor().start(100.0) == FROM_HEAD
 
 
 def test_claims_go_on_where_the_last_claim_ended() -> None:
-    """Until the next full scan is due, a claim does not pass the rows that earlier claims have taken."""
+    """Until the next full scan is due, a claim starts at the end of the last claim."""
     cursor = ScanCursor()
     cursor.finish(100.0, 100.01, cursor.start(100.0), 5000.0, short=False)
     assert cursor.start(100.5) == 5000.0
@@ -44,7 +44,7 @@ def test_a_reset_makes_the_next_claim_a_full_scan() -> None:
 
 @given(st.floats(0.0, 30.0), st.floats(0.0, 1.0))
 def test_full_scans_take_a_small_share_of_the_time(took_seconds: float, gap_seconds: float) -> None:
-    """However long the walk over dead entries takes, full scans take at most a twentieth of the time."""
+    """Full scans take at most a twentieth of the time, however long a scan takes."""
     cursor = ScanCursor()
     cursor.finish(100.0, 100.0 + took_seconds, cursor.start(100.0), 5000.0, short=False)
     next_scan = 100.0 + took_seconds
@@ -54,7 +54,7 @@ def test_full_scans_take_a_small_share_of_the_time(took_seconds: float, gap_seco
 
 
 def test_the_others_are_not_woken_without_need() -> None:
-    """A worker that can take all jobs stays quiet."""
+    """A worker with room for all jobs wakes no other worker."""
     others = WakeOthers()
     others.claimed(short=True, room=True)
     others.claimed(short=False, room=True)
@@ -62,7 +62,7 @@ def test_the_others_are_not_woken_without_need() -> None:
 
 
 def test_the_others_are_woken_twenty_times_a_second_at_most() -> None:
-    """However many jobs are announced to a full worker."""
+    """The others are woken at most twenty times a second, however many jobs are announced to a full worker."""
     others = WakeOthers()
     others.request()
     assert others.due_at() == 0.0
@@ -73,7 +73,7 @@ def test_the_others_are_woken_twenty_times_a_second_at_most() -> None:
 
 
 def test_a_backlog_wakes_the_others_once() -> None:
-    """The first full claim wakes the others; the next claims of the same backlog do not; a new backlog does."""
+    """The first full claim of a backlog wakes the others once; a new backlog wakes the others again."""
     others = WakeOthers()
     woken = []
     for short in (False, False, True, False):
@@ -84,7 +84,7 @@ def test_a_backlog_wakes_the_others_once() -> None:
 
 
 def test_only_the_designated_worker_wakes_the_others_for_a_backlog() -> None:
-    """The other workers were woken by the designated one."""
+    """Only the designated worker wakes the others for a backlog."""
     others = WakeOthers()
     others.designated = False
     others.claimed(short=False, room=False)
@@ -95,7 +95,7 @@ def test_only_the_designated_worker_wakes_the_others_for_a_backlog() -> None:
 
 
 def test_a_loop_whose_claims_fail_rests() -> None:
-    """Between two tries of a claim that fails the loop sleeps, although a full scan is due."""
+    """Between two failing claims the loop sleeps, although a full scan is due."""
     schedule = Schedule()
     schedule.work_may_wait = False
     schedule.cursor.full_scan_at = 100.0

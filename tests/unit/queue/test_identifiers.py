@@ -22,7 +22,7 @@ def test_ids_have_the_form_of_version_7() -> None:
 
 
 def test_ids_never_go_back_in_time_even_when_the_clock_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that is set back does not make later ids sort first."""
+    """An id made after the clock was set back does not sort before earlier ids."""
     first = new_job_id()
     monkeypatch.setattr(time, "time_ns", lambda: 0)
     assert new_job_id().int >> 80 >= first.int >> 80
@@ -38,27 +38,27 @@ def test_ids_are_unguessable_and_unique_across_threads() -> None:
         thread.join()
     random_parts = {job_id.int & ((1 << 62) - 1) for job_id in made}
     assert len(random_parts) == len(made) == 2000
-    # A counter would leave the upper half of these bits alike.
+    # A counter would leave the upper half of the bits alike.
     assert len({part >> 31 for part in random_parts}) > 1990
 
 
 @given(st.uuids())
 def test_canonical_text_is_an_id(job_id: UUID) -> None:
-    """The usual form, in either case, is read back."""
+    """The canonical text of an id, in either case, is read back."""
     assert parse_job_id(str(job_id)) == job_id
     assert parse_job_id(str(job_id).upper()) == job_id
 
 
 @given(st.uuids(), st.sampled_from(["{%s}", "urn:uuid:%s", " %s", "%s\n", "%s0"]))
 def test_other_spellings_are_no_ids(job_id: UUID, spelling: str) -> None:
-    """One job has one address: braces, URNs, blanks and bare hex are not taken."""
+    """A job id has a single spelling: braces, URNs, blanks and bare hex are refused."""
     assert parse_job_id(spelling % job_id) is None
     assert parse_job_id(job_id.hex) is None
 
 
 @given(st.text())
 def test_junk_is_no_id(text: str) -> None:
-    """Any text may be asked for; none makes an error."""
+    """Any text is an id or none, and raises no error."""
     found = parse_job_id(text)
     assert found is None or str(found) == text.lower()
 
@@ -71,5 +71,5 @@ def test_ids_of_the_replaced_system_are_found() -> None:
 
 @pytest.mark.parametrize("text", ["", " 7", "7\n", "a/b", "٧", "\0", "7" * 256, "..", "-7"])
 def test_what_no_system_gave_out_is_no_id(text: str) -> None:
-    """It is answered without a look into the database."""
+    """A text that no system made as an id is refused without a query."""
     assert find_job_id(text) is None

@@ -36,7 +36,7 @@ KEY = str(JOB.id)
 
 
 def test_a_step_moves_the_progress_alone() -> None:
-    """Everything else is as the row says, and a row that comes later does not move it back."""
+    """A step changes the progress alone, and a later read of the row does not reduce the progress."""
     live = LiveProgress()
     assert live.step(KEY, 2, 30) is None
     assert live.lacks(KEY, 2)
@@ -70,12 +70,12 @@ def test_states_come_from_the_database_alone(
 
 @given(st.integers(min_value=0, max_value=10_000), st.integers(min_value=0, max_value=99))
 def test_a_line_is_read_as_it_was_written(attempt: int, percent: int) -> None:
-    """Id, attempt, percent."""
+    """A written line is read back: id, attempt, percent."""
     assert read_progress(progress_line(JOB.id, attempt, percent)) == (KEY, attempt, percent)
 
 
 @given(st.text() | st.builds("{} {} {}".format, st.just(KEY), st.text(), st.text()))
 def test_other_lines_are_nothing(line: str) -> None:
-    """No line raises; one that is no step of a job is none."""
+    """Any line is a step of a job or nothing, and raises no error."""
     read = read_progress(line)
     assert read is None or 0 <= read[2] < 100

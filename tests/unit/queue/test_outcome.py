@@ -12,7 +12,7 @@ from iidq.queue.job import ClaimedJob, JobStatus, JobType
 from iidq.queue.outcome import Outcome, ResultTooLarge, encode_result, storable_text
 from iidq.subject import Subject
 
-# Text as JSON from the internet may hold it: NUL and halves of surrogate pairs included.
+# Text as JSON from the internet may contain NUL and halves of surrogate pairs.
 any_text = st.text(st.characters())
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | any_text
 results = st.dictionaries(
@@ -56,13 +56,13 @@ def _no_unstorable_character(value: object) -> bool:
 
 @given(st.dictionaries(clean_text, clean_text | st.lists(clean_text) | st.integers()))
 def test_clean_results_round_trip(result: dict[str, Any]) -> None:
-    """A result that jsonb can hold comes back unchanged."""
+    """A result that jsonb can hold is read back unchanged."""
     assert json.loads(encode_result(result)) == result
 
 
 @given(any_text)
 def test_storable_text_changes_bad_characters_alone(text: str) -> None:
-    """Each NUL and each half of a surrogate pair becomes one U+FFFD; all else stays in its place."""
+    """Each NUL and each half of a surrogate pair becomes one U+FFFD; all other characters keep their place."""
     storable = storable_text(text)
     assert len(storable) == len(text)
     for was, became in zip(text, storable, strict=True):
@@ -81,7 +81,7 @@ def test_storable_text_changes_bad_characters_alone(text: str) -> None:
     ids=["NUL", "high half", "low half", "whole pair", "backslash-u spelled out"],
 )
 def test_text_in_results(given_text: str, stored: str) -> None:
-    """Names and values alike are mended, and text that only looks like an escape is left alone."""
+    """Names and values alike are mended, and text that only looks like an escape is unchanged."""
     assert json.loads(encode_result({given_text: [given_text]})) == {stored: [stored]}
 
 
@@ -93,7 +93,7 @@ def test_numbers_that_are_no_json_are_refused(number: float) -> None:
 
 
 def test_outcomes_say_which_attempt_they_end() -> None:
-    """Every outcome carries id and attempt, the fence, and the new values of the row."""
+    """Every outcome has id and attempt, the fence, and the new values of the row."""
     claimed = job(attempt=4)
     done = Outcome.completed(claimed, {"status": "OK"})
     assert done == Outcome(claimed.id, 4, JobStatus.COMPLETED, result='{"status":"OK"}')
@@ -105,7 +105,7 @@ def test_outcomes_say_which_attempt_they_end() -> None:
 
 @given(results, any_text, st.floats(0, 300))
 def test_document_of_an_outcome_is_json(result: dict[str, Any], failure: str, delay_seconds: float) -> None:
-    """The store sends an outcome as a JSON object with just the fields that are set."""
+    """An outcome's document is a JSON object with just the set fields."""
     claimed = job(attempt=2)
     fence = {"id": claimed.id.hex, "attempt": 2}
     completed = Outcome.completed(claimed, result)
@@ -120,7 +120,7 @@ def test_document_of_an_outcome_is_json(result: dict[str, Any], failure: str, de
 
 
 def test_a_result_that_no_row_takes_fails_its_job() -> None:
-    """The bound is measured before the statement that many outcomes share, and trying again cannot help."""
+    """A result above 1 MiB fails its job for good, before the statement shared by many outcomes."""
     room = (1 << 20) - len('{"x":""}')
     assert len(encode_result({"x": "a" * room})) == 1 << 20
     with pytest.raises(ResultTooLarge, match="1048577 bytes; expected at most 1048576") as refused:

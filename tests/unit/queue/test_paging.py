@@ -15,7 +15,7 @@ times = st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=5,
 
 @given(times, st.uuids(), st.integers(0, 2**31 - 1))
 def test_cursor_round_trips(created_at: datetime, job_id: UUID, skip: int) -> None:
-    """A cursor names the same moment, to the microsecond, the same job and offset after its way through a URL."""
+    """A cursor keeps moment (to the microsecond), job and offset through a URL."""
     cursor = Cursor(created_at, job_id, skip)
     text = cursor.encode()
     assert Cursor.decode(text) == cursor
@@ -25,7 +25,7 @@ def test_cursor_round_trips(created_at: datetime, job_id: UUID, skip: int) -> No
 
 @given(st.text())
 def test_junk_is_refused(text: str) -> None:
-    """Any text that is not of our making is a ValueError, never another error or a wrong place."""
+    """Any other text is a ValueError, never another error or a wrong place."""
     try:
         cursor = Cursor.decode(text)
     except ValueError:
@@ -35,7 +35,7 @@ def test_junk_is_refused(text: str) -> None:
 
 @given(st.binary(min_size=24, max_size=24) | st.binary(min_size=28, max_size=28).map(lambda raw: raw + bytes(2)))
 def test_random_bytes_are_a_place_or_refused(raw: bytes) -> None:
-    """Bytes of the right length decode to a place that Python can name, or are refused."""
+    """Random bytes of the right length decode to a place or are refused."""
     text = base64.urlsafe_b64encode(raw).decode()
     try:
         cursor = Cursor.decode(text)

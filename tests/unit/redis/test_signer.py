@@ -11,7 +11,7 @@ NOW = 1_800_000_000.0
 
 @given(st.text(), st.binary(), st.floats(min_value=0.001, max_value=3600).map(lambda seconds: round(seconds, 3)))
 def test_a_value_comes_back_under_its_name_within_its_time(name: str, value: bytes, lasts_seconds: float) -> None:
-    """Until its end it is what was kept, and from then on nothing."""
+    """A value is returned under its name until its end, and not afterwards."""
     signed = SIGNER.sign(name, value, now=NOW, lasts_seconds=lasts_seconds)
     assert SIGNER.verify(name, signed, now=NOW, lasts_seconds=lasts_seconds) == value
     assert SIGNER.verify(name, signed, now=NOW + lasts_seconds, lasts_seconds=lasts_seconds) is None
@@ -19,7 +19,7 @@ def test_a_value_comes_back_under_its_name_within_its_time(name: str, value: byt
 
 @given(st.binary(), st.integers(min_value=0), st.integers(min_value=1, max_value=255))
 def test_a_changed_byte_is_noticed(value: bytes, place: int, change: int) -> None:
-    """Wherever it stands: in the proof, the end or the value."""
+    """A changed byte in the proof, the end or the value makes a value invalid."""
     signed = bytearray(SIGNER.sign("a", value, now=NOW, lasts_seconds=10))
     signed[place % len(signed)] ^= change
     assert SIGNER.verify("a", bytes(signed), now=NOW, lasts_seconds=10) is None
@@ -27,12 +27,12 @@ def test_a_changed_byte_is_noticed(value: bytes, place: int, change: int) -> Non
 
 @given(st.binary(max_size=100))
 def test_what_was_never_signed_is_nothing(forged: bytes) -> None:
-    """Any bytes that somebody writes there."""
+    """Any bytes without a signature are no value."""
     assert SIGNER.verify("a", forged, now=NOW, lasts_seconds=10) is None
 
 
 def test_no_other_name_key_or_time() -> None:
-    """A value is not another job's, not another deployment's, and lasts no longer than its kind may."""
+    """A value is invalid under another name, with another key, and beyond the lifetime of its kind."""
     signed = SIGNER.sign("a", b"x", now=NOW, lasts_seconds=10)
     assert SIGNER.verify("b", signed, now=NOW, lasts_seconds=10) is None
     assert Signer(b"l" * 32).verify("a", signed, now=NOW, lasts_seconds=10) is None

@@ -1,4 +1,4 @@
-"""``DATABASE_URL`` in the spellings of other drivers, and every way in which libpq would refuse it."""
+"""``DATABASE_URL`` in the spellings of other drivers, and refusals by libpq."""
 
 import re
 import traceback
@@ -20,7 +20,7 @@ NO_ROOT = {"sslmode": "require", "sslrootcert": "/dev/null/none"}
 
 @pytest.fixture(autouse=True)
 def empty_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No variable of the machine and no ``.env`` of the checkout is seen."""
+    """Hide the machine's variables and the checkout's ``.env``."""
     monkeypatch.chdir(tmp_path)
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
@@ -59,7 +59,7 @@ def empty_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_other_drivers_parameters_are_translated_or_left_out(
     query: str, libpq: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What has a meaning for libpq reaches it, and nothing else; a process that is handed the result reads it alike."""
+    """Parameters with a meaning for libpq reach libpq, and no others; a process given the resulting URL agrees."""
     file = tmp_path / "a file"
     file.touch()
     monkeypatch.setenv("DATABASE_URL", f"postgresql://u:p@h/d?{query.replace('{file}', quote(str(file)))}")
@@ -90,18 +90,18 @@ def test_spellings_of_the_scheme(url: str) -> None:
     ["postgresql://", "postgresql:///d", "postgresql://[::1]:5/d", "postgresql://a,b:2,c", "postgresql://u:1?x=y@h/d"],
 )
 def test_what_libpq_takes_stays_as_it_is(url: str) -> None:
-    """URLs that need no translation reach libpq unchanged, also where a password holds signs that others reserve."""
+    """A URL that needs no translation is unchanged, also with special characters in the password."""
     assert read_database_url(url) == (url, None, ())
 
 
 def test_the_names_of_what_is_ignored_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are there to be logged, without their values."""
+    """The names of ignored parameters are known for the log, without values."""
     monkeypatch.setenv("DATABASE_URL", "postgresql://h/d?pgbouncer=true&sslmode=require&connection_limit=7")
     assert load_settings().ignored_parameters == ("pgbouncer", "connection_limit")
 
 
 def test_no_ignored_name_is_one_of_libpqs() -> None:
-    """What libpq understands reaches it."""
+    """No ignored parameter is a parameter of libpq."""
     assert not {option.keyword.decode() for option in Conninfo.get_defaults()} & IGNORED
 
 
@@ -110,7 +110,7 @@ def test_no_ignored_name_is_one_of_libpqs() -> None:
     [("", "", "public"), ("", "?schema=iidq", "iidq"), ("iidq", "", "iidq"), ("a b", "?schema=a%20b", "a b")],
 )
 def test_schema_of_either_variable(variable: str, query: str, schema: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``?schema=`` means what ``DATABASE_SCHEMA`` means, and libpq does not see it."""
+    """``?schema=`` is equivalent to ``DATABASE_SCHEMA``, and is removed from libpq's URL."""
     monkeypatch.setenv("DATABASE_SCHEMA", variable)
     monkeypatch.setenv("DATABASE_URL", f"postgresql://h/d{query}")
     settings = load_settings()
@@ -118,7 +118,7 @@ def test_schema_of_either_variable(variable: str, query: str, schema: str, monke
 
 
 def test_two_different_schemas_are_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The line names both places."""
+    """Two different schemas are a fault, and the line names both places."""
     monkeypatch.setenv("DATABASE_SCHEMA", "public")
     monkeypatch.setenv("DATABASE_URL", "postgresql://h/d?schema=iidq")
     with pytest.raises(SettingsFault, match=r"^settings.invalid: DATABASE_SCHEMA and \?schema= of DATABASE_URL differ"):
@@ -127,7 +127,7 @@ def test_two_different_schemas_are_a_fault(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("name", ["pg_x", "x" * 64, "é" * 32, "x\0y", "it's", "50%", "a$$b"])
 def test_a_name_that_no_schema_can_have(name: str) -> None:
-    """The line names the variable that holds it."""
+    """A schema name that Postgres cannot have is a fault, and the line names the variable."""
     with pytest.raises(SettingsFault, match=r"DATABASE_SCHEMA=.* a schema's name of at most 63 bytes"):
         load_settings(database_schema=name)
     with pytest.raises(SettingsFault, match=r"^settings.invalid: DATABASE_URL="):
@@ -195,7 +195,9 @@ REFUSED = {
 
 @pytest.mark.parametrize(("form", "told"), REFUSED.items(), ids=range(len(REFUSED)))
 def test_what_libpq_refuses_is_one_line(form: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The start ends with the variable, the faulty part and what was expected; nothing of the URL is quoted."""
+    """A URL refused by libpq stops the start with variable, faulty part and expected form; nothing of the URL is
+    quoted.
+    """
     monkeypatch.setenv("DATABASE_URL", form.replace("{}", "hunter2s3cret"))
     with pytest.raises(SettingsFault) as caught:
         load_settings()
@@ -207,7 +209,7 @@ def test_what_libpq_refuses_is_one_line(form: str, told: str, monkeypatch: pytes
 
 
 def test_the_service_of_a_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A service that the operator's file defines is used; looking for it connects nowhere."""
+    """A service in the operator's file is used; the look-up opens no connection."""
     file = tmp_path / "services"
     file.write_text("[queue]\nhostaddr=192.0.2.1\nport=9\nsslmode=require\n")
     monkeypatch.setenv("PGSERVICEFILE", str(file))
@@ -227,7 +229,7 @@ def test_the_service_of_a_file_is_found(tmp_path: Path, monkeypatch: pytest.Monk
 def test_the_urls_values_take_the_place_of_libpqs_variables(
     variables: dict[str, str], query: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A URL that libpq takes under its variables is no fault, although libpq would refuse the variables alone."""
+    """A URL that libpq takes with the variables is no fault, although libpq would refuse the variables alone."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert read_database_url(f"postgresql://h/d?{query}").libpq.startswith("postgresql://h/d?")
@@ -235,7 +237,7 @@ def test_the_urls_values_take_the_place_of_libpqs_variables(
 
 @pytest.mark.parametrize("name", ["PGSSLMODE", "PGSSLCERTMODE", "PGREQUIREAUTH", "PGTARGETSESSIONATTRS"])
 def test_a_fault_of_the_environment_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable that libpq refuses is not blamed on the URL, nor a value of the URL on the variable."""
+    """A fault of a variable is not blamed on the URL, and a fault of the URL is not blamed on a variable."""
     monkeypatch.setenv(name, "hunter2")
     with pytest.raises(ValueError, match=f"goes with the environment: libpq refuses it with {name}$"):
         read_database_url("postgresql://h/d?application_name=x&connect_timeout=9")
@@ -269,7 +271,7 @@ _PIECES = {
 @given(place=st.sampled_from(_PLACES), spell=_spelling, before=_odd, after=_odd, end=_odd)
 @example(place=_PLACES[0], spell=str, before="50%", after="", end="")
 def test_no_piece_of_a_secret_is_told(place: str, spell: object, before: str, after: str, end: str) -> None:
-    """Whatever the URL, the start goes on, or ends with one line in which no six characters of a secret stand."""
+    """For any URL the start continues, or ends with a single line without six characters of a secret."""
     url = place.replace("{}", f"{before}{spell(_CANARY)}{after}") + end  # type: ignore[operator]
     try:
         settings = Settings(_env_file=None, database_url=url)

@@ -1,4 +1,4 @@
-"""``REDIS_URL``: every form that is understood, and what the others are told."""
+"""``REDIS_URL``: every accepted form, and refusals."""
 
 import pytest
 
@@ -39,7 +39,9 @@ from iidq.settings import load_settings
     ],
 )
 def test_forms_that_are_understood(url: str, expected: RedisAddress) -> None:
-    """One server, a socket, Sentinels, a Cluster; each with user, password, database and TLS where it has them."""
+    """A server, a socket, Sentinels and a Cluster are accepted, with user, password, database and TLS as the form
+    allows.
+    """
     assert parse_redis_url(url) == expected
 
 
@@ -57,7 +59,7 @@ def test_forms_that_are_understood(url: str, expected: RedisAddress) -> None:
     ],
 )
 def test_others_stop_the_start(url: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A URL that cannot be used stops the start with what was expected; its password is not shown."""
+    """An unusable URL stops the start with the expected form, without the password."""
     with pytest.raises(ValueError, match=told):
         parse_redis_url(url)
     monkeypatch.setenv("REDIS_URL", url.replace("://", "://:hunter2@", 1))
@@ -68,7 +70,7 @@ def test_others_stop_the_start(url: str, told: str, monkeypatch: pytest.MonkeyPa
 
 
 def test_unknown_uses_stop_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``REDIS_USE`` names the uses that there are; none at all is a choice, too."""
+    """``REDIS_USE`` takes known uses only; an unknown use stops the start with the known ones."""
     assert load_settings(redis_use="caches,limits").redis_use == ("caches", "limits")
     with pytest.raises(SettingsFault, match=r"REDIS_USE=\(hidden\).*wakeups, progress"):
         load_settings(redis_use="everything")

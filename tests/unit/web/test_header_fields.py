@@ -1,4 +1,4 @@
-"""Content-Type and Content-Disposition as clients send them, and ``Prefer`` by RFC 7240."""
+"""Content-Type and Content-Disposition as sent by clients, and ``Prefer`` by RFC 7240."""
 
 import pytest
 from hypothesis import given
@@ -37,7 +37,7 @@ from iidq.web.request.header_fields import (
     ],
 )
 def test_a_file_name_is_read_as_it_was_meant(header: bytes, file_name: str | None) -> None:
-    """Every spelling that clients use gives the name the file has, with its separators left in."""
+    """Every spelling used by clients gives the file's name, separators included."""
     assert parse_disposition(header) == Disposition("file", file_name)
 
 
@@ -64,13 +64,13 @@ def test_what_is_no_form_part_is_refused(header: bytes) -> None:
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters='"\\%'), max_size=60))
 def test_any_plain_name_survives_the_header(name: str) -> None:
-    """The text between the quotes comes out unchanged."""
+    """A plain name between the quotes of the header is read unchanged."""
     assert parse_disposition(f'form-data; name="file"; filename="{name}"'.encode()).file_name == name
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_give_a_value_or_an_error(header: bytes) -> None:
-    """No header, however broken, does anything but parse or raise ValueError."""
+    """Any header is parsed or raises ValueError, and no other error."""
     try:
         value, parameters = parse_header(header.decode("latin-1"))
     except ValueError:
@@ -99,7 +99,9 @@ def test_any_bytes_give_a_value_or_an_error(header: bytes) -> None:
     ],
 )
 def test_preferences_are_read_as_the_rfc_says(fields: list[str], expected: Preferences) -> None:
-    """Names in any case, values quoted or not, several fields, the first of two; long waits are lowered."""
+    """Preferences are read by RFC 7240: names in any case, values quoted or not, several fields, the first of two; long
+    waits are lowered.
+    """
     assert parse_prefer(fields) == expected
 
 
@@ -107,7 +109,7 @@ def test_preferences_are_read_as_the_rfc_says(fields: list[str], expected: Prefe
     "text", ["wait", "wait=", "wait=-1", "wait=1.5", "wait=ten", "wait=" + "9" * 30, "respond-async=no", "(", '"wait=1']
 )
 def test_what_makes_no_sense_is_ignored(text: str) -> None:
-    """A preference is no demand: a bad one is as if it were not there, and the next one still counts."""
+    """A bad preference is ignored, and the next preference still counts."""
     assert parse_prefer([text]) == NO_PREFERENCES
     assert parse_prefer([f"{text}, respond-async"]).respond_async == (text != "respond-async=no")
 
@@ -117,19 +119,19 @@ def test_what_makes_no_sense_is_ignored(text: str) -> None:
     [(NO_PREFERENCES, ""), (Preferences(60, False), "wait=60"), (Preferences(0, True), "respond-async, wait=0")],
 )
 def test_what_was_applied_is_told(preferences: Preferences, applied: str) -> None:
-    """In the form of the request, with the value that counted."""
+    """The applied preferences are returned in the form of the request, with the values in effect."""
     assert preferences.applied == applied
     assert parse_prefer([applied]) == preferences
 
 
 @pytest.mark.parametrize("text", ["a" + ";" * 1000 + '"', "a" + "; " * 500 + '"', "a" + " " * 1000 + '"', 'a="' * 300])
 def test_hostile_texts_are_read_as_quickly(text: str) -> None:
-    """No text makes the reader try its parts over and over: it would not return before the suite's time is up."""
+    """A hostile text is read in bounded time."""
     assert parse_prefer([text]) == NO_PREFERENCES
 
 
 @given(st.lists(st.text(st.characters(codec="latin-1"), max_size=200), max_size=4))
 def test_any_text_is_read_in_bounds(fields: list[str]) -> None:
-    """Whatever a client sends, the result is in bounds, and nothing raises."""
+    """Any text gives a wait within bounds, and raises no error."""
     wait = parse_prefer(fields).wait_seconds
     assert wait is None or 0 <= wait <= MAX_WAIT_SECONDS

@@ -1,4 +1,4 @@
-"""The document against the code that it describes: routes, rules, shapes, and its own examples."""
+"""The OpenAPI document against the described code: routes, rules, shapes and examples."""
 
 import inspect
 import json
@@ -43,12 +43,12 @@ def resolved(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def unnamed(path: str) -> str:
-    """A path without the names of its parameters, nor the slash at its end."""
+    """Return a path without the names of parameters and without a final slash."""
     return re.sub(r"\{[^}]*\}", "{}", path).removesuffix("/")
 
 
 def test_each_route_is_described_and_nothing_else() -> None:
-    """A route that the document lacks fails here, and so does an operation that no route serves. Pages are no API."""
+    """Each route is an operation of the document, and each operation is a route; pages are no API."""
     served = set()
     for route in create_app(SETTINGS).routes:
         assert isinstance(route, Route), f"{route} is not described: only plain routes can be"
@@ -71,7 +71,7 @@ def test_changes_of_rows_may_be_refused_by_an_operators_rule() -> None:
 
 
 def test_each_rule_is_described_and_nothing_else() -> None:
-    """The fields that are checked are those of the document, with the form's file besides."""
+    """The checked fields are the fields of the document; the form has the file in addition."""
     assert SubmissionRules(SETTINGS).checks.keys() == SCHEMAS.keys()
     schemas = DOCUMENT["components"]["schemas"]
     assert schemas["SubmissionForm"]["properties"].keys() == {"file", *SCHEMAS}
@@ -81,7 +81,7 @@ def test_each_rule_is_described_and_nothing_else() -> None:
 
 
 def test_each_shape_is_in_the_document() -> None:
-    """A reply type that is missing in the document fails here."""
+    """Each reply type is in the document."""
     types = {name for name, value in inspect.getmembers(shapes) if hasattr(value, "__required_keys__")}
     assert {shape.__name__ for shape in REPLIES} <= types
     assert types <= DOCUMENT["components"]["schemas"].keys()
@@ -95,7 +95,7 @@ def accepts(name: str, value: object) -> bool:
     return True
 
 
-# Those with a format of ours (URIs, file names) say more in words than a schema can.
+# Fields with a format of iidq (URIs, file names) need more words than a schema.
 DECIDED = [name for name, schema in SCHEMAS.items() if "format" not in schema]
 
 
@@ -106,14 +106,14 @@ def allowed(schema: Mapping[str, Any]) -> st.SearchStrategy[object]:
         case {"type": "boolean"}:
             return st.booleans()
         case {"type": "string", "pattern": pattern}:
-            # In Python $ also stands before a final line break.
+            # In Python $ also matches before a final line break.
             return st.from_regex(pattern.removesuffix("$") + r"\Z")
     raise AssertionError(f"no values for {schema}")
 
 
 @pytest.mark.parametrize("name", DECIDED)
 def test_what_a_schema_allows_its_rule_accepts(name: str) -> None:
-    """Schema and rule draw the same line, seen from its inner side."""
+    """Each value allowed by a field's schema is accepted by its rule."""
 
     @given(allowed(SCHEMAS[name]))
     def check(value: object) -> None:
@@ -124,7 +124,9 @@ def test_what_a_schema_allows_its_rule_accepts(name: str) -> None:
 
 @pytest.mark.parametrize("name", DECIDED)
 def test_what_a_rule_accepts_its_schema_allows(name: str) -> None:
-    """And from its outer side: values that are nearly right, or of another type."""
+    """Each value accepted by a field's rule is allowed by its schema, also values that are nearly right or of another
+    type.
+    """
     schema = Draft202012Validator(dict(SCHEMAS[name]))
     text = Draft202012Validator({"type": "string", "pattern": TEXT_PATTERNS.get(name, "(?!)")})
     near = st.from_regex(r"0x[0-9a-fA-F]{38,66}\n?", fullmatch=True) | st.from_regex(r"[0-9]{1,18}") | st.text()
@@ -142,7 +144,7 @@ def test_what_a_rule_accepts_its_schema_allows(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(DOCUMENT["components"]["schemas"]))
 def test_schemas_are_schemas(name: str) -> None:
-    """Each is valid JSON Schema 2020-12, and its references lead somewhere."""
+    """Each schema is valid JSON Schema 2020-12, and its references exist."""
     schema = DOCUMENT["components"]["schemas"][name]
     Draft202012Validator.check_schema(schema)
     for place in re.findall(r'"\$ref": "([^"]*)"', json.dumps(schema)):
@@ -161,7 +163,7 @@ def contents() -> Iterator[tuple[str, dict[str, Any]]]:
 
 @pytest.mark.parametrize(("place", "content"), list(contents()))
 def test_each_body_has_examples_that_its_schema_allows(place: str, content: dict[str, Any]) -> None:
-    """Every request and every reply of every status shows one, and none of them lies."""
+    """Each request body and each reply has examples, allowed by the schema."""
     examples = (
         [content["example"]] if "example" in content else [each["value"] for each in content["examples"].values()]
     )
@@ -171,7 +173,7 @@ def test_each_body_has_examples_that_its_schema_allows(place: str, content: dict
 
 
 def test_each_parameter_has_an_example_or_a_schema_that_says_all() -> None:
-    """Headers and path parameters show one; the query's have their limits."""
+    """Each parameter has a description, and an example or a limiting schema."""
     for _path, _method, operation in operations():
         for parameter in operation.get("parameters", ()):
             assert parameter["description"]
@@ -179,7 +181,7 @@ def test_each_parameter_has_an_example_or_a_schema_that_says_all() -> None:
 
 
 def test_operations_have_names_of_their_own_and_links_lead_to_them() -> None:
-    """Each name is unique, so that generated clients have a function for each."""
+    """Each operation has a unique name, and links lead to existing operations."""
     names = [operation["operationId"] for _path, _method, operation in operations()]
     assert len(set(names)) == len(names) == len(OPERATIONS)
     linked = set(re.findall(r'"operationId": "(\w+)", "parameters": \{"jobId"', json.dumps(DOCUMENT)))
@@ -189,7 +191,9 @@ def test_operations_have_names_of_their_own_and_links_lead_to_them() -> None:
 
 @pytest.mark.parametrize("scope", ["operate", "all"])
 def test_the_key_is_described_as_it_is_asked_for(scope: str) -> None:
-    """Without a key in the settings no operation needs one; with ``all``, every one but health."""
+    """Without a key in the settings no operation needs a key; with the scope ``all``, every operation but the open
+    paths.
+    """
     with_key = openapi_document(SETTINGS.model_copy(update={"api_key_scope": scope}))
     keyed = {path for path, methods in with_key["paths"].items() for each in methods.values() if "security" in each}
     if scope == "all":
@@ -202,7 +206,7 @@ def test_the_key_is_described_as_it_is_asked_for(scope: str) -> None:
 
 
 def test_limits_follow_the_settings() -> None:
-    """The document is made from the settings of the process that serves it."""
+    """The document's limits follow the settings of the serving process."""
     changed = openapi_document(
         SETTINGS.model_copy(
             update={"max_upload_bytes": 4711, "rate_limit_submit_per_minute": 0, "rate_limit_read_per_minute": 0}

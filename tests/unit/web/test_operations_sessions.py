@@ -1,4 +1,4 @@
-"""Sessions of the operations page: accepted texts, refused texts, and their lifetime."""
+"""Sessions of the operations page: accepted texts, refused texts, and lifetime."""
 
 import base64
 
@@ -13,7 +13,7 @@ SESSIONS = Sessions(b"open sesame")
 
 
 def test_a_session_lasts_twelve_hours() -> None:
-    """Any process with the same key knows it until then, and not a second longer."""
+    """A session lasts twelve hours to the second, in any process with the same key."""
     session = SESSIONS.open(NOW)
     assert SESSION_SECONDS == 12 * 3600
     assert Sessions(b"open sesame").ends_at(session, NOW) == NOW + SESSION_SECONDS
@@ -22,14 +22,14 @@ def test_a_session_lasts_twelve_hours() -> None:
 
 
 def test_another_key_knows_none_of_them() -> None:
-    """Changing API_KEY ends all sessions, and no key is not any key."""
+    """Changing or removing API_KEY ends all sessions."""
     session = SESSIONS.open(NOW)
     for key in (b"open sesamf", b"", b"open sesame "):
         assert Sessions(key).ends_at(session, NOW) is None
 
 
 def test_sessions_differ() -> None:
-    """Two that begin in the same second are two, and neither names the key."""
+    """Two sessions of the same second differ, and do not contain the key."""
     first, second = SESSIONS.open(NOW), SESSIONS.open(NOW)
     assert first != second
     assert "sesame" not in first
@@ -37,13 +37,13 @@ def test_sessions_differ() -> None:
 
 @given(st.text(max_size=300))
 def test_no_text_is_a_session(text: str) -> None:
-    """Whatever a cookie holds, it is refused and nothing breaks."""
+    """Any other text in a cookie is refused without an error."""
     assert SESSIONS.ends_at(text, NOW) is None
 
 
 @pytest.mark.parametrize("end", ["", "soon", "nan", "inf", "-1", "1e999", "1_0", "\u00b2", "\u0663", "9" * 100])
 def test_a_signed_end_that_is_no_time(end: str) -> None:
-    """Without an API key any client can sign: a text without a time is no session, and breaks nothing."""
+    """A signed text without a time is no session, and raises no error."""
     keyless = Sessions(b"")
     content = f"{end}.nonce"
     signed = f"{content}.{base64.urlsafe_b64encode(keyless._signature(content)).decode().rstrip('=')}"
@@ -53,7 +53,7 @@ def test_a_signed_end_that_is_no_time(end: str) -> None:
 
 @given(st.integers(0, 200), st.characters(codec="utf-8"))
 def test_a_changed_session_is_none(place: int, replacement: str) -> None:
-    """No character of it can be another, least of all of the time at which it ends."""
+    """A session with any changed character is no session."""
     session = SESSIONS.open(NOW)
     place %= len(session)
     changed = session[:place] + replacement + session[place + 1 :]
@@ -61,7 +61,7 @@ def test_a_changed_session_is_none(place: int, replacement: str) -> None:
 
 
 def test_a_csrf_token_belongs_to_its_session() -> None:
-    """It is no other session's, it is not the session itself, and it is no session."""
+    """A CSRF token is valid for its own session only, and is no session."""
     mine, other = SESSIONS.open(NOW), SESSIONS.open(NOW)
     token = SESSIONS.csrf_token(mine)
     assert SESSIONS.is_csrf_token(mine, token)
@@ -72,5 +72,5 @@ def test_a_csrf_token_belongs_to_its_session() -> None:
 
 @pytest.mark.parametrize("text", ["", ".", "..", "1.2.3", f"{int(NOW) + 60}.x."])
 def test_near_misses(text: str) -> None:
-    """Right in form, and not signed."""
+    """A text in the right form without the signature is no session."""
     assert SESSIONS.ends_at(text, NOW) is None

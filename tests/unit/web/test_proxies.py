@@ -48,30 +48,33 @@ def client(peer: str, *forwarded: str, trusted: tuple[str, ...] = PROXIES) -> st
     ],
 )
 def test_the_client_is_the_last_that_no_trusted_proxy_is(peer: str, forwarded: list[str], expected: str) -> None:
-    """The list is read from its end; a malformed entry ends the reading; an untrusted header counts nothing."""
+    """The client is the last forwarded address outside the trusted proxies; a malformed entry ends the search.
+
+    An untrusted peer's header does not count.
+    """
     assert client(peer, *forwarded) == expected
 
 
 def test_without_trusted_proxies_the_header_is_worth_nothing() -> None:
-    """Naming an address gives no access to another client's limit."""
+    """Without trusted proxies, a forwarded address gives no access to another client's limit."""
     assert client("127.0.0.1", "203.0.113.9", trusted=()) == "127.0.0.1"
 
 
 def test_an_unknown_caller_is_nobody() -> None:
-    """A Unix socket has no address; that is no error."""
+    """A caller without an address, as over a Unix socket, is no error."""
     assert ClientAddresses(PROXIES).of({"client": None, "headers": []}) == ""
     assert ClientAddresses(PROXIES).of({"headers": []}) == ""
 
 
 @given(st.lists(st.text(st.characters(max_codepoint=255), max_size=30), max_size=5), st.ip_addresses())
 def test_nothing_before_the_client_can_change_who_it_is(forged: list[str], address: Any) -> None:
-    """Whatever a client sends itself, our proxy's entry comes behind it and decides."""
+    """Forged entries do not change the client: the trusted proxy's entry comes last and decides."""
     real = client("10.0.0.1", str(address), trusted=("10.0.0.1/32",))
     assert client("10.0.0.1", *forged, str(address), trusted=("10.0.0.1/32",)) == real
 
 
 def test_ipv6_clients_are_counted_by_their_network() -> None:
-    """A subscriber has a /64, and could otherwise come from 2^64 addresses; IPv4 addresses count by themselves."""
+    """IPv6 clients are counted by /64, the network of a subscriber; IPv4 addresses are counted one by one."""
     assert rate_limit_client("2001:db8:1:2:3::4") == rate_limit_client("2001:db8:1:2:ffff::") == "2001:db8:1:2::/64"
     assert rate_limit_client("2001:db8:1:3::") != rate_limit_client("2001:db8:1:2::")
     assert rate_limit_client("203.0.113.9") == "203.0.113.9"
@@ -108,13 +111,15 @@ NO_PREFIX = [
     ],
 )
 def test_a_prefix_is_written_in_one_way(text: str, prefix: str) -> None:
-    """Slashes around it do not matter; it begins with one and ends without."""
+    """A prefix begins with a slash and ends without one, for any slashes around the value."""
     assert parse_prefix(text) == prefix
 
 
 @pytest.mark.parametrize("text", NO_PREFIX)
 def test_what_is_no_prefix_stops_the_start(text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    """``ROOT_PATH`` with a host, a query, dots, control characters or markup is one line that shows no value."""
+    """``ROOT_PATH`` with a host, a query, dots, control characters or markup stops the start with a line without the
+    value.
+    """
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SettingsFault) as caught:
         load_settings(root_path=text)
@@ -126,7 +131,7 @@ def test_what_is_no_prefix_stops_the_start(text: str, monkeypatch: pytest.Monkey
 @given(st.one_of(st.text(), st.text('/.a%\\"<\r\n,:@', max_size=12)))
 @example("//evil.example")
 def test_no_text_becomes_another_host_or_markup(text: str) -> None:
-    """A prefix is empty or single slashes with harmless characters between, and is its own prefix."""
+    """A prefix is empty or single slashes with harmless characters between, and parses to itself."""
     try:
         prefix = parse_prefix(text)
     except ValueError:
@@ -139,11 +144,11 @@ def test_no_text_becomes_another_host_or_markup(text: str) -> None:
 def take(
     path: str, *told: str, root_path: str = "", peer: str | None = "10.0.0.1", server: str = ""
 ) -> tuple[str, str]:
-    """The path that is served, and the prefix of the reply's URLs."""
+    """Return the served path, and the prefix of the reply's URLs."""
     headers = [(b"x-forwarded-prefix", value.encode("latin-1")) for value in told]
     scope: dict[str, Any] = {"path": path, "root_path": server, "headers": headers, "client": peer and (peer, 4711)}
     prefix = PathPrefixes(root_path, ["10.0.0.0/8"], OWN).take(scope, dict(headers))
-    # Starlette's router would take it off a second time.
+    # Starlette's router would remove the prefix a second time.
     assert scope["root_path"] == ""
     return scope["path"], prefix
 
@@ -161,7 +166,7 @@ def take(
         ("/iidqs/livez", "/iidq", "/iidqs/livez"),
         ("/a/b/livez", "/a/b", "/livez"),
         ("/b/livez", "/a/b", "/b/livez"),
-        # A prefix that is named like the service's own paths.
+        # A prefix named like the service's own paths.
         ("/api/docs", "/api", "/api/docs"),
         ("/api/api/docs", "/api", "/api/docs"),
         ("/api/livez", "/api", "/livez"),
@@ -170,12 +175,12 @@ def take(
     ],
 )
 def test_root_path_is_taken_off_where_it_is(path: str, root_path: str, served: str) -> None:
-    """Proxies that keep the prefix and proxies that strip it lead to the same path."""
+    """Proxies that keep the prefix and proxies that strip the prefix lead to the same path."""
     assert take(path, root_path=root_path) == (served, root_path)
 
 
 def test_a_root_path_that_hides_an_endpoint_stops_the_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    """``ROOT_PATH`` may be none of the service's paths, each of which is known here; one below or above is served."""
+    """``ROOT_PATH`` equal to a path of the service stops the start; a longer path is served."""
     monkeypatch.chdir(tmp_path)
     settings = Settings(_env_file=None, database_url="postgresql://x/y", root_path="/api")
     paths = {route.path for route in create_app(settings).routes if isinstance(route, Route)}
@@ -187,7 +192,7 @@ def test_a_root_path_that_hides_an_endpoint_stops_the_start(monkeypatch: pytest.
 
 
 def test_the_servers_own_root_path_counts() -> None:
-    """``uvicorn --root-path /iidq`` is as good as the variable."""
+    """``uvicorn --root-path /iidq`` has the same effect as the variable."""
     assert take("/iidq/api/docs", server="/iidq") == ("/api/docs", "/iidq")
     assert take("/iidq/api/docs", server="/iidq/", root_path="/other") == ("/api/docs", "/iidq")
 
@@ -211,17 +216,17 @@ def test_the_servers_own_root_path_counts() -> None:
     ],
 )
 def test_the_header_of_a_trusted_proxy_takes_the_place_of_root_path(told: list[str], prefix: str) -> None:
-    """Values are joined in their order; one that is no path voids the header."""
+    """The header of a trusted proxy replaces ROOT_PATH: values are joined in order; a bad value voids the header."""
     assert take("/livez", *told, root_path="/root") == ("/livez", prefix)
 
 
 def test_a_stranger_has_no_prefix() -> None:
-    """Neither an untrusted peer nor a caller without an address chooses one."""
+    """Neither an untrusted peer nor a caller without an address chooses the prefix."""
     for peer in ("192.0.2.1", None):
         assert take("/livez", "/iidq", root_path="/root", peer=peer) == ("/livez", "/root")
 
 
 def test_the_header_takes_nothing_off_the_path() -> None:
-    """A client's header that nginx forwards cannot reach /api under a name unknown to nginx."""
+    """A client's header forwarded by nginx cannot reach /api under a name unknown to nginx."""
     assert take("/x/api/docs", "/x") == ("/x/api/docs", "/x")
     assert take("/root/api/docs", "/outer/root", root_path="/root") == ("/api/docs", "/outer/root")

@@ -29,7 +29,7 @@ pauses = st.lists(st.floats(0, 30, allow_nan=False), min_size=1, max_size=100)
 
 
 class Counts:
-    """Shared counts in memory, as Postgres keeps them; ``away`` makes them unreachable."""
+    """Shared counts in memory, as kept by Postgres; ``away`` makes the counts unreachable."""
 
     def __init__(self) -> None:
         self.counts: Counter[tuple[bytes, int]] = Counter()
@@ -60,7 +60,7 @@ class FixedClock(SharedClock):
 
 
 class Process:
-    """One API process' view of one client."""
+    """An API process' view of a client."""
 
     def __init__(self, shared: Counts, clock: SharedClock, limit: int) -> None:
         self.limits = limits_of(rate_limit_read_per_minute=limit)
@@ -79,7 +79,10 @@ def limits_of(**settings: int) -> RateLimits:
 
 @given(limits, pauses)
 def test_no_minute_holds_more_than_the_limit(limit: int, gaps: list[float]) -> None:
-    """Six consecutive steps, and so any 50 seconds, never see more than the limit; a first minute's are all let in."""
+    """Any six consecutive steps, so any 50 seconds, have at most the limit of admitted requests.
+
+    A first minute's requests up to the limit are all admitted.
+    """
     window, now, admitted = SlidingWindow(), START, []
     for gap in gaps:
         now += gap
@@ -94,7 +97,7 @@ def test_no_minute_holds_more_than_the_limit(limit: int, gaps: list[float]) -> N
 
 @given(limits, pauses)
 def test_whoever_waits_as_told_is_admitted(limit: int, gaps: list[float]) -> None:
-    """A refusal names the seconds, at most 60, after which the client is admitted; a second sooner it is not."""
+    """A refusal names the seconds until admission, at most 60; a second earlier the client is refused."""
     window, now = SlidingWindow(), START
     for gap in gaps:
         now += gap
@@ -108,7 +111,7 @@ def test_whoever_waits_as_told_is_admitted(limit: int, gaps: list[float]) -> Non
 
 @given(limits, pauses)
 def test_remaining_is_what_remains(limit: int, gaps: list[float]) -> None:
-    """So many requests more are admitted at once, and the next is not."""
+    """Exactly as many requests as remain are admitted at once, and the next is refused."""
     window, now = SlidingWindow(), START
     for gap in gaps:
         now += gap
@@ -118,7 +121,7 @@ def test_remaining_is_what_remains(limit: int, gaps: list[float]) -> None:
 
 @given(limits, pauses)
 def test_refusals_do_not_count(limit: int, gaps: list[float]) -> None:
-    """Knocking on does not prolong the wait."""
+    """Refused requests do not prolong the wait."""
     patient, impatient, now = SlidingWindow(), SlidingWindow(), START
     for gap in gaps:
         now += gap
@@ -129,13 +132,13 @@ def test_refusals_do_not_count(limit: int, gaps: list[float]) -> None:
 
 
 def test_clients_are_apart() -> None:
-    """One client's requests cost another nothing."""
+    """A client's requests do not count for another client."""
     window = SlidingWindow()
     assert [window.admit(client, 1, START).admitted for client in ("a", "b", "a", "b")] == [True, True, False, False]
 
 
 def test_a_clock_set_back_neither_frees_nor_locks() -> None:
-    """Requests count on in the newest step."""
+    """After the clock is set back, requests count in the newest step."""
     window = SlidingWindow()
     assert window.admit("a", 2, START).admitted
     assert window.admit("a", 2, START - 3600).admitted
@@ -144,7 +147,7 @@ def test_a_clock_set_back_neither_frees_nor_locks() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    """Of many addresses only the last are remembered, even while counts cannot be shared."""
+    """Only the latest addresses are remembered, even while counts cannot be shared."""
     window = SlidingWindow(capacity=100)
     for number in range(1000):
         window.admit(f"address {number}", 5, START)
@@ -154,7 +157,9 @@ def test_memory_is_bounded() -> None:
 
 
 def test_kinds_and_keys_are_counted_apart() -> None:
-    """Submissions and reads have separate limits; the key's holder has the factor's more, from any address."""
+    """Submissions and reads have separate limits; the key's holder has a limit multiplied by the factor, for all
+    addresses together.
+    """
     limited = limits_of(rate_limit_submit_per_minute=1, rate_limit_read_per_minute=2, rate_limit_key_factor=3)
 
     def admitted(kind: str, address: str, holds_key: bool) -> int:
@@ -167,7 +172,7 @@ def test_kinds_and_keys_are_counted_apart() -> None:
 
 
 def test_zero_is_no_limit() -> None:
-    """Each limit can be switched off, and the key's alone, too."""
+    """Zero switches a limit off, also the key's alone."""
     limited = limits_of(rate_limit_submit_per_minute=0, rate_limit_read_per_minute=1, rate_limit_key_factor=0)
     assert limited.admit("submit", "a", False, START) is None
     assert limited.admit("read", "a", True, START) is None
@@ -176,7 +181,9 @@ def test_zero_is_no_limit() -> None:
 
 
 def test_headers_have_the_drafts_form() -> None:
-    """Structured fields as in drafts 08 to 11 (policy name, q, w; r, t), and the three of draft 06."""
+    """The headers are structured fields as in drafts 08 to 11 (policy name, q, w; r, t), and the three fields of draft
+    06.
+    """
     assert rate_limit_headers("submit", Decision(True, 100, 57, 12)) == [
         (b"ratelimit-policy", b'"submit";q=100;w=60'),
         (b"ratelimit", b'"submit";r=57;t=12'),
@@ -188,7 +195,7 @@ def test_headers_have_the_drafts_form() -> None:
 
 @given(st.sampled_from(["submit", "read"]), st.integers(1, 10**9), st.integers(0, 10**9), st.integers(1, 60))
 def test_a_reader_of_structured_fields_reads_the_headers(kind: str, limit: int, remaining: int, reset: int) -> None:
-    """http-sf reads them as it reads the draft's own examples: one string, and integers for its parameters."""
+    """http-sf reads the headers as the draft's examples: a string, with integers as parameters."""
     headers = dict(rate_limit_headers(kind, Decision(True, limit, remaining, reset)))
     assert members(headers[b"ratelimit-policy"]) == [(kind, {"q": limit, "w": WINDOW_SECONDS})]
     assert members(headers[b"ratelimit"]) == [(kind, {"r": remaining, "t": reset})]
@@ -199,12 +206,12 @@ def test_a_reader_of_structured_fields_reads_the_headers(kind: str, limit: int, 
 
 
 def members(header: bytes) -> Any:
-    """The members of a list of structured fields (RFC 9651), each with its parameters."""
+    """Return the members of a list of structured fields (RFC 9651), each with parameters."""
     return http_sf.parse(header, tltype="list")
 
 
 async def test_what_one_process_admitted_counts_in_another() -> None:
-    """After an exchange each; a restarted process learns the counts again."""
+    """After the exchanges of both, a process counts the other's requests; a restarted process gets the counts again."""
     shared, clock = Counts(), FixedClock()
     first, second = Process(shared, clock, 10), Process(shared, clock, 10)
     for _ in range(8):
@@ -227,8 +234,10 @@ async def test_what_one_process_admitted_counts_in_another() -> None:
 def test_processes_together_exceed_the_limit_only_by_what_they_do_not_know_yet(
     limit: int, steps: list[tuple[int, bool, float]]
 ) -> None:
-    """Whoever admits a request knows of fewer than the limit: what it cannot know of is what others have not told, or
-    have told since it last asked. Hence the bound: the limit, and what arrives during two exchanges.
+    """Processes together admit at most the limit, and the requests arriving during two exchanges.
+
+    A process admits a request only while its known requests are below the limit. Unknown are only requests not yet
+    shared by other processes, or shared since the last exchange.
     """
 
     async def run() -> None:
@@ -278,7 +287,7 @@ async def test_without_the_others_each_goes_on_alone() -> None:
 
 
 async def test_nothing_new_is_nothing_sent() -> None:
-    """An idle process costs the database nothing."""
+    """An idle process sends no counts to the database."""
     shared, clock = Counts(), FixedClock()
     process = Process(shared, clock, 1)
     process.ask()
@@ -289,7 +298,7 @@ async def test_nothing_new_is_nothing_sent() -> None:
 
 
 async def test_many_clients_are_told_in_bounded_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No statement carries more than its share, and no client is left out."""
+    """Counts of many clients are sent in bounded parts, and no client is left out."""
     monkeypatch.setattr("iidq.web.guard.rate_sharing._LARGEST_EXCHANGE", 10)
     shared, clock = Counts(), FixedClock()
     process = Process(shared, clock, 5)

@@ -87,14 +87,14 @@ def test_a_good_submission_becomes_a_job_without_credentials() -> None:
     ],
 )
 def test_a_wrong_value_is_named_with_what_was_expected(field: str, value: object) -> None:
-    """One wrong field gives one fault that names the field and does not repeat its value."""
+    """A wrong field gives a single fault with the field's name, without credentials of the value."""
     found = faults({**GOOD, field: value})
     assert found.keys() == {field}
     assert "user:pass" not in found[field]
 
 
 def test_all_faults_come_at_once() -> None:
-    """A client learns of everything that is wrong by one request."""
+    """A refusal lists all faults of a request."""
     assert faults({}).keys() == {"file", "manifestURI", "registryAddress"}
     wrong = {"contentHash": "x", "manifestURI": "x", "registryAddress": "x", "rpcUrl": "", "chainId": "x"}
     assert faults(dict(wrong)).keys() == wrong.keys()
@@ -108,7 +108,7 @@ def test_faults_of_the_reader_are_kept_and_not_doubled() -> None:
 
 
 def test_a_hash_beside_a_file_must_be_the_files() -> None:
-    """The file's own digest counts; a different claim is a fault, the same one is not."""
+    """A hash next to a file must be the file's digest; another hash is a fault."""
     fields = {"manifestURI": GOOD["manifestURI"], "registryAddress": ADDRESS}
     upload = Upload(HASH, 3, "photo.jpg")
     assert read({**fields, "contentHash": HASH.upper().replace("X", "x")}, upload).subject.file_name == "photo.jpg"
@@ -119,5 +119,5 @@ def test_a_hash_beside_a_file_must_be_the_files() -> None:
     st.dictionaries(st.sampled_from(sorted(RULES.checks)), st.text(max_size=80) | st.integers() | st.none(), max_size=6)
 )
 def test_any_fields_give_a_job_or_named_faults(fields: dict[str, object]) -> None:
-    """Whatever is sent, the answer is a list of faults about known fields: nothing else is raised."""
+    """Any fields give a job or faults of known fields, and no other error."""
     assert faults(fields).keys() <= {*RULES.checks, "file"}

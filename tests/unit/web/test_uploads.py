@@ -77,7 +77,7 @@ CONTENTS = [
 
 @given(st.sampled_from(CONTENTS) | st.binary(max_size=300), st.lists(st.integers(1, 40), min_size=1), st.booleans())
 def test_chunk_borders_and_field_order_do_not_matter(content: bytes, sizes: list[int], file_first: bool) -> None:
-    """The digest is that of the file's bytes, for any chunks and any position of the file."""
+    """The digest covers the file's bytes, for any chunks and any position of the file."""
     content = content.replace(b"\r\n--frontier\r\n", b"").replace(b"\r\n--frontier--", b"")
     if f"\r\n--{BOUNDARY}".encode() in content:
         content = content.replace(b"frontier", b"frontiex")
@@ -95,7 +95,7 @@ def test_chunk_borders_and_field_order_do_not_matter(content: bytes, sizes: list
     assert result.upload.file_name == "photo.jpg"
 
 
-# What forms are made of, whole and broken.
+# Pieces of forms, whole and broken.
 PIECES = st.sampled_from(
     [
         *(
@@ -146,7 +146,7 @@ PIECES = st.sampled_from(
 
 
 def outcome(chunks: Iterable[bytes]) -> object:
-    """The form, or with which status and words it was refused; any other exception is a fault."""
+    """Return the form, or status and detail of the refusal, or the faults; any other exception fails the test."""
     try:
         return read(chunks, max_upload_bytes=5000)
     except HTTPException as refusal:
@@ -157,7 +157,7 @@ def outcome(chunks: Iterable[bytes]) -> object:
 
 @given(st.lists(PIECES, max_size=14), st.booleans(), st.integers(1, 50))
 def test_any_bytes_are_a_form_or_refused(pieces: list[bytes], closed: bool, size: int) -> None:
-    """Whatever the body, it is read or refused with 400 or 413, and the same however it is cut."""
+    """Any body is read or refused with 400 or 413, the same for any chunks."""
     body = b"".join([*pieces, b"\r\n--frontier--\r\n" if closed else b""])
     found = outcome([body])
     assert isinstance(found, Form | tuple)
@@ -178,7 +178,7 @@ BLANKS = st.text(" \t", max_size=5)
 def test_a_preamble_blanks_and_an_epilogue_are_skipped(
     preamble: str, blanks: list[str], epilogue: bytes, size: int
 ) -> None:
-    """RFC 2046, section 5.1.1: text around the form, and blanks behind each boundary, are no part of any field.
+    """Text around a form, and blanks after each boundary, are no part of any field (RFC 2046, section 5.1.1).
 
     Lines of a preamble may begin like the boundary.
     """
@@ -204,7 +204,7 @@ def test_a_preamble_blanks_and_an_epilogue_are_skipped(
     ],
 )
 def test_a_boundary_is_named_in_any_spelling(content_type: str) -> None:
-    """Case, quotes, order and blanks of the Content-Type do not matter."""
+    """A boundary is found for any case, quotes, order and blanks of the Content-Type."""
     form_reader = FormReader(parse_header(content_type), {}, max_upload_bytes=99)
     form_reader.feed(form(part('NAME="file"; FileName=a.txt', b"x").replace(b"Content-D", b"cONTENT-d")))
     assert form_reader.finish().upload is not None
@@ -222,7 +222,7 @@ def test_a_boundary_is_named_in_any_spelling(content_type: str) -> None:
     ],
 )
 def test_the_reply_to_a_broken_line_says_what_was_expected(body: bytes) -> None:
-    """Lines that end in LF, folded headers and blanks within a boundary are refused in words that say so."""
+    """Lines ending in LF, folded headers and blanks within a boundary are refused with the expected form."""
     for size in (len(body), 1 if len(body) < 999 else 4096, 13):
         with pytest.raises(HTTPException) as refusal:
             read(body[start : start + size] for start in range(0, len(body), size))
@@ -230,7 +230,7 @@ def test_the_reply_to_a_broken_line_says_what_was_expected(body: bytes) -> None:
 
 
 def test_blanks_behind_a_boundary_are_bounded() -> None:
-    """A form may begin with as many of them as with anything else that is not the file."""
+    """Blanks after a boundary are bounded like all bytes outside the file."""
     bounded = reader()
     bounded.feed(f"--{BOUNDARY}".encode())
     with pytest.raises(HTTPException) as refusal:
@@ -252,12 +252,12 @@ def test_a_chosen_empty_file_counts_and_an_unchosen_one_does_not() -> None:
     "name", ["../x", "a..b", "a/b", r"a\\b", r"a\b", "a%00b", "a\x00b", "a%0Ab", "x" * (MAX_FILE_NAME_LENGTH + 1)]
 )
 def test_a_dangerous_file_name_is_a_fault_of_the_file(name: str) -> None:
-    """Names that could lead out of a folder, or forge a line, are faults of the field ``file``."""
+    """A name that could lead out of a folder, or forge a line, is a fault of the field ``file``."""
     assert messages(read(form(file_part(b"x", name)))).keys() == {"file"}
 
 
 def test_a_file_sent_as_text_or_twice_is_a_fault() -> None:
-    """Forgetting curl's @ must not verify the hash of a path; a second file must not silently win."""
+    """A file sent as text is a fault, so a forgotten @ of curl verifies no path; a second file is a fault, too."""
     assert "must be sent as a file" in messages(read(form(part('name="file"', b"/tmp/x"))))["file"]
     assert "more than once" in messages(read(form(file_part(b"a"), file_part(b"b"))))["file"]
 
@@ -311,7 +311,7 @@ def test_a_boundary_that_cannot_be_one_is_malformed(boundary: str) -> None:
 
 
 def test_the_file_limit_holds_to_the_byte() -> None:
-    """As many bytes as allowed pass; one more is 413, as soon as it arrives."""
+    """A file of exactly the limit passes; a longer file is 413 before the form ends."""
     assert read(form(file_part(b"12345")), max_upload_bytes=5).upload is not None
     over = reader(max_upload_bytes=5)
     with pytest.raises(HTTPException) as refusal:
@@ -320,7 +320,7 @@ def test_the_file_limit_holds_to_the_byte() -> None:
 
 
 def test_what_is_not_the_file_is_bounded_too() -> None:
-    """Unknown parts and the epilogue cannot be used to send without end."""
+    """Unknown parts and the epilogue count against a bound."""
     for endless in (part('name="unknown"; filename="x"', b"")[:-2], form(file_part(b"x"))):
         bounded = reader()
         with pytest.raises(HTTPException) as refusal:
@@ -330,7 +330,7 @@ def test_what_is_not_the_file_is_bounded_too() -> None:
 
 
 def test_a_known_fault_is_not_kept_back_for_the_whole_file() -> None:
-    """Faults of small bodies come all at once; a large rest is not waited for."""
+    """Faults of small bodies are reported together; a known fault does not wait for a large rest."""
     small = read(form(part('name="manifestURI"', b"x" * 11), file_part(b"x"), part('name="other"', b"y" * 11)))
     assert messages(small).keys() == {"manifestURI", "other"}
     early = reader(max_upload_bytes=1 << 40)

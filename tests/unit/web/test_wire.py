@@ -1,4 +1,4 @@
-"""The JSON shapes that clients of the replaced system rely on."""
+"""The JSON shapes for clients of the replaced system."""
 
 import json
 from datetime import UTC, datetime, timedelta, timezone
@@ -42,7 +42,7 @@ def a_job(**changes: object) -> Job:
 
 
 def test_a_job_has_the_contracts_keys_first_and_null_for_what_is_unset() -> None:
-    """Every key is always there; `id` and `jobId` are the same string."""
+    """Every key of a job is always there; `id` and `jobId` are the same string."""
     shape = job_shape(a_job())
     assert list(shape)[: len(CONTRACT_KEYS)] == CONTRACT_KEYS
     assert shape["id"] == shape["jobId"] == str(ID)
@@ -51,13 +51,13 @@ def test_a_job_has_the_contracts_keys_first_and_null_for_what_is_unset() -> None
 
 
 def test_times_are_utc_with_milliseconds() -> None:
-    """Whatever zone the connection speaks, replies say `Z`; whole seconds still have their `.000`."""
+    """Times in replies are in UTC with milliseconds and `Z`, also for whole seconds."""
     shape = job_shape(a_job(completed_at=datetime(2024, 1, 1, tzinfo=UTC)))
     assert (shape["createdAt"], shape["completedAt"]) == ("2024-01-01T00:00:05.123Z", "2024-01-01T00:00:00.000Z")
 
 
 def test_credentials_in_a_row_do_not_leave() -> None:
-    """A row may hold any URL, put there by SQL; the reply shows it redacted."""
+    """Credentials of a URL in a row are redacted in the reply."""
     shape = job_shape(
         a_job(subject=SUBJECT._replace(rpc_url="http://me:secret@rpc/"), error="rpc.unavailable: http://me:secret@rpc/")
     )
@@ -65,7 +65,7 @@ def test_credentials_in_a_row_do_not_leave() -> None:
 
 
 def test_an_accepted_job_tells_where_to_poll() -> None:
-    """Both kinds of job say, in the replaced system's words, that they are queued."""
+    """An accepted job of either type has the poll URL, and the message of the replaced system."""
     assert accepted_shape(ID, JobType.PROOF, "") == {
         "mode": "async",
         "jobId": str(ID),
@@ -76,7 +76,7 @@ def test_an_accepted_job_tells_where_to_poll() -> None:
 
 
 def test_stats_without_a_database_are_zeros() -> None:
-    """The same keys with and without a database."""
+    """Stats have the same keys with and without a database."""
     away, there = (
         stats_shape(None),
         stats_shape(
@@ -102,7 +102,7 @@ def test_stats_without_a_database_are_zeros() -> None:
 
 
 def test_json_is_compact_and_plain() -> None:
-    """Text is unescaped UTF-8, and the media type is JSON."""
+    """JSON is unescaped UTF-8 without blanks, with the media type of JSON."""
     reply = JsonReply({"name": "größe"})
     assert reply.body == '{"name":"größe"}\n'.encode()
     assert reply.headers["content-type"] == "application/json"

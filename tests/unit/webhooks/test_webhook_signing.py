@@ -32,7 +32,7 @@ DRAWS = st.floats(0, 1, exclude_max=True)
 
 
 def test_the_published_vector() -> None:
-    """The example that the libraries of Standard Webhooks are tested with gets its signature."""
+    """The published example of Standard Webhooks gets its signature."""
     keys = signing_keys("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     assert (
         signature(keys, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
@@ -42,14 +42,14 @@ def test_the_published_vector() -> None:
 
 @given(st.binary(min_size=24, max_size=64), st.uuids(), st.integers(0, 2**37), TEXTS)
 def test_the_standards_library_signs_the_same(key: bytes, event_id: UUID, timestamp: int, body: str) -> None:
-    """For any key, id, time and body."""
+    """The Standard Webhooks library makes the same signature for any key, id, time and body."""
     expected = Webhook(key).sign(str(event_id), datetime.fromtimestamp(timestamp, UTC), body)
     assert signature([key], str(event_id), timestamp, body.encode()) == expected
 
 
 @given(st.text('\u20ac"a', max_size=20), st.sampled_from([OLD, NEW]))
 def test_the_standards_library_takes_our_requests(name: str, secret: str) -> None:
-    """A receiver that has one of the secrets of a rotation accepts headers and body, and no other body."""
+    """A receiver with either secret of a rotation accepts headers and body, and no other body."""
     body = event_body({**JOB, "fileName": name})
     headers = dict(event_headers(signing_keys(f"{NEW} {OLD}"), UUID(int=1), int(time.time()), body))
     assert Webhook(secret).verify(body, headers) == json.loads(body)
@@ -59,7 +59,7 @@ def test_the_standards_library_takes_our_requests(name: str, secret: str) -> Non
 
 @pytest.mark.parametrize("separator", [" ", ",", ", ", "\n"])
 def test_during_a_rotation_both_secrets_sign(separator: str) -> None:
-    """Several secrets give several signatures, in their order, separated by blanks."""
+    """Several secrets give several signatures, in the same order, separated by blanks."""
     keys = signing_keys(f"{NEW}{separator}{OLD}")
     alone = [signature(signing_keys(secret), "1", 2, b"3") for secret in (NEW, OLD)]
     assert signature(keys, "1", 2, b"3") == " ".join(alone)
@@ -80,14 +80,14 @@ def test_during_a_rotation_both_secrets_sign(separator: str) -> None:
     ],
 )
 def test_a_secret_of_another_form_is_refused_without_a_word_of_it(text: str) -> None:
-    """The message names the expected form, and not the secret."""
+    """A secret of another form is refused with the expected form, and without the secret."""
     with pytest.raises(ValueError, match="whsec_ and the base64 of 24 to 64") as refusal:
         signing_keys(text)
     assert "secret-of-mine" not in str(refusal.value)
 
 
 def test_a_bad_secret_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line names the variable and hides the value."""
+    """A bad secret stops the start, with the variable and without the value."""
     monkeypatch.setenv("WEBHOOK_SECRET", "secret-of-mine")
     with pytest.raises(SettingsFault, match=r"WEBHOOK_SECRET=\(hidden\) cannot be used; expected whsec_ and"):
         load_settings()
@@ -105,7 +105,7 @@ JOB: dict[str, Any] = {
 
 
 def test_the_event_is_the_job_but_for_its_delivery() -> None:
-    """Type, time of the end and the job; nothing that differs from attempt to attempt."""
+    """The event has type, time of the end and the job, and nothing that differs between attempts."""
     assert json.loads(event_body(JOB)) == {
         "type": "verification.completed",
         "timestamp": "2026-11-24T00:50:26.013Z",
@@ -114,7 +114,7 @@ def test_the_event_is_the_job_but_for_its_delivery() -> None:
 
 
 def test_headers_are_those_of_standard_webhooks() -> None:
-    """Id, time and signature."""
+    """The headers of Standard Webhooks are id, time and signature."""
     body = event_body(JOB)
     event_id = UUID("01a20ab7-d307-702e-8fe6-dfee29bc1bf7")
     headers = dict(event_headers([b"k" * 32], event_id, 1_800_000_000, body))
@@ -125,7 +125,7 @@ def test_headers_are_those_of_standard_webhooks() -> None:
 
 
 def test_the_schedule_is_the_recommended_one() -> None:
-    """Ten attempts: after 5 s, 5 min, 30 min, 2, 5, 10, 14, 20 and 24 hours; then it is given up."""
+    """A delivery has ten attempts: after 5 s, 5 min, 30 min, 2, 5, 10, 14, 20 and 24 hours; then it is given up."""
     minute, hour = 60, 3600
     planned = [5, 5 * minute, 30 * minute, 2 * hour, 5 * hour, 10 * hour, 14 * hour, 20 * hour, 24 * hour]
     assert [delay_seconds(failed, draw=0.0) for failed in range(1, 11)] == [*planned, None]
@@ -134,7 +134,7 @@ def test_the_schedule_is_the_recommended_one() -> None:
 
 @given(st.integers(1, MAX_ATTEMPTS - 1), DRAWS, st.none() | st.floats(0, 1e12))
 def test_delays_are_jittered_and_bounded(failed: int, draw: float, retry_after_seconds: float | None) -> None:
-    """Never sooner than planned or asked for, never a fifth later than that; a wish counts up to a day."""
+    """A delay is never below the plan or Retry-After, and at most a fifth above; Retry-After counts up to a day."""
     planned = delay_seconds(failed, draw=0.0)
     delay = delay_seconds(failed, draw=draw, retry_after_seconds=retry_after_seconds)
     assert planned is not None
@@ -145,7 +145,7 @@ def test_delays_are_jittered_and_bounded(failed: int, draw: float, retry_after_s
 
 @given(st.integers(100, 599), st.integers(1, 12), DRAWS)
 def test_only_2xx_is_a_delivery(status: int, attempt: int, draw: float) -> None:
-    """410 ends it at once; any other answer is tried again, up to the last attempt."""
+    """Only 2xx is a delivery; 410 ends the attempts; any other status is tried again, up to the last attempt."""
     settled = after_answer(status, attempt=attempt, draw=draw)
     assert settled.status == status
     if 200 <= status < 300:
@@ -159,7 +159,7 @@ def test_only_2xx_is_a_delivery(status: int, attempt: int, draw: float) -> None:
 
 
 def test_retry_after_counts_where_it_means_overload() -> None:
-    """With 429 and 503 it is waited for; elsewhere it is not."""
+    """Retry-After counts with 429 and 503, and with no other status."""
     waits = {
         status: after_answer(status, attempt=1, draw=0.0, retry_after_seconds=900).delay_seconds
         for status in (301, 429, 500, 503)
@@ -168,7 +168,7 @@ def test_retry_after_counts_where_it_means_overload() -> None:
 
 
 def test_a_forbidden_address_is_given_up_and_a_dead_one_is_not() -> None:
-    """A rule forbids it the next time, too; a connection refused may be a restart."""
+    """A forbidden address is given up; a refused connection is tried again."""
     refused = after_failure(FetchRefused("no", code="fetch.refused.address"), attempt=1, draw=0.0)
     assert (refused.state, refused.error) == (DeliveryState.GAVE_UP, "fetch.refused.address: no")
     away = after_failure(GatewayFault("away"), attempt=1, draw=0.0)
