@@ -312,8 +312,7 @@ def test_nobody_gathers_statistics_of_results(unwatched: psycopg.Connection[Any]
 
 
 def test_indexes_are_told_how_jobs_live(unwatched: psycopg.Connection[Any]) -> None:
-    """Indexes with entries for each version of a job have free room; the index of contents has the end's time as key.
-    """
+    """Indexes with entries for each version of a job have free room; the index of contents includes the end."""
     rows = unwatched.execute(
         "SELECT relname, array_to_string(reloptions, ','), pg_get_indexdef(oid) FROM pg_class WHERE relkind = 'i'"
         " AND relname IN ('VerificationJob_pkey', 'VerificationJob_newest', 'VerificationJob_content')"
