@@ -143,7 +143,7 @@ async def test_a_name_that_leads_to_a_private_address_is_never_called(
 
 
 async def test_a_receiver_that_answers_500_for_an_hour(ledger: Pg, database_url: str, receiver: Receiver) -> None:
-    """After failures an event is due in 5 s, 5 min, 30 min and 2 h; each attempt sends the same signed event."""
+    """After failures an event is due in about 5 s, 5 min, 30 min and 2 h; each attempt sends the same signed event."""
     receiver.answer = always(500)
     job_id = insert_with_callback(ledger, receiver.url)
     cancel(ledger, job_id)
@@ -202,7 +202,7 @@ async def test_gone_is_gone(ledger: Pg, database_url: str, receiver: Receiver) -
 async def test_an_overloaded_receiver_gets_the_time_it_asks_for(
     ledger: Pg, database_url: str, receiver: Receiver, asked: str, least: float
 ) -> None:
-    """``Retry-After`` with 503 delays the next attempt, by a day at most."""
+    """The ``Retry-After`` of a 503 delays the next attempt; more than a day counts as a day."""
     receiver.answer = always(503, Retry_After=asked)
     job_id = insert_with_callback(ledger, receiver.url)
     cancel(ledger, job_id)

@@ -17,9 +17,7 @@ from iidq.queue.processing.execution import Handler, Progress
 
 
 def handler_for(_verifier: object) -> Handler:
-    """Return the handler for ``test:<action>:<seconds>``: sleep, with ``hold`` at the first attempt only, with ``kill``
-    die.
-    """
+    """Return the handler for ``test:<action>:<seconds>``: sleep; ``hold`` at the first attempt only; ``kill`` dies."""
     ledger = asyncio.Lock()
 
     async def handle(job: ClaimedJob, progress: Progress) -> dict[str, Any]:

@@ -58,9 +58,7 @@ def refuse(server: RedisServer) -> Callable[[], None]:
 async def test_redis_goes_and_comes_back(
     redis: RedisServer, go_away: Callable[[RedisServer], Callable[[], None]], events: Events
 ) -> None:
-    """The circuit opens when Redis is killed, frozen or made a replica, and closes after its return; each is logged
-    once.
-    """
+    """The circuit opens when Redis is killed, frozen or made a replica, and closes on its return, each logged once."""
     async with connected(redis.url) as connection:
         before = connection.since
         come_back = go_away(redis)

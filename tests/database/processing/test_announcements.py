@@ -45,7 +45,7 @@ async def test_a_plain_insert_is_announced(listening: Any, sql: psycopg.Connecti
 
 
 async def test_what_comes_back_in_line_is_announced(listening: Any, sql: psycopg.Connection[Any]) -> None:
-    """An UPDATE that puts jobs back in line wakes a worker; changes without a new waiting job do not."""
+    """An UPDATE with jobs back in line wakes a worker; changes without a new waiting job do not."""
     insert(sql, COMPLETED, copies=3)
     sql.execute('UPDATE "VerificationJob" SET priority = 1')
     assert await heard_before_echo(listening) == 0
@@ -61,7 +61,7 @@ async def test_an_insert_that_rolls_back_is_not(listening: Any, sql: psycopg.Con
 
 
 async def test_enqueue_announces_nothing_by_itself(connection: Any, listening: Any) -> None:
-    """The store's insert notifies no worker by default: a commit with a notification locks the whole database."""
+    """The store's insert notifies no worker by default: a NOTIFY takes a database-wide lock at the commit."""
     await store.enqueue(connection, [new_job(), new_job()], max_attempts=3)
     assert await heard_before_echo(listening) == 0
     await channels.announce(connection)
@@ -111,7 +111,7 @@ async def test_many_enqueued_jobs_make_few_announcements(settings: Settings, lis
 async def test_a_stream_of_inserts_takes_the_announcements_along(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Requests of inserts without a turn are served by the next insert with a turn, without a separate announcement."""
+    """Requests of inserts without a reservation are served by the next reserved insert, without a separate NOTIFY."""
     # A long time, so that the next insert comes in time on a busy machine.
     monkeypatch.setattr(announcers, "_INSERT_MAY_COME_SECONDS", 30.0)
     sent: list[str] = []
@@ -131,7 +131,7 @@ async def test_a_stream_of_inserts_takes_the_announcements_along(
                 else:
                     turns += 1
                     announcer.announced(turn)
-    # Also none at the end: the last turn served all requests.
+    # Also none at the end: the last reserved insert served all requests.
     assert sent == []
 
 
@@ -139,7 +139,7 @@ async def test_a_stream_of_inserts_takes_the_announcements_along(
 async def test_announcements_are_not_put_off_by_inserts_that_make_none(
     settings: Settings, insert_seconds: float
 ) -> None:
-    """Inserts with a turn but without an announcement do not hold up announcements for long."""
+    """Reserved inserts without a NOTIFY, one after the other, do not hold up announcements for long."""
     sent = asyncio.Semaphore(0)
 
     class Counted(Announcer):

@@ -94,7 +94,7 @@ async def test_what_is_claimed_during_a_drain_goes_back(bystander: Bystander, sq
 async def test_a_claim_that_a_crash_undid_and_that_was_made_again_is_kept(
     bystander: Bystander, sql: psycopg.Connection[Any]
 ) -> None:
-    """A late report that the first of two claims is gone: the job of the second claim runs."""
+    """A job claimed twice after a crash of the database runs once, despite the late loss of the first claim."""
     insert(sql)
     [job] = await bystander.claim()
     bystander.attempts.start([job])
@@ -126,7 +126,7 @@ async def test_a_lost_attempt_that_ends_late_leaves_its_successor_alone(
 
 
 async def test_a_second_loss_counts(bystander: Bystander, sql: psycopg.Connection[Any]) -> None:
-    """An attempt claimed twice is spared once: the next renewal decides."""
+    """An attempt claimed twice survives one loss; a second loss ends the attempt."""
     insert(sql)
     [job] = await bystander.claim()
     bystander.go_on.clear()

@@ -138,7 +138,7 @@ async def test_a_permanent_fault_fails_at_once(database_url: str, sql: psycopg.C
 
 
 async def test_a_temporary_fault_is_retried_and_then_fails(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """Three attempts in all, with the last error at the end and every error in the list."""
+    """A temporary fault is retried up to three attempts; the job then fails with the last error and lists all."""
     attempts = []
 
     async def handler(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
@@ -155,7 +155,7 @@ async def test_a_temporary_fault_is_retried_and_then_fails(database_url: str, sq
 
 
 async def test_a_temporary_fault_that_passes_leaves_no_error(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """A success after failures is a success; the row has the number of retries."""
+    """A success after a temporary fault has no error, and counts the retry."""
 
     async def handler(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
         if job.attempt == 1:
@@ -313,7 +313,7 @@ async def test_due_times_wake_the_worker(database_url: str, sql: psycopg.Connect
 
 
 async def test_a_backlog_of_due_jobs_is_taken_at_one_go(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """More due jobs than one sweep promotes do not wait for the next poll."""
+    """Due jobs beyond the batch of one sweep do not wait for the next poll."""
     insert(sql, QUEUED, copies=2500, ready=False)
     handler = Executions()
     async with working(database_url, handler, worker_concurrency=1000):

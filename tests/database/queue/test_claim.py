@@ -45,9 +45,7 @@ async def test_no_more_than_the_free_slots(connection: Any, sql: psycopg.Connect
 async def test_two_claims_at_once_share_no_job(
     connection: Any, rival: Any, sql: psycopg.Connection[Any], first_commits: bool
 ) -> None:
-    """An open claim makes another worker's claim skip its rows without waiting, whether the first commits or rolls
-    back.
-    """
+    """A claim skips the rows of another open claim without waiting, whether the other commits or rolls back."""
     insert(sql, copies=6)
     await connection.set_autocommit(False)
     mine = await claim(connection, 4, "a")

@@ -101,9 +101,7 @@ RESULT_RULES = {
 @pytest.mark.parametrize("kind", RESULT_RULES)
 @ON_ONE_POSTGRES
 async def test_a_result_that_a_rule_refuses_fails_its_job_alone(database_url: str, sql: Pg, kind: str) -> None:
-    """A result refused by a rule fails its job, with the rule's name in the error; the others end at their first
-    attempt.
-    """
+    """A result refused by a rule fails its job with the rule's name; the others end at their first attempt."""
     rule, name = RESULT_RULES[kind]
     insert(sql, copies=4, fileName="good")
     odd = insert(sql, fileName="odd")

@@ -48,9 +48,7 @@ def replaced_row(connection: psycopg.Connection[Any], job_id: str, **values: obj
 
 
 def test_history_of_the_replaced_system_moves_over(empty_database_url: str) -> None:
-    """A move from the replaced system keeps result, error and times of ended jobs and enqueues the others, also when
-    repeated.
-    """
+    """A move from the replaced system keeps ended jobs and enqueues the others; a repetition changes nothing."""
     aside, make_room, fill_pages, bring, leave_gaps, ask_again, look = statements("migration.md")
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
         connection.execute(REPLACED_TABLE.encode())

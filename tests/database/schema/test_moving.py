@@ -132,7 +132,7 @@ async def test_whatever_is_loaded_a_worker_counts_it(make_database: MakeDatabase
 
 
 async def test_a_schema_without_rows_is_a_queue(make_database: MakeDatabase, tmp_path: Path) -> None:
-    """A copy of the schema without rows takes, pauses and runs jobs; workers insert rows missing from migrations."""
+    """A copy of the schema without rows takes, pauses and runs jobs; workers insert the rows of the migrations."""
     old, new = make_database(NEWEST, migrated=True), make_database(NEWEST, migrated=False)
     run(f"pg_dump --schema-only '{old}' | psql --quiet --set=ON_ERROR_STOP=1 '{new}'", tmp_path)
     with psycopg.connect(new, autocommit=True) as sql:

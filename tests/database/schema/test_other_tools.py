@@ -59,9 +59,7 @@ def run(database_url: str, tmp_path: Path) -> Callable[..., str]:
 
 
 async def asks_and_steers(connection: Connection, sql: psycopg.Connection[Any], snippet: Callable[[], str]) -> str:
-    """Check a snippet: its job is counted, postponed and claimed, an old job is cancelled, and the failed job is
-    printed.
-    """
+    """Check a snippet: its job is counted, postponed and claimed, an old job cancelled, and the failed job printed."""
     failed = insert(sql, FAILED, error=WHY)
     old = insert(sql, createdAt=Sql("now() - interval '2 days'"))
     shown = snippet()
@@ -272,9 +270,7 @@ for (const refused of [
 
 @ON_ONE_POSTGRES
 def test_prisma_model_of_the_replaced_system(sql: psycopg.Connection[Any], prisma: Callable[[str, str], str]) -> None:
-    """The replaced system's Prisma model reads jobs by both ids; each documented refusal happens with its documented
-    reason.
-    """
+    """The replaced system's Prisma model reads jobs by both ids, and each documented refusal has its reason."""
     assert REPLACED_MODEL.count("dbgenerated") == 0
     insert(sql, FAILED, error=WHY)
     for result in ("Json?", "String?"):

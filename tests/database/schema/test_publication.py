@@ -35,9 +35,7 @@ REPLICATED = (
 
 @pytest.fixture
 def publisher(postgres_kind: str) -> Iterator[str]:
-    """URL of a migrated queue on a server with logical decoding; all tables are published, and database ``copy`` is
-    equal.
-    """
+    """URL of a migrated queue on a server with logical decoding, with all tables published and copied to ``copy``."""
     with tempfile.TemporaryDirectory(prefix="iidq-test-") as folder:
         home = Path(folder)
         # Run by root, the server has another account, which must pass here.
@@ -82,9 +80,7 @@ def _name(url: str) -> str:
 
 
 async def test_every_table_can_be_published(publisher: str, subscriber: psycopg.Connection[Any]) -> None:
-    """A job's whole life, upkeep and each operator's function work under FOR ALL TABLES, and a subscriber gets equal
-    rows.
-    """
+    """A job's life, upkeep and operators' functions work under FOR ALL TABLES, and a subscriber gets equal rows."""
     settings = load_settings(database_url=publisher)
     async with await connect(settings) as connection:
         with psycopg.connect(publisher, autocommit=True) as sql:

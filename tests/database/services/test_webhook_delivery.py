@@ -321,7 +321,7 @@ async def test_news_of_an_earlier_end_are_dropped(connection: Any, sql: Pg) -> N
 async def test_a_worker_that_dies_at_the_last_attempt_does_not_leave_it_for_ever(
     sql: Pg, database_url: str, receiver: Receiver
 ) -> None:
-    """A delivery with ten attempts by a dead worker is given up without another attempt."""
+    """A delivery left by a dead worker after ten attempts is given up without another attempt."""
     job_id = insert_with_callback(sql, receiver.url)
     cancel(sql, job_id)
     sql.execute("UPDATE iidq_webhook_delivery SET attempts = 10")

@@ -93,9 +93,7 @@ async def test_the_listener_notices_that_it_is_deaf(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Behind a pooler the worker reports a listener that hears nothing, in its log and in its row, and never the
-    contrary.
-    """
+    """Behind a pooler the worker reports its listener as down, in its log and in its row, and never as up."""
     monkeypatch.setattr(listener, "_ECHO_TIMEOUT_SECONDS", 0.5)
     async with working(pooled_url, Executions(), poll_interval_seconds=POLL_SECONDS):
         said = ""

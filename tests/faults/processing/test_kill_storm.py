@@ -55,9 +55,7 @@ class Nursery:
         self._living.append(int(self._process.stdout.readline()))
 
     def kill_the_oldest(self) -> None:
-        """Kill the oldest worker with SIGKILL. Raise ``ProcessLookupError`` if the worker ended by itself, which is a
-        fault.
-        """
+        """Kill the oldest worker with SIGKILL. Raise ``ProcessLookupError`` for a worker ended by itself, a fault."""
         os.kill(self._living.pop(0), signal.SIGKILL)
         self.killed += 1
 

@@ -215,9 +215,7 @@ class Queue(RuleBasedStateMachine):
 
     @rule(number=SOME, how=HOW, worker=WORKER)
     def forget_a_claim(self, number: int, how: str, worker: int) -> None:
-        """Undo a claim as a crash of Postgres does; another worker claims the same attempt, and the first comes too
-        late.
-        """
+        """Undo a claim as a crash of Postgres does: another worker claims the attempt, and the first comes too late."""
         held = [(actor, job) for actor in self.workers for job in actor.heard_of if self.holds(actor, job)]
         if not held or self.paused:
             return

@@ -66,9 +66,7 @@ async def test_a_worker_tells_what_it_did(
 
 
 async def test_metrics_are_guarded_and_optional(start_worker: StartWorker, database_url: str) -> None:
-    """With ``API_KEY`` the metrics need the key, and only ``/metrics`` is served. A taken port does not stop the
-    worker.
-    """
+    """With ``API_KEY`` the metrics need the key; only ``/metrics`` is served. A taken port does not stop the worker."""
     port = free_port()
     start_worker(database_url, WORKER_METRICS_PORT=str(port), API_KEY="s3cret")
     await eventually(lambda: scrape(port)[0] == 401)
