@@ -1,4 +1,4 @@
-"""The store's steps as a worker of a given name takes them."""
+"""The store's steps by a worker with a given name."""
 
 from iidq.database.connections import Connection
 from iidq.queue import store
@@ -17,13 +17,13 @@ async def claim(connection: Connection, slots: int = 10, worker_id: str = WORKER
 
 
 async def claim_one(connection: Connection, worker_id: str = WORKER) -> ClaimedJob:
-    """Claim the first in line."""
+    """Claim the first job in line."""
     [job] = await claim(connection, 1, worker_id)
     return job
 
 
 async def finish(connection: Connection, *outcomes: Outcome, worker_id: str = WORKER) -> set[Fence]:
-    """Store outcomes; return those that were stored."""
+    """Store outcomes; return the fences of the stored outcomes."""
     lost = await store.store_outcomes(connection, outcomes, worker_id=worker_id)
     return {(outcome.id, outcome.attempt) for outcome in outcomes} - lost
 
@@ -57,5 +57,5 @@ async def sweep(connection: Connection, *, batch: int = 1000, worker_id: str = W
 
 
 def fence(job: ClaimedJob) -> Fence:
-    """What a write must present."""
+    """Return the fence of a job: id and attempt."""
     return (job.id, job.attempt)

@@ -1,4 +1,4 @@
-"""These tests run on every Postgres that is found."""
+"""Tests on every installed version of Postgres."""
 
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -19,26 +19,26 @@ def postgres_kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def sql(database_url: str) -> Iterator[psycopg.Connection[Any]]:
-    """A connection as somebody with psql has it."""
+    """A connection as in psql."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
 
 
 @pytest.fixture
 def settings(database_url: str) -> Settings:
-    """Settings that reach the test's own database."""
+    """Settings with the test's database."""
     return load_settings(database_url=database_url)
 
 
 @pytest.fixture
 async def connection(settings: Settings) -> AsyncIterator[Connection]:
-    """A connection as the store's functions take it."""
+    """A connection for the store's functions."""
     async with await connect(settings) as connection:
         yield connection
 
 
 @pytest.fixture
 async def rival(settings: Settings) -> AsyncIterator[Connection]:
-    """A second one, to race with the first."""
+    """A second connection, for races with the first."""
     async with await connect(settings) as connection:
         yield connection

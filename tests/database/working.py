@@ -1,4 +1,4 @@
-"""A work loop inside the test's own process."""
+"""A work loop inside the test's process."""
 
 import asyncio
 import itertools
@@ -11,13 +11,13 @@ from iidq.queue.processing.loop import WorkLoop, open_work_loop
 from iidq.settings import load_settings
 
 _numbers = itertools.count()
-# So long that nothing in these tests can be owed to the poll.
+# Long enough that no result of a test comes from a poll.
 NEVER_POLLS_SECONDS = 300.0
 
 
 @asynccontextmanager
 async def working(database_url: str, handler: Handler, **overrides: Any) -> AsyncIterator["Working"]:
-    """A loop that works until the block ends and then drains; its errors are the test's."""
+    """Run a loop until the block ends, then drain; errors of the loop are raised."""
     usual: dict[str, Any] = {"poll_interval_seconds": NEVER_POLLS_SECONDS, "retry_backoff_ms": 20}
     settings = load_settings(database_url=database_url, **(usual | overrides))
     async with open_work_loop(settings, handler, f"test:{next(_numbers)}") as loop:
@@ -36,7 +36,7 @@ class Working:
         self._run = run
 
     async def stop(self, *, hurry: bool = False) -> int:
-        """Ask to stop and return how many jobs were given back."""
+        """Stop the loop, and return the number of released jobs."""
         if not self._run.done():
             self.loop.stop()
             if hurry:

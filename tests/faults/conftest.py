@@ -1,4 +1,4 @@
-"""Worker processes, and a ledger in the database of what they really ran and how often a job ended."""
+"""Worker processes, and a ledger of executions and ends in the database."""
 
 import os
 import signal
@@ -31,7 +31,7 @@ _STOP_TIMEOUT_SECONDS = 20
 
 
 def keep_ledger(database_url: str) -> None:
-    """Count executions and endings in this database from now on. Any write to an ended job counts as one more end."""
+    """Count executions and ends in this database from now on. Any write to an ended job counts as one more end."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(_LEDGER.encode())
 
@@ -58,7 +58,7 @@ class Worker:
         return self.process.pid
 
     def says(self, event: str) -> bool:
-        """Whether the log holds this event."""
+        """Return whether the log has this event."""
         return event in self.log.read_text()
 
     def signal(self, number: signal.Signals) -> None:
@@ -66,7 +66,7 @@ class Worker:
         self.process.send_signal(number)
 
     def exit_code(self) -> int:
-        """Wait for the end."""
+        """Wait for the end, and return the exit code."""
         return self.process.wait(_STOP_TIMEOUT_SECONDS)
 
 
@@ -75,7 +75,7 @@ StartWorker = Callable[..., Worker]
 
 @pytest.fixture
 def start_worker(tmp_path: Path) -> Iterator[StartWorker]:
-    """Starts a worker process on a database; environment variables come as keyword arguments. All are ended."""
+    """Start worker processes on a database, with the environment as keyword arguments; kill all at the end."""
     started: list[Worker] = []
 
     def start(database_url: str, *, module: str = "tests.faults.worker_process", **environment: str) -> Worker:
@@ -100,7 +100,7 @@ def start_worker(tmp_path: Path) -> Iterator[StartWorker]:
 
 @pytest.fixture
 def ledger(database_url: str) -> Iterator[psycopg.Connection[Any]]:
-    """A connection to the test's database, whose executions and endings are counted."""
+    """A connection to the test's database, with a ledger."""
     keep_ledger(database_url)
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
@@ -108,10 +108,10 @@ def ledger(database_url: str) -> Iterator[psycopg.Connection[Any]]:
 
 @pytest.fixture
 def own_server() -> Iterator[EmbeddedPostgres]:
-    """A migrated server of the test's own, to be stopped and started at will."""
+    """A migrated server for one test, free to be stopped and started."""
     with tempfile.TemporaryDirectory(prefix="iidq-test-") as folder:
         home = Path(folder)
-        # As root the server runs as nobody, who must get through here.
+        # Run by root, the server has another account, which must pass here.
         home.chmod(0o711)
         server = EmbeddedPostgres(home / "postgres")
         server.start()

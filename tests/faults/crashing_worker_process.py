@@ -1,4 +1,4 @@
-"""The real worker program, in which the work loop fails by a bug, or with ``HANG`` something will not end."""
+"""The real worker program with a crashing work loop, or with an endless task or thread for ``HANG``."""
 
 import asyncio
 import contextlib
@@ -12,12 +12,12 @@ from iidq.queue.processing.loop import WorkLoop
 
 
 async def fail(*_: object) -> None:
-    """What a bug does."""
+    """Raise as a bug does."""
     raise LookupError("on purpose")
 
 
 async def hang(*_: object) -> None:
-    """What nothing can cancel; in a thread, or as a task."""
+    """Hang in a thread or in a task, and ignore cancellation."""
     print("hangs now", flush=True)
     if os.environ["HANG"] == "thread":
         await asyncio.to_thread(threading.Event().wait)
@@ -27,7 +27,7 @@ async def hang(*_: object) -> None:
 
 
 if __name__ == "__main__":
-    # The tests' patience is short.
+    # A tenth of the usual time, for short tests.
     vars(worker)["END_SECONDS"] = background.END_SECONDS / 10
     if os.environ.get("HANG"):
         WorkLoop._hear_relay = hang  # type: ignore[method-assign,assignment]

@@ -1,4 +1,4 @@
-"""The worker of worker_process, in a process whose wall clock is wrong by ``CLOCK_SKEW_SECONDS``."""
+"""The worker of worker_process with a wall clock wrong by ``CLOCK_SKEW_SECONDS``."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ _SKEW_SECONDS = float(os.environ["CLOCK_SKEW_SECONDS"])
 
 
 def skew_the_clock() -> None:
-    """Before anything else is imported; the monotonic clock stays right, as on a host with a wrong date."""
+    """Change the wall clock before other imports; the monotonic clock stays right, as on a host with a wrong date."""
     right_time, right_time_ns = time.time, time.time_ns
     time.time = lambda: right_time() + _SKEW_SECONDS
     time.time_ns = lambda: right_time_ns() + int(_SKEW_SECONDS * 1e9)
@@ -18,16 +18,16 @@ def skew_the_clock() -> None:
     right_datetime = datetime.datetime
 
     class SkewedDatetime(right_datetime):  # type: ignore[valid-type, misc]
-        """The C implementation asks the system for the time, not the module ``time``."""
+        """Shifts the clock here as well: the C implementation reads the system's time, not the module ``time``."""
 
         @classmethod
         def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:
-            """The wrong time."""
+            """Return the wrong time."""
             return right_datetime.now(tz) + datetime.timedelta(seconds=_SKEW_SECONDS)
 
         @classmethod
         def utcnow(cls) -> datetime.datetime:
-            """The wrong time."""
+            """Return the wrong time."""
             return cls.now(datetime.UTC).replace(tzinfo=None)
 
     datetime.datetime = SkewedDatetime  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""The real worker program with a handler that takes any job through some steps, and writes down that it ran."""
+"""The real worker program with a handler of several steps for any job; each execution is recorded."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ _STEP_SECONDS = 0.01
 
 
 def handler_for(_verifier: object) -> Handler:
-    """The steps that a verification has."""
+    """Return a handler with the progress steps of a verification."""
     ledger = asyncio.Lock()
 
     async def handle(job: ClaimedJob, progress: Progress) -> dict[str, Any]:

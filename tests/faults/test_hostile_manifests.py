@@ -1,4 +1,4 @@
-"""A worker process, and manifests that were made to keep it busy."""
+"""A worker process, and manifests made to keep it busy."""
 
 import signal
 from typing import Any
@@ -17,7 +17,7 @@ from tests.unit.ipfs.test_gateways import by_format
 async def test_a_block_of_a_million_fields_does_not_keep_a_worker(
     database_url: str, ledger: psycopg.Connection[Any], start_worker: StartWorker, development_chain: str
 ) -> None:
-    """A valid 2 MiB block that 4,000 links name fails its job at once, and the process ends when it is asked to."""
+    """A valid 2 MiB block behind 4,000 links fails its job at once, and the worker ends on SIGTERM."""
     root, block = countless_fields(4000)
     async with serving(by_format({"raw": root, "car": car((DAG_PB, root), (DAG_PB, block))})) as gateway:
         environment = {"RPC_URL": development_chain, "IPFS_GATEWAYS": gateway.url, "JOB_LEASE_SECONDS": "10"}

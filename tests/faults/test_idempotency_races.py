@@ -1,4 +1,4 @@
-"""Many callers with one key at the same moment, through two processes' worth of pools: one job."""
+"""Many callers with one key at the same moment, in several processes' pools: one job."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,20 +21,20 @@ OTHER_REQUEST = b"g" * 32
 
 
 def keyed(key: str = "k", *, scope: str = "caller", fingerprint: bytes = REQUEST) -> NewJob:
-    """A request under a key."""
+    """Return a job under a key."""
     return new_job(key=IdempotencyKey(scope, key, fingerprint))
 
 
 @pytest.fixture
 def sql(database_url: str) -> Any:
-    """A connection as somebody with psql has it."""
+    """A connection as in psql."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
 
 
 @pytest.fixture
 async def enqueuers(database_url: str) -> AsyncIterator[list[Enqueuer]]:
-    """Eight, each with a pool of its own, as in eight API processes: their statements really race."""
+    """Eight enqueuers with separate pools, as in eight API processes, for real races of statements."""
     settings = load_settings(database_url=database_url)
     async with AsyncExitStack() as stack:
         yield [
@@ -46,7 +46,7 @@ async def enqueuers(database_url: str) -> AsyncIterator[list[Enqueuer]]:
 
 
 async def ask_at_once(enqueuers: list[Enqueuer], jobs: list[NewJob]) -> list[UUID | BaseException]:
-    """All of them now, spread over the enqueuers."""
+    """Enqueue all jobs at the same moment, spread over the enqueuers."""
     async with asyncio.timeout(30):
         return await asyncio.gather(
             *(enqueuers[number % len(enqueuers)].enqueue(job) for number, job in enumerate(jobs)),
@@ -57,7 +57,7 @@ async def ask_at_once(enqueuers: list[Enqueuer], jobs: list[NewJob]) -> list[UUI
 async def test_fifty_requests_with_one_key_make_one_job(
     enqueuers: list[Enqueuer], sql: psycopg.Connection[Any]
 ) -> None:
-    """Everybody who asks under the same key gets the same job, however close together they ask."""
+    """Fifty requests with one key at the same moment get the same job."""
     for number in range(10):
         answers = await ask_at_once(enqueuers, [keyed(f"k{number}") for _ in range(50)])
         assert len(set(answers)) == 1, answers
@@ -71,7 +71,7 @@ async def test_fifty_requests_with_one_key_make_one_job(
 async def test_another_request_under_the_key_is_refused(
     enqueuers: list[Enqueuer], sql: psycopg.Connection[Any]
 ) -> None:
-    """Two different requests race for one key: one of them has it, all callers of the other are told."""
+    """Of two different requests in a race for one key, one gets the job; all callers of the other get a conflict."""
     for number in range(10):
         jobs = [keyed(f"k{number}", fingerprint=(REQUEST, OTHER_REQUEST)[n % 2]) for n in range(20)]
         answers = await ask_at_once(enqueuers, jobs)
@@ -84,7 +84,7 @@ async def test_another_request_under_the_key_is_refused(
 async def test_keys_taken_in_opposite_orders_do_not_deadlock(
     enqueuers: list[Enqueuer], sql: psycopg.Connection[Any]
 ) -> None:
-    """Batches that hold the same keys in any order all get through, with one job per key."""
+    """Batches with the same keys in opposite orders do not deadlock, and make one job per key."""
     keys = [f"k{number}" for number in range(40)]
     answers = await ask_at_once(enqueuers, [keyed(key) for key in keys * 2 + keys[::-1] * 2])
     assert len({answer for answer in answers if isinstance(answer, UUID)}) == 40
@@ -93,7 +93,7 @@ async def test_keys_taken_in_opposite_orders_do_not_deadlock(
 
 
 async def test_an_expired_key_is_free_again(enqueuers: list[Enqueuer], sql: psycopg.Connection[Any]) -> None:
-    """After its time a key makes a new job, one for all who ask at that moment, also for another request."""
+    """An expired key makes one new job for all its callers, also for another request."""
     [first] = await ask_at_once(enqueuers, [keyed()])
     sql.execute("UPDATE iidq_idempotency_key SET \"expiresAt\" = now() - interval '1 second'")
     answers = await ask_at_once(enqueuers, [keyed(fingerprint=OTHER_REQUEST) for _ in range(50)])
@@ -105,7 +105,7 @@ async def test_an_expired_key_is_free_again(enqueuers: list[Enqueuer], sql: psyc
 async def test_a_shared_request_makes_one_job_at_a_time(
     enqueuers: list[Enqueuer], sql: psycopg.Connection[Any]
 ) -> None:
-    """Requests that may share get the job that waits or runs; when it has ended, together they get one new job."""
+    """Shared requests get the waiting or running job; after its end, together they get one new job."""
     seen: set[UUID] = set()
     for number in range(10):
         answers = await ask_at_once(enqueuers, [keyed(scope=SHARED) for _ in range(50)])
@@ -122,7 +122,7 @@ async def test_a_shared_request_makes_one_job_at_a_time(
 
 
 async def test_a_key_does_not_outlive_its_job(enqueuers: list[Enqueuer], sql: psycopg.Connection[Any]) -> None:
-    """Where retention has removed the job that a key stands for, the same request makes a new one."""
+    """After removal of a key's job the same request makes one new job."""
     gone = await enqueuers[0].enqueue(keyed())
     sql.execute('DELETE FROM "VerificationJob"')
     again = await ask_at_once(enqueuers, [keyed() for _ in range(8)])

@@ -1,4 +1,4 @@
-"""Redis dies, hangs, is flushed, filled and started empty under load: nothing else notices."""
+"""Redis is killed, frozen, flushed, filled, restarted empty and slowed under load, without effect on the queue."""
 
 import asyncio
 import json
@@ -27,10 +27,9 @@ async def test_no_request_fails_and_no_job_is_lost_or_doubled(
     database_url: str,
     ledger: psycopg.Connection[Any],
 ) -> None:
-    """Two APIs and two workers share a Redis through all that can befall it.
+    """Two APIs and two workers lose no job and fail no request through all faults of Redis.
 
-    Every request is answered as without it, every job runs once and ends once, every watcher sees its end, and when
-    Redis is back for good all processes use it again.
+    Every job runs once and ends once, every watcher gets its end, and all processes use Redis again afterwards.
     """
     with RedisServer() as redis:
 
@@ -50,7 +49,7 @@ async def test_no_request_fails_and_no_job_is_lost_or_doubled(
             redis.restart()
 
         async def slow() -> None:
-            # All commands wait meanwhile.
+            # All commands wait in the meantime.
             await asyncio.to_thread(redis.command, "DEBUG", "SLEEP", "0.2")
 
         shared = {"database_url": database_url, "redis_url": redis.url}

@@ -1,4 +1,4 @@
-"""Receivers that hang, lie, move or are away, and workers that die while they deliver: nobody else notices."""
+"""Receivers hang, redirect or are away, and workers die during a delivery: other jobs and receivers see no effect."""
 
 import asyncio
 import signal
@@ -37,7 +37,7 @@ _HOUR = 3600.0
 
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
-    """A receiver that takes everything until it is told otherwise."""
+    """A receiver with a success for every event, until changed."""
     async with receiving() as receiver:
         yield receiver
 
@@ -52,7 +52,7 @@ async def delivering(database_url: str, **overrides: Any) -> AsyncIterator[None]
 async def test_a_receiver_that_hangs_delays_nobody_else(
     ledger: Pg, database_url: str, receiver: Receiver, start_worker: StartWorker
 ) -> None:
-    """While many of its events hang in one worker, that worker verifies, and delivers to others."""
+    """A worker with many hanging deliveries verifies jobs and delivers to other receivers."""
     async with receiving(never) as hanging:
         stuck = [insert_with_callback(ledger, hanging.url, manifestUri="test:sleep:0") for _ in range(40)]
         start_worker(
@@ -69,13 +69,13 @@ async def test_a_receiver_that_hangs_delays_nobody_else(
         ended = "SELECT count(*) FROM \"VerificationJob\" WHERE status = 'completed'"
         await eventually(lambda: scalar(ledger, ended) == 42)
         assert scalar(ledger, 'SELECT status FROM "VerificationJob" WHERE id = %s', plain) == "completed"
-        # Each of its slots holds one, and no more.
+        # Four deliveries at most hang at one receiver.
         assert len(hanging.received) == 4
         assert {delivery(ledger, job_id)["state"] for job_id in stuck} == {"pending"}
 
 
 async def test_a_hanging_receiver_is_tried_again(ledger: Pg, database_url: str, receiver: Receiver) -> None:
-    """The attempt ends with its deadline, says so in the job, and the next one delivers."""
+    """A delivery to a hanging receiver ends at its deadline with ``fetch.timeout``, and the next attempt delivers."""
     receiver.answer = never
     job_id = insert_with_callback(ledger, receiver.url)
     cancel(ledger, job_id)
@@ -88,7 +88,7 @@ async def test_a_hanging_receiver_is_tried_again(ledger: Pg, database_url: str, 
 
 
 async def test_an_answer_that_never_ends_is_cut_off(ledger: Pg, database_url: str) -> None:
-    """The status counts; of the body no more is read than it takes to be polite."""
+    """A receiver's endless body is cut off; the status counts."""
     asked = asyncio.Event()
 
     async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -113,7 +113,7 @@ async def test_an_answer_that_never_ends_is_cut_off(ledger: Pg, database_url: st
 
 
 async def test_a_redirect_is_not_followed(ledger: Pg, database_url: str, receiver: Receiver) -> None:
-    """Neither to a private address nor to one that could be reached: a failed attempt that says so, tried again."""
+    """A redirect is not followed, to a private or to a reachable address: the attempt fails and is repeated later."""
     async with receiving() as inner:
         for number, location in enumerate(("http://169.254.169.254/latest", inner.url)):
             receiver.answer = always(307, Location=location)
@@ -131,11 +131,11 @@ async def test_a_redirect_is_not_followed(ledger: Pg, database_url: str, receive
 async def test_a_name_that_leads_to_a_private_address_is_never_called(
     ledger: Pg, database_url: str, receiver: Receiver
 ) -> None:
-    """What its text did not show, the look-up does: no connection is made, and it is given up at once."""
+    """A callback name that resolves to a private address is given up at once, without a connection."""
     url = receiver.url.replace("127.0.0.1", "localhost")
     job_id = insert_with_callback(ledger, url)
     cancel(ledger, job_id)
-    # An opened network far from here, so that the port alone refuses nothing.
+    # Another network is allowed, so that the port alone refuses nothing.
     async with delivering(database_url, fetch_allow_private=("10.1.0.0/16",)):
         await eventually(lambda: delivery(ledger, job_id)["state"] == "gave_up")
     assert delivery(ledger, job_id)["lastError"].startswith("fetch.refused.address: ")
@@ -143,7 +143,7 @@ async def test_a_name_that_leads_to_a_private_address_is_never_called(
 
 
 async def test_a_receiver_that_answers_500_for_an_hour(ledger: Pg, database_url: str, receiver: Receiver) -> None:
-    """It is tried after 5 s, 5 min, 30 min and 2 h, always with the same event; when it is back, it gets it."""
+    """After failures an event is due in about 5 s, 5 min, 30 min and 2 h; each attempt sends the same signed event."""
     receiver.answer = always(500)
     job_id = insert_with_callback(ledger, receiver.url)
     cancel(ledger, job_id)
@@ -170,14 +170,14 @@ def _answered(sql: Pg, job_id: UUID, status: int) -> bool:
 
 
 def _failed(sql: Pg, job_id: UUID, attempt: int) -> bool:
-    """Whether that attempt has failed: before, its claim stands in the time of the next, and that is another one."""
+    """Return whether the given attempt has failed; while it runs, ``due_seconds`` is the end of its claim instead."""
     row = delivery(sql, job_id)
     planned = (5, 300, 1800, 2 * _HOUR)[attempt - 1]
     return bool(row["attempts"] == attempt and planned - 3 < row["due_seconds"] <= planned * 1.2)
 
 
 async def test_an_event_is_given_up_after_ten_attempts(ledger: Pg, database_url: str, receiver: Receiver) -> None:
-    """Three days of failures end it; the job shows the last one."""
+    """An event is given up after ten attempts, and the job shows the last status."""
     receiver.answer = always(500)
     job_id = insert_with_callback(ledger, receiver.url)
     cancel(ledger, job_id)
@@ -189,7 +189,7 @@ async def test_an_event_is_given_up_after_ten_attempts(ledger: Pg, database_url:
 
 
 async def test_gone_is_gone(ledger: Pg, database_url: str, receiver: Receiver) -> None:
-    """410 says that nobody wants it any more: no second attempt."""
+    """A receiver with status 410 gets no second attempt."""
     receiver.answer = always(410)
     job_id = insert_with_callback(ledger, receiver.url)
     cancel(ledger, job_id)
@@ -202,7 +202,7 @@ async def test_gone_is_gone(ledger: Pg, database_url: str, receiver: Receiver) -
 async def test_an_overloaded_receiver_gets_the_time_it_asks_for(
     ledger: Pg, database_url: str, receiver: Receiver, asked: str, least: float
 ) -> None:
-    """Retry-After with 503 is respected, up to a day."""
+    """The ``Retry-After`` of a 503 delays the next attempt; more than a day counts as a day."""
     receiver.answer = always(503, Retry_After=asked)
     job_id = insert_with_callback(ledger, receiver.url)
     cancel(ledger, job_id)
@@ -214,7 +214,7 @@ async def test_an_overloaded_receiver_gets_the_time_it_asks_for(
 async def test_a_worker_killed_while_it_delivers(
     ledger: Pg, database_url: str, receiver: Receiver, start_worker: StartWorker
 ) -> None:
-    """The event is delivered again by another worker, once its claim has run out, under the same id."""
+    """The event of a killed worker is delivered by another worker after the claim's end, under the same id."""
     receiver.answer = never
     environment = {"WEBHOOK_SECRET": SECRET, "FETCH_ALLOW_PRIVATE": "127.0.0.1", "WEBHOOK_TIMEOUT_SECONDS": "60"}
     job_id = insert_with_callback(ledger, receiver.url, manifestUri="test:sleep:0")
@@ -223,7 +223,7 @@ async def test_a_worker_killed_while_it_delivers(
     worker.signal(signal.SIGKILL)
     worker.exit_code()
     receiver.answer = always(200)
-    # Nobody else may try before the claim runs out: now it does.
+    # No other worker may try before the claim's end: now the claim ends.
     assert delivery(ledger, job_id)["due_seconds"] > 60
     make_due(ledger)
     second = start_worker(database_url, **environment)
@@ -237,7 +237,7 @@ async def test_a_worker_killed_while_it_delivers(
 async def test_a_worker_that_is_stopped_while_it_delivers(
     ledger: Pg, database_url: str, receiver: Receiver, start_worker: StartWorker
 ) -> None:
-    """It does not wait for the receiver's whole deadline: the event is due at once for the others, uncharged."""
+    """A worker stopped during a delivery does not wait for the receiver: the event is due at once, uncharged."""
     receiver.answer = never
     job_id = insert_with_callback(ledger, receiver.url, manifestUri="test:sleep:0")
     worker = start_worker(
@@ -252,7 +252,7 @@ async def test_a_worker_that_is_stopped_while_it_delivers(
 
 
 async def test_a_database_that_restarts_between_attempt_and_note(own_server: Any, receiver: Receiver) -> None:
-    """What the receiver took is told to it again at worst, under the same id; it is delivered in the end."""
+    """A restart of the database after an attempt may repeat the event under the same id, and the event is delivered."""
     asked = asyncio.Event()
     restarted = asyncio.Event()
 

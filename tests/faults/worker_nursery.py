@@ -1,7 +1,7 @@
-"""Starts workers in milliseconds: a process that has everything imported forks one for each line on its standard input.
+"""Starts workers in milliseconds: fork one from a process with all imports for each line of standard input.
 
-A line is the path of the worker's log; the answer is the worker's process id. What the environment says is for all of
-them. A worker started the usual way would spend most of a life of one second on imports.
+A line is the path of the worker's log; the reply is the worker's process id. The environment holds the settings of all
+workers. A worker with its own imports would spend most of a life of one second on imports.
 """
 
 import asyncio
@@ -21,20 +21,20 @@ from iidq.settings import load_settings
 
 
 async def handle(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
-    """Takes up to a tenth of a second."""
+    """Sleep for up to a tenth of a second."""
     progress(10)
     await asyncio.sleep(random.uniform(0.02, 0.1))
     return {"status": "OK", "attempt": job.attempt, "pid": os.getpid()}
 
 
 async def work() -> None:
-    """Until killed."""
+    """Work until killed."""
     async with open_work_loop(load_settings("database_url"), handle, f"chaos:{os.getpid()}") as loop:
         await loop.run()
 
 
 def become_a_worker(log_path: str) -> None:
-    """In the child; does not return."""
+    """Run a worker in the child process; never return."""
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -47,7 +47,7 @@ def become_a_worker(log_path: str) -> None:
 
 
 def main() -> None:
-    """Fork at each line, until the input ends."""
+    """Fork for each line, until the input ends."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     bind_to_parent = die_with_parent(signal.SIGKILL)
     for line in sys.stdin:

@@ -1,6 +1,6 @@
-"""The real worker program with another handler: what a job does is written in its manifest's address.
+"""The real worker program with a handler steered by the manifest's address.
 
-Each execution is first written down in the table ``execution``, so that tests count what was really run.
+Each execution is first recorded in the table ``execution``, so that tests count real runs.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from iidq.queue.processing.execution import Handler, Progress
 
 
 def handler_for(_verifier: object) -> Handler:
-    """``test:<what>:<seconds>``: sleep so long, or with ``hold`` only at the first attempt, or with ``kill`` die."""
+    """Return the handler for ``test:<action>:<seconds>``: sleep; ``hold`` at the first attempt only; ``kill`` dies."""
     ledger = asyncio.Lock()
 
     async def handle(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def handler_for(_verifier: object) -> Handler:
 
 
 async def write_down(job: ClaimedJob) -> None:
-    """Waits for the database as long as it is away: an execution that nobody counted would be a lie."""
+    """Record the execution, through any outage of the database: an unrecorded execution would make the count wrong."""
     while True:
         try:
             async with await psycopg.AsyncConnection.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:

@@ -1,4 +1,4 @@
-"""What BullMQ's keys show, and what they should show by the rows: two views that tests compare."""
+"""Two views of the queue for comparison: BullMQ's keys in Redis, and the rows."""
 
 import contextlib
 import subprocess
@@ -19,7 +19,10 @@ QUEUE = "bull:verification"
 
 @dataclass
 class View:
-    """Ids by state: lists with the next job last, as BullMQ takes them; sorted sets by score; and the hashes' names."""
+    """Job ids by state, and each job's name.
+
+    Waiting jobs have the next job last, as in BullMQ; completed and failed jobs have no order.
+    """
 
     wait: list[str] = field(default_factory=list)
     active: list[str] = field(default_factory=list)
@@ -31,24 +34,24 @@ class View:
 
 
 class RedisCli:
-    """The very redis-cli that people use."""
+    """The redis-cli program."""
 
     def __init__(self, server: RedisServer) -> None:
         self._command = server.cli()
 
     def __call__(self, *words: str) -> list[str]:
-        """The reply's lines."""
+        """Return the lines of the reply."""
         done = subprocess.run([*self._command, *words], capture_output=True, text=True, check=True, timeout=10)
         return done.stdout.splitlines()
 
     def hash(self, job_id: str) -> dict[str, str]:
-        """``HGETALL`` of one job."""
+        """Return the fields of one job, by ``HGETALL``."""
         lines = self("HGETALL", f"{QUEUE}:{job_id}")
         return dict(zip(lines[::2], lines[1::2], strict=True))
 
 
 def shown(client: Any) -> View:
-    """What stands in Redis; ``client`` is redis-py's, which decodes."""
+    """Return the view in Redis; ``client`` is a decoding client of redis-py."""
     view = View(
         wait=client.lrange(f"{QUEUE}:wait", 0, -1),
         active=client.lrange(f"{QUEUE}:active", 0, -1),
@@ -63,7 +66,7 @@ def shown(client: Any) -> View:
 
 
 def due(sql: psycopg.Connection[Any]) -> View:
-    """What should stand there, by the rows."""
+    """Return the view by the rows."""
     rows = sql.execute(
         'SELECT id::text, status, ready, type FROM "VerificationJob"'
         ' ORDER BY iidq_claim_order("runAt", type, priority), id'
@@ -73,7 +76,7 @@ def due(sql: psycopg.Connection[Any]) -> View:
     view.completed = {job_id for job_id, status, *_ in rows if status == "completed"}
     view.failed = {job_id for job_id, status, *_ in rows if status == "failed"}
     view.active = _ids(sql, 'WHERE "workerId" IS NOT NULL ORDER BY "startedAt" DESC, id DESC')
-    # In no order: Redis keeps whole milliseconds, and many fall due in the same one.
+    # In no order: Redis keeps whole milliseconds, and many jobs fall due in the same millisecond.
     view.delayed = sorted(_ids(sql, "WHERE status = 'queued' AND NOT ready"))
     view.paused = bool(sql.execute('SELECT "pausedAt" IS NOT NULL FROM iidq_queue_control').fetchone() == (True,))
     return view
@@ -86,7 +89,7 @@ def _ids(sql: psycopg.Connection[Any], condition: str) -> list[str]:
 
 @contextlib.asynccontextmanager
 async def mirroring(database_url: str, server: RedisServer, **overrides: Any) -> AsyncIterator[None]:
-    """The keys are kept until the block ends."""
+    """Keep the keys until the block ends."""
     usual: dict[str, Any] = {"redis_url": server.url, "redis_bull_keys": "on", "redis_timeout_ms": 1000}
     settings = load_settings(database_url=database_url, **(usual | overrides))
     async with open_redis(settings) as connection, open_bull_mirror(settings, connection):
@@ -94,11 +97,11 @@ async def mirroring(database_url: str, server: RedisServer, **overrides: Any) ->
 
 
 async def agree(client: Any, sql: psycopg.Connection[Any]) -> None:
-    """Wait until the keys show what the rows are."""
+    """Wait until the keys agree with the rows."""
     from redis.exceptions import ResponseError
 
     def difference() -> Any:
-        # A key may be of the wrong type for a while, by somebody else's doing.
+        # A key may have a wrong type for a while, by another client's write.
         with contextlib.suppress(ResponseError):
             return shown(client) == due(sql)
 

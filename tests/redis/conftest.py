@@ -1,4 +1,4 @@
-"""A Redis of the test's own, and settings that name it and the test's database."""
+"""A Redis for each test, and settings with the test's Redis and database."""
 
 import io
 import json
@@ -21,14 +21,14 @@ OpenAccelerator = Callable[..., AbstractAsyncContextManager[Accelerator]]
 
 @pytest.fixture
 def redis() -> Iterator[RedisServer]:
-    """A real server, to be stopped and frozen at will."""
+    """A real server, free to be stopped and frozen."""
     with RedisServer() as server:
         yield server
 
 
 @pytest.fixture
 def events() -> Iterator[Events]:
-    """The names of what was logged meanwhile."""
+    """Return the names of the events logged so far."""
     log = io.StringIO()
     configure_logging("info", "json", log)
     yield lambda: [json.loads(line)["event"] for line in log.getvalue().splitlines()]
@@ -37,18 +37,18 @@ def events() -> Iterator[Events]:
 
 @pytest.fixture
 def sql(database_url: str) -> Iterator[psycopg.Connection[Any]]:
-    """Somebody with psql."""
+    """A connection as in psql."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
 
 
 @pytest.fixture
 def accelerate(redis: RedisServer, database_url: str) -> OpenAccelerator:
-    """Opens what one process has of the accelerator; several share Redis and database."""
+    """Open one process's accelerator; several share Redis and database."""
 
     @asynccontextmanager
     async def accelerate(**settings: Any) -> AsyncIterator[Accelerator]:
-        # These tests are about values; a busy machine may take its time.
+        # A long time-out: these tests are about values, and a busy machine may be slow.
         usual: dict[str, Any] = {"database_url": database_url, "redis_url": redis.url, "redis_timeout_ms": 2000}
         async with open_accelerator(Settings(_env_file=None, **{**usual, **settings})) as accelerator:
             assert accelerator.redis is not None

@@ -1,4 +1,4 @@
-// What BullMQ itself reads from the Redis at argv[2], as JSON. Run by test_bullmq.py.
+// Prints as JSON how BullMQ reads the Redis at argv[2]. Run by test_bullmq.py.
 const { Queue } = require("bullmq");
 const Redis = require("ioredis");
 
@@ -15,7 +15,7 @@ async function main() {
       seen.jobs[job.id] = { ...job.toJSON(), state: await job.getState(), delay: job.delay };
     }
   }
-  // As Bull Board pages through them, and as Prometheus is told.
+  // The page as in Bull Board, and the metrics for Prometheus.
   seen.page = (await queue.getJobs(["waiting"], 0, 1)).map((job) => job.id);
   seen.metrics = await queue.exportPrometheusMetrics();
   await queue.close();

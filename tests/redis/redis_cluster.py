@@ -1,4 +1,4 @@
-"""A real Redis Cluster, of two nodes."""
+"""A real Redis Cluster of two nodes."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,7 +9,7 @@ from tests.redis_server import RedisServer
 
 @asynccontextmanager
 async def two_nodes() -> AsyncIterator[tuple[RedisServer, RedisServer]]:
-    """Each has half of the slots."""
+    """Yield two nodes, each with half of the slots."""
     with RedisServer("--cluster-enabled", "yes") as first, RedisServer("--cluster-enabled", "yes") as second:
         for server, slots in ((first, range(8192)), (second, range(8192, 16384))):
             assert server.command("CLUSTER", "ADDSLOTS", *map(str, slots)) == b"+OK\r\n"

@@ -1,4 +1,4 @@
-"""The real BullMQ from npm reads our keys as if they were its own, and changes nothing by reading."""
+"""The real BullMQ from npm reads the keys as a queue of BullMQ, and changes nothing by reading."""
 
 import json
 import os
@@ -22,7 +22,7 @@ _SCRIPT = Path(__file__).with_name("read_with_bullmq.cjs")
 
 @pytest.fixture(scope="module")
 def node_path() -> str:
-    """Where node finds BullMQ: in the folder that ``BULLMQ`` names, or wherever it looks by itself."""
+    """Return node's search path for BullMQ: the folder in ``BULLMQ``, or node's own."""
     if not shutil.which("node"):
         pytest.skip("no node: BullMQ itself was not asked")
     folder = os.environ.get("BULLMQ")
@@ -35,13 +35,13 @@ def node_path() -> str:
 
 @pytest.fixture
 def server() -> Iterator[RedisServer]:
-    """A Redis of the test's own."""
+    """A Redis for one test."""
     with RedisServer() as running:
         yield running
 
 
 def read_with_bullmq(server: RedisServer, node_path: str) -> dict[str, Any]:
-    """What the script prints."""
+    """Return the script's output."""
     done = subprocess.run(
         ["node", str(_SCRIPT), server.url],
         env={**os.environ, "NODE_PATH": node_path},
@@ -56,7 +56,7 @@ def read_with_bullmq(server: RedisServer, node_path: str) -> dict[str, Any]:
 
 
 async def test_bullmq_reads_the_queue(database_url: str, server: RedisServer, node_path: str) -> None:
-    """Counts, jobs by state, their order, every field of a job, and the pause are what the rows say."""
+    """BullMQ reads counts, jobs by state, order, fields of a job and the pause as in the rows."""
     with (
         redis.Redis(port=server.port, decode_responses=True) as client,
         psycopg.connect(database_url, autocommit=True) as sql,
@@ -88,7 +88,7 @@ async def test_bullmq_reads_the_queue(database_url: str, server: RedisServer, no
     }
     by_state = {state: [names[job_id] for job_id in found] for state, found in seen["states"].items()}
     assert by_state == {
-        # The next one last.
+        # The next job is last.
         "waiting": ["third", "second", "first"],
         "active": ["active"],
         "delayed": ["delayed"],
@@ -130,6 +130,6 @@ def _rows_of_every_kind(sql: psycopg.Connection[Any]) -> dict[str, UUID]:
 
 
 def _dump(server: RedisServer) -> dict[bytes, bytes]:
-    """Everything but what BullMQ's ``Queue`` tells of itself when it comes."""
+    """Return all keys but ``meta``, the only key written by BullMQ's ``Queue`` on opening."""
     with redis.Redis(port=server.port) as client:
         return {key: client.dump(key) for key in client.scan_iter(f"{QUEUE}:*") if not key.endswith(b":meta")}

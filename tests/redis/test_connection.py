@@ -1,4 +1,4 @@
-"""Redis goes and comes back: nobody waits for it long, and it is used again."""
+"""The connection to Redis through outages: no long wait, and Redis is used again after its return."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -22,7 +22,7 @@ from tests.redis_server import RedisServer
 
 @asynccontextmanager
 async def connected(url: str, **settings: Any) -> AsyncIterator[Redis]:
-    """A connection that stands."""
+    """A connected Redis client."""
     async with open_redis(Settings(_env_file=None, redis_url=url, **settings)) as redis:
         assert redis is not None
         async with asyncio.timeout(15):
@@ -31,7 +31,7 @@ async def connected(url: str, **settings: Any) -> AsyncIterator[Redis]:
 
 
 async def ping(redis: Redis) -> None:
-    """One command."""
+    """Run one command."""
     await redis.run(lambda client: client.get("x"))
 
 
@@ -58,7 +58,7 @@ def refuse(server: RedisServer) -> Callable[[], None]:
 async def test_redis_goes_and_comes_back(
     redis: RedisServer, go_away: Callable[[RedisServer], Callable[[], None]], events: Events
 ) -> None:
-    """Killed, frozen or made a replica: the circuit opens; after its return it closes. Said once each."""
+    """The circuit opens when Redis is killed, frozen or made a replica, and closes on its return, each logged once."""
     async with connected(redis.url) as connection:
         before = connection.since
         come_back = go_away(redis)
@@ -77,7 +77,7 @@ async def test_redis_goes_and_comes_back(
 
 
 async def test_a_full_redis_refuses_writes_and_still_reads(redis: RedisServer, events: Events) -> None:
-    """What cannot be written is not; the circuit stays closed, and that is said once."""
+    """A full Redis refuses writes and still reads; the circuit stays closed, and the log has one line."""
     async with connected(redis.url) as connection:
         redis.command("CONFIG", "SET", "maxmemory", "1")
         for _ in range(10):
@@ -91,7 +91,7 @@ async def test_a_full_redis_refuses_writes_and_still_reads(redis: RedisServer, e
 
 
 async def test_a_busy_event_loop_is_not_redis_fault(redis: RedisServer, events: Events) -> None:
-    """An answer that came while this process did something else closes no circuit, whatever the time-out said."""
+    """A busy event loop, with replies read after the time-out, does not end the use of Redis."""
     async with connected(redis.url, redis_timeout_ms=1) as connection:
         for _ in range(20):
             asyncio.get_running_loop().call_soon(lambda: [None for _ in range(200_000)])
@@ -104,7 +104,7 @@ async def test_a_busy_event_loop_is_not_redis_fault(redis: RedisServer, events: 
 
 
 async def test_a_restart_costs_one_command(redis: RedisServer, events: Events) -> None:
-    """Connections that died with the old server are not tried one after the other."""
+    """A restart of Redis fails one command, not one for each old connection."""
     async with connected(redis.url) as connection:
         await asyncio.gather(*(ping(connection) for _ in range(10)))
         redis.restart()
@@ -117,7 +117,7 @@ async def test_a_restart_costs_one_command(redis: RedisServer, events: Events) -
 
 
 async def test_the_start_needs_no_redis(redis: RedisServer, events: Events) -> None:
-    """A process starts while Redis is away, and uses it once it is there."""
+    """A process starts while Redis is away, and connects once Redis is up."""
     redis.kill()
     async with open_redis(Settings(_env_file=None, redis_url=redis.url)) as connection:
         assert connection is not None
@@ -128,13 +128,13 @@ async def test_the_start_needs_no_redis(redis: RedisServer, events: Events) -> N
 
 
 async def test_without_the_variable_there_is_none() -> None:
-    """Nothing is connected, nothing runs."""
+    """Without ``REDIS_URL`` nothing is connected and nothing runs."""
     async with open_redis(Settings(_env_file=None, redis_url=None)) as connection:
         assert connection is None
 
 
 async def test_password_and_user(events: Events) -> None:
-    """With them it is used; with wrong ones the circuit is open, and the log says why without them."""
+    """User and password in the URL are used; wrong values open the circuit."""
     users = ("--user", "iidq", "on", ">hidden", "~*", "&*", "+@all", "--user", "default", "off")
     with RedisServer(*users) as server:
         async with connected(server.url.replace("redis://", "redis://iidq:hidden@")) as connection:
@@ -147,14 +147,14 @@ async def test_password_and_user(events: Events) -> None:
 
 
 async def test_unix_socket(tmp_path: Path) -> None:
-    """``unix://`` reaches a server on this machine."""
+    """A URL with ``unix://`` reaches a server on the same host."""
     with RedisServer("--unixsocket", str(tmp_path / "redis.sock")):
         async with connected(f"unix://{tmp_path / 'redis.sock'}?db=1") as connection:
             await ping(connection)
 
 
 async def test_sentinels_name_the_master(tmp_path: Path) -> None:
-    """Commands go to whom the Sentinels call master; one Sentinel of the two named may be away."""
+    """Commands go to the master named by the Sentinels, also while one of two Sentinels is away."""
     with RedisServer() as master:
         configuration = tmp_path / "sentinel.conf"
         configuration.write_text(f"sentinel monitor main 127.0.0.1 {master.port} 1\n")
@@ -169,7 +169,7 @@ async def test_sentinels_name_the_master(tmp_path: Path) -> None:
 
 
 async def test_a_cluster_takes_all_keys(accelerate: OpenAccelerator) -> None:
-    """Of a Cluster each node has some of the keys; a message published at one is heard at any."""
+    """A Cluster's nodes share the keys, and a message published at one node is heard at any."""
     with RedisServer("--cluster-enabled", "yes") as first, RedisServer("--cluster-enabled", "yes") as second:
         for server, slots in ((first, range(8192)), (second, range(8192, 16384))):
             assert server.command("CLUSTER", "ADDSLOTS", *map(str, slots)) == b"+OK\r\n"
@@ -199,7 +199,7 @@ async def test_a_cluster_takes_all_keys(accelerate: OpenAccelerator) -> None:
 
 
 def test_metrics_tell_the_state() -> None:
-    """A scrape shows the state, since when, and how commands ended."""
+    """A scrape shows the state of Redis, the time of its last change, and commands and reads by outcome."""
     metrics.redis_changed("open", 1_800_000_000.0)
     metrics.redis_command("refused")
     metrics.redis_read("jobs", "rejected")

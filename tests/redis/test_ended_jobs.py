@@ -1,4 +1,4 @@
-"""Ended jobs are read from Redis, and nothing that stands there is believed unless we wrote it."""
+"""Ended jobs are read from Redis; only signed values are believed."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ DATA = "/admin/queues/data"
 
 
 def kept(redis: RedisServer) -> list[str]:
-    """The keys of ended jobs."""
+    """Return the keys of ended jobs."""
     words = redis.command("KEYS", "iidq:1:*:job:*").decode().split("\r\n")
     return [word for word in words if word.startswith("iidq:")]
 
 
 async def read_until_kept(api: httpx.AsyncClient, redis: RedisServer, job_id: object) -> dict[str, Any]:
-    """The job, read through Postgres, once it stands in Redis, too."""
+    """Return the job, read through Postgres, once Redis has it."""
     job: dict[str, Any] = (await api.get(f"{JOBS}/{job_id}")).json()
     await eventually(lambda: kept(redis))
     return job
@@ -29,7 +29,7 @@ async def read_until_kept(api: httpx.AsyncClient, redis: RedisServer, job_id: ob
 async def test_another_process_reads_it_from_redis(
     serve_api: ServeApi, redis: RedisServer, database_url: str, sql: psycopg.Connection[Any]
 ) -> None:
-    """Read at one API process, it is there for all of them without Postgres, for a moment, with the same tag."""
+    """An ended job read at one API process is served by all processes from Redis for a moment, with the same tag."""
     job_id = insert(sql, COMPLETED)
     shared = {"database_url": database_url, "redis_url": redis.url}
     async with serve_api(**shared) as first, serve_api(**shared) as second:
@@ -38,7 +38,7 @@ async def test_another_process_reads_it_from_redis(
             for api in (first, second):
                 replies.append(await api.get(f"{JOBS}/{job_id}"))
                 await eventually(lambda: kept(redis))
-            # Gone behind our backs: whoever asks Postgres says so.
+            # Changed in psql: a read from Postgres shows the change.
             update(sql, job_id, fileName="changed.bin")
             later = await second.get(f"{JOBS}/{job_id}")
             if later.json()["fileName"] != "changed.bin":
@@ -54,7 +54,7 @@ async def test_another_process_reads_it_from_redis(
 async def test_forged_values_are_not_believed(
     serve_api: ServeApi, redis: RedisServer, database_url: str, sql: psycopg.Connection[Any]
 ) -> None:
-    """Garbage, a forged job, another job's signed value in this one's place: the reply is the row's."""
+    """Garbage, a forged job and another job's signed value are not believed: the reply is the row."""
     job_id, failed = insert(sql, COMPLETED), insert(sql, FAILED)
     async with serve_api(database_url=database_url, redis_url=redis.url) as api:
         truth = await read_until_kept(api, redis, job_id)
@@ -75,7 +75,7 @@ async def test_forged_values_are_not_believed(
 async def test_a_retried_job_is_in_line_at_once(
     serve_api: ServeApi, redis: RedisServer, database_url: str, sql: psycopg.Connection[Any]
 ) -> None:
-    """Whoever asks after a retry over HTTP, at any process, does not see the former end."""
+    """After a retry over HTTP no API process shows the former end of the job."""
     job_id = insert(sql, FAILED)
     shared = {"database_url": database_url, "redis_url": redis.url}
     async with serve_api(**shared) as first, serve_api(**shared) as second:
@@ -87,7 +87,7 @@ async def test_a_retried_job_is_in_line_at_once(
 async def test_failures_that_are_retried_together_are_in_line_at_once(
     serve_api: ServeApi, redis: RedisServer, database_url: str, sql: psycopg.Connection[Any]
 ) -> None:
-    """The operations page puts a whole group back in line; no process shows the former end of any of them."""
+    """After a retry of a group of failures no API process shows the former end of any of its jobs."""
     job_ids = [insert(sql, FAILED, error="rpc.unavailable: down") for _ in range(2)]
     shared = {"database_url": database_url, "redis_url": redis.url}
     async with serve_api(**shared) as first, serve_api(**shared) as second:
@@ -103,7 +103,7 @@ async def test_failures_that_are_retried_together_are_in_line_at_once(
 async def test_unfinished_jobs_are_never_kept(
     serve_api: ServeApi, redis: RedisServer, database_url: str, sql: psycopg.Connection[Any]
 ) -> None:
-    """What changes is always read from Postgres."""
+    """An unfinished job is always read from Postgres."""
     running, ended = insert(sql, PROCESSING), insert(sql, COMPLETED)
     async with serve_api(database_url=database_url, redis_url=redis.url) as api:
         for job_id in (running, insert(sql), ended):
@@ -115,7 +115,7 @@ async def test_unfinished_jobs_are_never_kept(
 async def test_readyz_tells_how_it_stands(
     serve_api: ServeApi, redis: RedisServer, database_url: str, sql: psycopg.Connection[Any]
 ) -> None:
-    """Up, open since when, or off; ready in any case."""
+    """``/readyz`` shows Redis as up, open or off, with the time of the last change, and is ready in any case."""
     async with serve_api(database_url=database_url, redis_url=redis.url) as api:
 
         async def state() -> str:

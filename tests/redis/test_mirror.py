@@ -1,4 +1,4 @@
-"""With ``REDIS_BULL_KEYS=on`` those who know BullMQ's keys find the queue there. Real Redis, real Postgres."""
+"""With ``REDIS_BULL_KEYS=on`` the queue is readable by BullMQ's keys. Real Redis, real Postgres."""
 
 import asyncio
 import contextlib
@@ -41,14 +41,14 @@ redis = pytest.importorskip("redis")
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RedisServer]:
-    """One Redis for these tests, emptied before each."""
+    """One Redis for all tests of the file, emptied before each."""
     with RedisServer() as running:
         yield running
 
 
 @pytest.fixture
 def client(server: RedisServer) -> Iterator[Any]:
-    """redis-py, on an empty Redis."""
+    """A redis-py client, on an empty Redis."""
     with redis.Redis(port=server.port, decode_responses=True, socket_timeout=10) as client:
         client.flushall()
         yield client
@@ -56,7 +56,7 @@ def client(server: RedisServer) -> Iterator[Any]:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is done now and then is done often."""
+    """Shorten all pauses of the mirror."""
     monkeypatch.setattr(mirror, "CHECK_SECONDS", 0.2)
     monkeypatch.setattr(mirror, "_IDLE_SECONDS", 0.05)
     monkeypatch.setattr(mirror, "_BUSY_SECONDS", 0.05)
@@ -65,7 +65,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_every_state_has_its_key(database_url: str, server: RedisServer, sql: Any, client: Any) -> None:
-    """Waiting, delayed, active, completed and failed jobs stand where BullMQ has them; the next one is the last."""
+    """Waiting, delayed, active, completed and failed jobs are at BullMQ's keys, the next job last."""
     for _ in range(3):
         insert(sql)
     insert(sql, type="proof")
@@ -88,7 +88,7 @@ async def test_every_state_has_its_key(database_url: str, server: RedisServer, s
 
 
 async def test_keys_follow_the_work(database_url: str, server: RedisServer, sql: Any, client: Any) -> None:
-    """While workers claim, report progress, retry and end, the keys come after; at the end they show all of it."""
+    """The keys follow claims, progress, retries and ends of jobs, and agree with the rows at the end."""
     go_on = asyncio.Event()
 
     async def handle(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
@@ -118,7 +118,7 @@ async def test_keys_follow_the_work(database_url: str, server: RedisServer, sql:
 
 
 async def test_any_change_is_shown(database_url: str, server: RedisServer, sql: Any, client: Any) -> None:
-    """Whatever anybody does to rows, by the service or in psql, the keys show it in the end."""
+    """Every change of rows, by the service or in psql, reaches the keys."""
     draw = random.Random(6)
     async with mirroring(database_url, server):
         for round_number in range(8):
@@ -152,7 +152,7 @@ async def test_any_change_is_shown(database_url: str, server: RedisServer, sql: 
 
 
 async def test_what_others_write_is_repaired(database_url: str, server: RedisServer, sql: Any, client: Any) -> None:
-    """Keys are changed, removed and misused by others: it never reaches the rows, and is mended from them."""
+    """Foreign changes of the keys never reach the rows, and are repaired from the rows."""
     waiting = [str(insert(sql)) for _ in range(4)]
     ended = str(insert(sql, COMPLETED))
     async with mirroring(database_url, server):
@@ -171,7 +171,7 @@ async def test_what_others_write_is_repaired(database_url: str, server: RedisSer
 
 
 async def test_redis_comes_and_goes(database_url: str, server: RedisServer, sql: Any, client: Any) -> None:
-    """Flushed, restarted empty or frozen: the queue works on, and the keys are right again afterwards."""
+    """The queue works on while Redis is flushed, restarted or frozen, and the keys agree afterwards."""
 
     async def handle(_job: ClaimedJob, _progress: Progress) -> dict[str, Any]:
         return {"status": "OK"}
@@ -191,7 +191,7 @@ async def test_redis_comes_and_goes(database_url: str, server: RedisServer, sql:
 
 
 async def test_a_full_redis(database_url: str, server: RedisServer, sql: Any, client: Any) -> None:
-    """A Redis that takes no more does no harm, and is written to again when it does."""
+    """A full Redis does no harm, and gets the keys once it has room."""
     async with mirroring(database_url, server):
         insert(sql)
         await agree(client, sql)
@@ -206,7 +206,7 @@ async def test_a_full_redis(database_url: str, server: RedisServer, sql: Any, cl
 
 
 async def test_a_real_bullmq_queue_is_left_alone(database_url: str, server: RedisServer, sql: Any, client: Any) -> None:
-    """Where the replaced system still keeps its queue of the same name, nothing is touched until its keys are gone."""
+    """A real BullMQ queue of the same name is left alone until its keys are gone."""
     insert(sql)
     client.lpush(f"{QUEUE}:wait", "17")
     client.set(f"{QUEUE}:id", "17")
@@ -222,7 +222,7 @@ async def test_a_real_bullmq_queue_is_left_alone(database_url: str, server: Redi
 
 
 async def test_one_process_at_a_time(database_url: str, server: RedisServer, sql: Any, client: Any) -> None:
-    """Several may keep the keys; one does, and another goes on when it stops or falls silent."""
+    """Of several processes one keeps the keys; another goes on when the first stops or falls silent."""
     async with contextlib.AsyncExitStack() as first:
         await first.enter_async_context(mirroring(database_url, server))
         await eventually(lambda: client.get(LEASE_KEY))
@@ -236,7 +236,7 @@ async def test_one_process_at_a_time(database_url: str, server: RedisServer, sql
             insert(sql)
             await agree(client, sql)
     assert client.get(LEASE_KEY) is None
-    # Somebody who was killed: its lease runs out.
+    # A killed holder: its lease runs out.
     client.set(LEASE_KEY, "gone", ex=1)
     async with mirroring(database_url, server):
         insert(sql)
@@ -246,7 +246,7 @@ async def test_one_process_at_a_time(database_url: str, server: RedisServer, sql
 async def test_bounded_and_passing(
     database_url: str, server: RedisServer, sql: Any, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the ended jobs the newest are shown, of a long line both ends in full; every key of ours expires."""
+    """The keys show the newest ended jobs and both ends of a long line in full, and every key expires."""
     monkeypatch.setattr(plan, "MOST_ENDED", 3)
     monkeypatch.setattr(outline, "MOST_WHOLE", 2)
     line = [str(insert(sql)) for _ in range(9)]
@@ -270,7 +270,7 @@ async def test_bounded_and_passing(
 async def test_long_lines_are_read_in_pieces(
     database_url: str, server: RedisServer, sql: Any, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a line beyond the bound the first are listed, whoever began to keep the keys."""
+    """Of a line beyond the bound the first jobs are listed, also by a process that starts later."""
     monkeypatch.setattr(outline, "MOST_LISTED", 300)
     monkeypatch.setattr(mirror, "_IDS_PER_READ", 100)
     monkeypatch.setattr(mirror, "_WORDS_PER_PIPELINE", 200)
@@ -284,7 +284,7 @@ async def test_long_lines_are_read_in_pieces(
 
 
 async def test_the_api_keeps_them_too(database_url: str, server: RedisServer, client: Any, serve_api: ServeApi) -> None:
-    """Also while no worker lives, ``LLEN`` tells how many wait: that is when somebody looks."""
+    """An API process keeps the keys too, so ``LLEN`` shows the length of the line while no worker lives."""
     settings = {"redis_url": server.url, "redis_bull_keys": "on", "redis_timeout_ms": 1000}
     async with serve_api(database_url=database_url, **settings) as api:
         fields = {"contentHash": CONTENT_HASH, "manifestURI": MANIFEST_URI, "registryAddress": REGISTRY_ADDRESS}
@@ -296,7 +296,7 @@ async def test_the_api_keeps_them_too(database_url: str, server: RedisServer, cl
 
 
 async def test_off_unless_asked_for(database_url: str, server: RedisServer, sql: Any, client: Any) -> None:
-    """A Redis that accelerates shows no jobs to its other users."""
+    """A Redis without ``REDIS_BULL_KEYS=on`` has no keys of BullMQ."""
     insert(sql)
     async with mirroring(database_url, server, redis_bull_keys="off"):
         await eventually(lambda: client.info("clients")["connected_clients"] > 1)
@@ -304,7 +304,7 @@ async def test_off_unless_asked_for(database_url: str, server: RedisServer, sql:
 
 
 async def test_in_a_cluster(database_url: str, sql: Any) -> None:
-    """Its keys are on several nodes; they are kept all the same."""
+    """The keys are kept in a Cluster, over several nodes."""
     async with two_nodes() as (first, second):
         for base in (QUEUED, QUEUED, PROCESSING, COMPLETED, FAILED):
             insert(sql, base)

@@ -1,4 +1,4 @@
-"""A job's steps reach its watchers through Redis, at every API process; its states come from Postgres."""
+"""Progress of a job reaches watchers at every API process through Redis; states come from Postgres."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -31,7 +31,7 @@ async def test_watchers_of_all_processes_see_each_step_before_it_is_stored(
     sql: psycopg.Connection[Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Twenty steps, each seen by watchers of two API processes while the row still says what it said at the claim."""
+    """Watchers at two API processes see each of twenty steps before the row has any."""
     monkeypatch.setattr(writers, "_RELAYED_PROGRESS_INTERVAL_SECONDS", 3600)
     steps = list(range(10, 50, 2))
     seen: asyncio.Queue[int] = asyncio.Queue()
@@ -84,7 +84,7 @@ async def test_a_message_ends_no_job(
     database_url: str,
     sql: psycopg.Connection[Any],
 ) -> None:
-    """Even with the key one can only move the progress of the running attempt; the end is Postgres' to tell."""
+    """A message with the key moves the progress of the running attempt only; the end of a job comes from Postgres."""
     job_id = insert(sql, PROCESSING)
     async with (
         serve_api(database_url=database_url, redis_url=redis.url) as api,
@@ -109,7 +109,7 @@ async def test_watchers_look_for_themselves_when_redis_falls_silent(
     sql: psycopg.Connection[Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """While it brings the hints, the table is looked at less often; without it, as often as without any Redis."""
+    """Watchers poll the table rarely while Redis brings hints, and often once Redis is silent."""
     monkeypatch.setattr(hub, "POLL_SECONDS", 0.05)
     monkeypatch.setattr(hub, "_POLL_WITH_HINT_BUS_SECONDS", 3600.0)
     job_id = insert(sql, PROCESSING)
@@ -124,7 +124,7 @@ async def test_watchers_look_for_themselves_when_redis_falls_silent(
         assert await told.get() == 0
 
         async def first_unseen() -> int:
-            # Until the subscription stands, changes are still looked for.
+            # Until the subscription is confirmed, watchers still poll for changes.
             for progress in range(1, 100):
                 sql.execute('UPDATE "VerificationJob" SET progress = %s WHERE id = %s', [progress, job_id])
                 try:

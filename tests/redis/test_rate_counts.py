@@ -1,4 +1,4 @@
-"""Rate limits shared through Redis, and through Postgres while it is away."""
+"""Rate limits shared through Redis, and through Postgres while Redis is away."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ KEY, OTHER = b"one of clients  ", b"another of them "
 
 
 async def test_processes_add_up(accelerate: OpenAccelerator) -> None:
-    """Each learns the sums of the clients that it told of, step by step, old steps left out."""
+    """Each process learns the sums of its clients over all processes, without steps before the window."""
     async with accelerate() as one, accelerate() as other:
         assert one.redis and one.key and other.redis and other.key
         first, second = RedisCounts(one.redis, one.key), RedisCounts(other.redis, other.key)
@@ -31,7 +31,7 @@ async def test_processes_add_up(accelerate: OpenAccelerator) -> None:
 
 
 async def test_counts_end_by_themselves(accelerate: OpenAccelerator, redis: RedisServer) -> None:
-    """No key is left for longer than it matters."""
+    """A count in Redis expires within two minutes."""
     async with accelerate() as one:
         assert one.redis and one.key
         await RedisCounts(one.redis, one.key).add([KeyedCount(KEY, 7, 3)], since_bucket=7)
@@ -42,7 +42,7 @@ async def test_counts_end_by_themselves(accelerate: OpenAccelerator, redis: Redi
 async def test_postgres_counts_while_redis_is_away(
     accelerate: OpenAccelerator, redis: RedisServer, database_url: str, sql: psycopg.Connection[Any]
 ) -> None:
-    """Nothing is counted twice or lost between the two, and Redis is used again after its return."""
+    """A Redis outage counts no request twice and loses none, and Redis counts again after its return."""
     settings = Settings(_env_file=None, database_url=database_url, redis_url=redis.url)
     step = int(time.time() // BUCKET_SECONDS)
 
@@ -65,7 +65,7 @@ async def test_postgres_counts_while_redis_is_away(
 
 
 async def test_junk_beside_the_counts_ends_nothing(accelerate: OpenAccelerator, redis: RedisServer) -> None:
-    """Junk in a client's hash is ignored, and so are buckets far ahead, which would never leave the window."""
+    """Foreign fields in a client's hash are ignored, also steps far in the future."""
     async with accelerate() as one:
         assert one.redis and one.key
         counts = RedisCounts(one.redis, one.key)

@@ -1,4 +1,4 @@
-"""What one worker found out serves the others; what somebody forged serves nobody."""
+"""Manifests and verdicts of one worker serve the others; forged values serve none."""
 
 import json
 from collections.abc import AsyncIterator
@@ -26,7 +26,7 @@ CLOSED = "http://127.0.0.1:9"
 
 @asynccontextmanager
 async def source(gateway: str, shared: SharedManifests | None) -> AsyncIterator[ManifestSource]:
-    """What a worker fetches manifests with."""
+    """A worker's source of manifests."""
     settings = Settings(_env_file=None, ipfs_gateways=(gateway,), fetch_allow_private=("127.0.0.1",))
     async with open_manifest_source(settings, shared) as opened:
         yield opened
@@ -38,7 +38,7 @@ async def source(gateway: str, shared: SharedManifests | None) -> AsyncIterator[
     ids=["raw", "wrapped"],
 )
 async def test_a_manifest_is_fetched_once_for_all(accelerate: OpenAccelerator, uri: str, block: bytes) -> None:
-    """The second worker has it without any gateway, with the first one's sources."""
+    """A second worker gets a manifest from Redis without any gateway, with the sources of the first worker."""
     async with accelerate() as one, accelerate() as other:
         async with serving(always(response(block))) as server, source(server.url, one.manifests) as manifests:
             first = await manifests.fetch(uri)
@@ -49,7 +49,7 @@ async def test_a_manifest_is_fetched_once_for_all(accelerate: OpenAccelerator, u
 
 
 async def test_a_manifest_proves_itself_by_its_cid(accelerate: OpenAccelerator, redis: RedisServer) -> None:
-    """Bytes that are not the CID's are refused, even signed with our own key; then the gateways are asked."""
+    """Bytes that do not match the CID are refused, even with a valid signature; then the gateways are asked."""
     cid = cid_v1(RAW, CONTENT)
     lie = FetchedManifest(b'{"content_hash": "0x01"}', True, (SourceTried("manifest", "u", None, "used", "m"),))
     async with accelerate() as worker:
@@ -62,7 +62,7 @@ async def test_a_manifest_proves_itself_by_its_cid(accelerate: OpenAccelerator, 
 
 
 async def test_paths_and_large_files_are_not_shared(accelerate: OpenAccelerator, redis: RedisServer) -> None:
-    """Below a path the bytes alone prove nothing, so Redis is not asked."""
+    """A manifest below a path is never taken from Redis: its bytes alone prove nothing."""
     cid = cid_v1(DAG_PB, BLOCK)
     async with accelerate() as worker, source(CLOSED, worker.manifests) as manifests:
         assert worker.manifests is not None
@@ -83,7 +83,7 @@ class Verifying:
 
 
 async def test_a_verdict_is_shared_for_a_moment(accelerate: OpenAccelerator, redis: RedisServer) -> None:
-    """Another worker gives the same verdict, marked as reused; other questions are answered anew."""
+    """Another worker gives the same verdict, marked as reused; another question is verified."""
     verify = Verifying()
     async with accelerate() as one, accelerate() as other:
         first, second = VerdictCache(10, one.verdicts), VerdictCache(10, other.verdicts)
@@ -96,7 +96,7 @@ async def test_a_verdict_is_shared_for_a_moment(accelerate: OpenAccelerator, red
 
 
 async def test_no_forged_verdict_is_given(accelerate: OpenAccelerator, redis: RedisServer) -> None:
-    """Whatever somebody writes in a verdict's place, it is found out anew."""
+    """A forged verdict in Redis is ignored, and the question is verified again."""
     verify = Verifying()
     async with accelerate() as one:
         await VerdictCache(10, one.verdicts).reuse_or("question", verify)

@@ -1,6 +1,6 @@
-"""``rediss://``: Redis behind TLS, whose certificate must be for the host that the URL names.
+"""``rediss://``: Redis behind TLS, with a certificate for the host in the URL.
 
-The server of the tests is built without TLS, so a proxy of the test's ends it, as operators do it with stunnel.
+The Redis of the tests has no TLS, so a proxy ends TLS, as operators do with stunnel.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ _CERTIFICATE = _TLS / "localhost.pem"
 
 @asynccontextmanager
 async def behind_tls(server: RedisServer) -> AsyncIterator[int]:
-    """The port at which ``server`` is reached with TLS; its certificate is for ``localhost``."""
+    """Yield a port with TLS in front of ``server``; the certificate is for ``localhost``."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(_CERTIFICATE, _TLS / "localhost.key")
 
@@ -45,7 +45,7 @@ async def behind_tls(server: RedisServer) -> AsyncIterator[int]:
 
 
 async def test_commands_and_messages_pass_through_tls(accelerate: OpenAccelerator, redis: RedisServer) -> None:
-    """With the authority that signed its certificate named, it is used as any other, subscriptions included."""
+    """Commands and subscriptions work through TLS, with the certificate's authority named in the URL."""
     async with behind_tls(redis) as port:
         url = f"rediss://localhost:{port}/0?ssl_ca_certs={_CERTIFICATE}"
         async with accelerate(redis_url=url) as one, accelerate() as plain:
@@ -74,7 +74,7 @@ async def test_commands_and_messages_pass_through_tls(accelerate: OpenAccelerato
 async def test_a_strangers_certificate_is_refused(
     redis: RedisServer, host: str, query: str, event: str, events: Events
 ) -> None:
-    """By an authority that nobody named, or for another host: the circuit opens, unless the URL says not to look."""
+    """A certificate of an unknown authority or another host opens the circuit, unless the URL turns the check off."""
     async with behind_tls(redis) as port:
         settings = Settings(_env_file=None, redis_url=f"rediss://{host}:{port}/0{query}", redis_timeout_ms=2000)
         async with open_redis(settings) as connection:

@@ -1,4 +1,4 @@
-"""Work is heard of through Redis where Postgres' notifications do not arrive."""
+"""Wake-ups through Redis, where notifications of Postgres do not arrive."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -26,7 +26,7 @@ from tests.redis_server import RedisServer
 
 @pytest.fixture
 def deaf(monkeypatch: pytest.MonkeyPatch) -> None:
-    """LISTEN is never in place, as behind a transaction pooler."""
+    """Keep LISTEN from ever working, as behind a transaction pooler."""
 
     async def hear_nothing(_listener: Listener) -> None:
         await asyncio.Event().wait()
@@ -35,13 +35,13 @@ def deaf(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def handler(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
-    """Done at once."""
+    """Return a result at once."""
     return {"status": "OK"}
 
 
 @asynccontextmanager
 async def deaf_worker(database_url: str, accelerator: Accelerator) -> AsyncIterator[Working]:
-    """A worker that does not poll in time, and hears through Redis."""
+    """A worker without LISTEN and without a poll in time, with wake-ups through Redis."""
     settings = load_settings(database_url=database_url, poll_interval_seconds=NEVER_POLLS_SECONDS)
     async with open_work_loop(settings, handler, "deaf", relay=accelerator.relay) as loop:
         working = Working(loop, asyncio.create_task(loop.run()))
@@ -51,7 +51,7 @@ async def deaf_worker(database_url: str, accelerator: Accelerator) -> AsyncItera
 
 
 async def enqueue_one(accelerator: Accelerator, database_url: str) -> None:
-    """As an API process does."""
+    """Enqueue a job as an API process does."""
     settings = load_settings(database_url=database_url)
     async with (
         open_database(settings, pool_size=2) as database,
@@ -63,7 +63,7 @@ async def enqueue_one(accelerator: Accelerator, database_url: str) -> None:
 async def test_a_deaf_worker_hears_of_work(
     deaf: None, accelerate: OpenAccelerator, database_url: str, sql: psycopg.Connection[Any]
 ) -> None:
-    """A worker without LISTEN, whose poll is far away, runs a job that another process brought; it says it listens."""
+    """A worker without LISTEN runs another process's job long before its poll, and reports itself as listening."""
     async with accelerate() as api, accelerate() as own, deaf_worker(database_url, own) as worker:
         for count in (1, 2, 3):
             await enqueue_one(api, database_url)
@@ -74,7 +74,7 @@ async def test_a_deaf_worker_hears_of_work(
 async def test_after_redis_was_away_it_wakes_again(
     deaf: None, accelerate: OpenAccelerator, redis: RedisServer, database_url: str, sql: psycopg.Connection[Any]
 ) -> None:
-    """What came while Redis was away is found by the subscription's return, and what comes later at once."""
+    """Jobs of a Redis outage are run when the subscription returns, and later jobs at once."""
     async with accelerate() as api, accelerate() as own, deaf_worker(database_url, own):
         redis.kill()
         await eventually(lambda: not own.relay.is_subscribed(channels.JOBS_CHANNEL))
@@ -88,7 +88,7 @@ async def test_after_redis_was_away_it_wakes_again(
 
 
 async def test_strangers_wake_nobody(accelerate: OpenAccelerator, redis: RedisServer) -> None:
-    """What somebody without the key publishes on our channels is not heard."""
+    """A message published without the key wakes no worker."""
     async with accelerate() as one, accelerate() as other:
         assert one.key is not None
         assert one.key.signer is not None
@@ -105,7 +105,7 @@ async def test_strangers_wake_nobody(accelerate: OpenAccelerator, redis: RedisSe
 
 
 async def test_wakeups_can_be_switched_off(accelerate: OpenAccelerator) -> None:
-    """Without ``wakeups`` in ``REDIS_USE`` nothing is published or heard on that channel."""
+    """Without ``wakeups`` in ``REDIS_USE`` nothing is published or heard on the channel of jobs."""
     async with accelerate(redis_use=("progress",)) as accelerator:
         assert not accelerator.relay.is_up(channels.JOBS_CHANNEL)
         assert accelerator.relay.is_up(channels.CHANGED_CHANNEL)

@@ -1,4 +1,4 @@
-"""Settings of a role or database that iidq must not depend on, and a run through the queue's core under them."""
+"""Settings of a role or database without influence on iidq, and a run through the queue's core."""
 
 from datetime import timedelta
 from typing import Any
@@ -64,7 +64,7 @@ _TEXT = "Grüße – 音"
 
 
 def impose(sql: psycopg.Connection[Any], settings: dict[str, str], *, role: bool = False) -> None:
-    """Give the database of ``sql`` these settings and no others, or its role in it; new connections have them."""
+    """Set exactly these settings on the database of ``sql``, or on its role there, for new connections."""
     database = Identifier(sql.info.dbname)
     whom = SQL("ROLE CURRENT_USER IN DATABASE {}").format(database) if role else SQL("DATABASE {}").format(database)
     sql.execute(SQL("ALTER DATABASE {} RESET ALL").format(database))
@@ -83,7 +83,7 @@ async def _settings_seen(connection: Connection) -> dict[str, str]:
 
 
 async def run_core(database_url: str, **overrides: Any) -> None:
-    """Take jobs through everything that the queue does with them; fails where a result is not what it has to be."""
+    """Take jobs through all steps of the queue; raise AssertionError on a wrong result."""
     settings = load_settings(database_url=database_url, **overrides)
     async with open_database(settings, pool_size=2, statement_timeout_seconds=9) as database:
         seen = await database.run(_settings_seen)

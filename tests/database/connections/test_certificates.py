@@ -1,4 +1,4 @@
-"""Which servers' certificates are believed, by the words of libpq, node-postgres and Prisma."""
+"""Trust in servers' certificates, by the options of libpq, node-postgres and Prisma."""
 
 import asyncio
 import contextlib
@@ -21,13 +21,13 @@ _ANOTHER = _TLS / "manifest.test.pem"
 
 @pytest.fixture
 def postgres_kind() -> str:
-    """Nothing here hangs on the version."""
+    """Tests of the file do not depend on the version."""
     return "embedded"
 
 
 @pytest.fixture
 async def tls_url(database_url: str) -> AsyncIterator[str]:
-    """The test's database where TLS is offered, under a certificate for ``localhost`` that it signed itself."""
+    """URL of the test's database with TLS, under a self-signed certificate for ``localhost``."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(_CERTIFICATE, _TLS / "localhost.key")
     place = conninfo_to_dict(database_url)
@@ -59,7 +59,7 @@ async def tls_url(database_url: str) -> AsyncIterator[str]:
 @pytest.mark.parametrize(
     ("query", "connects"),
     [
-        # libpq finds the root certificate of the home folder, which is another's.
+        # libpq finds the root certificate in the home folder, and it is of another authority.
         ("sslmode=require", False),
         ("sslmode=no-verify", True),
         ("ssl=no-verify", True),
@@ -73,7 +73,7 @@ async def tls_url(database_url: str) -> AsyncIterator[str]:
 async def test_whom_a_url_trusts(
     query: str, connects: bool, tls_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The connection is encrypted whenever TLS is asked for, and verified exactly where the URL's words ask for it."""
+    """A connection is encrypted when the URL asks for TLS, and verified when the URL's options ask for verification."""
     (tmp_path / ".postgresql").mkdir()
     shutil.copy(_ANOTHER, tmp_path / ".postgresql" / "root.crt")
     monkeypatch.setenv("HOME", str(tmp_path))

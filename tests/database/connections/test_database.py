@@ -1,4 +1,4 @@
-"""Connections: Postgres' errors become ours, broken connections are replaced, and repetition is bounded."""
+"""Connections: errors of Postgres are translated, broken connections replaced, and repetitions bounded."""
 
 import asyncio
 from typing import Any
@@ -19,7 +19,7 @@ AWAY = "postgresql://iidq@/iidq?host=/nonexistent"
 
 @pytest.fixture
 def postgres_kind() -> str:
-    """Nothing here hangs on the version."""
+    """Tests of the file do not depend on the version."""
     return "embedded"
 
 
@@ -30,7 +30,7 @@ async def backend(connection: Connection) -> int:
 
 
 async def test_a_broken_connection_is_replaced(settings: Settings, sql: psycopg.Connection[Any]) -> None:
-    """After a restart of the server the next call is served on a new connection; the caller sees nothing."""
+    """A broken connection is replaced at the next call, without an error for the caller."""
     async with open_database(settings, pool_size=2) as database:
         first = await database.run(backend)
         sql.execute("SELECT pg_terminate_backend(%s, 5000)", [first])
@@ -40,7 +40,7 @@ async def test_a_broken_connection_is_replaced(settings: Settings, sql: psycopg.
 async def test_work_is_repeated_once_when_its_connection_breaks(
     settings: Settings, sql: psycopg.Connection[Any]
 ) -> None:
-    """Work that loses its connection midway is done once more, and no more than that."""
+    """Work on a connection lost midway is repeated once, and only once."""
     async with open_database(settings, pool_size=1) as database:
         tries = 0
 
@@ -67,7 +67,7 @@ async def test_work_is_repeated_once_when_its_connection_breaks(
 
 
 async def test_a_deadlocks_victim_is_served_again(settings: Settings, sql: psycopg.Connection[Any]) -> None:
-    """Two writers that lock each other out both succeed."""
+    """A deadlock's victim is repeated, so both writers succeed."""
     first, second = insert(sql), insert(sql)
     met = asyncio.Barrier(2)
     async with open_database(settings, pool_size=2) as database:
@@ -93,7 +93,7 @@ async def test_a_deadlocks_victim_is_served_again(settings: Settings, sql: psyco
 
 
 async def test_a_read_only_server_is_left(settings: Settings) -> None:
-    """Where a server became a standby, its connection is dropped and a writable one is looked for."""
+    """A connection to a read-only server is dropped, and the work repeated on a new connection."""
     async with open_database(settings, pool_size=1) as database:
         tries = 0
 
@@ -110,7 +110,7 @@ async def test_a_read_only_server_is_left(settings: Settings) -> None:
 
 
 async def test_errors_of_run_are_ours(settings: Settings, sql: psycopg.Connection[Any]) -> None:
-    """Whatever Postgres says, callers of ``run`` and of ``connection`` get the same translation."""
+    """Errors of Postgres are translated the same for ``run`` and ``connection``."""
     sql.execute("DROP TABLE iidq_rate_count")
     async with open_database(settings, pool_size=1) as database:
 
@@ -142,7 +142,7 @@ async def test_errors_of_run_are_ours(settings: Settings, sql: psycopg.Connectio
             with pytest.raises(kind):
                 async with database.connection() as connection:
                     await work(connection)
-        # No repetition mends these: they must not look like an outage.
+        # Without a remedy by repetition, so not an outage.
         for fault in (too_deep, bad_row):
             with pytest.raises(RowRefused) as deep:
                 await database.run(fault)
@@ -150,7 +150,7 @@ async def test_errors_of_run_are_ours(settings: Settings, sql: psycopg.Connectio
 
 
 async def test_a_server_that_is_away_is_told_in_time() -> None:
-    """Callers wait a bounded time and hear that the database is away, in our words."""
+    """Callers get ``DatabaseUnavailable`` in a bounded time while the server is away."""
     settings = load_settings(database_url=AWAY)
     async with open_database(settings, pool_size=1) as database:
         async with asyncio.timeout(10):
@@ -161,7 +161,7 @@ async def test_a_server_that_is_away_is_told_in_time() -> None:
 
 
 async def test_a_pool_that_is_exhausted_is_told(settings: Settings) -> None:
-    """When all connections are busy for too long the caller is told to come again."""
+    """A caller of an exhausted pool gets ``DatabaseUnavailable``."""
     async with open_database(settings, pool_size=1) as database, database.connection():
         with pytest.raises(DatabaseUnavailable):
             async with database.connection():
@@ -186,7 +186,7 @@ async def test_a_pool_that_is_exhausted_is_told(settings: Settings) -> None:
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
 )
 def test_translation(error: psycopg.Error, code: str | None) -> None:
-    """Each condition has its code; what psycopg itself refuses stays what it is."""
+    """Each condition of Postgres has its code; psycopg's own refusals stay unchanged."""
     translated = translate(error)
     assert (translated.code if translated else None) == code
     assert is_passing(translated or error) == (isinstance(translated, DatabaseUnavailable) and code != NOT_MIGRATED)

@@ -1,4 +1,4 @@
-"""Which commits wait for the disk: those that acknowledge something, and no others."""
+"""Durable commits: acknowledgements wait for the disk, other writes do not."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -17,12 +17,12 @@ Write = Callable[[Any, ClaimedJob], Awaitable[Any]]
 
 @pytest.fixture
 def postgres_kind() -> str:
-    """Nothing here hangs on the version."""
+    """Tests of the file do not depend on the version."""
     return "embedded"
 
 
 async def commits_durably(connection: Any, job: ClaimedJob, write: Write) -> bool:
-    """Whether the transaction of this write waits for the disk."""
+    """Return whether the commit of ``write`` waits for the disk."""
     async with connection.transaction():
         await write(connection, job)
         [(setting,)] = await (await connection.execute("SHOW synchronous_commit")).fetchall()
@@ -49,14 +49,14 @@ HINTS: dict[str, Write] = {
 
 @pytest.mark.parametrize("name", ACKNOWLEDGEMENTS)
 async def test_what_is_acknowledged_is_on_the_disk(connection: Any, sql: psycopg.Connection[Any], name: str) -> None:
-    """A caller who was answered finds it so after a crash: jobs asked for, outcomes, what an operator did."""
+    """An acknowledged write waits for the disk: enqueued jobs, outcomes, cancellations and pauses."""
     insert(sql, copies=2)
     assert await commits_durably(connection, await claim_one(connection), ACKNOWLEDGEMENTS[name])
 
 
 @pytest.mark.parametrize("name", HINTS)
 async def test_what_may_be_repeated_does_not_wait(connection: Any, sql: psycopg.Connection[Any], name: str) -> None:
-    """Claims, renewals, progress and upkeep cost no flush: a crash that loses them loses no job."""
+    """Claims, renewals, progress and sweeps wait for no flush: a crash loses no job by their loss."""
     insert(sql, copies=2)
     assert not await commits_durably(connection, await claim_one(connection), HINTS[name])
     # The setting ends with the transaction.

@@ -1,4 +1,4 @@
-"""A database that is not in UTF8 is refused in one line, before anything is changed in it."""
+"""A database with another encoding than UTF8 is refused before any change."""
 
 import psycopg
 import pytest
@@ -13,7 +13,7 @@ from iidq.settings import Settings
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
 async def test_another_encoding_is_refused(encoding: str, empty_database_url: str) -> None:
-    """``migrate`` stops and leaves no table behind; the doctor names the encoding."""
+    """``migrate`` refuses a database in another encoding and leaves no table; the doctor names the encoding."""
     name = f"odd_{encoding.lower()}"
     url = empty_database_url.replace(str(conninfo_to_dict(empty_database_url)["dbname"]), name)
     with psycopg.connect(empty_database_url, autocommit=True) as admin:

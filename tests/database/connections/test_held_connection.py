@@ -1,4 +1,4 @@
-"""A held connection serves one statement after the other as the pool would, and never in anybody's way."""
+"""A held connection runs statements one after the other as the pool does, and blocks no other caller."""
 
 import asyncio
 from typing import Any
@@ -20,12 +20,12 @@ from tests.job_rows import new_job, statuses
 
 @pytest.fixture
 def postgres_kind() -> str:
-    """Nothing here hangs on the version."""
+    """Tests of the file do not depend on the version."""
     return "embedded"
 
 
 async def test_it_is_kept_until_it_is_released(settings: Settings) -> None:
-    """Statements of one streak meet the same server process; afterwards the only connection is anybody's again."""
+    """Statements between two releases use one server process; after the release others get the connection."""
     async with open_database(settings, pool_size=1) as database:
         held = HeldConnection(database)
         first = await held.run(backend)
@@ -39,7 +39,7 @@ async def test_it_is_kept_until_it_is_released(settings: Settings) -> None:
 
 
 async def test_a_lost_one_is_replaced(settings: Settings, sql: psycopg.Connection[Any]) -> None:
-    """Work that meets the loss is done once more elsewhere; so it is when it breaks in the middle."""
+    """Work on a lost connection is done once more on another, also after a loss in the middle."""
     async with open_database(settings, pool_size=2) as database:
         held = HeldConnection(database)
         lost: list[int] = []
@@ -65,7 +65,7 @@ async def test_a_lost_one_is_replaced(settings: Settings, sql: psycopg.Connectio
 async def test_what_another_try_may_mend_is_tried_again(
     settings: Settings, error: type[psycopg.Error], stays: bool
 ) -> None:
-    """Once more, after a read-only server on a new connection."""
+    """Work is repeated once after a deadlock or conflict, and after a read-only server on a new connection."""
     async with open_database(settings, pool_size=1) as database:
         held = HeldConnection(database)
         before = await held.run(backend)
@@ -83,7 +83,7 @@ async def test_what_another_try_may_mend_is_tried_again(
 
 
 async def test_errors_are_translated(settings: Settings) -> None:
-    """As by the pool: a row refused, a database that is away, a circuit that is open."""
+    """A held connection raises the pool's errors: a refused row, an open circuit, a database out of reach."""
     async with open_database(settings, pool_size=1) as database:
         held = HeldConnection(database)
         with pytest.raises(RowRefused):
@@ -101,10 +101,10 @@ async def test_errors_are_translated(settings: Settings) -> None:
 
 
 async def test_behind_a_pooler_nothing_is_held(settings: Settings) -> None:
-    """There each statement stands in a transaction with its time limit, and the pool hands its connection on."""
+    """Behind a pooler no connection is held, and each statement has the time limit of its transaction."""
     async with open_database(settings, pool_size=1, statement_timeout_seconds=7.0) as database:
         async with database.connection() as connection:
-            # As it is configured for a pooler.
+            # As configured for a pooler.
             connection.prepare_threshold = None
         held = HeldConnection(database)
 
@@ -119,7 +119,7 @@ async def test_behind_a_pooler_nothing_is_held(settings: Settings) -> None:
 
 
 async def test_an_enqueuer_that_is_ended_holds_none(settings: Settings) -> None:
-    """A writer that is cancelled in the middle of a statement gives its connection back."""
+    """A writer cancelled in the middle of a statement gives its connection back."""
     async with open_database(settings, pool_size=1) as database:
         held, began = HeldConnection(database), asyncio.Event()
 
@@ -142,7 +142,7 @@ async def test_an_enqueuer_that_is_ended_holds_none(settings: Settings) -> None:
 
 
 async def test_an_enqueuer_holds_none_while_nobody_asks(settings: Settings, sql: psycopg.Connection[Any]) -> None:
-    """Between two bursts others get the pool's only connection, and jobs that meet its loss are stored once."""
+    """An idle enqueuer holds no connection, and jobs on a lost connection are stored once."""
     async with open_database(settings, pool_size=1) as database, open_enqueuer(database, settings) as enqueuer:
         for _ in range(2):
             await asyncio.gather(*(enqueuer.enqueue(new_job()) for _ in range(20)))

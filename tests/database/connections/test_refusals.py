@@ -1,4 +1,4 @@
-"""Postgres refuses what a worker needs: nothing hangs, the rest goes on, and operators see what to mend."""
+"""Postgres refuses a right or object: the worker does not hang, other work goes on, and operators see the remedy."""
 
 import asyncio
 from collections.abc import Iterator
@@ -23,16 +23,16 @@ from tests.job_rows import insert, scalar, statuses
 from tests.restricted_role import RestrictedRole, restricted_role
 
 RIGHTS = [
-    # What only the sweep needs: claims go on without.
+    # Needed by the sweep only: claims go on.
     ("UPDATE", "iidq_queue_worker", True),
     ("INSERT", "iidq_queue_worker", True),
     ("DELETE", "iidq_queue_worker", True),
     ("DELETE", "iidq_queue_count", True),
     ("UPDATE", "iidq_queue_control", True),
     ("DELETE", "iidq_idempotency_key", True),
-    # What only retention needs.
+    # Needed by retention only.
     ("DELETE", "VerificationJob", True),
-    # What claims and outcomes need.
+    # Needed by claims and outcomes.
     ("UPDATE", "VerificationJob", False),
     ("INSERT", "iidq_queue_count", False),
     ("SELECT", "iidq_queue_control", False),
@@ -41,7 +41,7 @@ RIGHTS = [
 
 @pytest.fixture
 def postgres_kind() -> str:
-    """Nothing here hangs on the version; test_publication.py reads the catalogs of each."""
+    """Tests of the file do not depend on the version; test_publication.py reads the catalogs of each."""
     return "embedded"
 
 
@@ -56,7 +56,7 @@ def role(database_url: str) -> Iterator[RestrictedRole]:
 async def test_a_lacking_right_is_named_and_nothing_hangs(
     role: RestrictedRole, sql: psycopg.Connection[Any], privilege: str, table: str, works: bool
 ) -> None:
-    """The worker goes on with what it may do, logs the right once, shows it, and works as soon as it is granted."""
+    """A worker without a right logs it once, shows it, goes on with other work, and works fully once it is granted."""
     role.revoke(privilege, table)
     lacks = f"role {role.name} lacks {privilege} on table {table}: "
     insert(sql)
@@ -79,7 +79,7 @@ async def test_a_lacking_right_is_named_and_nothing_hangs(
 
 
 async def test_an_outcome_waits_for_its_right(role: RestrictedRole, sql: psycopg.Connection[Any]) -> None:
-    """A result that may not be stored is kept and stored later, and is nobody's failure; a drain ends without it."""
+    """An outcome refused for a missing right is kept and stored once granted, without a failed attempt."""
     insert(sql)
     handler = Executions(waits=True)
     async with working(role.url, handler, poll_interval_seconds=0.1, drain_timeout_seconds=0.1) as work:
@@ -100,7 +100,7 @@ def _faults(work: Any) -> list[str]:
 async def test_an_error_that_nobody_foresaw_ends_the_loop(
     database_url: str, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is logged when it happens, running jobs end within the drain's deadline, and the loop is known as crashed."""
+    """An unforeseen error ends the loop: logged at once, running jobs end, and the loop counts as crashed."""
     insert(sql)
     handler = Executions(waits=True)
     with capture_logs() as logged:
@@ -114,7 +114,7 @@ async def test_an_error_that_nobody_foresaw_ends_the_loop(
     assert work.loop.crashed
     [crash] = [line for line in logged if line["event"] == "background.crashed"]
     assert isinstance(crash["exc_info"], ZeroDivisionError)
-    # A claim that was on its way may have taken the second job, too.
+    # A claim under way may have taken the second job, too.
     assert statuses(sql) in ({"completed": 1, "queued": 1}, {"completed": 2})
 
 
@@ -122,7 +122,7 @@ async def test_an_error_that_nobody_foresaw_ends_the_loop(
 async def test_a_crash_ends_whatever_waits_on_the_database(
     database_url: str, monkeypatch: pytest.MonkeyPatch, moment: int
 ) -> None:
-    """At any moment of the start, with the listener in the middle of its handshake, nothing outlives the loop."""
+    """A crash of the loop at any moment of its start leaves no task behind."""
     turn, turns = WorkLoop._turn, 0
 
     async def crash(loop: WorkLoop) -> None:
@@ -140,7 +140,7 @@ async def test_a_crash_ends_whatever_waits_on_the_database(
 
 
 STATES: dict[str, str] = {
-    # Passing: the database is away, busy or read-only for now, or has yet to be migrated.
+    # Temporary: the database is away, busy, read-only for now, or not migrated yet.
     **dict.fromkeys(["08000", "08006", "57P01", "57P02", "57P03", "57P05", "25P03"], "database.unavailable"),
     **dict.fromkeys(["53100", "53200", "53300"], "database.exhausted"),
     **dict.fromkeys(["40001", "40P01"], "database.conflict"),
@@ -148,23 +148,23 @@ STATES: dict[str, str] = {
     "55P03": "database.locked",
     "25006": "database.read_only",
     **dict.fromkeys(["42P01", "42703", "42883"], NOT_MIGRATED),
-    # Only an operator can help.
+    # A fault with a remedy by operators only.
     **dict.fromkeys(["28000", "28P01", "3D000", "3F000", "57P04", "58030", "F0000", "XX000"], "database.refused"),
     **dict.fromkeys(["42501", "42601", "42704", "42P17", "428C9", "0A000", "25001", "26000"], "database.refused"),
     **dict.fromkeys(["55000", "55006", "XX001"], "database.refused"),
-    # The fault of one row: its values, its constraints, or a trigger that raises whatever it likes.
+    # The fault of one row: its values, its constraints, or a raising trigger.
     **dict.fromkeys(["21000", "22003", "22008", "22P02", "27000", "2F003", "38000", "39P01"], "database.row_refused"),
     **dict.fromkeys(["23001", "23502", "23503", "23505", "23514", "23P01", "44000", "54000"], "database.row_refused"),
     **dict.fromkeys(["54001", "P0001", "P0002", "AB123", "45000", "HV000", "U0001"], "database.row_refused"),
 }
 CONFLICTS = ["23505", "23P01", "23503", "23001"]
 CONNECTION_OF_A_TRIGGER = ["08000", "08006", "57P01", "57P02", "57P03", "57P05", "25P03"]
-"""In a trigger of the operator's these are of a connection of its own, such as dblink's."""
+"""In an operator's trigger these states are of a connection of the trigger, such as dblink's."""
 
 
 @pytest.mark.parametrize(("state", "code"), STATES.items())
 def test_each_state_has_its_kind(state: str, code: str) -> None:
-    """Only what passes by itself counts as unavailable, and may be tried again without a word to operators."""
+    """Only temporary states count as unavailable and are tried again without a report to operators."""
     error = raised(state)
     ours = translate(error)
     assert ours is not None
@@ -200,7 +200,7 @@ ENQUEUE = 'SQL statement "INSERT INTO x"\nPL/pgSQL function iidq_enqueue(json,in
     ],
 )
 def test_the_operators_function_is_named_in_any_language(context: str) -> None:
-    """The innermost function of an error's context is found, whichever language it is of and the server speaks."""
+    """The innermost function of an error's context is found, in any language of the function and of the server."""
     ours = translate(raised("42P01", context=f"{context}\n{ENQUEUE}"))
     assert isinstance(ours, TriggerFault)
     assert "operators_rule in the database" in ours.message
@@ -208,9 +208,9 @@ def test_the_operators_function_is_named_in_any_language(context: str) -> None:
 
 @pytest.mark.parametrize("state", STATES)
 def test_each_state_has_its_kind_in_a_trigger(state: str) -> None:
-    """An error in the operator's own code may come from one row, never counts as an outage, and names the code.
+    """An error in an operator's code may be of one row, never counts as an outage, and names the code.
 
-    What passes by itself passes there, too; a server that ends the connection does so in the middle of a trigger.
+    Temporary states stay temporary there. A FATAL error in a trigger is of the server itself.
     """
     ours = translate(raised(state, context=f"{RULE}\n{ENQUEUE}"))
     ended = translate(raised(state, context=RULE, severity="FATAL"))
@@ -228,7 +228,7 @@ def test_each_state_has_its_kind_in_a_trigger(state: str) -> None:
 
 @pytest.mark.parametrize("state", STATES)
 def test_our_own_functions_are_no_triggers_of_the_operator(state: str) -> None:
-    """What iidq's procedure meets is told as what a statement of iidq's meets."""
+    """An error in iidq's own functions is translated as an error of a statement."""
     for function in ("iidq_enqueue(json,integer,boolean)", "public.iidq_note_change()", "retry_job(uuid)"):
         context = f'SQL statement "INSERT INTO public.x"\nPL/pgSQL function {function} line 20 at SQL statement'
         ours = translate(raised(state, context=context))
@@ -237,7 +237,7 @@ def test_our_own_functions_are_no_triggers_of_the_operator(state: str) -> None:
 
 
 class Raised(psycopg.Error):
-    """An error as a server gives it."""
+    """An error with the fields of a server's message."""
 
     fields: dict[str, str]
 
@@ -251,7 +251,7 @@ FIELDS = ["constraint_name", "table_name", "column_name", "source_function", "me
 
 
 def raised(state: str, context: str = "", severity: str = "ERROR") -> psycopg.Error:
-    """The class of this SQLSTATE, with what else the server says."""
+    """Return an error of this SQLSTATE, with context and severity."""
     try:
         known: type[psycopg.Error] = psycopg.errors.lookup(state)
     except KeyError:
@@ -273,7 +273,7 @@ def raised(state: str, context: str = "", severity: str = "ERROR") -> psycopg.Er
 async def test_a_refused_login_is_no_outage(
     sql: psycopg.Connection[Any], database_url: str, change: Any, state: str
 ) -> None:
-    """A pool that cannot connect says why, where Postgres is there and refuses."""
+    """A refused login raises ``DatabaseRefusal`` with the SQLSTATE."""
     url = change(database_url, sql.info.dbname)
     async with open_database(load_settings(database_url=url), pool_size=1) as database:
         with pytest.raises(DatabaseRefusal, match=state):
@@ -292,11 +292,11 @@ async def test_a_refused_login_is_no_outage(
     ],
 )
 def test_an_outage_is_no_refusal(text: str) -> None:
-    """What a new connection may get over in a moment stays temporary."""
+    """An error that a new connection may overcome stays temporary."""
     assert isinstance(translate(psycopg.OperationalError(text)), DatabaseUnavailable)
 
 
 async def test_nothing_is_in_the_way_of_a_migrated_database(role: RestrictedRole) -> None:
-    """The owner lacks nothing, and neither does a role that was granted all tables."""
+    """A role with rights on all tables lacks nothing in a migrated database."""
     async with open_database(load_settings(database_url=role.url), pool_size=1) as database:
         assert await database.run(find_obstacles) == []

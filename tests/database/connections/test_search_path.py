@@ -1,4 +1,4 @@
-"""Functions, triggers and views find their tables whatever the session's search_path is."""
+"""Functions, triggers and views find their tables under any search_path of the session."""
 
 import json
 from typing import Any
@@ -27,7 +27,7 @@ _VALUES = {
         ]
     ),
 }
-# In this order: each function that is no trigger's, a statement that uses or checks it, and the value that it answers.
+# In this order: each function except trigger functions, a statement with the function, and the expected value.
 CALLS: list[tuple[str, str, Any]] = [
     ("iidq_new_job_id", "SELECT public.iidq_new_job_id() IS NOT NULL", True),
     ("iidq_imported_id", "SELECT public.iidq_imported_id('1234567890')::text", "e807f1fc-f82d-132f-9bb0-18ca6738a19f"),
@@ -64,7 +64,7 @@ CALLS: list[tuple[str, str, Any]] = [
 
 @pytest.fixture
 def decoyed(sql: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
-    """A database with a schema whose tables bear our names and are empty, and whose functions raise."""
+    """A database with a second schema: empty tables with the names of iidq's tables, and raising functions."""
     sql.execute("CREATE SCHEMA decoy")
     for (table,) in sql.execute(
         "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v')"
@@ -83,7 +83,7 @@ def decoyed(sql: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
 
 
 def functions(sql: psycopg.Connection[Any]) -> list[Any]:
-    """Name, kind, arguments and result of every function and procedure of ours."""
+    """Return name, kind, arguments and result of every function and procedure of iidq."""
     return sql.execute(
         "SELECT proname, prokind::text, pg_get_function_arguments(oid), pg_get_function_result(oid) FROM pg_proc"
         " WHERE pronamespace = 'public'::regnamespace"
@@ -91,14 +91,14 @@ def functions(sql: psycopg.Connection[Any]) -> list[Any]:
 
 
 def test_every_function_is_called_here(sql: psycopg.Connection[Any]) -> None:
-    """A new function needs a line in CALLS."""
+    """Every function of iidq has a line in CALLS."""
     named = {name for name, _, _, result in functions(sql) if result != "trigger"}
     assert named == {name for name, _, _ in CALLS}
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_functions_triggers_and_views(decoyed: psycopg.Connection[Any], path: str) -> None:
-    """Operators' SQL that names the schema works under any path, and touches nothing of another schema."""
+    """Operators' SQL with the schema's name works under any path, without another schema's tables."""
     sql = decoyed
     sql.execute(SQL("SET search_path = {}").format(SQL(path)))
     wrong: dict[str, Any] = {}

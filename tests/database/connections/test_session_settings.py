@@ -1,4 +1,4 @@
-"""Whatever the operator's role or database has set, iidq's results and limits are its own."""
+"""Results and limits of iidq are independent of the settings of an operator's role or database."""
 
 import asyncio
 import os
@@ -36,7 +36,7 @@ ALL_AT_ONCE = [
 
 
 def test_each_setting_alone(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """The core does the same under each single setting, of the database or of the role."""
+    """The core works the same under each single setting, of the database or of the role."""
     for number, (name, values) in enumerate(HOSTILE.items()):
         impose(sql, {name: values[number % len(values)]}, role=number % 2 == 0)
         asyncio.run(run_core(database_url))
@@ -54,7 +54,7 @@ def test_each_setting_alone(database_url: str, sql: psycopg.Connection[Any]) -> 
 def test_any_settings_together(
     imposed: dict[str, int], role: bool, database_url: str, sql: psycopg.Connection[Any]
 ) -> None:
-    """No combination of them changes what the core does."""
+    """The core works the same under any combination of settings."""
     impose(sql, {name: HOSTILE[name][number % len(HOSTILE[name])] for name, number in imposed.items()}, role=role)
     asyncio.run(run_core(database_url))
 
@@ -71,7 +71,7 @@ async def test_the_whole_service(
     sql: psycopg.Connection[Any],
     serve_api: ServeApi,  # noqa: F811
 ) -> None:
-    """Under all of them at once the API takes, lists and tells, a worker works, and the doctor finds all well."""
+    """API, worker and doctor work under all settings together."""
     impose(sql, imposed)
     fields = {"registryAddress": "0x" + "ab" * 20, "contentHash": "0x" + "cd" * 32}
     async with (
@@ -97,7 +97,7 @@ async def test_the_whole_service(
 
 @pytest.mark.parametrize("imposed", ALL_AT_ONCE[:1])
 def test_migrations(imposed: dict[str, str], empty_database_url: str) -> None:
-    """An empty database with such settings is migrated into the schema public, and works."""
+    """An empty database with such settings is migrated into the schema ``public``, and works."""
     with psycopg.connect(empty_database_url, autocommit=True) as sql:
         impose(sql, imposed)
         assert migrate(empty_database_url)
@@ -108,7 +108,7 @@ def test_migrations(imposed: dict[str, str], empty_database_url: str) -> None:
 
 @pytest.mark.parametrize("imposed", ALL_AT_ONCE[:2])
 async def test_operators_functions(imposed: dict[str, str], database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """In a session that has them, but for the path, what operators call and read still works."""
+    """Operators' functions and views work in a session with such settings, apart from the path."""
     impose(sql, {**imposed, "search_path": "public"})
     with psycopg.connect(database_url, autocommit=True, client_encoding="utf8") as theirs:
         job_id = insert(theirs)
@@ -124,12 +124,12 @@ async def test_operators_functions(imposed: dict[str, str], database_url: str, s
 
 @pytest.fixture
 def pooled_url(database_url: str, request: pytest.FixtureRequest, sql: psycopg.Connection[Any]) -> Iterator[str]:
-    """The test's own database with hostile settings, through a pooler that connects after they were made."""
+    """The test's database with hostile settings, through a pooler with later connections."""
     if find_pgbouncer() is None:
         pytest.skip("pgbouncer is not installed")
     impose(sql, request.getfixturevalue("imposed"))
     with tempfile.TemporaryDirectory(prefix="iidq-test-") as folder:
-        # As root the pooler runs as nobody, who must read its configuration.
+        # Run by root, the pooler has another account, which must read the configuration.
         Path(folder).chmod(0o755)
         with pool_transactions(Path(folder), database_url) as url:
             yield url
@@ -139,7 +139,7 @@ def pooled_url(database_url: str, request: pytest.FixtureRequest, sql: psycopg.C
 async def test_behind_a_transaction_pooler(
     imposed: dict[str, str], pooled_url: str, sql: psycopg.Connection[Any]
 ) -> None:
-    """The core and a worker with its leases are right on connections that are everybody's, and leave nothing there."""
+    """The core and a worker work on a pooler's shared connections, and leave no setting there."""
     await run_core(pooled_url)
     insert(sql, copies=5)
     async with working(pooled_url, _handle, poll_interval_seconds=0.3, job_lease_seconds=0.5):
@@ -150,7 +150,7 @@ async def test_behind_a_transaction_pooler(
 
 
 async def test_connections_of_ones_own_have_them_too(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """Listeners and lease keepers are not cut off by the operator's time-outs."""
+    """Connections of listeners and lease keepers have none of the operator's time-outs."""
     impose(sql, {"idle_session_timeout": "1s", "statement_timeout": "1s", "search_path": "pg_catalog"})
     async with await connect(load_settings(database_url=database_url)) as connection:
         for name in ("idle_session_timeout", "statement_timeout"):

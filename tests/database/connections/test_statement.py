@@ -1,4 +1,4 @@
-"""Statements that are sent without a cursor behave as those with one, but for what they cost."""
+"""Statements without a cursor work like statements with one, at a lower cost."""
 
 import asyncio
 from typing import Any
@@ -18,7 +18,7 @@ IDLE = psycopg.pq.TransactionStatus.IDLE
 
 @pytest.fixture
 def postgres_kind() -> str:
-    """Nothing here hangs on the version."""
+    """Tests of the file do not depend on the version."""
     return "embedded"
 
 
@@ -29,20 +29,20 @@ async def value(connection: Connection, query: str) -> Any:
 
 
 async def works(connection: Connection, number: int) -> bool:
-    """Whether the statement does what it says on this connection."""
+    """Return whether the statement has its effect on the connection."""
     await NOTE.run(connection, {"number": str(number), "word": "a'b"})
     return bool(await value(connection, "SELECT current_setting('test.note')") == f"a'b{number}a'b%")
 
 
 async def test_values_arrive_by_name(connection: Connection) -> None:
-    """Also one that stands twice, and with a quote in it; a sign for per cent is written as for psycopg."""
+    """Values are passed by name, also repeated and with a quote; a per cent sign is written as for psycopg."""
     assert await works(connection, 1)
     assert await works(connection, 2)
     assert connection.pgconn.transaction_status == IDLE
 
 
 async def test_through_a_pooler_it_is_the_same(connection: Connection) -> None:
-    """Nothing is kept on the server that the next statement might miss."""
+    """Through a pooler a statement works without any state on the server."""
     connection.prepare_threshold = None
     assert await works(connection, 3)
     await connection.execute("DISCARD ALL")
@@ -50,7 +50,7 @@ async def test_through_a_pooler_it_is_the_same(connection: Connection) -> None:
 
 
 async def test_errors_are_the_drivers(connection: Connection, sql: psycopg.Connection[Any]) -> None:
-    """Of the right class, with Postgres' details; the connection goes on."""
+    """A failed statement raises psycopg's error class with details, and the connection works on."""
     with pytest.raises(errors.UndefinedColumn):
         await Statement(b"SELECT nothing").run(connection, {})
     progress = Statement(b"""UPDATE "VerificationJob" SET progress = %(progress)s::int""")
@@ -62,7 +62,7 @@ async def test_errors_are_the_drivers(connection: Connection, sql: psycopg.Conne
 
 
 async def test_in_a_transaction_it_is_part_of_it(connection: Connection, sql: psycopg.Connection[Any]) -> None:
-    """What is rolled back has not happened, and what psycopg does after a rollback does it no harm."""
+    """A statement in a transaction is rolled back with it, and works again after the rollback."""
     pause = Statement(b'UPDATE iidq_queue_control SET "pausedAt" = now()')
     assert await works(connection, 6)
     async with connection.transaction(force_rollback=True):
@@ -78,7 +78,7 @@ async def test_in_a_transaction_it_is_part_of_it(connection: Connection, sql: ps
 async def test_another_follows_in_a_transaction_of_its_own(
     connection: Connection, sql: psycopg.Connection[Any]
 ) -> None:
-    """It begins after the commit of the first, and is done when the call returns; psycopg goes on as ever."""
+    """The second statement of a pair runs after the first's commit, in a transaction of its own."""
     sql.execute("CREATE TABLE entry (name text, transaction bigint DEFAULT txid_current())")
     first = Statement(b"INSERT INTO entry (name) VALUES (%(name)s)")
     then = Statement(b"INSERT INTO entry (name) SELECT name || %(sign)s FROM entry")
@@ -96,7 +96,7 @@ async def test_another_follows_in_a_transaction_of_its_own(
 async def test_only_the_first_ones_failure_is_raised(
     connection: Connection, sql: psycopg.Connection[Any], values: bytes, error: type[Exception] | None
 ) -> None:
-    """At once or at its commit; that the other fails is told. The connection goes on."""
+    """Only a failure of the pair's first statement is raised, at once or at its commit; the second's is returned."""
     sql.execute("CREATE TABLE entry (name text UNIQUE DEFERRABLE INITIALLY DEFERRED)")
     first = Statement(b"INSERT INTO entry VALUES " + values)
     failing, fine = Statement(b"SELECT 1 / 0"), Statement(b"SELECT 1")
@@ -114,7 +114,7 @@ async def test_only_the_first_ones_failure_is_raised(
 async def test_a_pair_that_is_broken_off_leaves_no_half_open_connection(
     connection: Connection, sql: psycopg.Connection[Any]
 ) -> None:
-    """After a cancellation in the middle it works or is closed; after a loss it is closed."""
+    """A pair cancelled in the middle leaves a working connection; after a loss the connection is closed."""
     sleep, fine = Statement(b"SELECT pg_sleep(60)"), Statement(b"SELECT 1")
     backend = await value(connection, "SELECT pg_backend_pid()")
     asleep = "SELECT wait_event FROM pg_stat_activity WHERE pid = %s"
@@ -134,11 +134,11 @@ async def test_a_pair_that_is_broken_off_leaves_no_half_open_connection(
 
 
 async def test_a_cancelled_one_is_stopped_in_the_server(connection: Connection, sql: psycopg.Connection[Any]) -> None:
-    """Whoever waits for it may give up; the connection is then free, for the same statement too."""
+    """A cancelled statement is stopped in the server, and the connection works on."""
     sleep = Statement(b"SELECT pg_sleep(%(seconds)s::int)")
     backend = await value(connection, "SELECT pg_backend_pid()")
     sleeping = asyncio.create_task(sleep.run(connection, {"seconds": "60"}))
-    # Until the server has begun: before that, it has nothing to cancel.
+    # Wait for the server's start of the statement: before, nothing can be cancelled.
     await eventually(
         lambda: scalar(sql, "SELECT wait_event FROM pg_stat_activity WHERE pid = %s", backend) == "PgSleep"
     )
@@ -151,7 +151,7 @@ async def test_a_cancelled_one_is_stopped_in_the_server(connection: Connection, 
 
 
 async def test_a_lost_connection_is_told(connection: Connection, sql: psycopg.Connection[Any]) -> None:
-    """As any other statement's: an OperationalError, and the connection counts as closed."""
+    """A statement on a lost connection raises ``OperationalError``, and the connection is closed."""
     sql.execute("SELECT pg_terminate_backend(%s, 5000)", [await value(connection, "SELECT pg_backend_pid()")])
     with pytest.raises(psycopg.OperationalError):
         await works(connection, 9)

@@ -1,4 +1,4 @@
-"""Wake-ups: every insert is told to whoever listens, after its commit, and cheaply."""
+"""Wake-ups: every insert is announced to listening workers, after its commit, and cheaply."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,13 +21,13 @@ ECHO = "test_echo"
 
 @pytest.fixture
 async def listening(rival: Any) -> AsyncIterator[Any]:
-    """A connection that hears what workers hear."""
+    """A connection listening as workers do."""
     await channels.listen(rival, ECHO)
     yield rival
 
 
 async def heard_before_echo(listening: Any) -> int:
-    """How many announcements came before our own echo, which comes last."""
+    """Return the number of announcements before the echo."""
     await channels.echo(listening, ECHO)
     heard = 0
     async with asyncio.timeout(10):
@@ -39,13 +39,13 @@ async def heard_before_echo(listening: Any) -> int:
 
 
 async def test_a_plain_insert_is_announced(listening: Any, sql: psycopg.Connection[Any]) -> None:
-    """Somebody who inserts in psql wakes a worker, once per statement."""
+    """An insert in psql wakes a worker, once per statement."""
     insert(sql, copies=10)
     assert await heard_before_echo(listening) == 1
 
 
 async def test_what_comes_back_in_line_is_announced(listening: Any, sql: psycopg.Connection[Any]) -> None:
-    """Who puts jobs back with UPDATE wakes a worker as well; who changes or adds no waiting job does not."""
+    """An UPDATE with jobs back in line wakes a worker; changes without a new waiting job do not."""
     insert(sql, COMPLETED, copies=3)
     sql.execute('UPDATE "VerificationJob" SET priority = 1')
     assert await heard_before_echo(listening) == 0
@@ -54,14 +54,14 @@ async def test_what_comes_back_in_line_is_announced(listening: Any, sql: psycopg
 
 
 async def test_an_insert_that_rolls_back_is_not(listening: Any, sql: psycopg.Connection[Any]) -> None:
-    """Nobody is woken for a row that never was."""
+    """A rolled-back insert wakes no worker."""
     with sql.transaction(force_rollback=True):
         insert(sql)
     assert await heard_before_echo(listening) == 0
 
 
 async def test_enqueue_announces_nothing_by_itself(connection: Any, listening: Any) -> None:
-    """A commit that notifies takes a lock on the whole database, so our own inserts do not."""
+    """The store's insert notifies no worker by default: a NOTIFY takes a database-wide lock at the commit."""
     await store.enqueue(connection, [new_job(), new_job()], max_attempts=3)
     assert await heard_before_echo(listening) == 0
     await channels.announce(connection)
@@ -69,7 +69,7 @@ async def test_enqueue_announces_nothing_by_itself(connection: Any, listening: A
 
 
 async def test_an_insert_can_announce_itself(connection: Any, listening: Any) -> None:
-    """In one round trip, after its commit, and told to the caller; in a transaction it would come too early."""
+    """An insert with ``announce`` notifies after its commit, and returns True; within a transaction it does neither."""
     assert await store.enqueue(connection, [new_job()], max_attempts=3, announce=True)
     assert await heard_before_echo(listening) == 1
     async with connection.transaction():
@@ -81,14 +81,14 @@ async def test_an_insert_can_announce_itself(connection: Any, listening: Any) ->
 
 
 async def test_one_enqueued_job_is_announced_once(settings: Settings, listening: Any) -> None:
-    """By its own insert; no second announcement follows."""
+    """A single enqueued job is announced once."""
     async with open_database(settings, pool_size=2) as database, open_enqueuer(database, settings) as enqueuer:
         await enqueuer.enqueue(new_job())
     assert await heard_before_echo(listening) == 1
 
 
 async def test_silence_ends_with_its_transaction(connection: Any, listening: Any) -> None:
-    """A plain insert on the same connection is announced again."""
+    """A plain insert after the store's insert on the same connection is announced again."""
     await store.enqueue(connection, [new_job()], max_attempts=3)
     job = new_job()
     await connection.execute(
@@ -99,7 +99,7 @@ async def test_silence_ends_with_its_transaction(connection: Any, listening: Any
 
 
 async def test_many_enqueued_jobs_make_few_announcements(settings: Settings, listening: Any) -> None:
-    """Callers at the same moment share a wake-up, and after the last one a wake-up comes."""
+    """Callers at the same moment share few announcements, with at least one for all."""
     async with open_database(settings, pool_size=2) as database, open_enqueuer(database, settings) as enqueuer:
         await asyncio.gather(*(enqueuer.enqueue(new_job()) for _ in range(500)))
         async with asyncio.timeout(10):
@@ -111,8 +111,8 @@ async def test_many_enqueued_jobs_make_few_announcements(settings: Settings, lis
 async def test_a_stream_of_inserts_takes_the_announcements_along(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What inserts without a turn ask for goes with the next that has one; nothing else is sent."""
-    # However crowded the machine: the next insert comes in time.
+    """Requests of inserts without a reservation are served by the next reserved insert, without a separate NOTIFY."""
+    # A long time, so that the next insert comes in time on a busy machine.
     monkeypatch.setattr(announcers, "_INSERT_MAY_COME_SECONDS", 30.0)
     sent: list[str] = []
 
@@ -131,7 +131,7 @@ async def test_a_stream_of_inserts_takes_the_announcements_along(
                 else:
                     turns += 1
                     announcer.announced(turn)
-    # Nor at the end: the last turn served all that had asked.
+    # Also none at the end: the last reserved insert served all requests.
     assert sent == []
 
 
@@ -139,7 +139,7 @@ async def test_a_stream_of_inserts_takes_the_announcements_along(
 async def test_announcements_are_not_put_off_by_inserts_that_make_none(
     settings: Settings, insert_seconds: float
 ) -> None:
-    """Inserts that take a turn and then cannot announce, one after the other, hold up no wake-up for long."""
+    """Reserved inserts without a NOTIFY, one after the other, do not hold up announcements for long."""
     sent = asyncio.Semaphore(0)
 
     class Counted(Announcer):
@@ -163,7 +163,7 @@ async def test_announcements_are_not_put_off_by_inserts_that_make_none(
 
 
 async def test_behind_a_pooler_jobs_are_announced_all_the_same(settings: Settings, listening: Any) -> None:
-    """Where inserts stand in transactions and cannot announce themselves, they ask for it and try no more."""
+    """Behind a pooler each enqueued job is announced, by a statement of its own."""
     async with open_database(settings, pool_size=1, statement_timeout_seconds=7.0) as database:
         async with database.connection() as connection:
             connection.prepare_threshold = None
@@ -176,7 +176,7 @@ async def test_behind_a_pooler_jobs_are_announced_all_the_same(settings: Setting
 
 
 async def test_announcements_that_cannot_be_sent_are_dropped(settings: Settings) -> None:
-    """A wake-up is a hint: without a database it is lost, nobody waits and nothing breaks."""
+    """An announcement without a database is dropped, without a wait and without an error."""
     away = settings.model_copy(update={"database_url": "postgresql://iidq@/iidq?host=/nonexistent"})
     async with open_database(away, pool_size=1) as database, Announcer(database) as announcer:
         announcer.announce()
@@ -185,7 +185,7 @@ async def test_announcements_that_cannot_be_sent_are_dropped(settings: Settings)
 
 
 async def test_a_listener_at_rest_stays_asleep(rival: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever waits for notifications sets one timer, for the end of the wait, and does not look up in between."""
+    """A waiting listener sets one timer for the end of its wait, and does not poll in between."""
     loop = asyncio.get_running_loop()
     timers: list[float] = []
     call_at = loop.call_at

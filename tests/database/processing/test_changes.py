@@ -1,4 +1,4 @@
-"""The change feed: what workers tell, what watchers hear, and what both cost."""
+"""The change feed: notifications of workers, states for watchers, and the cost of both."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -29,21 +29,21 @@ OK = {"status": "OK"}
 
 @pytest.fixture
 async def database(settings: Settings) -> AsyncIterator[Database]:
-    """A pool as the API has it."""
+    """A pool as in the API."""
     async with open_database(settings, pool_size=4) as database:
         yield database
 
 
 @pytest.fixture
 async def hub(settings: Settings, database: Database) -> AsyncIterator[WatchHub]:
-    """A hub at work."""
+    """A running hub."""
     async with open_watch_hub(settings, database, asyncio.Event()) as hub:
         yield hub
 
 
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many jobs each statement of a hub asked about."""
+    """The number of jobs in each statement of a hub."""
     found: list[int] = []
     find_changed = readers.find_changed
 
@@ -57,12 +57,12 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hub looks for itself more often than it needs to."""
+    """Let the hub poll more often than usual."""
     monkeypatch.setattr(watching, "POLL_SECONDS", 0.05)
 
 
 async def state(watch: Watch) -> Job:
-    """The next state that is told."""
+    """Return the next state from the watch."""
     async with asyncio.timeout(15):
         job = await watch.next()
     assert job is not None
@@ -70,14 +70,14 @@ async def state(watch: Watch) -> Job:
 
 
 async def end(watch: Watch) -> Job:
-    """The state in which the job ends."""
+    """Return the final state of the job."""
     while (job := await state(watch)).status not in FINAL:
         pass
     return job
 
 
 def listening_for_changes(sql: psycopg.Connection[Any]) -> int:
-    """How many connections of this database have LISTEN in place and wait."""
+    """Return the number of this database's connections with LISTEN in place."""
     return int(
         scalar(
             sql,
@@ -88,7 +88,7 @@ def listening_for_changes(sql: psycopg.Connection[Any]) -> int:
 
 
 async def test_a_watcher_sees_the_present_state_first(hub: WatchHub, sql: psycopg.Connection[Any]) -> None:
-    """Also the second watcher of a job, to whom nothing has changed."""
+    """Each watcher gets the present state first, also the second watcher of an unchanged job."""
     job_id = insert(sql)
     with hub.watch(job_id) as one, hub.watch(job_id) as other:
         assert (await state(one)).id == (await state(other)).id == job_id
@@ -98,7 +98,7 @@ async def test_a_watcher_sees_the_present_state_first(hub: WatchHub, sql: psycop
 
 @pytest.mark.usefixtures("quick")
 async def test_plain_sql_is_seen(hub: WatchHub, sql: psycopg.Connection[Any]) -> None:
-    """An UPDATE in psql that sets no updatedAt, and a function for operators: both are told without a notification."""
+    """An UPDATE in psql without updatedAt, and an operator's function, reach watchers without a notification."""
     job_id = insert(sql)
     with hub.watch(job_id) as watch:
         await state(watch)
@@ -112,7 +112,7 @@ async def test_plain_sql_is_seen(hub: WatchHub, sql: psycopg.Connection[Any]) ->
 async def test_a_slow_watcher_gets_the_latest_alone(
     hub: WatchHub, sql: psycopg.Connection[Any], looks: list[int]
 ) -> None:
-    """What it did not take in time is overtaken; nothing piles up."""
+    """A slow watcher gets the latest state only, so no states pile up."""
     job_id = insert(sql)
     with hub.watch(job_id) as slow, hub.watch(job_id) as quick:
         await state(quick)
@@ -124,7 +124,7 @@ async def test_a_slow_watcher_gets_the_latest_alone(
 
 @pytest.mark.usefixtures("quick")
 async def test_a_row_that_goes_ends_the_watch(hub: WatchHub, sql: psycopg.Connection[Any]) -> None:
-    """Deleted, or never there: no state, and the watcher learns why."""
+    """A deleted or unknown row ends the watch, with ``gone`` set."""
     job_id = insert(sql)
     with hub.watch(job_id) as watch, hub.watch(new_job_id()) as nobodys:
         await state(watch)
@@ -138,7 +138,7 @@ async def test_a_row_that_goes_ends_the_watch(hub: WatchHub, sql: psycopg.Connec
 async def test_a_worker_tells_what_it_changed(
     hub: WatchHub, sql: psycopg.Connection[Any], database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Progress and the end arrive by notification alone: the hub's own look would come after the test's time-out."""
+    """Progress and end of a job reach a watcher by a worker's notification alone, without a poll."""
     monkeypatch.setattr(watching, "POLL_SECONDS", 300.0)
     go_on = asyncio.Event()
 
@@ -162,7 +162,7 @@ async def test_a_worker_tells_what_it_changed(
 
 
 async def test_only_who_was_called_notifies(rival: Any, settings: Settings, database: Database) -> None:
-    """A worker sends nothing while nobody watches; called, it names every changed job once, many in one payload."""
+    """A worker without watchers sends nothing; with watchers it names each changed job once, many in one payload."""
     await channels.listen(rival, ECHO, [channels.CHANGED_CHANNEL])
     unseen, ids = new_job_id(), [new_job_id() for _ in range(250)]
     announcer = ChangeAnnouncer(database)
@@ -183,7 +183,7 @@ async def test_only_who_was_called_notifies(rival: Any, settings: Settings, data
 async def test_hundreds_of_watchers_share_statements_and_one_listener(
     hub: WatchHub, sql: psycopg.Connection[Any], looks: list[int]
 ) -> None:
-    """400 jobs, one watcher each: their states come in a few statements, and one connection listens."""
+    """400 watchers of as many jobs cost fewer than 20 statements and one listening connection."""
     insert(sql, copies=400)
     ids = [job_id for (job_id,) in sql.execute('SELECT id FROM "VerificationJob"').fetchall()]
 
@@ -201,7 +201,7 @@ async def test_hundreds_of_watchers_share_statements_and_one_listener(
 
 
 async def test_watchers_are_bounded(settings: Settings, database: Database) -> None:
-    """One more than may be is refused; one that leaves makes room."""
+    """A watcher beyond ``MAX_WATCHERS`` is refused; the end of a watch makes room."""
     few = settings.model_copy(update={"max_watchers": 2})
     async with open_watch_hub(few, database, asyncio.Event()) as hub:
         with hub.watch(new_job_id()):
@@ -212,7 +212,7 @@ async def test_watchers_are_bounded(settings: Settings, database: Database) -> N
 
 
 async def test_stopping_ends_all_watches(settings: Settings, database: Database, sql: psycopg.Connection[Any]) -> None:
-    """Those that wait return at once, and a watch that begins then is over before it waits."""
+    """A stop ends all waiting watches at once, and later watches return without waiting."""
     stopping = asyncio.Event()
     job_id = insert(sql)
     async with open_watch_hub(settings, database, stopping) as hub:
@@ -227,7 +227,7 @@ async def test_stopping_ends_all_watches(settings: Settings, database: Database,
 
 
 async def test_the_hub_outlives_the_database_connection(hub: WatchHub, sql: psycopg.Connection[Any]) -> None:
-    """All connections are cut: the watcher waits on, and is told what happens after."""
+    """A watcher outlives the loss of all connections, and gets the later states."""
     job_id = insert(sql)
     with hub.watch(job_id) as watch:
         await state(watch)

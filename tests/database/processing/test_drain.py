@@ -16,12 +16,12 @@ from tests.job_rows import insert, scalar, statuses
 
 @pytest.fixture
 def postgres_kind() -> str:
-    """No test here depends on the version."""
+    """Tests of the file do not depend on the version."""
     return "embedded"
 
 
 async def test_an_idle_worker_stops_at_once(database_url: str) -> None:
-    """Nothing to wait for."""
+    """An idle worker stops at once."""
     async with working(database_url, Executions()) as work:
         await eventually(lambda: work.loop.listener.listening)
         assert await work.stop() == 0
@@ -42,7 +42,7 @@ async def test_running_jobs_may_end(database_url: str, sql: psycopg.Connection[A
 
 
 async def test_jobs_that_do_not_end_in_time_go_back_uncharged(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """At the drain's deadline the rest is released: in line at once, not counted as a failure."""
+    """At the drain's deadline unfinished jobs are released: in line at once and uncharged."""
     insert(sql, copies=3)
     handler = Executions(waits=True)
     async with working(database_url, handler, worker_concurrency=2, drain_timeout_seconds=0.1) as work:
@@ -55,7 +55,7 @@ async def test_jobs_that_do_not_end_in_time_go_back_uncharged(database_url: str,
 
 
 async def test_a_second_stop_hurries(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """A second stop does not wait for the deadline: the jobs are released now, and the next worker runs the jobs."""
+    """A second stop releases the jobs before the drain's deadline, and the next worker runs the jobs."""
     insert(sql, copies=2)
     handler = Executions(waits=True)
     async with working(database_url, handler, drain_timeout_seconds=3600) as work:
@@ -68,7 +68,7 @@ async def test_a_second_stop_hurries(database_url: str, sql: psycopg.Connection[
 
 
 async def test_a_drain_that_comes_during_a_long_lease_keeps_it(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """Leases are renewed while a drain waits, so that no other worker takes the jobs meanwhile."""
+    """Leases are renewed during a drain, so that no other worker takes the jobs."""
     job = insert(sql)
     handler = Executions(waits=True)
     async with working(database_url, handler, job_lease_seconds=0.5) as work:
@@ -94,7 +94,7 @@ async def test_cleaning_up_past_the_deadline_is_not_charged(database_url: str, s
             await asyncio.sleep(60)
         finally:
             try:
-                # The deadline cuts this short.
+                # Cut short by the deadline.
                 await asyncio.sleep(4)
             finally:
                 timed_out.set()

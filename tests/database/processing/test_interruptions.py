@@ -23,7 +23,7 @@ WORKER = "test"
 
 @pytest.fixture
 def postgres_kind() -> str:
-    """No test here depends on the version."""
+    """Tests of the file do not depend on the version."""
     return "embedded"
 
 
@@ -72,7 +72,7 @@ async def bystander(database_url: str) -> AsyncIterator[Bystander]:
 
 
 async def test_a_job_cancelled_as_it_begins_frees_its_slot(bystander: Bystander, sql: psycopg.Connection[Any]) -> None:
-    """The handler is never called, and the slot is free again."""
+    """A job cancelled as it begins is never run, and its slot is free again."""
     insert(sql)
     [job] = await bystander.claim()
     bystander.attempts.start([job])
@@ -94,7 +94,7 @@ async def test_what_is_claimed_during_a_drain_goes_back(bystander: Bystander, sq
 async def test_a_claim_that_a_crash_undid_and_that_was_made_again_is_kept(
     bystander: Bystander, sql: psycopg.Connection[Any]
 ) -> None:
-    """A late report that the first of two claims is gone: the job of the second claim runs."""
+    """A job claimed twice after a crash of the database runs once, despite the late loss of the first claim."""
     insert(sql)
     [job] = await bystander.claim()
     bystander.attempts.start([job])
@@ -108,7 +108,7 @@ async def test_a_claim_that_a_crash_undid_and_that_was_made_again_is_kept(
 async def test_a_lost_attempt_that_ends_late_leaves_its_successor_alone(
     bystander: Bystander, sql: psycopg.Connection[Any]
 ) -> None:
-    """The same attempt, claimed again after a crash of the database, keeps the lease and stores the second result."""
+    """An attempt claimed again after a crash of the database keeps its lease, and its second result is stored."""
     insert(sql)
     [job] = await bystander.claim()
     bystander.go_on.clear()
@@ -126,7 +126,7 @@ async def test_a_lost_attempt_that_ends_late_leaves_its_successor_alone(
 
 
 async def test_a_second_loss_counts(bystander: Bystander, sql: psycopg.Connection[Any]) -> None:
-    """An attempt claimed twice is spared once: the next renewal decides."""
+    """An attempt claimed twice survives one loss; a second loss ends the attempt."""
     insert(sql)
     [job] = await bystander.claim()
     bystander.go_on.clear()

@@ -82,7 +82,7 @@ async def test_concurrency_is_reached_and_kept(database_url: str, sql: psycopg.C
 async def test_the_jobs_of_a_backlog_are_claimed_when_they_can_run(
     database_url: str, sql: psycopg.Connection[Any]
 ) -> None:
-    """Behind short jobs, too, a claim takes at most as many jobs as there are free slots; no job is released."""
+    """A claim takes at most as many jobs as there are free slots, also for short jobs; no job is released."""
     insert(sql, copies=60)
     async with working(database_url, Executions(), worker_concurrency=2):
         await eventually(lambda: statuses(sql) == {"completed": 60})
@@ -138,7 +138,7 @@ async def test_a_permanent_fault_fails_at_once(database_url: str, sql: psycopg.C
 
 
 async def test_a_temporary_fault_is_retried_and_then_fails(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """Three attempts in all, with the last error at the end and every error in the list."""
+    """A temporary fault is retried up to three attempts; the job then fails with the last error and lists all."""
     attempts = []
 
     async def handler(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
@@ -155,7 +155,7 @@ async def test_a_temporary_fault_is_retried_and_then_fails(database_url: str, sq
 
 
 async def test_a_temporary_fault_that_passes_leaves_no_error(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """A success after failures is a success; the row has the number of retries."""
+    """A success after a temporary fault has no error, and counts the retry."""
 
     async def handler(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
         if job.attempt == 1:
@@ -184,7 +184,7 @@ async def test_the_far_sides_wish_delays_the_retry(database_url: str, sql: psyco
 
 
 async def test_an_attempt_has_a_deadline(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """A handler that takes too long is interrupted, and the attempt counts as a temporary failure."""
+    """A handler beyond the deadline is interrupted, and the attempt counts as a temporary failure."""
     handler = Executions(waits=True)
     job_id = insert(sql, maxAttempts=2)
     async with working(database_url, handler, job_timeout_seconds=0.1):
@@ -249,7 +249,7 @@ async def test_progress_is_seen_in_the_row(database_url: str, sql: psycopg.Conne
 
 
 async def test_steps_out_of_range_harm_nobody(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """Nonsense from a handler breaks neither the row nor the progress of other jobs."""
+    """Progress out of range breaks neither the row nor the progress of other jobs."""
     may_end = asyncio.Event()
     good, bad = insert(sql), insert(sql)
 
@@ -313,7 +313,7 @@ async def test_due_times_wake_the_worker(database_url: str, sql: psycopg.Connect
 
 
 async def test_a_backlog_of_due_jobs_is_taken_at_one_go(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """More due jobs than one sweep promotes do not wait for the next poll."""
+    """Due jobs beyond the batch of one sweep do not wait for the next poll."""
     insert(sql, QUEUED, copies=2500, ready=False)
     handler = Executions()
     async with working(database_url, handler, worker_concurrency=1000):
@@ -355,7 +355,7 @@ async def test_a_cancelled_job_is_interrupted(database_url: str, sql: psycopg.Co
     """Cancelling a running job stops the handler and keeps the outcome out of the row."""
     handler = Executions(waits=True)
     job_id = insert(sql)
-    # With such a lease no renewal comes by: it is the cancellation itself that is heard.
+    # With a lease of an hour no renewal interrupts the handler, only the cancellation does.
     async with working(database_url, handler, job_lease_seconds=3600) as work:
         await eventually(lambda: handler.running == 1 and work.loop.listener.listening)
         assert await control.cancel(connection, job_id) is True
@@ -389,7 +389,7 @@ async def test_a_blocked_event_loop_keeps_its_lease(
 
     job_id = insert(sql)
     async with working(database_url, handler, job_lease_seconds=1.2):
-        # In a thread of its own: this loop is blocked.
+        # In another thread: the event loop of this thread is blocked.
         await asyncio.wait_for(asyncio.to_thread(asyncio.run, take_back_what_expires()), timeout=20)
     assert begun == [1]
     assert read(sql, job_id)["retryCount"] == 0
@@ -403,7 +403,7 @@ async def test_a_claim_that_a_crash_undid_does_not_confuse_the_worker(
     job_id = insert(sql)
     async with working(database_url, handler, worker_concurrency=2, job_lease_seconds=0.5):
         await eventually(lambda: handler.running == 1)
-        # As after an immediate shutdown: the claim's commit was not flushed yet.
+        # As after an immediate shutdown before the flush of the claim's commit.
         update(sql, job_id, status="queued", ready=True, attempt=0, workerId=None, leaseUntil=None, startedAt=None)
         insert(sql)
         await eventually(lambda: read(sql, job_id)["status"] == "processing")

@@ -1,4 +1,4 @@
-"""Claiming: first in line first, and never the same job twice."""
+"""Claims: in the order of the line, and never the same job twice."""
 
 import asyncio
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ QUERIES = load_queries("iidq.queue")
 
 
 async def test_a_claim_counts_the_attempt_and_leases_the_row(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """A claimed job is processing, belongs to the worker until its lease runs out, and the attempt is counted."""
+    """A claimed job is processing, belongs to the worker for the length of its lease, and counts the attempt."""
     asked = new_job(JobType.PROOF, rpc_url="https://x.example", endpoint_id="ab", chain_id=5, file_name="a.png")
     await store.enqueue(connection, [asked], max_attempts=4)
     job = await claim_one(connection)
@@ -34,7 +34,7 @@ async def test_a_claim_counts_the_attempt_and_leases_the_row(connection: Any, sq
 
 
 async def test_no_more_than_the_free_slots(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """One claim takes as many as there are free slots, and the rest stays in line."""
+    """A claim takes at most the free slots; the other jobs stay in line."""
     insert(sql, copies=5)
     assert len(await claim(connection, 3)) == 3
     assert len(await claim(connection, 3)) == 2
@@ -45,7 +45,7 @@ async def test_no_more_than_the_free_slots(connection: Any, sql: psycopg.Connect
 async def test_two_claims_at_once_share_no_job(
     connection: Any, rival: Any, sql: psycopg.Connection[Any], first_commits: bool
 ) -> None:
-    """While one worker's claim is open another passes over its rows without waiting, however the first ends."""
+    """A claim skips the rows of another open claim without waiting, whether the other commits or rolls back."""
     insert(sql, copies=6)
     await connection.set_autocommit(False)
     mine = await claim(connection, 4, "a")
@@ -61,7 +61,7 @@ async def test_two_claims_at_once_share_no_job(
 
 
 async def test_racing_workers_claim_every_job_once(connection: Any, rival: Any, sql: psycopg.Connection[Any]) -> None:
-    """Two workers that claim as fast as they can take each job exactly once."""
+    """Two workers with racing claims take each job exactly once."""
     insert(sql, copies=300)
 
     async def take_all(of: Any, worker_id: str) -> list[Any]:
@@ -80,7 +80,7 @@ async def test_racing_workers_claim_every_job_once(connection: Any, rival: Any, 
 async def test_line_is_by_time_with_proofs_and_priority(
     connection: Any, sql: psycopg.Connection[Any], slots: int
 ) -> None:
-    """Older jobs first; a proof counts as 30 s younger, a step of priority as 30 s older, so that no job starves."""
+    """Older jobs come first; a proof counts as 30 s younger, a step of priority as 30 s older, so no job starves."""
     ages = {
         "old verify": ("verify", 10, 0),
         "proof 31 s older than that": ("proof", 41, 0),
@@ -108,7 +108,7 @@ async def test_line_is_by_time_with_proofs_and_priority(
 
 
 async def test_future_rows_wait_for_their_time(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """A job for later is not claimed before its time, and is put in line when it has come."""
+    """A job for later is not claimed before its time, and is put in line by the next sweep."""
     later = insert(sql, runAt=Sql("now() + interval '1 hour'"))
     assert await claim(connection) == []
     seen = await sweep(connection)
@@ -122,7 +122,7 @@ async def test_future_rows_wait_for_their_time(connection: Any, sql: psycopg.Con
 
 
 async def test_a_job_moved_into_the_future_leaves_the_line(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """Setting runAt in psql postpones the job."""
+    """A ``runAt`` in the future, set in psql, postpones the job."""
     job_id = insert(sql)
     update(sql, job_id, runAt=Sql("now() + interval '1 hour'"))
     assert read(sql, job_id)["ready"] is False
@@ -133,7 +133,7 @@ async def test_a_job_moved_into_the_future_leaves_the_line(connection: Any, sql:
 async def test_the_claim_walks_its_index_without_sorting(
     settings: Settings, sql: psycopg.Connection[Any], statistics: str
 ) -> None:
-    """Among many rows the plan is the index in its order, for any statistics of the table.
+    """A claim among many rows uses the line's index in its order, for any statistics of the table.
 
     Only the claimed rows are sorted.
     """
@@ -171,7 +171,7 @@ async def test_the_claim_walks_its_index_without_sorting(
 
 
 async def test_no_claim_is_compiled_first(settings: Settings, sql: psycopg.Connection[Any]) -> None:
-    """Compiling takes 200 times as long as the claim: not where a server can, and the price of a plan would have it."""
+    """A claim is never compiled by JIT, which would take 200 times as long as the claim."""
     insert(sql, copies=10)
     async with open_database(settings, pool_size=1, sorts=False) as database, database.connection() as connection:
         values = {
@@ -184,13 +184,13 @@ async def test_no_claim_is_compiled_first(settings: Settings, sql: psycopg.Conne
         cursor = await connection.execute(b"EXPLAIN (FORMAT JSON) " + QUERIES["claim"], values)
         [[[explained]]] = await cursor.fetchall()
         assert "JIT" not in explained
-        # Not every server that this runs on can compile.
+        # Some builds of Postgres have no JIT.
         cursor = await connection.execute(b"SHOW jit")
         assert await cursor.fetchone() == ("off",)
 
 
 def plan_nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A plan's node and all below it."""
+    """Yield a plan's node and all nodes below."""
     yield node
     for child in node.get("Plans", []):
         yield from plan_nodes(child)

@@ -1,4 +1,4 @@
-"""The cost of claims and outcomes does not grow with the history, with delayed jobs, or with old snapshots."""
+"""The cost of claims and outcomes does not grow with history, delayed jobs or old snapshots."""
 
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
@@ -30,20 +30,20 @@ _OVER_SIX_DAYS: LiteralString = "now() - interval '6 days' * random()"
 
 @pytest.fixture
 def postgres_kind() -> str:
-    """The version that the costs were measured with."""
+    """The Postgres version of the measured costs."""
     return "embedded"
 
 
 @pytest.fixture
 def unwatched(sql: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
-    """No vacuum or analyze runs during the test; rows are counted at the end of the filling."""
+    """A connection to a table without autovacuum; counts are made at the end of the filling."""
     sql.execute(f"ALTER TABLE {TABLE} SET (autovacuum_enabled = off)".encode())
     sql.execute("SET iidq.writer = 'on'")
     return sql
 
 
 def fill(sql: psycopg.Connection[Any], *, finished: int = 0, delayed: int = 0, waiting: int = 0) -> None:
-    """So many more rows."""
+    """Insert ``finished``, ``delayed`` and ``waiting`` rows."""
     if finished:
         insert(sql, COMPLETED, copies=finished)
     if delayed:
@@ -54,7 +54,7 @@ def fill(sql: psycopg.Connection[Any], *, finished: int = 0, delayed: int = 0, w
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A plan's node and all below it."""
+    """Yield a plan's node and all nodes below."""
     yield plan
     for child in plan.get("Plans", []):
         yield from nodes(child)
@@ -86,12 +86,12 @@ async def explain_claim(connection: Connection, from_order: float = FROM_HEAD) -
 
 
 def blocks(plan: dict[str, Any]) -> int:
-    """How many blocks of tables and indexes were touched."""
+    """Return the number of blocks read of tables and indexes."""
     return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
 
 
 def scans(plan: dict[str, Any]) -> dict[str, list[str]]:
-    """How the table of jobs is read: kind of scan → indexes."""
+    """Return the scans of the table of jobs: kind of scan → indexes."""
     found: dict[str, list[str]] = {}
     for node in nodes(plan):
         if node.get("Relation Name") == "VerificationJob" and "Scan" in node["Node Type"]:
@@ -105,7 +105,7 @@ SORTS_WHAT_IT_TOOK = [["claimed.place", "claimed.id"]]
 async def test_a_claim_costs_the_same_in_an_old_and_crowded_table(
     settings: Settings, unwatched: psycopg.Connection[Any], database_url: str
 ) -> None:
-    """With a long history, many delayed rows and a snapshot that keeps dead rows, the claim touches no more blocks."""
+    """A claim touches few blocks with a long history, many delayed rows, and dead rows under an old snapshot."""
     fill(unwatched, waiting=3 * SLOTS)
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings, pool_size=1, sorts=False))
@@ -145,7 +145,7 @@ async def test_a_claim_costs_the_same_in_an_old_and_crowded_table(
 async def test_outcomes_are_found_by_id_in_batches_of_any_size(
     settings: Settings, unwatched: psycopg.Connection[Any]
 ) -> None:
-    """Whatever the statistics say, the outcome statement neither scans the table nor compares row by row."""
+    """The outcome statement neither scans the table nor compares row by row, for any statistics and batch size."""
     fill(unwatched, finished=50_000)
     for statistics in ("none", "from before the jobs came", "fresh"):
         if statistics == "from before the jobs came":
@@ -160,7 +160,7 @@ async def test_outcomes_are_found_by_id_in_batches_of_any_size(
                 plan = await explain(connection, "store_outcomes", outcome_parameters(jobs))
                 assert "Seq Scan" not in scans(plan)
                 compared = sum(removed(node) for node in nodes(plan))
-                # Each row is met about once; row by row it would be size × size.
+                # Each row is met about once; row by row the number would be size × size.
                 assert compared <= 4 * size + 10, (statistics, size, compared)
                 stored = await finish(connection, *(Outcome.completed(job, {"status": "OK"}) for job in jobs))
                 assert len(stored) == size
@@ -169,7 +169,7 @@ async def test_outcomes_are_found_by_id_in_batches_of_any_size(
 async def test_outcomes_change_as_few_pages_behind_a_long_history(
     settings: Settings, unwatched: psycopg.Connection[Any]
 ) -> None:
-    """However many contents ended before, those that end now change neighbouring pages, not one each."""
+    """Outcomes behind a long history of contents change neighbouring pages, not one page each."""
 
     async def pages_changed(connection: Connection) -> int:
         jobs = []
@@ -190,7 +190,7 @@ async def test_outcomes_change_as_few_pages_behind_a_long_history(
 async def test_plans_made_for_an_empty_table_serve_a_burst(
     settings: Settings, unwatched: psycopg.Connection[Any]
 ) -> None:
-    """A worker and an API that idled on a small table do not scan the table after growth."""
+    """Plans made for a small table do not scan the table after its growth."""
     unwatched.execute(f"ANALYZE {TABLE}".encode())
     async with open_database(settings, pool_size=1, sorts=False) as database, database.connection() as connection:
 
@@ -216,7 +216,7 @@ async def test_plans_made_for_an_empty_table_serve_a_burst(
 async def test_a_kept_plan_for_few_outcomes_meets_no_others(
     settings: Settings, unwatched: psycopg.Connection[Any]
 ) -> None:
-    """The plan of a worker that ends a job now and then was made for a small table; it serves a large one as well."""
+    """A plan made for single outcomes on a small table uses the index on a large table."""
     async with open_database(settings, pool_size=1, sorts=False) as database, database.connection() as connection:
         for _ in range(10):
             fill(unwatched, waiting=1)
@@ -233,7 +233,7 @@ async def test_a_kept_plan_for_few_outcomes_meets_no_others(
 
 
 def outcome_parameters(jobs: list[ClaimedJob]) -> dict[str, Any]:
-    """As the store passes them."""
+    """Return the parameters as the store passes them."""
     outcomes = [Outcome.completed(job, {"status": "OK", "padding": "x" * 1500}) for job in jobs]
     return {
         "worker_id": WORKER,
@@ -243,7 +243,7 @@ def outcome_parameters(jobs: list[ClaimedJob]) -> dict[str, Any]:
 
 
 def removed(node: dict[str, Any]) -> int:
-    """Rows that a node looked at and dropped."""
+    """Return the number of rows read and dropped by a node."""
     lost = node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Join Filter", 0)
     return int(lost * node["Actual Loops"])
 
@@ -251,10 +251,10 @@ def removed(node: dict[str, Any]) -> int:
 async def test_proofs_do_not_starve_behind_an_endless_stream_of_verifies(
     connection: Any, sql: psycopg.Connection[Any]
 ) -> None:
-    """A proof is overtaken by the verifies of the next thirty seconds and by none that came later."""
+    """A proof is overtaken by the verifies of the next thirty seconds only."""
     moment = scalar(sql, "SELECT now() - interval '10 minutes'")
     proof = insert(sql, type="proof", runAt=Sql("now() - interval '10 minutes'"))
-    # Ten verifies for each second, and every claim takes as many as come: the line never gets shorter.
+    # Ten verifies per second, and claims of ten jobs each: the line never gets shorter.
     overtakers = 0
     for second in range(60):
         sql.execute(
@@ -274,7 +274,7 @@ async def test_proofs_do_not_starve_behind_an_endless_stream_of_verifies(
 
 
 async def test_waiting_proofs_cost_a_verify_nothing(settings: Settings, unwatched: psycopg.Connection[Any]) -> None:
-    """A verify that comes while many proofs wait is found without walking past them."""
+    """A claim of verifies does not read the waiting proofs."""
     insert(unwatched, copies=20_000, type="proof")
     fill(unwatched, waiting=SLOTS)
     unwatched.execute(f"ANALYZE {TABLE}".encode())
@@ -288,7 +288,7 @@ async def test_waiting_proofs_cost_a_verify_nothing(settings: Settings, unwatche
 
 
 async def test_a_first_insert_is_logged_once_per_row_and_index(connection: Connection) -> None:
-    """One log record for the row and one for each of three indexes: none to confirm that its id is new."""
+    """A first insert writes one log record for the row and one for each of three indexes."""
 
     async def records() -> int:
         await connection.execute("SELECT pg_stat_force_next_flush()")
@@ -312,12 +312,12 @@ def test_nobody_gathers_statistics_of_results(unwatched: psycopg.Connection[Any]
 
 
 def test_indexes_are_told_how_jobs_live(unwatched: psycopg.Connection[Any]) -> None:
-    """Where all three versions of a job are entered there is room for them; where one is, it counts as new."""
+    """Indexes with entries for each version of a job have free room; the index of contents includes the end."""
     rows = unwatched.execute(
         "SELECT relname, array_to_string(reloptions, ','), pg_get_indexdef(oid) FROM pg_class WHERE relkind = 'i'"
         " AND relname IN ('VerificationJob_pkey', 'VerificationJob_newest', 'VerificationJob_content')"
     ).fetchall()
     options = {name: (said, definition) for name, said, definition in rows}
     assert options["VerificationJob_pkey"][0] == options["VerificationJob_newest"][0] == "fillfactor=30"
-    # Before its WHERE: from an index' predicate Postgres does not conclude that the entry is new.
+    # Before WHERE: Postgres does not conclude from an index's predicate that the entry is new.
     assert '"completedAt"' in options["VerificationJob_content"][1].partition(" WHERE ")[0]

@@ -1,4 +1,4 @@
-"""Asking for jobs: durable, idempotent, and one bad row fails alone."""
+"""Inserts of jobs: durable, idempotent, and one bad row fails alone."""
 
 import asyncio
 from typing import Any
@@ -18,7 +18,7 @@ from tests.job_rows import new_job, read, scalar, statuses
 
 
 async def test_every_field_round_trips(connection: Any) -> None:
-    """A reader sees the fields as submitted, Unicode and large chain ids included."""
+    """A reader gets the fields as submitted, Unicode and large chain ids included."""
     asked = new_job(
         JobType.PROOF,
         rpc_url="https://rpc.example/v1",
@@ -48,7 +48,7 @@ async def test_fields_that_are_unset_stay_null_in_any_mixture(connection: Any) -
 
 
 async def test_a_repeated_insert_changes_nothing(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """When a commit's fate is unknown the insert is repeated: the job that is there stays as it is."""
+    """A repeated insert leaves the stored job as it is and counts it once."""
     first, second = new_job(), new_job()
     await store.enqueue(connection, [first], max_attempts=3)
     sql.execute('UPDATE "VerificationJob" SET priority = 7')
@@ -62,7 +62,7 @@ async def test_a_repeated_insert_changes_nothing(connection: Any, sql: psycopg.C
 async def test_a_repeated_insert_within_a_transaction_changes_nothing(
     connection: Any, sql: psycopg.Connection[Any]
 ) -> None:
-    """There a refused row would end the whole transaction: those that are there are passed over at once."""
+    """A repeated insert within a transaction skips stored jobs at once: a refused row would end the transaction."""
     first, second = new_job(), new_job()
     await store.enqueue(connection, [first], max_attempts=3)
     async with connection.transaction():
@@ -73,7 +73,7 @@ async def test_a_repeated_insert_within_a_transaction_changes_nothing(
 
 
 async def test_one_bad_row_fails_alone(settings: Settings, sql: psycopg.Connection[Any]) -> None:
-    """In a shared batch a row that a constraint of the operator's refuses fails alone; the others are in."""
+    """A row refused by an operator's constraint fails alone; the others of its batch are stored."""
     sql.execute("""ALTER TABLE "VerificationJob" ADD CHECK ("manifestUri" <> 'ipfs://odd')""")
     jobs = [new_job(), new_job(manifest_uri="ipfs://odd"), new_job(), new_job(manifest_uri="ipfs://odd")]
     async with open_database(settings, pool_size=2) as database, open_enqueuer(database, settings) as enqueuer:
@@ -86,19 +86,19 @@ async def test_one_bad_row_fails_alone(settings: Settings, sql: psycopg.Connecti
 
 
 async def test_many_callers_share_few_statements(settings: Settings, sql: psycopg.Connection[Any]) -> None:
-    """A thousand callers at once all get their ids, each row is there once, and the statements are few."""
+    """A thousand callers at once get distinct ids, with one row each, in fewer than 500 transactions."""
     async with open_database(settings, pool_size=2) as database, open_enqueuer(database, settings) as enqueuer:
         before = scalar(sql, "SELECT txid_current()")
         ids = await asyncio.gather(*(enqueuer.enqueue(new_job()) for _ in range(1000)))
         spent = scalar(sql, "SELECT txid_current()") - before
     assert len(set(ids)) == 1000
     assert statuses(sql) == {"queued": 1000}
-    # Other test processes' transactions count here too.
+    # Transactions of other test processes count here as well.
     assert spent < 500
 
 
 async def test_an_answer_means_committed(settings: Settings, sql: psycopg.Connection[Any]) -> None:
-    """When a caller has its answer, another connection sees the row."""
+    """An acknowledged job is visible to other connections."""
     async with open_database(settings, pool_size=2) as database, open_enqueuer(database, settings) as enqueuer:
 
         async def enqueue_and_look() -> UUID:
@@ -109,7 +109,7 @@ async def test_an_answer_means_committed(settings: Settings, sql: psycopg.Connec
 
 
 async def test_enqueue_commits_durably(connection: Any) -> None:
-    """The insert leaves the session's durable commit unchanged: acknowledged jobs survive a crash."""
+    """An insert leaves the session's ``synchronous_commit`` on, so acknowledged jobs survive a crash."""
     await store.enqueue(connection, [new_job()], max_attempts=3)
     async with connection.transaction():
         await store.enqueue(connection, [new_job()], max_attempts=3)
@@ -117,7 +117,7 @@ async def test_enqueue_commits_durably(connection: Any) -> None:
 
 
 async def test_a_database_without_migrations_is_told(empty_database_url: str) -> None:
-    """The caller hears that the database is not migrated, nothing of SQL."""
+    """An enqueue on a database without migrations raises ``DatabaseUnavailable`` with the remedy, without SQL."""
     settings = load_settings(database_url=empty_database_url)
     async with open_database(settings, pool_size=2) as database, open_enqueuer(database, settings) as enqueuer:
         with pytest.raises(DatabaseUnavailable, match="iidq migrate") as caught:

@@ -12,7 +12,7 @@ from tests.job_rows import Sql, insert, read, scalar, update
 
 
 async def test_renewal_extends_held_leases_alone(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """Held leases are extended by the database's clock; lost leases are missing in the answer."""
+    """A renewal extends held leases by the database's clock; lost leases are missing in the answer."""
     insert(sql, copies=3)
     held, ended, taken = await claim(connection, 3)
     await finish(connection, Outcome.released(ended))
@@ -25,7 +25,7 @@ async def test_renewal_extends_held_leases_alone(connection: Any, sql: psycopg.C
 
 
 async def test_a_silent_workers_job_goes_back_in_line(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """A lost lease counts as a retry, is noted, and the job is claimed again as the next attempt."""
+    """A lost lease counts as a retry with an error, and the job is claimed again as the next attempt."""
     insert(sql)
     job = await claim_one(connection)
     await report(connection, (fence(job), 50))
@@ -41,7 +41,7 @@ async def test_a_silent_workers_job_goes_back_in_line(connection: Any, sql: psyc
 
 
 async def test_a_job_that_kills_its_workers_fails(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """After the last attempt a lost lease is the job's end, with an error that says so."""
+    """A lost lease at the last attempt fails the job with ``attempt.lost``."""
     insert(sql, maxAttempts=2)
     for attempt in (1, 2):
         job = await claim_one(connection)
@@ -57,7 +57,7 @@ async def test_a_job_that_kills_its_workers_fails(connection: Any, sql: psycopg.
 
 
 async def test_sweeps_are_bounded_and_tell_that_more_is_due(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """A sweep takes back and promotes at most a batch of each; the following ones do the rest."""
+    """A sweep takes back and promotes at most a batch each; the following sweeps do the rest."""
     insert(sql, copies=5)
     await claim(connection, 5)
     sql.execute('UPDATE "VerificationJob" SET "leaseUntil" = now() - interval \'1 second\'')
@@ -71,7 +71,7 @@ async def test_sweeps_are_bounded_and_tell_that_more_is_due(connection: Any, sql
 
 
 async def test_a_sweep_foretells_the_next_event(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """The earliest of due times and lease ends is when a sleeping worker has to look again."""
+    """A sweep returns the time to the next due job or end of a lease."""
     assert (await sweep(connection)).next_event_seconds is None
     insert(sql, runAt=Sql("now() + interval '1000 seconds'"))
     assert (await sweep(connection)).next_event_seconds == pytest.approx(1000, abs=30)
@@ -86,7 +86,7 @@ async def test_a_sweep_foretells_the_next_event(connection: Any, sql: psycopg.Co
 async def test_a_sweep_passes_over_rows_that_others_hold(
     connection: Any, rival: Any, sql: psycopg.Connection[Any]
 ) -> None:
-    """A renewal in flight is neither waited for nor overridden."""
+    """A sweep neither waits for a renewal in flight nor overrides it."""
     insert(sql)
     job = await claim_one(connection)
     update(sql, job.id, leaseUntil=Sql("now() - interval '1 second'"))
@@ -102,7 +102,7 @@ async def test_a_sweep_passes_over_rows_that_others_hold(
 async def test_a_renewal_waits_for_nobody(
     connection: Any, rival: Any, sql: psycopg.Connection[Any], first: str
 ) -> None:
-    """A row that is locked, for a moment or in a forgotten transaction, neither is lost nor costs others the lease."""
+    """A locked row keeps its lease, and a renewal of other rows does not wait for the lock."""
     insert(sql, copies=3)
     locked, free, _ = await claim(connection, 3)
     sql.execute('UPDATE "VerificationJob" SET "leaseUntil" = now()')
@@ -113,7 +113,7 @@ async def test_a_renewal_waits_for_nobody(
         assert await report(connection, (fence(locked), 10)) == {fence(locked)}
     async with asyncio.timeout(10):
         assert await renew(rival, fence(locked), fence(free)) == {fence(locked), fence(free)}
-        # The sweeper skips the locked row as well, and takes back the row that was not renewed.
+        # The sweep skips the locked row as well, and takes back the row without a renewal.
         assert len((await sweep(rival)).expired) == 1
     await connection.commit()
     assert read(sql, free.id)["leaseUntil"] > read(sql, locked.id)["leaseUntil"]
@@ -122,7 +122,7 @@ async def test_a_renewal_waits_for_nobody(
 
 
 async def test_renewals_and_progress_touch_no_index(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """They stay on their page as heap-only tuples, however often they come."""
+    """Renewals and progress are heap-only updates: no index is touched."""
     insert(sql, copies=50)
     jobs = await claim(connection, 50)
     sql.execute('VACUUM "VerificationJob"')
@@ -143,12 +143,12 @@ async def test_renewals_and_progress_touch_no_index(connection: Any, sql: psycop
         await report(connection, *((fence(job), percent) for job in jobs))
     hot_now, updated_now = hot_and_all()
     assert updated_now - updated == 500
-    # With an index on the changed columns this would be 0; a page that is full now and then sends a row elsewhere.
+    # With an index on the changed columns the number would be 0; a full page moves a row elsewhere now and then.
     assert hot_now - hot > 250
 
 
 async def test_progress_never_goes_back(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """Within an attempt the stored progress only grows; a report without the lease writes nothing."""
+    """The stored progress of an attempt only grows; a report without the lease writes nothing."""
     insert(sql, copies=2)
     job, other = await claim(connection, 2)
     for percent, stored in ((30, 30), (10, 30), (70, 70)):
@@ -160,7 +160,7 @@ async def test_progress_never_goes_back(connection: Any, sql: psycopg.Connection
 
 
 async def test_a_new_attempt_begins_at_zero(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """Progress belongs to the attempt."""
+    """A new attempt begins with progress 0."""
     insert(sql)
     job = await claim_one(connection)
     await report(connection, (fence(job), 70))

@@ -1,4 +1,4 @@
-"""One row that Postgres, Python or an operator's trigger refuses costs its neighbours nothing."""
+"""A row refused by Postgres, Python or an operator's trigger leaves other rows unaffected."""
 
 import asyncio
 from contextlib import suppress
@@ -58,7 +58,7 @@ SIGNS = WorkerSigns("w", "host", 1, "0", 3, 0, True, 60.0)
 EXPIRED: dict[str, Any] = {**PROCESSING, "leaseUntil": Sql("now() - interval '1 minute'")}
 DUE: dict[str, Any] = {**QUEUED, "ready": False, "runAt": Sql("now() - interval '1 minute'")}
 
-# Values that the table refuses
+# Values refused by the table
 
 REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     *(
@@ -90,7 +90,7 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
 
 
 def test_rows_that_nothing_could_handle_are_refused(sql: Pg) -> None:
-    """Times that no client can hold, counters at their end, endless or shapeless values: at insert and update."""
+    """Times beyond a client's range, counters at their limit and malformed or oversized values are refused on write."""
     rows = {id(base): insert(sql, base) for base, _, _ in REFUSED}
     for base, columns, constraint in REFUSED:
         for write in (
@@ -117,7 +117,7 @@ def test_rows_that_nothing_could_handle_are_refused(sql: Pg) -> None:
     ],
 )
 def test_other_tables_hold_finite_times(sql: Pg, table: str, column: str) -> None:
-    """Every time that is read together with others can be read."""
+    """Infinite and out-of-range times are refused in the other tables."""
     sql.execute("INSERT INTO iidq_queue_worker VALUES ('w', 'h', 1, '0', 1, 0, true, now(), now(), now())")
     sql.execute("INSERT INTO iidq_idempotency_key VALUES ('s', 'k', '', gen_random_uuid(), now())")
     sql.execute("INSERT INTO iidq_webhook_delivery (\"jobId\", url) VALUES (gen_random_uuid(), 'https://a.example')")
@@ -132,11 +132,11 @@ def test_other_tables_hold_finite_times(sql: Pg, table: str, column: str) -> Non
             sql.execute(SQL("UPDATE {} SET {} = %s").format(Identifier(table), Identifier(column)), [moment])
 
 
-# A trigger of the operator's that raises
+# A raising trigger of the operator
 
 
 def rule(sql: Pg, condition: str, table: str = "VerificationJob") -> None:
-    """Let a trigger refuse rows that meet the condition."""
+    """Create a trigger to refuse rows under the condition."""
     sql.execute(
         "CREATE FUNCTION operators_rule() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
         f" IF {condition} THEN RAISE EXCEPTION 'not this one'; END IF;"
@@ -151,7 +151,7 @@ def rule(sql: Pg, condition: str, table: str = "VerificationJob") -> None:
 
 
 async def succeed(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
-    """A handler that finds out at once."""
+    """Handler with a result at once."""
     return OK
 
 
@@ -170,7 +170,7 @@ RULES = {
 
 @pytest.mark.parametrize("name", RULES)
 async def test_a_refused_row_ends_alone(database_url: str, sql: Pg, name: str) -> None:
-    """A job with a row that refuses a step ends as failed with that error; the others succeed at the first attempt."""
+    """A job with a row refusing a step fails with the error; the others succeed at the first attempt."""
     base, condition = RULES[name]
     before, odd, after = (insert(sql, base, fileName=file) for file in ("a", "odd", "b"))
     rule(sql, condition)
@@ -185,7 +185,7 @@ async def test_a_refused_row_ends_alone(database_url: str, sql: Pg, name: str) -
 
 
 async def test_a_trigger_that_lacks_an_object_stops_its_own_row_alone(database_url: str, sql: Pg) -> None:
-    """A trigger that names a missing table keeps one outcome back, names itself, and costs the others nothing."""
+    """A trigger without its table delays one outcome and is named to operators; the other jobs complete."""
     insert(sql, copies=5, fileName="a")
     odd = insert(sql, fileName="odd")
     sql.execute(
@@ -204,7 +204,7 @@ async def test_a_trigger_that_lacks_an_object_stops_its_own_row_alone(database_u
 
 @pytest.mark.parametrize("base", [QUEUED, EXPIRED, DUE])
 async def test_a_row_that_refuses_every_change_is_passed_by(database_url: str, sql: Pg, base: dict[str, Any]) -> None:
-    """Where not even the end as failed goes through, the row stays as it is, and the others go on."""
+    """A row refusing every change stays as it is, and the other jobs go on."""
     odd = insert(sql, base, fileName="odd", priority=5)
     insert(sql, base, copies=3)
     rule(sql, "TG_OP = 'UPDATE' AND OLD.\"fileName\" = 'odd'")
@@ -216,7 +216,7 @@ async def test_a_row_that_refuses_every_change_is_passed_by(database_url: str, s
 
 
 async def test_a_rule_that_refuses_every_job_fails_none(database_url: str, sql: Pg) -> None:
-    """Such a trigger is no fault of the jobs: they wait until it is gone."""
+    """A trigger refusing every claim fails no job; the jobs stay in line."""
     insert(sql, copies=3)
     rule(sql, "NEW.status = 'processing'")
     async with open_database(load_settings(database_url=database_url), pool_size=1) as database:
@@ -226,7 +226,7 @@ async def test_a_rule_that_refuses_every_job_fails_none(database_url: str, sql: 
 
 
 async def test_renewals_and_progress_of_the_others(database_url: str, sql: Pg) -> None:
-    """A running job with a row that refuses lease and progress costs the others neither."""
+    """A running job with a row refusing lease and progress leaves the leases and progress of others unaffected."""
     good, odd = insert(sql), insert(sql, fileName="odd")
     rule(sql, ODD + "OLD.status = 'processing' AND NEW.status = 'processing'")
     ended = asyncio.Event()
@@ -248,7 +248,7 @@ async def test_renewals_and_progress_of_the_others(database_url: str, sql: Pg) -
 
 
 async def test_an_insert_that_is_refused_is_refused_alone(database_url: str, sql: Pg) -> None:
-    """Callers that share a statement each get their own answer: the refused one reads why it is a client's error."""
+    """Of callers in one statement only the caller of the refused row gets an error, without the trigger's text."""
     rule(sql, "TG_OP = 'INSERT' AND NEW.\"fileName\" = 'odd'")
     known = load_settings(database_url=database_url)
     jobs = [new_job(file_name=name) for name in ("a", "odd", "b")]
@@ -260,7 +260,7 @@ async def test_an_insert_that_is_refused_is_refused_alone(database_url: str, sql
 
 
 async def test_a_delivery_that_cannot_be_claimed_is_given_up_alone(database_url: str, sql: Pg) -> None:
-    """The others reach their receiver."""
+    """A delivery with a refused claim is given up; the other deliveries reach their receiver."""
     known = load_settings(database_url=database_url, webhook_secret=SECRET, fetch_allow_private=LOOPBACK)
     async with receiving() as receiver, open_deliverer(known, job_shape):
         first, odd, last = (insert_with_callback(sql, receiver.url) for _ in range(3))
@@ -276,7 +276,7 @@ async def test_a_delivery_that_cannot_be_claimed_is_given_up_alone(database_url:
 async def test_a_row_that_cannot_be_removed_is_kept_alone(
     database_url: str, sql: Pg, retention: dict[str, Any]
 ) -> None:
-    """Retention removes the others."""
+    """A row with a refused delete is kept; retention removes the others."""
     old: dict[str, Any] = {
         "createdAt": Sql("now() - interval '2 days'"),
         "completedAt": Sql("now() - interval '2 days'"),
@@ -291,7 +291,7 @@ async def test_a_row_that_cannot_be_removed_is_kept_alone(
 
 
 async def test_a_read_that_fails_fails_alone(database_url: str, sql: Pg) -> None:
-    """Readers and watchers that share a statement with a row that cannot be read get their own jobs."""
+    """An unreadable row fails its own reader and watcher only; the others get their jobs."""
     good = insert(sql, COMPLETED)
     with sql.transaction():
         sql.execute("SET LOCAL session_replication_role = replica")
@@ -317,11 +317,11 @@ async def test_a_read_that_fails_fails_alone(database_url: str, sql: Pg) -> None
     "document", ["1" * 5_000, "1" * 400 + ".5", "[" * 3_000 + "]" * 3_000, '{"a": -' + "9" * 4_301 + "}"]
 )
 def test_json_that_python_cannot_hold(document: str) -> None:
-    """Such a row is shown as unreadable instead of failing the statement that also reads others."""
+    """A document too large for Python's JSON is shown as unreadable, without failing the statement."""
     assert list(read_stored_json(document)) == ["unreadable"]
 
 
-# Any row that the table accepts
+# Any row accepted by the table
 
 _MOMENTS = st.sampled_from(
     ["now", "epoch", "0002-01-01Z", "0002-01-01 23:00+05", "9998-12-31 23:59:59.999999Z", "1969-12-31Z", "2100-01-01Z",
@@ -368,7 +368,7 @@ _STATES: list[tuple[dict[str, Any], dict[str, st.SearchStrategy[Any]]]] = [
 
 
 def rows_of(base: dict[str, Any], more: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[dict[str, Any]]:
-    """Rows in one state, with any of the columns set to any value."""
+    """Return a strategy of rows in one state, with any value in any column."""
     return st.fixed_dictionaries({}, optional=_COLUMNS | more).map(lambda drawn: {**base, **drawn})
 
 
@@ -376,7 +376,7 @@ _ROWS = st.one_of(*(rows_of(base, more) for base, more in _STATES))
 
 
 def insert_odd(sql: Pg, row: dict[str, Any]) -> UUID | None:
-    """Insert the row; None where the table refuses it."""
+    """Insert the row; return its id, or None for a row refused by the table."""
     values = [SQL(value.text) if isinstance(value, Sql) else Placeholder(name) for name, value in row.items()]
     statement = SQL('INSERT INTO "VerificationJob" ({}) VALUES ({}) RETURNING id').format(
         SQL(", ").join(map(Identifier, row)), SQL(", ").join(values)
@@ -389,7 +389,7 @@ def insert_odd(sql: Pg, row: dict[str, Any]) -> UUID | None:
 
 
 async def take_through_life(database: Database, database_url: str, sql: Pg, odd: UUID, retries: bool) -> None:
-    """Run a good job while the odd row exists, and show both in every way."""
+    """Run a good job while the odd row exists, and read both in every way."""
     good = insert(sql)
     await upkeep.sweep(database, SIGNS)
     await show(database, odd, good)
@@ -425,7 +425,7 @@ async def take_through_life(database: Database, database_url: str, sql: Pg, odd:
 
 
 async def show(database: Database, odd: UUID, good: UUID) -> None:
-    """Read both in every way; each reader gets both, or none where it asks for another state."""
+    """Read both jobs in every way; each reader gets both, or none with another state."""
     reads = JobReads(database)
     assert None not in await asyncio.gather(reads.find(odd), reads.find(good))
     async with database.connection() as connection:
@@ -461,9 +461,9 @@ async def show(database: Database, odd: UUID, good: UUID) -> None:
 @example(row={**PROCESSING, "startedAt": None, "leaseUntil": "9998-12-31Z", "workerId": ""}, retries=False)
 @example(row={**COMPLETED, "result": "1e1000", "completedAt": "0002-01-01Z"}, retries=False)
 def test_any_row_leaves_its_neighbour_alone(database_url: str, row: dict[str, Any], retries: bool) -> None:
-    """With any row that the table accepts, a good job is claimed, done, listed, watched, counted, retried and purged.
+    """A good job is claimed, done, listed, watched, counted, retried and purged next to any row accepted by the table.
 
-    Every read of the odd row is answered too.
+    Every read of the odd row is answered, too.
     """
 
     async def live(sql: Pg, odd: UUID) -> None:

@@ -1,4 +1,4 @@
-"""The queue as operators see and steer it in SQL: views, functions, kept counts, a read-only role."""
+"""The queue in SQL for operators: views, functions, kept counts and roles."""
 
 import json
 import re
@@ -52,7 +52,7 @@ REAL = """SELECT
 
 
 def counted(sql: psycopg.Connection[Any]) -> tuple[list[int], list[int]]:
-    """The kept counts and the real ones."""
+    """Return the kept counts and the real counts."""
     kept, real = sql.execute(KEPT).fetchone(), sql.execute(REAL.encode()).fetchone()
     assert kept is not None
     assert real is not None
@@ -60,7 +60,7 @@ def counted(sql: psycopg.Connection[Any]) -> tuple[list[int], list[int]]:
 
 
 def test_every_documented_statement_runs(database_url: str) -> None:
-    """The statements in docs/sql.md can be pasted unchanged, also twice except for the role."""
+    """Every statement of docs/sql.md runs unchanged, and twice except for the creation of roles."""
     with psycopg.connect(database_url) as connection:
         insert(connection, **FAILED)
         for statement in STATEMENTS:
@@ -73,7 +73,7 @@ VIEWS = ("queue_health", "queue_workers", "queue_errors", "queue_throughput", "V
 
 @contextmanager
 def acting_as(database_url: str, role: str) -> Iterator[tuple[psycopg.Connection[Any], UUID]]:
-    """A connection with the documented rights of ``role``, and a waiting job; roles are undone at the end."""
+    """A connection with the documented rights of ``role``, and a waiting job; roles are dropped at the end."""
     grants = [s for s in STATEMENTS if s.startswith(("CREATE ROLE", "GRANT"))]
     with psycopg.connect(database_url) as connection:
         job_id = insert(connection)
@@ -86,14 +86,14 @@ def acting_as(database_url: str, role: str) -> Iterator[tuple[psycopg.Connection
 
 @pytest.mark.parametrize("role", ["iidq_reader", "iidq_asker", "iidq_operator"])
 def test_every_role_reads_all(database_url: str, role: str) -> None:
-    """With the documented GRANTs the table and every view can be read, whole."""
+    """A role with the documented GRANTs reads the table and every view."""
     with acting_as(database_url, role) as (connection, _):
         for view in VIEWS:
             connection.execute(SQL("SELECT * FROM {}").format(Identifier(view)))
 
 
 def test_what_became_of_one_content(database_url: str) -> None:
-    """With SELECT on the table, the ended jobs of one content are found, newest first, up to an exact time."""
+    """With SELECT on the table the ended jobs of one content are found, newest first, up to an exact time."""
     with acting_as(database_url, "iidq_reader") as (connection, _):
         connection.execute("RESET ROLE")
         ids = [
@@ -131,7 +131,7 @@ MAY = {
 
 @pytest.mark.parametrize("role", MAY)
 def test_each_role_changes_what_it_may_and_nothing_else(database_url: str, role: str) -> None:
-    """A reader changes nothing, an asker only asks, an operator steers; the counts are right after each."""
+    """A reader changes nothing, an asker only inserts, an operator cancels, retries and pauses; counts stay right."""
     with acting_as(database_url, role) as (connection, _):
         allowed = set()
         for name, change in ALL_CHANGES.items():
@@ -148,7 +148,7 @@ def test_each_role_changes_what_it_may_and_nothing_else(database_url: str, role:
 
 
 def test_counting_is_not_lured_into_a_callers_table(database_url: str) -> None:
-    """A temporary table named like the counts is left alone: the trigger has its owner's rights, and its own path."""
+    """A caller's temporary table named like the counts is left alone by the counting trigger."""
     with acting_as(database_url, "iidq_asker") as (connection, _):
         connection.execute("CREATE TEMP TABLE iidq_queue_count (LIKE public.iidq_queue_count)")
         connection.execute(ALL_CHANGES["insert"].encode())
@@ -157,7 +157,7 @@ def test_counting_is_not_lured_into_a_callers_table(database_url: str) -> None:
 
 
 def test_functions_steer_many_rows_at_once(sql: psycopg.Connection[Any]) -> None:
-    """`SELECT retry_job(id) … WHERE` puts all failed jobs back in line; `cancel_job` ends them again."""
+    """`retry_job` in a SELECT puts all failed jobs back in line; `cancel_job` ends all again."""
     ids = [insert(sql, **FAILED) for _ in range(5)]
     assert (
         sql.execute("""SELECT retry_job(id) FROM "VerificationJob" WHERE status = 'failed'""").fetchall()
@@ -171,13 +171,13 @@ def test_functions_steer_many_rows_at_once(sql: psycopg.Connection[Any]) -> None
 
 @pytest.mark.parametrize("function", ["cancel_job", "retry_job"])
 def test_an_unknown_id_is_an_error(sql: psycopg.Connection[Any], function: str) -> None:
-    """It says that there is no such job, instead of doing nothing in silence."""
+    """`cancel_job` and `retry_job` raise an error for an unknown id."""
     with pytest.raises(psycopg.errors.NoDataFound, match="there is no job"):
         sql.execute(f"SELECT {function}(%s)".encode(), [new_job_id()])
 
 
 def test_errors_are_grouped_by_cause(sql: psycopg.Connection[Any]) -> None:
-    """The view names the code, how many jobs met it in the last day, and an example."""
+    """`queue_errors` shows each cause with the jobs of the last day and an example."""
     now = scalar(sql, "SELECT now()")
     ids = [insert(sql, **{**FAILED, "completedAt": now}) for _ in range(3)]
     insert(sql, **{**FAILED, "completedAt": now, "error": "manifest.not_found: gone"})
@@ -202,7 +202,7 @@ def test_errors_are_grouped_by_cause(sql: psycopg.Connection[Any]) -> None:
 def test_functions_in_every_state(
     sql: psycopg.Connection[Any], base: dict[str, Any], cancelled: bool, retried: bool
 ) -> None:
-    """Unfinished jobs can be cancelled, ended jobs can be retried; otherwise the row is unchanged."""
+    """An unfinished job can be cancelled and an ended job retried; otherwise the row is unchanged."""
     for function, possible, status in (("cancel_job", cancelled, "cancelled"), ("retry_job", retried, "queued")):
         job_id = insert(sql, base, retryCount=2, attempt=3)
         before = read(sql, job_id)
@@ -220,7 +220,7 @@ def test_functions_in_every_state(
 
 
 def test_pausing_touches_no_job(sql: psycopg.Connection[Any]) -> None:
-    """Neither pause nor resume writes a row of the queue, or a lock on one; a second pause keeps the first moment."""
+    """Pause and resume write and lock no row of the queue; a second pause keeps the first moment."""
     insert(sql, copies=3)
     rows = 'SELECT ctid, xmin, xmax, * FROM "VerificationJob" ORDER BY id'
     before = sql.execute(rows).fetchall()
@@ -235,12 +235,12 @@ def test_pausing_touches_no_job(sql: psycopg.Connection[Any]) -> None:
 
 
 def state(sql: psycopg.Connection[Any]) -> str:
-    """The queue's state."""
+    """Return the queue's state."""
     return str(scalar(sql, "SELECT state FROM queue_health"))
 
 
 def test_health_tells_every_state(sql: psycopg.Connection[Any]) -> None:
-    """The state follows from waiting jobs and live workers, and a pause overrides both."""
+    """The state of `queue_health` follows from waiting jobs and live workers, and a pause overrides both."""
     assert state(sql) == "idle, no workers"
     for base in (QUEUED, {**QUEUED, "runAt": Sql("now() + interval '1 hour'")}, PROCESSING):
         job_id = insert(sql, base)
@@ -263,7 +263,7 @@ def test_health_tells_every_state(sql: psycopg.Connection[Any]) -> None:
 
 
 def test_health_shows_the_signs(sql: psycopg.Connection[Any]) -> None:
-    """Ages, leases that ran out, slots and listeners of the live workers alone."""
+    """`queue_health` shows ages, lapsed leases, and slots and listeners of live workers only."""
     insert(sql, runAt=Sql("now() - interval '1 hour'"))
     insert(sql, {**QUEUED, "runAt": Sql("now() + interval '1 hour'")})
     insert(sql, PROCESSING)
@@ -280,12 +280,12 @@ def test_health_shows_the_signs(sql: psycopg.Connection[Any]) -> None:
 
 
 def test_throughput_has_a_row_per_minute(sql: psycopg.Connection[Any]) -> None:
-    """Sixty rows, the newest first, with the jobs inserted and failed in each minute."""
+    """`queue_throughput` has sixty rows, newest first, with the jobs enqueued and failed per minute."""
     insert(sql, copies=3)
     rows = sql.execute("SELECT enqueued, completed, failed FROM queue_throughput").fetchall()
     assert len(rows) == 60
     assert sum(row[0] for row in rows) == 3
-    # History that is brought in happened then, not now.
+    # Imported history belongs to its own time.
     insert(sql, COMPLETED, FAILED_NOW, copies=4)
     sql.execute("""UPDATE "VerificationJob" SET status = 'failed', error = 'a: b', "completedAt" = now(), ready = false
                    WHERE status = 'queued'""")
@@ -328,7 +328,7 @@ CHANGES = st.lists(
 
 
 def test_a_recount_waits_for_no_writer(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """Jobs inserted, changed and removed during a recount are counted once, without waiting."""
+    """A recount waits for no writer: concurrent inserts and changes are counted once."""
     insert(sql, copies=3)
     sql.execute("DELETE FROM iidq_queue_count")
     sql.execute("SET lock_timeout = '2s'")
@@ -348,7 +348,7 @@ def test_a_recount_waits_for_no_writer(database_url: str, sql: psycopg.Connectio
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=CHANGES)
 def test_counts_stay_right_whatever_is_done_by_hand(sql: psycopg.Connection[Any], changes: list[str]) -> None:
-    """After any sequence of changes in psql the kept counts are the real ones."""
+    """The kept counts equal the real counts after any sequence of changes in psql."""
     for change in changes:
         sql.execute(change.encode())
         kept, real = counted(sql)
@@ -356,7 +356,7 @@ def test_counts_stay_right_whatever_is_done_by_hand(sql: psycopg.Connection[Any]
 
 
 def test_a_time_ahead_holds_a_job_back_whoever_sets_it(sql: psycopg.Connection[Any]) -> None:
-    """Also where a trigger of the operator's sets it in iidq's own inserts, or where it is set while the job runs."""
+    """A ``runAt`` in the future holds a job back, also when an operator's trigger sets it."""
     sql.execute(
         "CREATE FUNCTION at_night() RETURNS trigger LANGUAGE plpgsql AS"
         " $$BEGIN NEW.\"runAt\" := now() + interval '1 h'; RETURN NEW; END$$"
@@ -369,7 +369,7 @@ def test_a_time_ahead_holds_a_job_back_whoever_sets_it(sql: psycopg.Connection[A
 
 
 def test_no_function_with_the_owners_rights_is_lent(database_url: str) -> None:
-    """A role without rights cannot hang iidq's trigger functions on a table of its own."""
+    """A role without rights cannot use iidq's trigger functions on a table of its own."""
     with psycopg.connect(database_url, autocommit=True) as owner:
         names = owner.execute(
             "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosecdef ORDER BY 1"

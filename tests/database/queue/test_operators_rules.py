@@ -47,18 +47,18 @@ TABLES = (
 
 @pytest.fixture
 def role(database_url: str) -> Iterator[RestrictedRole]:
-    """A role that owns nothing and may use all tables."""
+    """A role with rights on all tables and without ownership."""
     with restricted_role(database_url) as role:
         yield role
 
 
 async def succeed(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
-    """A handler that finds out at once."""
+    """Handler with a result at once."""
     return OK
 
 
 def is_shown(sql: Pg, fault: str) -> bool:
-    """Whether a live worker says so to operators."""
+    """Return whether a live worker shows the fault to operators."""
     shown = "SELECT EXISTS (SELECT FROM queue_workers, unnest(faults) AS each_one WHERE strpos(each_one, %s) > 0)"
     return bool(scalar(sql, shown, fault))
 
@@ -101,7 +101,7 @@ RESULT_RULES = {
 @pytest.mark.parametrize("kind", RESULT_RULES)
 @ON_ONE_POSTGRES
 async def test_a_result_that_a_rule_refuses_fails_its_job_alone(database_url: str, sql: Pg, kind: str) -> None:
-    """Its error names the rule and nothing of the row; the others of its batch end at their first attempt."""
+    """A result refused by a rule fails its job with the rule's name; the others end at their first attempt."""
     rule, name = RESULT_RULES[kind]
     insert(sql, copies=4, fileName="good")
     odd = insert(sql, fileName="odd")
@@ -140,7 +140,7 @@ CODE = {
 async def test_code_of_the_operators_that_fails_for_one_row_stops_no_claim(
     role: RestrictedRole, sql: Pg, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The job waits unchanged, is logged once by name, and runs after the code is fixed; the others run at once."""
+    """An operator's code failing for one row leaves its job waiting, logged once by name; other jobs run at once."""
     monkeypatch.setattr(row_faults, "_REST_SECONDS", 1.0)
     sql.execute("CREATE TABLE secret_audit ()")
     odd = insert(sql, fileName="odd", priority=5)
@@ -165,7 +165,7 @@ async def test_code_of_the_operators_that_fails_for_one_row_stops_no_claim(
 async def test_code_that_always_fails_as_if_it_would_pass_stops_no_other_outcome(
     database_url: str, sql: Pg, state: str
 ) -> None:
-    """The others of the batch are stored, the function is logged once by name, and the last is stored afterwards."""
+    """An operator's code with a lasting transient error delays one outcome, logged once by name; others are stored."""
     odd = insert(sql, fileName="odd", priority=5)
     insert(sql, copies=4, fileName="good")
     apply(sql, trigger(f"RAISE 'again' USING ERRCODE = '{state}';", ODD + "NEW.status <> 'processing'", "UPDATE"))
@@ -189,7 +189,7 @@ async def test_code_that_always_fails_as_if_it_would_pass_stops_no_other_outcome
 
 @ON_ONE_POSTGRES
 async def test_a_rule_that_refuses_every_claim_is_told(database_url: str, sql: Pg) -> None:
-    """No job fails; log, queue_health and /readyz name the trigger; claims are rare, and go on once it is gone."""
+    """A rule refusing every claim fails no job, is logged once and shown by name; claims go on after its removal."""
     insert(sql, copies=4)
     apply(sql, trigger("RAISE 'secret';", "NEW.status = 'processing'", "UPDATE"))
     with capture_logs() as logged:
@@ -205,7 +205,7 @@ async def test_a_rule_that_refuses_every_claim_is_told(database_url: str, sql: P
 
 @ON_ONE_POSTGRES
 async def test_a_row_that_refuses_even_its_end_is_told_once_and_left_out(database_url: str, sql: Pg) -> None:
-    """Claims do without it, and each of them is one look at the line instead of a search for the row."""
+    """A row refusing even its end is logged once per step and left out of claims."""
     odd = insert(sql, fileName="odd", priority=5)
     apply(sql, trigger("RAISE 'no';", "OLD.\"fileName\" = 'odd'", "UPDATE"))
     async with open_database(load_settings(database_url=database_url), pool_size=1) as database:
@@ -227,7 +227,7 @@ async def test_a_row_that_refuses_even_its_end_is_told_once_and_left_out(databas
 @pytest.mark.parametrize("when", ["ON DELETE RESTRICT", "DEFERRABLE INITIALLY DEFERRED"])
 @ON_ONE_POSTGRES
 async def test_retention_removes_all_but_what_a_foreign_key_holds(database_url: str, sql: Pg, when: str) -> None:
-    """The others are removed round by round, by age and by count; held rows are logged once, and removed later."""
+    """Retention removes all rows but those held by a foreign key; held rows are logged once, and removed once free."""
     old: dict[str, Any] = {
         "createdAt": Sql("now() - interval '2 days'"),
         "completedAt": Sql("now() - interval '2 days'"),
@@ -259,17 +259,17 @@ async def test_retention_removes_all_but_what_a_foreign_key_holds(database_url: 
 LATE_RULE = """CREATE TABLE {name}s (name text PRIMARY KEY);
     ALTER TABLE "VerificationJob" ADD {name} text GENERATED ALWAYS AS (CASE WHEN {condition} THEN 'odd' END) STORED,
       ADD CONSTRAINT no_odd_{name} FOREIGN KEY ({name}) REFERENCES {name}s DEFERRABLE INITIALLY DEFERRED"""
-"""A rule that refuses odd jobs in this condition, and only at the commit."""
+"""A rule for odd jobs under a condition, checked at the commit."""
 
 
 def late_rule(name: str, condition: str) -> str:
-    """The statements that make it."""
+    """Return the statements of the rule."""
     return LATE_RULE.format(name=name, condition=f"\"fileName\" = 'odd' AND {condition}")
 
 
 @ON_ONE_POSTGRES
 async def test_a_rule_that_refuses_at_the_commit_refuses_one_row(database_url: str, sql: Pg) -> None:
-    """Holds for a submission, a batch (with the item named), a claim, and a due retry; the others succeed."""
+    """A rule checked at the commit refuses one row: in a submission, a batch, a claim and a due retry."""
     apply(sql, late_rule("start", "status = 'queued' AND ready"))
     known = load_settings(database_url=database_url)
     jobs = [new_job(file_name=name) for name in ("a", "odd", "b")]
@@ -311,7 +311,7 @@ _NEEDED = {
 
 
 async def test_each_right_is_named_with_its_grant(role: RestrictedRole, sql: Pg) -> None:
-    """Each right taken away on tables, views, functions and the schema is named, and the remedy is the grant."""
+    """Each right missing on tables, views, functions and the schema is named, with the grant as remedy."""
     async with open_database(load_settings(database_url=role.url), pool_size=1) as database:
         for table, privileges in _NEEDED.items():
             for privilege in privileges:
@@ -335,7 +335,7 @@ async def test_each_right_is_named_with_its_grant(role: RestrictedRole, sql: Pg)
 
 @pytest.mark.parametrize("table", TABLES)
 async def test_row_level_security_without_a_policy_is_named(role: RestrictedRole, sql: Pg, table: str) -> None:
-    """Rows that no policy shows are not taken for none: table, role and remedy are named, and the remedy helps."""
+    """Row-level security without a policy is reported with table, role and remedy, and the remedy works."""
     sql.execute(SQL("ALTER TABLE {} ENABLE ROW LEVEL SECURITY").format(Identifier(table)))
     async with open_database(load_settings(database_url=role.url), pool_size=1) as database:
         [obstacle] = await database.run(find_obstacles)
@@ -348,7 +348,7 @@ async def test_row_level_security_without_a_policy_is_named(role: RestrictedRole
 
 
 async def test_policies_that_can_hide_rows_are_named(role: RestrictedRole, sql: Pg) -> None:
-    """A worker never sees rows hidden by a policy, but the counts do; a check of new rows alone hides nothing."""
+    """A policy able to hide rows is reported; a policy with a check of new rows only is not."""
     sql.execute('ALTER TABLE "VerificationJob" ENABLE ROW LEVEL SECURITY')
     sql.execute('CREATE POLICY mine ON "VerificationJob" USING ("fileName" = \'mine\')')
     async with open_database(load_settings(database_url=role.url), pool_size=1) as database:
@@ -363,7 +363,7 @@ async def test_policies_that_can_hide_rows_are_named(role: RestrictedRole, sql: 
 
 
 async def test_forced_security_concerns_the_owner_and_its_functions(role: RestrictedRole, sql: Pg) -> None:
-    """With FORCE also the owner needs a policy: views and functions that work with its rights read as it does."""
+    """With FORCE ROW LEVEL SECURITY the owner's missing policy is reported: triggers run with the owner's rights."""
     owner = f"{role.name}_owner"
     sql.execute(SQL("CREATE ROLE {}").format(Identifier(owner)))
     try:
@@ -387,7 +387,7 @@ async def test_forced_security_concerns_the_owner_and_its_functions(role: Restri
 
 @ON_ONE_POSTGRES
 async def test_jobs_behind_row_level_security_are_told_by_the_worker(role: RestrictedRole, sql: Pg) -> None:
-    """A worker that sees no row says so in the log and in queue_workers, and works once a policy lets it."""
+    """A worker with all jobs hidden by row-level security reports the fault, and works once a policy exists."""
     insert(sql)
     sql.execute('ALTER TABLE "VerificationJob" ENABLE ROW LEVEL SECURITY')
     known = load_settings(database_url=role.url)
@@ -406,7 +406,7 @@ async def test_jobs_behind_row_level_security_are_told_by_the_worker(role: Restr
 
 @ON_ONE_POSTGRES
 async def test_a_policy_that_refuses_a_row_refuses_that_one(role: RestrictedRole, sql: Pg) -> None:
-    """Its SQLSTATE is that of a lacking right, and yet it is that submission's alone."""
+    """A row refused by a policy fails its own submission only."""
     sql.execute('ALTER TABLE "VerificationJob" ENABLE ROW LEVEL SECURITY')
     sql.execute('CREATE POLICY service ON "VerificationJob" USING (true) WITH CHECK ("fileName" <> \'odd\')')
     known = load_settings(database_url=role.url)
@@ -422,7 +422,7 @@ async def test_a_policy_that_refuses_a_row_refuses_that_one(role: RestrictedRole
 
 
 async def core(database: Database, url: str, sql: Pg) -> None:
-    """Jobs are enqueued (also under keys, in a batch, by SQL), claimed, stored, retried, listed, counted, removed."""
+    """Enqueue jobs (single, in a batch, by SQL), then claim, store, retry, cancel, list, count and remove the jobs."""
     known = load_settings(database_url=url)
     jobs = [new_job(file_name=name) for name in ("a", "b", "c")]
     async with open_enqueuer(database, known) as enqueuer:
@@ -466,7 +466,7 @@ HARMLESS = {
 
 @pytest.mark.parametrize("kind", HARMLESS)
 async def test_the_core_works_with_what_operators_add(database_url: str, sql: Pg, kind: str) -> None:
-    """Rules that no row breaks change nothing, and are no obstacle."""
+    """The core works with rules of operators that no row breaks, and reports no obstacle."""
     apply(sql, HARMLESS[kind])
     async with open_database(load_settings(database_url=database_url), pool_size=2) as database:
         assert await database.run(find_obstacles) == []
@@ -475,7 +475,7 @@ async def test_the_core_works_with_what_operators_add(database_url: str, sql: Pg
 
 @pytest.mark.parametrize("secured", [False, True], ids=["plain", "policies"])
 async def test_the_core_works_for_a_role_that_owns_nothing(role: RestrictedRole, sql: Pg, secured: bool) -> None:
-    """With the grants of docs/sql.md, and under row-level security with a policy for each table."""
+    """The core works for a role without ownership, with the grants of docs/sql.md, also under row-level security."""
     for table in TABLES if secured else ():
         sql.execute(SQL("ALTER TABLE {} ENABLE ROW LEVEL SECURITY").format(Identifier(table)))
         sql.execute(SQL("CREATE POLICY iidq ON {} USING (true)").format(Identifier(table)))

@@ -1,4 +1,4 @@
-"""The end of an attempt: stored once, by the attempt that holds the lease, or not at all."""
+"""The end of an attempt: stored once by the holder of the lease, or not at all."""
 
 import asyncio
 from datetime import timedelta
@@ -29,7 +29,7 @@ async def test_success(connection: Any, sql: psycopg.Connection[Any]) -> None:
 
 
 async def test_failure(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """A failed job says why, both at the end and in the list of its attempts, and was not retried."""
+    """A failed job has its error at the end and in the list of attempts, and is not retried."""
     insert(sql)
     job = await claim_one(connection)
     await report(connection, (fence(job), 30))
@@ -47,7 +47,7 @@ async def test_failure(connection: Any, sql: psycopg.Connection[Any]) -> None:
 
 
 async def test_retry_waits_for_its_delay_and_is_charged(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """A failure that may pass puts the job back for later, counts as a retry, and a later success clears it."""
+    """A retried job waits for its delay and counts the retry; a later success has no error."""
     insert(sql)
     job = await claim_one(connection)
     await finish(connection, Outcome.retried(job, "fetch.timeout: slow", 60.0))
@@ -75,7 +75,7 @@ async def test_retry_waits_for_its_delay_and_is_charged(connection: Any, sql: ps
 
 
 async def test_retry_without_delay_is_in_line_at_once(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """A backoff that drew zero needs no sweep."""
+    """A retry without delay is ready without a sweep."""
     insert(sql)
     job = await claim_one(connection)
     await finish(connection, Outcome.retried(job, "fetch.timeout: slow", 0.0))
@@ -83,7 +83,7 @@ async def test_retry_without_delay_is_in_line_at_once(connection: Any, sql: psyc
 
 
 async def test_release_is_not_charged_and_keeps_the_place(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """A drained worker's job is first in line again, as if it had never been taken, but the attempt is counted."""
+    """A released job is first in line again and uncharged, with its attempt counted."""
     first = insert(sql)
     insert(sql)
     job = await claim_one(connection)
@@ -102,7 +102,7 @@ async def test_release_is_not_charged_and_keeps_the_place(connection: Any, sql: 
 
 
 async def test_what_goes_back_waits_for_a_time_set_meanwhile(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """A ``runAt`` that plain SQL sets while a job runs holds it back after a release, a lost claim, a lost lease."""
+    """A ``runAt`` set in SQL during an attempt postpones the job after a release, a lost claim or a lost lease."""
     later = {"runAt": Sql("now() + interval '1 hour'")}
     for step in ("released", "unknown", "expired"):
         job_id = insert(sql)
@@ -121,7 +121,7 @@ async def test_what_goes_back_waits_for_a_time_set_meanwhile(connection: Any, sq
 
 
 async def test_errors_of_attempts_are_bounded(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """Only the last 20 are kept, so that no row grows without end."""
+    """A job keeps the errors of its last 20 attempts, so that no row grows without end."""
     insert(sql, maxAttempts=100)
     for number in range(25):
         job = await claim_one(connection)
@@ -131,7 +131,7 @@ async def test_errors_of_attempts_are_bounded(connection: Any, sql: psycopg.Conn
 
 
 async def test_all_kinds_in_one_statement(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """A batch may hold every kind of end, in any order, together with late outcomes."""
+    """A batch may hold every kind of end in any order, together with late outcomes."""
     insert(sql, copies=40)
     jobs = await claim(connection, 40)
     outcomes = [
@@ -153,7 +153,7 @@ async def test_all_kinds_in_one_statement(connection: Any, sql: psycopg.Connecti
 async def test_the_late_worker_loses(
     connection: Any, rival: Any, sql: psycopg.Connection[Any], late_first: bool
 ) -> None:
-    """Of two attempts at a job only the holder of the lease is stored, in either order."""
+    """Of two attempts at a job only the outcome of the lease's holder is stored, in either order."""
     insert(sql)
     late = await claim_one(connection, "late")
     update(sql, late.id, leaseUntil=Sql("now() - interval '1 second'"))
@@ -173,7 +173,7 @@ async def test_the_late_worker_loses(
 
 
 async def test_ending_twice_is_ending_once(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """An outcome that is sent again, because its answer was lost, changes nothing and is not stored twice."""
+    """An outcome sent again after a lost answer changes nothing."""
     insert(sql)
     job = await claim_one(connection)
     await finish(connection, Outcome.failed(job, "a: b"))
@@ -186,7 +186,7 @@ async def test_ending_twice_is_ending_once(connection: Any, sql: psycopg.Connect
 async def test_outcomes_without_the_lease_are_dropped(
     connection: Any, sql: psycopg.Connection[Any], wrong: str
 ) -> None:
-    """Another attempt's, another worker's, a cancelled job's and a deleted job's outcome writes nothing."""
+    """An outcome of another attempt, of another worker, of a cancelled or of a deleted job writes nothing."""
     insert(sql)
     job = await claim_one(connection)
     outcome, worker_id = Outcome.completed(job, OK), "a:1:0"
@@ -225,7 +225,7 @@ async def test_progress_waits_for_nobody(connection: Any, rival: Any, sql: psyco
 async def test_writes_that_meet_on_a_row_both_count(
     connection: Any, rival: Any, sql: psycopg.Connection[Any], first: str
 ) -> None:
-    """An outcome that had to wait for another write on its row still finds its lease, and is not taken for lost."""
+    """An outcome delayed by another write on its row still finds its lease."""
     insert(sql)
     job = await claim_one(connection)
     await connection.set_autocommit(False)
@@ -243,7 +243,7 @@ async def test_writes_that_meet_on_a_row_both_count(
 async def test_batches_in_opposite_order_do_not_deadlock(
     connection: Any, rival: Any, sql: psycopg.Connection[Any]
 ) -> None:
-    """Renewals and outcomes of the same jobs, given in any order, lock rows in one order."""
+    """Renewals and outcomes of the same jobs in opposite orders do not deadlock."""
     insert(sql, copies=200)
     jobs = await claim(connection, 200)
     for _ in range(5):
@@ -259,7 +259,7 @@ async def test_batches_in_opposite_order_do_not_deadlock(
 
 
 async def test_what_json_allows_is_stored(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """NUL, halves of surrogate pairs, long and large values reach the row, mended where Postgres takes them not."""
+    """NUL, halves of surrogate pairs, long and large values are stored; characters unknown to Postgres are replaced."""
     insert(sql, copies=2)
     done, failed = await claim(connection, 2)
     result = {

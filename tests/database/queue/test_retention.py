@@ -1,4 +1,4 @@
-"""Old jobs are removed by age and by count, oldest first, in batches; unfinished jobs never."""
+"""Retention by age and by count, oldest first, in batches; unfinished jobs stay."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ DAY_SECONDS = 86_400.0
 
 
 def age(days: float) -> dict[str, Any]:
-    """Created and, where it ended, completed so many days ago."""
+    """Return the columns of a job created ``days`` ago."""
     return {"createdAt": Sql(f"now() - interval '{days} days'")}
 
 
@@ -24,7 +24,7 @@ def ended(days: float) -> dict[str, Any]:
 
 
 async def test_ages_are_per_state(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """Failed jobs may be kept longer than completed and cancelled ones; unfinished ones stay whatever their age."""
+    """Failed jobs have an age of their own; unfinished jobs stay whatever their age."""
     for base in (COMPLETED, CANCELLED, FAILED):
         for days in (1, 8, 31):
             insert(sql, base, **ended(days))
@@ -38,7 +38,7 @@ async def test_ages_are_per_state(connection: Any, sql: psycopg.Connection[Any])
 
 
 async def test_none_keeps_for_ever(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """Without an age nothing of that state is removed, also when the other has one."""
+    """Without an age no job of the state is removed, also when the other states have an age."""
     for base in (COMPLETED, FAILED):
         insert(sql, base, **ended(4000))
     assert (await upkeep.purge(connection, completed_seconds=None, failed_seconds=None, batch=100))[0] == 0
@@ -47,13 +47,13 @@ async def test_none_keeps_for_ever(connection: Any, sql: psycopg.Connection[Any]
 
 
 async def test_a_job_that_ended_late_is_kept(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """The age counts from the end, not from the asking."""
+    """The age of a job counts from its end, not from its creation."""
     insert(sql, COMPLETED, **age(20))
     assert (await upkeep.purge(connection, completed_seconds=DAY_SECONDS, failed_seconds=None, batch=100))[0] == 0
 
 
 async def test_batches_are_bounded_and_oldest_first(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """Each call removes at most a batch, and returns the begin of the next."""
+    """Each purge removes at most a batch, and returns the start of the next."""
     for days in range(10, 17):
         insert(sql, COMPLETED, **ended(days))
     from_time, removed = upkeep.EARLIEST, []
@@ -72,7 +72,7 @@ async def test_batches_are_bounded_and_oldest_first(connection: Any, sql: psycop
 
 
 async def test_rows_that_are_held_are_passed_over(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """Cleaning does not wait for locks."""
+    """A purge does not wait for locked rows."""
     insert(sql, COMPLETED, **ended(10))
     with sql.transaction():
         sql.execute('SELECT FROM "VerificationJob" FOR UPDATE')
@@ -81,7 +81,7 @@ async def test_rows_that_are_held_are_passed_over(connection: Any, sql: psycopg.
 
 
 async def test_only_the_newest_are_kept_by_count(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """RETENTION_COMPLETED_COUNT bounds completed and cancelled jobs together, and touches no others."""
+    """``RETENTION_COMPLETED_COUNT`` bounds completed and cancelled jobs together, and no other jobs."""
     newest = [insert(sql, base, **ended(days)) for days, base in ((1, COMPLETED), (2, CANCELLED))]
     for days in (3, 4, 5):
         insert(sql, COMPLETED, **ended(days))
@@ -98,7 +98,7 @@ async def test_only_the_newest_are_kept_by_count(connection: Any, sql: psycopg.C
 
 
 async def test_retention_goes_on_until_nothing_is_left(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """While there is more than a batch it comes back at once, then after about a minute."""
+    """Retention goes on at once while more than a batch is left, then pauses for more than 20 s."""
     insert(sql, COMPLETED, copies=1500, **ended(8))
     insert(sql, COMPLETED, copies=10, **ended(1))
     settings = load_settings(database_url=database_url, retention_completed_count=4)

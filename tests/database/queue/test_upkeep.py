@@ -1,4 +1,4 @@
-"""Upkeep: by one worker at a time, in bounded steps, skipping locked rows, and without blocking others."""
+"""Upkeep: by one worker at a time, in bounded steps, without locked rows, and without blocking others."""
 
 import asyncio
 from typing import Any
@@ -32,7 +32,7 @@ ENOUGH_SECONDS = 10
 
 
 def leave_work_for_upkeep(sql: psycopg.Connection[Any]) -> tuple[UUID, UUID]:
-    """A lease that ran out, and a retry that is due."""
+    """Insert a job with a lapsed lease and a due retry."""
     lost = insert(sql, PROCESSING, leaseUntil=Sql("now() - interval '1 second'"))
     due = insert(sql, QUEUED, ready=False)
     return lost, due
@@ -41,16 +41,16 @@ def leave_work_for_upkeep(sql: psycopg.Connection[Any]) -> tuple[UUID, UUID]:
 async def test_upkeep_is_done_by_one_and_taken_over_by_another(
     connection: Any, rival: Any, sql: psycopg.Connection[Any]
 ) -> None:
-    """While one worker's upkeep is under way another's sweep leaves it alone; when that one is gone, it takes over."""
+    """Upkeep is done by one worker at a time; another takes over after the first is gone."""
     await connection.set_autocommit(False)
     await sweep(connection, worker_id="one")
     leave_work_for_upkeep(sql)
     async with asyncio.timeout(ENOUGH_SECONDS):
         seen = await sweep(rival, worker_id="two")
         assert (seen.expired, seen.promoted) == ([], 0)
-        # The worker still gives a sign of life.
+        # The worker is still shown as alive.
         assert scalar(sql, "SELECT array_agg(worker_id) FROM queue_workers") == ["two"]
-        # As when the first is killed in the middle of it.
+        # As when the first is killed in the middle.
         await connection.close()
         while not seen.expired:
             seen = await sweep(rival, worker_id="two")
@@ -58,7 +58,7 @@ async def test_upkeep_is_done_by_one_and_taken_over_by_another(
 
 
 async def test_a_pause_that_is_not_committed_holds_nobody_up(rival: Any, sql: psycopg.Connection[Any]) -> None:
-    """With a forgotten transaction after pause_queue or resume_queue, retries and lost jobs go on."""
+    """A forgotten transaction after resume_queue does not hold up retries and lost jobs."""
     leave_work_for_upkeep(sql)
     with sql.transaction():
         sql.execute("SELECT resume_queue()")
@@ -71,7 +71,7 @@ async def test_a_pause_that_is_not_committed_holds_nobody_up(rival: Any, sql: ps
 
 
 async def test_counts_are_folded_in_bounded_steps(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """After any number of changes by hand, each sweep folds a bounded part, and the counts stay right."""
+    """Each sweep folds a bounded number of counts, and the totals stay right."""
     insert(sql, copies=700)
     sql.execute("UPDATE \"VerificationJob\" SET \"runAt\" = now() + interval '1 hour' WHERE type = 'verify'")
     rows = int(scalar(sql, "SELECT count(*) FROM iidq_queue_count"))
@@ -89,7 +89,7 @@ async def test_counts_are_folded_in_bounded_steps(connection: Any, sql: psycopg.
 async def test_expired_keys_are_removed_and_no_others(
     connection: Any, settings: Settings, sql: psycopg.Connection[Any]
 ) -> None:
-    """A key lasts a day by the database's clock; upkeep removes it afterwards, in bounded batches."""
+    """A key lasts a day by the database's clock; upkeep removes expired keys only, in bounded batches."""
     async with open_database(settings, pool_size=2) as database, open_enqueuer(database, settings) as enqueuer:
         for number in range(5):
             await enqueuer.enqueue(new_job(key=IdempotencyKey("caller", f"k{number}", b"f" * 32)))
@@ -107,7 +107,7 @@ async def test_expired_keys_are_removed_and_no_others(
 
 
 async def test_upkeep_under_way_blocks_no_work(connection: Any, rival: Any, sql: psycopg.Connection[Any]) -> None:
-    """While a purge and a sweep are open, jobs are asked for, claimed, ended, cancelled and counted without waiting."""
+    """Jobs are enqueued, claimed, ended, cancelled and counted without waiting while a purge and a sweep are open."""
     insert(sql, COMPLETED, copies=50, createdAt=LONG_AGO, completedAt=LONG_AGO)
     insert(sql, copies=5)
     leave_work_for_upkeep(sql)
@@ -131,7 +131,7 @@ async def test_upkeep_under_way_blocks_no_work(connection: Any, rival: Any, sql:
 
 
 async def test_one_worker_at_a_time_removes_old_jobs(settings: Settings, sql: psycopg.Connection[Any]) -> None:
-    """While one is at it the others leave it alone, and come back later."""
+    """One worker at a time removes old jobs; the others come back later."""
     insert(sql, COMPLETED, createdAt=LONG_AGO, completedAt=LONG_AGO)
     retention = Retention(settings)
     async with open_database(settings, pool_size=1) as database:
@@ -147,7 +147,7 @@ async def test_one_worker_at_a_time_removes_old_jobs(settings: Settings, sql: ps
 async def test_workers_that_clean_at_once_keep_what_is_to_be_kept(
     connection: Any, database_url: str, sql: psycopg.Connection[Any]
 ) -> None:
-    """RETENTION_COMPLETED_COUNT jobs are left, also when two workers remove the excess at the same moment."""
+    """``RETENTION_COMPLETED_COUNT`` jobs are left, also when two workers remove the excess at the same moment."""
     insert(sql, COMPLETED, copies=90)
     await connection.set_autocommit(False)
     await connection.execute(QUERIES["lock_retention"])
@@ -164,7 +164,7 @@ async def test_workers_that_clean_at_once_keep_what_is_to_be_kept(
 async def test_a_long_count_keeps_no_sweep(
     database_url: str, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Counts of another database are corrected in parallel with sweeps, however slowly, and nothing fails meanwhile."""
+    """A slow recount holds up no sweep and no job, and causes no error."""
 
     async def succeed(_job: ClaimedJob, _progress: Progress) -> dict[str, Any]:
         return {"status": "OK"}

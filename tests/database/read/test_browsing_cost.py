@@ -1,4 +1,4 @@
-"""Operators' pages cost the same at any size of the history, and for any number of failed, waiting or equal jobs."""
+"""Operators' pages cost the same for any history, and for any number of failed, waiting or equal jobs."""
 
 from typing import Any
 
@@ -20,13 +20,13 @@ AGE = Sql("now() - generate_series * interval '1 second'")
 
 @pytest.fixture
 def postgres_kind() -> str:
-    """The version that the costs were measured with."""
+    """The Postgres version of the measured costs."""
     return "embedded"
 
 
 @pytest.fixture
 def history(sql: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
-    """Many finished jobs of all kinds, and many that wait, all of one content."""
+    """Many finished jobs and many waiting and delayed jobs."""
     sql.execute("SET iidq.writer = 'on'")
     insert(sql, COMPLETED, copies=HISTORY, createdAt=AGE, contentHash="0x" + "1" * 64)
     insert(sql, FAILED, copies=FAILURES, createdAt=AGE, completedAt=AGE, contentHash="0x" + "1" * 64)
@@ -39,13 +39,13 @@ def history(sql: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
 
 
 async def plan_of(connection: Connection, name: str, **parameters: Any) -> dict[str, Any]:
-    """The plan of one page, without its rows."""
+    """Return the plan of one page."""
     place = {"after_place": None, "after_id": None, "limit": PAGE + 1}
     return await explain(connection, name, place | parameters)
 
 
 async def test_a_page_follows_its_index(history: psycopg.Connection[Any], connection: Connection) -> None:
-    """Each state, and each cause, is listed from one end of an index, without sorting rows that are not shown."""
+    """Each state and each cause is listed from one end of an index, without sorting other rows."""
     any_job = dict.fromkeys(("status", "ready", "type", "content_hash", "manifest", "registry", "ended"))
     history_of: dict[str, Any] = {**any_job, "after_time": None, "skip": 0, "reach": 5_000}
     for name, parameters in (
@@ -60,7 +60,7 @@ async def test_a_page_follows_its_index(history: psycopg.Connection[Any], connec
 
 
 async def test_deep_pages_cost_as_much_as_the_first(history: psycopg.Connection[Any], connection: Connection) -> None:
-    """By cursor, deep in the failures of one cause and deep in the line."""
+    """A deep page by cursor costs as much as the first, in the line and in the failures of one cause."""
     for name, state, cause in (("browse_line", JobState.WAITING, None), ("browse_cause", None, "rpc.unavailable")):
         page = await browse(connection, limit=WAITING - 100, state=state, cause=cause)
         assert page.next is not None
@@ -70,7 +70,7 @@ async def test_deep_pages_cost_as_much_as_the_first(history: psycopg.Connection[
 
 
 async def test_a_search_without_an_index_is_bounded(history: psycopg.Connection[Any], connection: Connection) -> None:
-    """It looks at as many rows as it may, and no more."""
+    """A search without an index reads at most ``reach`` rows."""
     conditions = dict.fromkeys(("status", "ready", "type", "content_hash", "registry", "ended", "after_time"))
     plan = await plan_of(connection, "places_newest", **conditions, manifest="nowhere", skip=0, reach=1_000)
     assert max(node["Actual Rows"] for node in nodes(plan)) <= 1_000
@@ -79,7 +79,7 @@ async def test_a_search_without_an_index_is_bounded(history: psycopg.Connection[
 async def test_a_popular_content_is_not_searched_in_the_whole_table(
     history: psycopg.Connection[Any], connection: Connection
 ) -> None:
-    """Also where the planner expects to meet it soon on a walk through all rows, and would not."""
+    """A search for a frequent content hash does not scan the table, though the planner would."""
     await connection.execute("SET enable_seqscan = off")
     conditions = dict.fromkeys(("status", "ready", "type", "after_time"))
     bounds = {"skip": 0, "reach": 500, "spans": 125}

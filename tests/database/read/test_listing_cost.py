@@ -1,4 +1,4 @@
-"""Every page of the list costs the same, at whichever depth and by whichever filter, and so do the counts."""
+"""Every page of the list costs the same, at any depth and with any filter, and so do the counts."""
 
 import itertools
 from datetime import UTC, datetime
@@ -24,13 +24,13 @@ AGE = Sql("now() - generate_series * interval '1 second'")
 
 @pytest.fixture
 def postgres_kind() -> str:
-    """The version that the costs were measured with."""
+    """The Postgres version of the measured costs."""
     return "embedded"
 
 
 @pytest.fixture
 def history(sql: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
-    """Many finished jobs, a tenth of them failed, some waiting."""
+    """Many finished jobs, a tenth failed, some waiting."""
     sql.execute("SET iidq.writer = 'on'")
     insert(sql, COMPLETED, copies=HISTORY, createdAt=AGE, contentHash="0x" + "1" * 64)
     insert(sql, FAILED, copies=FAILURES, createdAt=AGE)
@@ -41,7 +41,7 @@ def history(sql: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
 
 
 class Plans:
-    """The plans of all statements that a list asks, in order."""
+    """The plans of all statements of a list, in order."""
 
     def __init__(self, connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
         self.connection = connection
@@ -61,16 +61,16 @@ class Plans:
         monkeypatch.setattr(readers, "_fetch", explained)
 
     async def page(self, **asked: Any) -> readers.ListedPage:
-        """A page of 50 jobs; the plans are of its statements alone."""
+        """Return a page of 50 jobs, and keep the plans of its statements only."""
         self.taken.clear()
         return await readers.list_jobs(self.connection, limit=PAGE, **asked)
 
     def blocks(self) -> int:
-        """How many blocks of tables and indexes were touched."""
+        """Return the number of blocks read of tables and indexes."""
         return sum(blocks(plan) for plan in self.taken)
 
     def rows(self) -> float:
-        """How many rows of jobs, or entries of their indexes, were read."""
+        """Return the number of rows of jobs, or entries of their indexes, read."""
         return sum(
             float(node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * int(node["Actual Loops"])
             for plan in self.taken
@@ -81,7 +81,7 @@ class Plans:
 
 @pytest.fixture
 async def plans(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> Plans:
-    """Of a connection as those of the pool are."""
+    """The plans on a connection with the settings of the pool's connections."""
     await connection.execute("SET enable_seqscan = off")
     return Plans(connection, monkeypatch)
 
@@ -94,7 +94,7 @@ async def plans(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> Plan
 async def test_deep_pages_cost_as_much_as_the_first(
     history: psycopg.Connection[Any], plans: Plans, status: JobStatus | None, depths: tuple[int, ...]
 ) -> None:
-    """By cursor, page 1 and page 800 touch the same few blocks, in the order of an index."""
+    """Page 1 and page 800 by cursor read the same few blocks, in the order of an index."""
     await plans.page(status=status)
     first = plans.blocks()
     for depth in depths:
@@ -106,7 +106,7 @@ async def test_deep_pages_cost_as_much_as_the_first(
 
 
 async def test_what_has_not_ended_is_listed_past_the_history(history: psycopg.Connection[Any], plans: Plans) -> None:
-    """The jobs that wait are found through their own small indexes, and those that run past all that wait."""
+    """Waiting jobs are listed by small indexes of their own, and running jobs without reading the waiting jobs."""
     assert len((await plans.page(status=JobStatus.QUEUED)).jobs) == PAGE
     assert plans.blocks() < 400
     insert(history, copies=5_000)
@@ -119,20 +119,20 @@ async def test_what_has_not_ended_is_listed_past_the_history(history: psycopg.Co
 async def test_no_filter_costs_more_than_a_bounded_number_of_rows(
     history: psycopg.Connection[Any], plans: Plans, unfinished: int
 ) -> None:
-    """Each filter, alone and together, at the top, deep, and where nothing matches; also behind newer waiting jobs."""
+    """Each filter, alone and combined, reads a bounded number of rows: at the top, deep, and without any match."""
     insert(history, copies=unfinished or 1)
     history.execute('VACUUM ANALYZE "VerificationJob"')
     contents = (None, CONTENT_HASH, "0x" + "1" * 64, "0x" + "2" * 64)
     for status, kind, content_hash in itertools.product((None, *JobStatus), (None, *JobType), contents):
         for place in ({}, {"offset": HISTORY // 2}):
             page = await plans.page(status=status, type=kind, content_hash=content_hash, **place)
-            # A small index, the history, and one span of it; the jobs that are shown.
+            # A small index, the history, and one span of the history; and the listed jobs.
             assert plans.rows() <= 5 * REACH + 2 * PAGE, (status, kind, content_hash)
             assert page.next is None or page.next.skip < 2**31
 
 
 async def test_one_contents_jobs_are_found_past_all_others(history: psycopg.Connection[Any], plans: Plans) -> None:
-    """A content hash leads to its own jobs, not through the history; an unknown one costs next to nothing."""
+    """A content hash leads to its own jobs without the history; an unknown hash costs under 300 blocks."""
     assert (await plans.page(content_hash="0x" + "2" * 64)).jobs == []
     assert plans.blocks() < 300
     page = await readers.list_jobs(plans.connection, limit=500, content_hash=CONTENT_HASH)
@@ -140,7 +140,7 @@ async def test_one_contents_jobs_are_found_past_all_others(history: psycopg.Conn
 
 
 async def test_counts_do_not_count(history: psycopg.Connection[Any], connection: Connection) -> None:
-    """The numbers of `/stats` are read, whatever they are, from a handful of blocks."""
+    """The counts of `/stats` are read from fewer than 30 blocks, without counting."""
     assert (await queue_health.read_health(connection)).completed == HISTORY
     assert blocks(await explain(connection, "queue_health", {})) < 30
 

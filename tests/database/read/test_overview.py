@@ -29,14 +29,14 @@ WORKERS = st.lists(
 
 @pytest.fixture
 def postgres_kind() -> str:
-    """Nothing here hangs on the version."""
+    """Tests of the file do not depend on the version."""
     return "embedded"
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(workers=WORKERS)
 def test_running_is_never_above_the_slots(sql: psycopg.Connection[Any], workers: list[dict[str, Any]]) -> None:
-    """For any workers, alive or not, with any number of held jobs: per worker and in all."""
+    """Running jobs never exceed the slots, per worker and in all, for any workers and any number of held jobs."""
     sql.execute('TRUNCATE iidq_queue_worker; TRUNCATE "VerificationJob"')
     for number, worker in enumerate(workers):
         if worker["held"]:
@@ -64,12 +64,12 @@ def test_running_is_never_above_the_slots(sql: psycopg.Connection[Any], workers:
 async def test_a_busy_worker_reports_no_more_than_its_slots(
     database_url: str, sql: psycopg.Connection[Any], connection: Any
 ) -> None:
-    """Through a whole backlog the worker's own row and the page stay within the slots."""
-    # A row that says more ends the worker, and with it this test.
+    """A busy worker's row and the operations page stay within the slots through a whole backlog."""
+    # A larger number would end the worker, and with it the test.
     sql.execute("ALTER TABLE iidq_queue_worker ADD CHECK (running BETWEEN 0 AND concurrency)")
 
     async def short(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
-        # So that the page is read in the middle of the backlog.
+        # Read the page in the middle of the backlog.
         now = await read_live_overview(connection)
         assert now.health.running <= SLOTS
         assert all(worker.running is None or worker.running <= SLOTS for worker in now.workers)

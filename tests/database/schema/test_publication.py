@@ -1,4 +1,4 @@
-"""A queue whose changes are published: nothing of it is refused, and a subscriber gets equal rows."""
+"""A queue with published changes: no statement is refused, and a subscriber gets equal rows."""
 
 import tempfile
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from tests.database.attempts import claim, finish, sweep
 from tests.eventually import eventually
 from tests.job_rows import FAILED, insert, new_job, scalar
 
-# Replicated are all but the API's counts of the last minute, which are unlogged.
+# All tables are replicated but the unlogged counts of the API.
 REPLICATED = (
     "VerificationJob",
     "iidq_queue_count",
@@ -35,10 +35,10 @@ REPLICATED = (
 
 @pytest.fixture
 def publisher(postgres_kind: str) -> Iterator[str]:
-    """The URL of a migrated queue on a server that decodes its log. All tables are published; database copy has all."""
+    """URL of a migrated queue on a server with logical decoding, with all tables published and copied to ``copy``."""
     with tempfile.TemporaryDirectory(prefix="iidq-test-") as folder:
         home = Path(folder)
-        # As root the server runs as nobody, who must get through here.
+        # Run by root, the server has another account, which must pass here.
         home.chmod(0o711)
         options = {"wal_level": "logical", "fsync": "off"}
         server = EmbeddedPostgres(home / "postgres", binaries=postgres_binaries()[postgres_kind], options=options)
@@ -57,7 +57,7 @@ def publisher(postgres_kind: str) -> Iterator[str]:
 
 @pytest.fixture
 def subscriber(publisher: str) -> Iterator[psycopg.Connection[Any]]:
-    """The copy, which gets all changes."""
+    """A connection to the copy, with a subscription to all changes."""
     with psycopg.connect(_on(publisher, "copy"), autocommit=True) as copy:
         copy.execute(
             SQL(
@@ -80,7 +80,7 @@ def _name(url: str) -> str:
 
 
 async def test_every_table_can_be_published(publisher: str, subscriber: psycopg.Connection[Any]) -> None:
-    """A job's whole life, upkeep and each operator's function go on under FOR ALL TABLES, and arrive as they are."""
+    """A job's life, upkeep and operators' functions work under FOR ALL TABLES, and a subscriber gets equal rows."""
     settings = load_settings(database_url=publisher)
     async with await connect(settings) as connection:
         with psycopg.connect(publisher, autocommit=True) as sql:
@@ -118,7 +118,7 @@ def _rows(sql: psycopg.Connection[Any], table: str) -> list[str]:
 
 
 async def test_a_table_without_identity_is_named(database_url: str) -> None:
-    """Where an operator took a table's identity away, the obstacle has table, publication and remedy."""
+    """A published table without replica identity is reported with table, publication and remedy."""
     async with await connect(load_settings(database_url=database_url)) as connection:
         await connection.execute("CREATE PUBLICATION everything FOR ALL TABLES")
         await connection.execute("ALTER TABLE iidq_idempotency_key REPLICA IDENTITY NOTHING")

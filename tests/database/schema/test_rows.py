@@ -1,4 +1,4 @@
-"""The table as people with psql know it: what may be inserted, and what the database refuses."""
+"""The table in psql: accepted rows, and rows refused by the database."""
 
 from typing import Any
 
@@ -54,7 +54,7 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 
 
 def test_impossible_rows_are_refused(sql: psycopg.Connection[Any]) -> None:
-    """Each row that makes no sense is refused by the constraint that says why, at insert and at update alike."""
+    """Each impossible row is refused by the constraint for its fault, at insert and at update alike."""
     possible = {id(base): insert(sql, base) for base, _, _ in IMPOSSIBLE.values()}
     wrong: dict[str, object] = {}
     for name, (base, columns, constraint) in IMPOSSIBLE.items():
@@ -74,13 +74,13 @@ def test_impossible_rows_are_refused(sql: psycopg.Connection[Any]) -> None:
 
 @pytest.mark.parametrize("column", ["type", "contentHash", "manifestUri", "registryAddress"])
 def test_inputs_are_needed(sql: psycopg.Connection[Any], column: str) -> None:
-    """A job without one of its inputs is no job."""
+    """A job without one of its inputs is refused."""
     with pytest.raises(psycopg.errors.NotNullViolation):
         insert(sql, {**QUEUED, column: None})
 
 
 async def test_a_plain_insert_runs_like_any_job(sql: psycopg.Connection[Any], connection: Any) -> None:
-    """The contract's INSERT gets an id and every default, is claimed, and ends."""
+    """The contract's INSERT gets an id and every default, and the job is claimed and ends."""
     sql.execute(
         'INSERT INTO "VerificationJob"(type, "contentHash", "manifestUri", "registryAddress")'
         " VALUES ('verify', %s, 'ipfs://x', %s)",
@@ -113,7 +113,7 @@ async def test_a_plain_insert_runs_like_any_job(sql: psycopg.Connection[Any], co
 
 
 def test_ids_of_plain_inserts_sort_by_time(sql: psycopg.Connection[Any]) -> None:
-    """Rows inserted later have later ids, so that the list's order is the order of asking."""
+    """Ids of plain inserts sort by time, so that the list has the order of submissions."""
     ids = []
     for _ in range(5):
         ids.append(insert(sql))
@@ -123,7 +123,7 @@ def test_ids_of_plain_inserts_sort_by_time(sql: psycopg.Connection[Any]) -> None
 
 
 def test_history_of_the_replaced_system_fits(sql: psycopg.Connection[Any]) -> None:
-    """Finished rows with the contract's columns alone are accepted, and none of them is ever claimed."""
+    """Finished rows with the contract's columns alone are accepted."""
     listed = {
         "type": "verify",
         "status": "completed",
@@ -146,14 +146,14 @@ def test_history_of_the_replaced_system_fits(sql: psycopg.Connection[Any]) -> No
 
 
 async def test_history_is_not_claimed(sql: psycopg.Connection[Any], connection: Any) -> None:
-    """A finished row stays as it is, however it came into the table."""
+    """A finished row is not claimed, however inserted."""
     for base in (COMPLETED, FAILED, CANCELLED):
         insert(sql, {name: value for name, value in base.items() if name != "ready"})
     assert await claim(connection) == []
 
 
 def test_the_operators_queries_run(sql: psycopg.Connection[Any]) -> None:
-    """Both SELECTs of the reference run as they stand."""
+    """Both SELECTs of the reference run unchanged."""
     failed = insert(sql, FAILED)
     newest = insert(sql)
     rows = sql.execute(

@@ -1,4 +1,4 @@
-"""iidq's tables are in the schema that is configured, whatever the role's search_path and other schemas are."""
+"""Tables of iidq in the configured schema, independent of the role's search_path and of other schemas."""
 
 import asyncio
 import re
@@ -36,13 +36,13 @@ OWN_RELATIONS = (
 
 @pytest.fixture
 def empty_sql(empty_database_url: str) -> Iterator[psycopg.Connection[Any]]:
-    """A connection to the database that is not migrated."""
+    """A connection to the database without migrations."""
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
         yield connection
 
 
 def test_a_schema_of_the_roles_name(empty_database_url: str, empty_sql: psycopg.Connection[Any]) -> None:
-    """Although "$user" comes first in the path, all tables are made and found in public, yoyo's own ones, too."""
+    """Tables are made and found in ``public``, though "$user" is first in the path, yoyo's tables included."""
     empty_sql.execute(SQL("CREATE SCHEMA {}").format(Identifier(empty_sql.info.user)))
     assert migrate(empty_database_url)
     assert migrate(empty_database_url) == []
@@ -52,14 +52,14 @@ def test_a_schema_of_the_roles_name(empty_database_url: str, empty_sql: psycopg.
 
 
 def test_a_schema_of_the_roles_name_that_came_later(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """It hides nothing of a database that is in use."""
+    """A later schema with the role's name hides no table of a migrated database."""
     sql.execute(SQL("CREATE SCHEMA {}").format(Identifier(sql.info.user)))
     assert migrate(database_url) == []
     asyncio.run(run_core(database_url))
 
 
 def test_another_schema(empty_database_url: str, empty_sql: psycopg.Connection[Any]) -> None:
-    """A schema whose name wants quotes is made and holds everything; public stays empty. The core works there."""
+    """A schema with a name to be quoted is created and holds everything; ``public`` stays empty, and the core works."""
     assert migrate(empty_database_url, ODD)
     assert migrate(empty_database_url, ODD) == []
     [(schema, _)] = empty_sql.execute(OWN_RELATIONS.encode()).fetchall()
@@ -69,7 +69,7 @@ def test_another_schema(empty_database_url: str, empty_sql: psycopg.Connection[A
 
 
 async def test_two_schemas_beside_each_other(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """Two installations in one database and one process see nothing of each other's jobs, and wait for no lock."""
+    """Two installations in one database and one process see only their own jobs, and wait for no lock of the other."""
     await asyncio.to_thread(migrate, database_url, ODD)
     await asyncio.gather(run_core(database_url), run_core(database_url, database_schema=ODD))
     with psycopg.connect(database_url) as holder:
@@ -92,7 +92,7 @@ async def test_the_whole_service(
     sql: psycopg.Connection[Any],
     serve_api: ServeApi,  # noqa: F811
 ) -> None:
-    """API, worker and doctor work in another schema for a role with neither ownership nor a path that leads there."""
+    """API, worker and doctor work in another schema for a role without ownership and without the schema in its path."""
     await asyncio.to_thread(migrate, database_url, ODD)
     fields = {
         "registryAddress": "0x" + "ab" * 20, "contentHash": "0x" + "cd" * 32, "manifestURI": "https://m.example/m"
@@ -127,7 +127,7 @@ async def test_the_whole_service(
 
 
 def test_built_in_functions_are_not_shadowed(empty_database_url: str, empty_sql: psycopg.Connection[Any]) -> None:
-    """A path that names pg_catalog after another schema lends that schema's functions and operators to none of ours."""
+    """A schema before pg_catalog in the path shadows no built-in function or operator for iidq."""
     sql = empty_sql
     texts = [statement.decode() for package in QUERY_PACKAGES for statement in load_queries(package).values()]
     with migrations_folder() as folder:
@@ -168,7 +168,7 @@ def test_built_in_functions_are_not_shadowed(empty_database_url: str, empty_sql:
 
 
 async def test_an_operators_trigger_keeps_its_path(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """Its names without a schema are looked up where the role's own path leads."""
+    """An operator's trigger resolves names by the role's own search_path."""
     sql.execute("CREATE SCHEMA theirs")
     sql.execute("CREATE TABLE theirs.seen (id uuid)")
     sql.execute(
@@ -182,7 +182,7 @@ async def test_an_operators_trigger_keeps_its_path(database_url: str, sql: psyco
 
 
 def test_our_sql_names_the_schema_everywhere() -> None:
-    """Each relation and function of ours is written with its schema, and the word is used for nothing else."""
+    """Each relation and function in iidq's SQL is written with its schema, and ``public`` has no other use."""
     texts = {
         package: "\n".join(statement.decode() for statement in load_queries(package).values())
         for package in QUERY_PACKAGES
@@ -197,7 +197,7 @@ def test_our_sql_names_the_schema_everywhere() -> None:
     assert "CREATE TABLE" not in re.sub(r"CREATE (UNLOGGED )?TABLE public\.", "", "\n".join(bodies.values()))
     names = "|".join(map(re.escape, [*made, "_yoyo_migration"]))
     for name, body in bodies.items():
-        # Names in literals are looked up with the schema beside them, or are texts for people.
+        # Names in literals are resolved with the schema given separately, or are texts for people.
         bare = re.sub(r"'(?:[^']|'')*'", "''", body)
         assert re.findall(rf"(?<!public\.)(?<![\w\".])(?:{names})(?![\w\"])(?!\()", bare) == [], name
         assert re.findall(rf"(?<!public\.)(?<![\w.])(?:{names})\(", bare) == [], name
@@ -207,7 +207,7 @@ def test_our_sql_names_the_schema_everywhere() -> None:
 
 
 def test_the_word_is_replaced_whole() -> None:
-    """In names, literals and paths alike; longer words stay."""
+    """The schema's name is replaced in names, literals and paths; longer words stay."""
     ours = b"SELECT public.a, 'public.\"B\"'::regclass, to_regnamespace('public'), publication, public_key"
     quoted = b'"My ""Queue"""'
     theirs = ours.replace(b"public.", quoted + b".").replace(b"('public')", b"('%s')" % quoted)

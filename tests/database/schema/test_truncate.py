@@ -1,4 +1,4 @@
-"""TRUNCATE of the jobs: what is kept about them is emptied with them, whatever the isolation level."""
+"""TRUNCATE of the jobs also empties their counts and deliveries, at any isolation level."""
 
 import asyncio
 from collections.abc import Iterator
@@ -17,13 +17,13 @@ _DELIVERIES = "SELECT count(*) FROM iidq_webhook_delivery"
 
 @pytest.fixture
 def other(database_url: str) -> Iterator[psycopg.Connection[Any]]:
-    """A second session with psql, whose statements share a transaction."""
+    """A second session as in psql, with all statements in one transaction."""
     with psycopg.connect(database_url) as connection:
         yield connection
 
 
 def ask_for_a_callback(sql: psycopg.Connection[Any]) -> None:
-    """Insert a job with a callback, as another session commits it."""
+    """Insert a job with a callback and its delivery."""
     job_id = insert(sql, hasCallback=True)
     sql.execute('INSERT INTO iidq_webhook_delivery ("jobId", url) VALUES (%s, %s)', [job_id, "https://a.example/"])
 
@@ -32,7 +32,7 @@ def ask_for_a_callback(sql: psycopg.Connection[Any]) -> None:
 def test_truncate_leaves_no_counts_behind(
     sql: psycopg.Connection[Any], other: psycopg.Connection[Any], level: IsolationLevel
 ) -> None:
-    """Also rows that were committed after the transaction's snapshot leave neither counts nor deliveries."""
+    """TRUNCATE leaves neither counts nor deliveries, also of rows committed after the transaction's snapshot."""
     insert(sql, copies=2)
     other.isolation_level = level
     assert scalar(other, _COUNTED) == 2
@@ -49,7 +49,7 @@ def test_truncate_leaves_no_counts_behind(
 def test_a_truncate_that_is_undone_changes_nothing(
     sql: psycopg.Connection[Any], other: psycopg.Connection[Any], level: IsolationLevel
 ) -> None:
-    """ROLLBACK brings jobs, counts and deliveries back."""
+    """ROLLBACK of a TRUNCATE restores counts and deliveries."""
     ask_for_a_callback(sql)
     other.isolation_level = level
     other.execute('TRUNCATE "VerificationJob"')
@@ -58,14 +58,14 @@ def test_a_truncate_that_is_undone_changes_nothing(
 
 
 def test_one_truncate_of_all_tables(sql: psycopg.Connection[Any]) -> None:
-    """Tools that empty a database name all of its tables in one statement."""
+    """One TRUNCATE may name the jobs, counts and deliveries together."""
     ask_for_a_callback(sql)
     sql.execute('TRUNCATE iidq_queue_count, iidq_webhook_delivery, "VerificationJob"')
     assert (scalar(sql, _COUNTED), scalar(sql, _DELIVERIES)) == (0, 0)
 
 
 def test_no_right_to_the_counts_is_needed(sql: psycopg.Connection[Any]) -> None:
-    """A role that may truncate the jobs alone empties the counts with them."""
+    """A role with TRUNCATE on the jobs alone empties the counts as well."""
     insert(sql)
     role = f"truncator_{scalar(sql, 'SELECT pg_backend_pid()')}"
     sql.execute(f"CREATE ROLE {role}".encode())
@@ -83,7 +83,7 @@ def test_no_right_to_the_counts_is_needed(sql: psycopg.Connection[Any]) -> None:
 async def test_readers_of_the_counts_do_not_deadlock(
     database_url: str, sql: psycopg.Connection[Any], other: psycopg.Connection[Any]
 ) -> None:
-    """A read of queue_health that waits for the jobs holds nothing that TRUNCATE needs."""
+    """A read of queue_health in wait for the jobs does not block a TRUNCATE."""
     insert(sql)
     other.execute('LOCK TABLE "VerificationJob" IN ACCESS EXCLUSIVE MODE')
     async with await psycopg.AsyncConnection.connect(database_url) as reader:

@@ -1,4 +1,4 @@
-"""The counts that API processes share through Postgres."""
+"""Counts shared between API processes through Postgres."""
 
 import asyncio
 import time
@@ -20,13 +20,13 @@ A, B = b"a" * 16, b"b" * 16
 
 @pytest.fixture
 async def database(settings: Settings) -> AsyncIterator[Database]:
-    """A pool as API processes have it."""
+    """A pool as in an API process."""
     async with open_database(settings, pool_size=4) as opened:
         yield opened
 
 
 async def test_additions_of_all_processes_add_up(database: Database) -> None:
-    """Each learns the totals of the clients that it asks for, of all steps since the one it names, and the time."""
+    """Each process learns its clients' totals over all processes since a step, and the database's time."""
     counts = PostgresCounts(database)
     totals, now = await counts.add([KeyedCount(A, 7, 2), KeyedCount(B, 7, 1)], since_bucket=0)
     assert sorted(totals) == [KeyedCount(A, 7, 2), KeyedCount(B, 7, 1)]
@@ -40,7 +40,7 @@ async def test_additions_of_all_processes_add_up(database: Database) -> None:
 
 
 async def test_processes_do_not_lock_each_other_out(database: Database) -> None:
-    """The same clients in opposite orders, at the same time, many times over: nothing deadlocks, nothing is lost."""
+    """Processes with the same clients in opposite orders neither deadlock nor lose a count."""
     counts = PostgresCounts(database)
     clients = [KeyedCount(bytes([number]) * 16, 1, 1) for number in range(50)]
     await asyncio.gather(
@@ -53,7 +53,7 @@ async def test_processes_do_not_lock_each_other_out(database: Database) -> None:
 async def test_old_counts_are_removed_in_bounded_batches(
     database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All that is older goes, however much it is; the rest stays."""
+    """All counts of steps before the given step are removed, in bounded batches; the others stay."""
     monkeypatch.setattr("iidq.web.guard.rate_sharing._PURGE_BATCH", 10)
     counts = PostgresCounts(database)
     await counts.add(
@@ -66,7 +66,7 @@ async def test_old_counts_are_removed_in_bounded_batches(
 
 
 async def test_a_database_without_the_table_is_unavailable(database: Database, database_url: str) -> None:
-    """The error is ours, so limits go on by each process alone."""
+    """A database without the table raises ``ObjectMissing``, so each process goes on with its own counts."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("DROP TABLE iidq_rate_count")
     with pytest.raises(ObjectMissing):
@@ -74,7 +74,7 @@ async def test_a_database_without_the_table_is_unavailable(database: Database, d
 
 
 def test_indexes_serve_both_statements(database_url: str) -> None:
-    """Neither the exchange nor the removal reads the table from one end to the other."""
+    """Exchange and removal of counts use indexes, without a scan of the table."""
     with psycopg.connect(database_url) as connection:
         connection.execute(
             "INSERT INTO iidq_rate_count SELECT decode(md5(client::text), 'hex'), step, 1"

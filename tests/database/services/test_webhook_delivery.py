@@ -1,4 +1,4 @@
-"""The end of a job that named a callback: an event of its own, delivered until it is taken."""
+"""The end of a job with a callback: an event, delivered until accepted."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -42,7 +42,7 @@ SETTLED = DeliveryResult(DeliveryState.DELIVERED, 200)
 
 @asynccontextmanager
 async def delivering(database_url: str, **overrides: Any) -> AsyncIterator[Callable[[], None]]:
-    """Run a deliverer; yield a function that wakes it."""
+    """Run a deliverer; yield a function to wake it."""
     usual: dict[str, Any] = {"webhook_secret": SECRET, "fetch_allow_private": LOOPBACK, "poll_interval_seconds": 0.1}
     async with open_deliverer(load_settings(database_url=database_url, **(usual | overrides)), job_shape) as wake:
         yield wake
@@ -50,7 +50,7 @@ async def delivering(database_url: str, **overrides: Any) -> AsyncIterator[Calla
 
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
-    """A receiver that takes everything."""
+    """A receiver with a success for every event."""
     async with receiving() as receiver:
         yield receiver
 
@@ -67,7 +67,7 @@ async def claim(connection: Any, slots: int = 100, per_host: int = 100, **runnin
 
 
 async def test_a_callback_is_stored_with_its_job(connection: Any, sql: Pg) -> None:
-    """In a batch, each job that names one has a delivery that waits; the others have nothing. Repeated, it stays so."""
+    """In a batch each job with a callback gets one waiting delivery, also after a repeated insert."""
     jobs = [new_job(), new_job(callback_url=URL), new_job(callback_url="http://other.example:8080/?a=b")]
     await store.enqueue(connection, jobs, max_attempts=3)
     await store.enqueue(connection, jobs, max_attempts=3)
@@ -83,7 +83,7 @@ async def test_a_callback_is_stored_with_its_job(connection: Any, sql: Pg) -> No
 
 
 async def test_a_callback_and_its_job_are_stored_together_or_not_at_all(connection: Any, sql: Pg) -> None:
-    """Where the one cannot be stored, there is not the other either."""
+    """A job is not stored without its callback's delivery."""
     sql.execute("ALTER TABLE iidq_webhook_delivery ADD CHECK (url <> 'https://refused.example/')")
     with pytest.raises(psycopg.errors.CheckViolation):
         await store.enqueue(connection, [new_job(callback_url="https://refused.example/")], max_attempts=3)
@@ -91,7 +91,7 @@ async def test_a_callback_and_its_job_are_stored_together_or_not_at_all(connecti
 
 
 async def test_under_a_key_the_first_jobs_callback_stays(connection: Any, sql: Pg) -> None:
-    """A request that is sent again makes no second delivery."""
+    """A repeated request under a key makes no second delivery."""
     key = IdempotencyKey("me", "1", b"same")
     jobs = [new_job(key=key, callback_url=URL), new_job(key=key, callback_url=URL)]
     for job in jobs:
@@ -101,7 +101,7 @@ async def test_under_a_key_the_first_jobs_callback_stays(connection: Any, sql: P
 
 
 async def test_what_clients_see_of_a_delivery(connection: Any, sql: Pg) -> None:
-    """State, attempts, times and the last answer, in one job and in lists; the URL without its query."""
+    """A job shows its delivery's state, attempts, times and last answer, also in lists, and the URL without query."""
     job = new_job(callback_url=f"{URL}?token=secret")
     await store.enqueue(connection, [job], max_attempts=3)
     cancel(sql, job.id)
@@ -174,7 +174,7 @@ async def fail_by_hand(connection: Any, sql: Pg, job_id: UUID) -> None:
 async def test_every_end_is_told(
     connection: Any, sql: Pg, database_url: str, receiver: Receiver, end: Any, status: str
 ) -> None:
-    """However a job ends, the receiver gets the signed event with the job as a GET shows it, and the row says so."""
+    """Every end of a job delivers a signed event with the job as in a GET, and is recorded in the delivery's row."""
     job_id = insert_with_callback(sql, f"{receiver.url}?a=b")
     await end(connection, sql, job_id)
     async with delivering(database_url):
@@ -192,7 +192,7 @@ async def test_every_end_is_told(
 
 
 async def test_a_retry_of_the_job_is_no_end(connection: Any, sql: Pg) -> None:
-    """A failure with another attempt to come, and a release, send nothing."""
+    """A retry and a release of a job send no event."""
     job_id = insert_with_callback(sql, URL)
     await finish(connection, Outcome.retried(await claim_one(connection), "fetch.timeout: no", 0.0))
     await finish(connection, Outcome.released(await claim_one(connection)))
@@ -203,7 +203,7 @@ async def test_a_retry_of_the_job_is_no_end(connection: Any, sql: Pg) -> None:
 async def test_a_job_that_is_retried_by_hand_is_told_anew(
     connection: Any, sql: Pg, database_url: str, receiver: Receiver
 ) -> None:
-    """Its next end is another event, with an id of its own, and counts its attempts from one."""
+    """A job retried by hand sends another event at its next end, with a new id and attempts from one."""
     job_id = insert_with_callback(sql, receiver.url)
     async with delivering(database_url):
         cancel(sql, job_id)
@@ -221,7 +221,7 @@ async def test_a_job_that_is_retried_by_hand_is_told_anew(
 async def test_an_end_in_this_process_is_told_at_once(
     sql: Pg, database_url: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker's own outcome wakes the deliverer; nothing here is owed to a look at the table."""
+    """A job's end in the same process is delivered at once, without a poll of the table."""
     monkeypatch.setattr(deliverer, "_POLL_SECONDS", 300.0)
 
     async def handle(job: Any, progress: Any) -> dict[str, Any]:
@@ -249,7 +249,7 @@ async def test_an_end_in_this_process_is_told_at_once(
 
 
 def test_who_may_end_a_job_needs_no_right_to_the_urls(database_url: str) -> None:
-    """An operator's cancel_job makes the event due, though the operator can neither read nor write deliveries."""
+    """An operator's cancel_job makes the event due without rights on the deliveries."""
     with psycopg.connect(database_url) as sql:
         job_id = insert_with_callback(sql, URL)
         sql.execute("CREATE ROLE a_canceller")
@@ -269,7 +269,7 @@ def test_who_may_end_a_job_needs_no_right_to_the_urls(database_url: str) -> None
 async def test_an_attempt_that_failed_comes_again_under_the_same_id(
     connection: Any, sql: Pg, database_url: str, receiver: Receiver
 ) -> None:
-    """After the planned delay, with the same event and a new time and signature, until it is taken."""
+    """A failed attempt is repeated after its delay with the same event and a new signature, until accepted."""
     receiver.answer = always(500)
     job_id = insert_with_callback(sql, receiver.url)
     cancel(sql, job_id)
@@ -292,7 +292,7 @@ async def test_an_attempt_that_failed_comes_again_under_the_same_id(
 
 
 async def test_who_claimed_it_has_it_for_a_while(connection: Any, rival: Any, sql: Pg) -> None:
-    """A leased delivery is not claimed again until its worker is dead; then a late result of that worker is dropped."""
+    """A claimed delivery is claimed again only after its lease; then a late result of the first worker is dropped."""
     job_id = insert_with_callback(sql, URL)
     cancel(sql, job_id)
     [first] = await claim(connection)
@@ -306,7 +306,7 @@ async def test_who_claimed_it_has_it_for_a_while(connection: Any, rival: Any, sq
 
 
 async def test_news_of_an_earlier_end_are_dropped(connection: Any, sql: Pg) -> None:
-    """When a job is put back in line during a delivery, the next end is delivered too."""
+    """The result for an earlier end of a job is dropped, and the next end is delivered too."""
     job_id = insert_with_callback(sql, URL)
     cancel(sql, job_id)
     [first] = await claim(connection)
@@ -321,7 +321,7 @@ async def test_news_of_an_earlier_end_are_dropped(connection: Any, sql: Pg) -> N
 async def test_a_worker_that_dies_at_the_last_attempt_does_not_leave_it_for_ever(
     sql: Pg, database_url: str, receiver: Receiver
 ) -> None:
-    """It is given up without another try."""
+    """A delivery left by a dead worker after ten attempts is given up without another attempt."""
     job_id = insert_with_callback(sql, receiver.url)
     cancel(sql, job_id)
     sql.execute("UPDATE iidq_webhook_delivery SET attempts = 10")
@@ -332,7 +332,7 @@ async def test_a_worker_that_dies_at_the_last_attempt_does_not_leave_it_for_ever
 
 
 async def test_two_workers_deliver_each_event_once(sql: Pg, database_url: str, receiver: Receiver) -> None:
-    """Without a crash, none of many events comes twice."""
+    """Two workers deliver each of many events once."""
     for _ in range(60):
         cancel(sql, insert_with_callback(sql, receiver.url))
     async with delivering(database_url), delivering(database_url):
@@ -341,7 +341,7 @@ async def test_two_workers_deliver_each_event_once(sql: Pg, database_url: str, r
 
 
 async def test_one_host_cannot_take_all_slots(connection: Any, sql: Pg) -> None:
-    """Of each host no more than may run at a time, whatever else of it is due; other hosts' events come through."""
+    """A host has a bounded number of running deliveries; other hosts' events go through."""
     for url in ["https://Slow.example/a"] * 9 + ["https://quick.example:8443/b"] * 2:
         cancel(sql, insert_with_callback(sql, url))
     claimed = await claim(connection, slots=8, per_host=4)
@@ -355,7 +355,7 @@ async def test_one_host_cannot_take_all_slots(connection: Any, sql: Pg) -> None:
 async def test_a_stopping_worker_gives_back_what_hangs(
     sql: Pg, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After its grace it is due at once for the others, and the broken attempt is not counted."""
+    """A stopping worker gives back a hanging delivery after its grace: due at once, and uncharged."""
     monkeypatch.setattr(deliverer, "_GRACE_SECONDS", 0.1)
     async with receiving(never) as receiver:
         job_id = insert_with_callback(sql, receiver.url)
@@ -368,7 +368,7 @@ async def test_a_stopping_worker_gives_back_what_hangs(
 
 
 async def test_without_a_secret_nobody_delivers(sql: Pg, database_url: str, receiver: Receiver) -> None:
-    """Due deliveries stay due; with a secret they are sent."""
+    """Without a secret deliveries stay due; with a secret each is sent."""
     cancel(sql, insert_with_callback(sql, receiver.url))
     async with open_deliverer(load_settings(database_url=database_url), job_shape) as wake:
         wake()
@@ -386,7 +386,7 @@ async def test_without_a_secret_nobody_delivers(sql: Pg, database_url: str, rece
     ids=["delete", "truncate", "retention"],
 )
 async def test_a_delivery_goes_with_its_job(connection: Any, sql: Pg, removal: str | None) -> None:
-    """Whichever way the job is removed, delivered or not."""
+    """A delivery is removed with its job by DELETE, TRUNCATE and retention, delivered or not."""
     insert_with_callback(sql, URL)
     cancel(sql, insert_with_callback(sql, URL))
     if removal is None:
@@ -403,7 +403,7 @@ async def test_a_delivery_goes_with_its_job(connection: Any, sql: Pg, removal: s
 
 
 async def test_looks_and_claims_walk_over_no_history(connection: Any, sql: Pg) -> None:
-    """With many deliveries done and one due, both statements use the indexes of unfinished deliveries."""
+    """With many deliveries done and one due, poll and claim use the indexes of unfinished deliveries."""
     sql.execute(
         """INSERT INTO iidq_webhook_delivery ("jobId", url, state, "deliveredAt")
            SELECT iidq_new_job_id(), 'https://a.example/', 'delivered', now() FROM generate_series(1, 20000)"""
@@ -421,7 +421,7 @@ async def test_looks_and_claims_walk_over_no_history(connection: Any, sql: Pg) -
 
 
 async def test_jobs_without_a_callback_fire_no_trigger_of_it(connection: Any, sql: Pg) -> None:
-    """Their ends and their removal cost nothing here."""
+    """A job without a callback fires no trigger for callbacks."""
     sql.execute(
         "CREATE OR REPLACE FUNCTION iidq_follow_callback() RETURNS trigger LANGUAGE plpgsql "
         "AS $$BEGIN RAISE 'fired'; END$$"

@@ -1,4 +1,4 @@
-"""docs/webhooks.md: its receiver and its statements are run."""
+"""The receiver and the statements of docs/webhooks.md."""
 
 import json
 import re
@@ -20,7 +20,7 @@ NOW = 1_795_476_147
 
 @pytest.fixture
 def read_webhook(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The documented function."""
+    """Return the documented function."""
     [source] = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
     names: dict[str, Any] = {}
     exec(source, names)  # noqa: S102 — our own document
@@ -35,13 +35,13 @@ def sent(*secrets: str, at: int = NOW) -> tuple[dict[str, str], bytes]:
 
 
 def test_the_documented_receiver_takes_what_is_sent(read_webhook: Any) -> None:
-    """Also during a rotation, with the old secret or the new one."""
+    """The documented receiver accepts an event, also during a rotation, with the old or the new secret."""
     headers, body = sent(OTHER_SECRET, SECRET)
     assert read_webhook(SECRET, headers, body) == read_webhook(OTHER_SECRET, headers, body) == json.loads(body)
 
 
 def test_the_documented_receiver_refuses_everything_else(read_webhook: Any) -> None:
-    """A changed body, id or time, another secret, and an old request."""
+    """The documented receiver refuses a changed body, id or time, another secret, and an old request."""
     headers, body = sent(SECRET)
     forged = [
         (SECRET, headers, body + b" "),
@@ -56,7 +56,7 @@ def test_the_documented_receiver_refuses_everything_else(read_webhook: Any) -> N
 
 
 def test_the_documented_statements_run(sql: psycopg.Connection[Any]) -> None:
-    """The statements can be pasted unchanged, and the second makes deliveries due that were given up."""
+    """The documented statements run unchanged, and the second makes given-up deliveries due."""
     for _ in range(2):
         cancel(sql, insert_with_callback(sql, "https://example.org/hook"))
     sql.execute("""UPDATE iidq_webhook_delivery SET state = 'gave_up', "nextAt" = NULL""")

@@ -35,13 +35,13 @@ _START_TIMEOUT_SECONDS = 15
 
 
 def find_pgbouncer() -> str | None:
-    """Path of the program; Debian keeps it where only root looks."""
+    """Return the path of the program, or None; Debian keeps the program in /usr/sbin."""
     return shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 
 @contextlib.contextmanager
 def pool_transactions(folder: Path, database_url: str) -> Iterator[str]:
-    """URL of the same database through a pooler that hands out its four connections per transaction."""
+    """Yield the URL of the same database through a pooler with four server connections, one per transaction."""
     program = find_pgbouncer()
     assert program is not None
     server = conninfo_to_dict(database_url)
@@ -51,7 +51,7 @@ def pool_transactions(folder: Path, database_url: str) -> Iterator[str]:
         _CONFIGURATION.format(host=server["host"], port=server.get("port", 5432), listen_port=port)
     )
     log = folder / "pgbouncer.log"
-    # It refuses to run as root, and Postgres' socket is nobody's then.
+    # PgBouncer refuses to run as root, and Postgres then runs under this account.
     nobody = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
     with log.open("wb") as stream:
         process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""A TCP proxy that can fall silent: it takes everything and passes nothing on, and no connection is closed."""
+"""A TCP proxy with a silent mode: data is read and dropped, and no connection is closed."""
 
 import asyncio
 import contextlib
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 
 class SilentProxy:
-    """In front of ``server_port``. Silence falls on the connections that stand; later ones are served."""
+    """A proxy in front of ``server_port``. Silence falls on open connections only; later connections are served."""
 
     def __init__(self, server_port: int) -> None:
         self._server_port = server_port
@@ -16,7 +16,7 @@ class SilentProxy:
         self.accepted = 0
 
     def fall_silent(self) -> None:
-        """From now on nothing comes through the connections of this moment."""
+        """Drop all data on the connections open now."""
         for silence in self._silences:
             silence.set()
         self._silences.clear()
@@ -61,7 +61,7 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, s
 
 @contextlib.asynccontextmanager
 async def silent_proxy(server_port: int) -> AsyncIterator[SilentProxy]:
-    """A proxy in front of that port of 127.0.0.1."""
+    """Yield a proxy in front of ``server_port`` of 127.0.0.1."""
     proxy = SilentProxy(server_port)
     server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]

@@ -14,7 +14,7 @@ _TIMEOUT_SECONDS = 60
 
 
 class Standby(EmbeddedPostgres):
-    """A copy of ``primary`` that follows it, read-only, until it is promoted."""
+    """A read-only copy of ``primary``, kept up to date until promoted."""
 
     def __init__(self, home: Path, primary: EmbeddedPostgres) -> None:
         super().__init__(home, port=free_port(), options=primary.options)
@@ -22,7 +22,7 @@ class Standby(EmbeddedPostgres):
         self._silent_pid: int | None = None
 
     def close(self) -> None:
-        """As any server; a stopped process would not end."""
+        """Close the server; a stopped process is continued first, or the server would not end."""
         self.speak()
         super().close()
 
@@ -50,7 +50,7 @@ class Standby(EmbeddedPostgres):
                 time.sleep(0.02)
 
     def wait_until_synchronous(self) -> None:
-        """From now on the primary acknowledges no commit that this standby does not have."""
+        """Let the primary acknowledge only commits of this standby, and wait until the primary does."""
         deadline = time.monotonic() + _TIMEOUT_SECONDS
         with psycopg.connect(self._primary.url, autocommit=True) as admin:
             admin.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
@@ -61,7 +61,7 @@ class Standby(EmbeddedPostgres):
                 time.sleep(0.02)
 
     def fall_silent(self) -> None:
-        """Stop the process that receives from the primary: its connection stays, and confirms nothing."""
+        """Stop the process receiving from the primary: the connection stays open and confirms nothing."""
         with psycopg.connect(self.url) as admin:
             row = admin.execute("SELECT pid FROM pg_stat_wal_receiver").fetchone()
         assert row is not None
@@ -69,11 +69,11 @@ class Standby(EmbeddedPostgres):
         os.kill(row[0], signal.SIGSTOP)
 
     def speak(self) -> None:
-        """Let it go on."""
+        """Continue the stopped process."""
         self._end_silence(signal.SIGCONT)
 
     def forget(self) -> None:
-        """Lose what came from the primary during the silence and was not read."""
+        """Kill the stopped process: unread data from the primary is lost."""
         self._end_silence(signal.SIGKILL)
         self._wait_until_ready()
 
@@ -84,12 +84,12 @@ class Standby(EmbeddedPostgres):
                 os.kill(pid, how)
 
     def promote(self) -> None:
-        """Make it the primary; returns when it takes writes."""
+        """Promote the standby to primary; return once writes are accepted."""
         with psycopg.connect(self.url, autocommit=True) as admin:
             admin.execute("SELECT pg_promote(wait => true)")
 
 
 def tcp_url(*servers: EmbeddedPostgres) -> str:
-    """One URL that names all of them."""
+    """Return one URL with all servers."""
     hosts = ",".join(f"127.0.0.1:{server.port}" for server in servers)
     return f"postgresql://iidq@{hosts}/iidq"

@@ -1,4 +1,4 @@
-"""Postgres crashes, or is not there yet; workers wait, and nothing that was acknowledged is lost."""
+"""Postgres crashes, or is not ready yet: workers wait, and no acknowledged job is lost."""
 
 import asyncio
 import signal
@@ -20,7 +20,7 @@ from tests.job_rows import insert, new_job, scalar, statuses
 async def test_a_crash_of_postgres_loses_no_acknowledged_job(
     own_server: EmbeddedPostgres, start_worker: StartWorker
 ) -> None:
-    """Under load Postgres crashes and recovers: every job whose enqueue was answered ends, and ends exactly once."""
+    """A crash of Postgres under load loses no acknowledged job: each ends, and ends exactly once."""
     workers = [start_worker(own_server.url, MAX_RETRY_ATTEMPTS="10") for _ in range(2)]
     settings = load_settings(database_url=own_server.url, max_retry_attempts=10)
     acknowledged: set[UUID] = set()
@@ -60,7 +60,7 @@ async def test_a_crash_of_postgres_loses_no_acknowledged_job(
 
 
 async def test_a_worker_waits_for_postgres(own_server: EmbeddedPostgres, start_worker: StartWorker) -> None:
-    """A worker that starts before its database does not give up, and works as soon as it is there."""
+    """A worker started before its database waits, and works once the database is up."""
     insert_url = own_server.url
     own_server.stop()
     worker = start_worker(insert_url)
@@ -75,7 +75,7 @@ async def test_a_worker_waits_for_postgres(own_server: EmbeddedPostgres, start_w
 
 
 async def test_a_worker_waits_for_migrations(empty_database_url: str, start_worker: StartWorker) -> None:
-    """A worker that starts before the database is migrated waits too."""
+    """A worker started before the migrations waits for the migrations."""
     worker = start_worker(empty_database_url)
     await eventually(lambda: worker.says("iidq migrate"))
     await asyncio.to_thread(migrate, empty_database_url)

@@ -1,4 +1,4 @@
-"""The API process and Postgres, which breaks, falls silent and comes back: the circuit, and what requests get."""
+"""The API process while Postgres breaks, falls silent and comes back: the circuit, and the replies."""
 
 import asyncio
 import signal
@@ -24,16 +24,16 @@ from tests.web.conftest import serve_api  # noqa: F401 — a fixture
 from tests.web.serving import JOBS, ServeApi
 
 NOBODY = {"registryAddress": REGISTRY_ADDRESS, "manifestURI": "http://127.0.0.1:9/m", "contentHash": CONTENT_HASH}
-"""Nobody answers there: a submission that is processed at once ends with a fault of its upstream."""
+"""Nothing listens at this address: a synchronous verification ends with a fault of its upstream."""
 
 
 def processed_at_once(reply: httpx.Response) -> bool:
-    """Whether the verification ran inside the request."""
+    """Return whether the verification ran inside the request."""
     return reply.status_code == 503 and reply.json()["code"].startswith(("fetch.", "rpc."))
 
 
 async def until(api: httpx.AsyncClient, circuit: str) -> None:
-    """Wait for the circuit's state, as anyone can see it."""
+    """Wait for the circuit's state in ``/readyz``."""
     async with asyncio.timeout(30):
         while (await api.get("/readyz")).json()["circuit"] != circuit:  # noqa: ASYNC110 — seen from outside
             await asyncio.sleep(0.01)
@@ -41,16 +41,16 @@ async def until(api: httpx.AsyncClient, circuit: str) -> None:
 
 @pytest.fixture
 def nobody_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No request's own deadlines: what a lost database does to it is the circuit's doing alone."""
+    """Switch off the requests' own deadlines, so that only the circuit ends requests."""
     monkeypatch.setattr(pool, "WAIT_SECONDS", 3600.0)
     monkeypatch.setattr(pool, "ANSWER_SECONDS", 3600.0)
 
 
 @pytest.fixture
 def tcp_server() -> Iterator[EmbeddedPostgres]:
-    """A migrated server that also listens on a port."""
+    """A migrated server on a TCP port."""
     with tempfile.TemporaryDirectory(prefix="iidq-test-") as folder:
-        # As root the server runs as nobody, who must get through here.
+        # Run by root, the server has another account, which must pass here.
         Path(folder).chmod(0o711)
         server = EmbeddedPostgres(Path(folder) / "postgres", port=free_port(), options={"fsync": "off"})
         server.start()
@@ -63,7 +63,7 @@ def tcp_server() -> Iterator[EmbeddedPostgres]:
 
 @asynccontextmanager
 async def proxied(server: EmbeddedPostgres) -> AsyncIterator[tuple[SilentProxy, asyncio.Server, str]]:
-    """A proxy before the server, its listener, and the URL through it."""
+    """A proxy in front of the server, its listener, and the URL through the proxy."""
     assert server.port is not None
     proxy = SilentProxy(server.port)
     listener = await asyncio.start_server(proxy.accept, "127.0.0.1", 0)
@@ -76,7 +76,7 @@ async def proxied(server: EmbeddedPostgres) -> AsyncIterator[tuple[SilentProxy, 
 
 
 def test_the_loss_is_noticed_within_two_seconds_and_the_return_within_five() -> None:
-    """The longest ways: the pause, then a silent line, then no new one; the pause, then a connect that hangs."""
+    """A lost database is noticed within 2 s and its return within 5 s, by the sum of the times on the longest way."""
     pause = availability.PROBE_INTERVAL_SECONDS
     assert pause + availability.PROBE_ANSWER_SECONDS + availability.RECONNECT_SECONDS <= 2
     assert pause + 2 * availability.CONNECT_SECONDS <= 5
@@ -84,7 +84,7 @@ def test_the_loss_is_noticed_within_two_seconds_and_the_return_within_five() -> 
 
 @pytest.mark.usefixtures("nobody_gives_up")
 async def test_nobody_waits_for_a_database_that_is_away(serve_api: ServeApi) -> None:  # noqa: F811
-    """Requests that come before the loss is known are let go with it; later ones do not ask Postgres at all."""
+    """No request waits for a database that is away: submissions run synchronously, and reads get 503."""
     async with serve_api(fetch_allow_private=("127.0.0.1",)) as api:
         for _ in range(2):
             replies = await asyncio.gather(*(api.post(f"{JOBS}/verify", json=NOBODY) for _ in range(20)))
@@ -96,7 +96,7 @@ async def test_nobody_waits_for_a_database_that_is_away(serve_api: ServeApi) -> 
 
 @pytest.mark.usefixtures("nobody_gives_up")
 async def test_it_stops_and_starts(serve_api: ServeApi, own_server: EmbeddedPostgres) -> None:  # noqa: F811
-    """The circuit follows: jobs, then synchronous, then jobs again, without a restart of the API."""
+    """The circuit follows an outage of Postgres: jobs, then synchronous replies, then jobs again, without a restart."""
     async with serve_api(database_url=own_server.url, fetch_allow_private=("127.0.0.1",)) as api:
         assert (await api.post(f"{JOBS}/verify", json=NOBODY)).json()["mode"] == "async"
         await asyncio.to_thread(own_server.stop, signal.SIGQUIT)
@@ -110,7 +110,7 @@ async def test_it_stops_and_starts(serve_api: ServeApi, own_server: EmbeddedPost
 
 @pytest.mark.usefixtures("nobody_gives_up")
 async def test_it_falls_silent(serve_api: ServeApi, tcp_server: EmbeddedPostgres) -> None:  # noqa: F811
-    """Nothing is answered and nothing closed: requests in the middle of a statement are let go as well."""
+    """A submission on a database fallen silent is processed synchronously, and the circuit opens."""
     private = {"fetch_allow_private": ("127.0.0.1",)}
     async with proxied(tcp_server) as (proxy, listener, url), serve_api(database_url=url, **private) as api:
         assert (await api.post(f"{JOBS}/verify", json=NOBODY)).json()["mode"] == "async"
@@ -123,7 +123,7 @@ async def test_it_falls_silent(serve_api: ServeApi, tcp_server: EmbeddedPostgres
 
 @pytest.mark.usefixtures("nobody_gives_up")
 async def test_only_the_lines_die(serve_api: ServeApi, tcp_server: EmbeddedPostgres) -> None:  # noqa: F811
-    """A router forgot the connections, and the server is well: statements in flight are sent again on new ones."""
+    """A statement on a lost connection is sent again on a new connection, as long as the server is well."""
     private = {"fetch_allow_private": ("127.0.0.1",)}
     async with proxied(tcp_server) as (proxy, _, url), serve_api(database_url=url, **private) as api:
         first = await api.post(f"{JOBS}/verify", json=NOBODY)
@@ -140,10 +140,9 @@ async def test_a_stream_of_requests_through_outages(
     own_server: EmbeddedPostgres,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Every reply is a stored job, a synchronous answer or a clean 503; the table agrees.
+    """Every reply through outages is a stored job, a synchronous result or a clean 503.
 
-    It may hold more than was acknowledged: of inserts whose answer was lost, one per submission that was answered
-    otherwise.
+    The table may hold more jobs than acknowledged: at most one for each other reply, by an insert with a lost answer.
     """
     jobs: list[str] = []
     others: list[httpx.Response] = []
@@ -152,7 +151,7 @@ async def test_a_stream_of_requests_through_outages(
     async def verify(*_: object) -> dict[str, str]:
         return {"status": "OK"}
 
-    # What the verification itself says is none of this test's business.
+    # The verification itself is not under test.
     monkeypatch.setattr(SynchronousVerification, "_run", verify)
 
     async def submit(api: httpx.AsyncClient, fields: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Postgres runs out of connections or of disk while jobs are asked for: a clear refusal, and nothing half done."""
+"""Postgres out of connections or of disk: a clear refusal, and nothing half done."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ MAX_CONNECTIONS = 8
 
 
 def submission(number: int = 0) -> dict[str, str]:
-    """A request's fields."""
+    """Return the fields of a submission."""
     return {
         "registryAddress": "0x" + "ab" * 20,
         "manifestURI": f"https://example.org/{number}",
@@ -38,7 +38,7 @@ def submission(number: int = 0) -> dict[str, str]:
 
 @contextlib.contextmanager
 def folder_for_servers() -> Iterator[Path]:
-    """A folder that the servers' account may enter, if we are root and it is another's."""
+    """A folder open to the servers' account: run by root, the servers have another account."""
     with tempfile.TemporaryDirectory(prefix="iidq-test-") as folder:
         Path(folder).chmod(0o711)
         yield Path(folder)
@@ -64,7 +64,7 @@ def small_server() -> Iterator[EmbeddedPostgres]:
 
 
 def refused(reply: httpx.Response) -> None:
-    """A 503 as the contract has it, and nothing internal in it."""
+    """Assert a 503 by the contract, with nothing internal in the body."""
     assert reply.status_code == 503
     assert int(reply.headers["retry-after"]) > 0
     body = reply.json()
@@ -74,7 +74,7 @@ def refused(reply: httpx.Response) -> None:
 
 
 async def test_too_many_connections(small_server: EmbeddedPostgres, serve_api: ServeApi) -> None:  # noqa: F811
-    """With every connection taken by others the API answers 503 in JSON, and serves again when one is free."""
+    """The API answers 503 in JSON while all connections are taken, and serves again once one is free."""
     held: list[psycopg.Connection[Any]] = []
     try:
         with contextlib.suppress(psycopg.OperationalError):
@@ -99,7 +99,7 @@ async def test_too_many_connections(small_server: EmbeddedPostgres, serve_api: S
 
 
 async def test_a_full_disk(small_server: EmbeddedPostgres, serve_api: ServeApi) -> None:  # noqa: F811
-    """Where the table cannot grow callers are told, what was acknowledged is stored, and room makes it work again."""
+    """On a full disk submissions get 503, every acknowledged job is stored, and more room ends the refusals."""
     with small_disk(small_server) as disk:
         async with serve_api(database_url=small_server.url, sync_fallback="off") as api:
             acknowledged: list[str] = []
@@ -125,7 +125,7 @@ async def test_a_full_disk(small_server: EmbeddedPostgres, serve_api: ServeApi) 
 
 
 async def test_no_room_for_notifications(small_server: EmbeddedPostgres) -> None:
-    """A listener that never ends its transaction fills the queue of notifications; jobs are stored all the same."""
+    """A job is stored even while the queue of notifications is full."""
     with (
         psycopg.connect(small_server.url, autocommit=True) as hoarder,
         psycopg.connect(small_server.url, autocommit=True) as speaker,
@@ -142,7 +142,7 @@ async def test_no_room_for_notifications(small_server: EmbeddedPostgres) -> None
 
 
 def stored(server: EmbeddedPostgres) -> list[str]:
-    """Ids of all rows."""
+    """Return the ids of all rows, sorted."""
     with psycopg.connect(server.url, autocommit=True) as sql:
         return sorted(str(row[0]) for row in sql.execute('SELECT id FROM "VerificationJob"'))
 
@@ -154,13 +154,13 @@ class SmallDisk:
         self.path = path
 
     def make_room(self) -> None:
-        """Many times as much."""
+        """Grow the file system from 256 KiB to 16 MiB."""
         subprocess.run(["mount", "-o", "remount,size=16m", str(self.path)], check=True, capture_output=True)
 
 
 @contextlib.contextmanager
 def small_disk(server: EmbeddedPostgres) -> Iterator[SmallDisk]:
-    """Move the table of jobs to a disk of its own; skip the test where none can be mounted."""
+    """Move the table of jobs to a disk of its own; skip the test where a mount is not permitted."""
     path = server.home.parent / "disk"
     path.mkdir()
     mounted = subprocess.run(
@@ -183,7 +183,7 @@ def small_disk(server: EmbeddedPostgres) -> Iterator[SmallDisk]:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 async def test_no_block_can_be_written(small_server: EmbeddedPostgres) -> None:
-    """The first block of the table already meets a full device: refused, nothing stored; afterwards it works."""
+    """With a device full from the first block on, every job is refused and none stored; with room a job is stored."""
     with psycopg.connect(small_server.url, autocommit=True) as admin:
         table = small_server.data_path / scalar(admin, "SELECT pg_relation_filepath('\"VerificationJob\"')")
     small_server.stop()

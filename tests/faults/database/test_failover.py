@@ -1,4 +1,4 @@
-"""The primary is lost or demoted, its standby takes over; nobody is restarted and nothing acknowledged is lost."""
+"""The primary is lost or demoted and its standby takes over: no process restarts, and no acknowledged job is lost."""
 
 import asyncio
 import signal
@@ -33,10 +33,10 @@ ServerPair = tuple[EmbeddedPostgres, Standby]
 
 @pytest.fixture
 def servers() -> Iterator[ServerPair]:
-    """A migrated primary whose commits wait for its standby, and that standby."""
+    """A migrated primary with synchronous commits, and its standby."""
     with tempfile.TemporaryDirectory(prefix="iidq-test-") as folder:
         home = Path(folder)
-        # As root the servers run as nobody, who must get through here.
+        # Run by root, the servers have another account, which must pass here.
         home.chmod(0o711)
         primary = EmbeddedPostgres(home / "primary", port=free_port(), options={"fsync": "off"})
         standby = Standby(home / "standby", primary)
@@ -54,14 +54,14 @@ def servers() -> Iterator[ServerPair]:
 
 @asynccontextmanager
 async def asking(url: str, **overrides: Any) -> AsyncIterator[tuple[Database, Enqueuer]]:
-    """What an API process holds open."""
+    """Yield the database and the enqueuer of an API process."""
     settings = load_settings(database_url=url, **overrides)
     async with open_database(settings, pool_size=4) as database, open_enqueuer(database, settings) as enqueuer:
         yield database, enqueuer
 
 
 async def test_a_promoted_standby_takes_over(servers: ServerPair, start_worker: StartWorker) -> None:
-    """The primary dies under load: workers and callers go on with the standby, and every acknowledged job ends once."""
+    """Workers and callers move to a promoted standby when the primary dies, and every acknowledged job ends once."""
     primary, standby = servers
     url = tcp_url(primary, standby)
     workers = [start_worker(url, MAX_RETRY_ATTEMPTS="10") for _ in range(2)]
@@ -77,7 +77,7 @@ async def test_a_promoted_standby_takes_over(servers: ServerPair, start_worker: 
                 try:
                     acknowledged.add(await enqueuer.enqueue(job))
                 except DatabaseUnavailable:
-                    # The same again: its commit may have got through.
+                    # The same job again: the commit may have succeeded.
                     continue
                 job = new_job(manifest_uri="test:quick:0.05")
                 await asyncio.sleep(0.01)
@@ -97,7 +97,7 @@ async def test_a_promoted_standby_takes_over(servers: ServerPair, start_worker: 
         present = {row[0] for row in ledger.execute("SELECT job_id FROM ending WHERE status = 'completed'")}
         assert acknowledged <= present
         assert scalar(ledger, "SELECT count(*) = count(DISTINCT job_id) FROM ending")
-        # What is not logged is empty and takes rows; the counts have come along.
+        # An unlogged table is empty and takes rows; the counts are replicated.
         assert scalar(ledger, "SELECT count(*) FROM iidq_rate_count") == 0
         ledger.execute("INSERT INTO iidq_rate_count VALUES ('a client', 1, 1)")
         kept, real = counted(ledger)
@@ -110,18 +110,18 @@ async def test_a_promoted_standby_takes_over(servers: ServerPair, start_worker: 
 
 
 def demote(primary: EmbeddedPostgres) -> None:
-    """Writes are refused from now on, but every connection stays open: a switchover by somebody else's tool."""
+    """Refuse writes on the primary and keep its connections open, as in a switchover by another tool."""
     with psycopg.connect(primary.url, autocommit=True) as admin:
         admin.execute("ALTER SYSTEM SET default_transaction_read_only = on")
         admin.execute("SELECT pg_reload_conf()")
 
 
 async def test_connections_to_a_demoted_primary_are_thrown_out(servers: ServerPair) -> None:
-    """After a switchover that closes no connection, callers reach the new primary, each within one call."""
+    """After a switchover without closed connections each call reaches the new primary."""
     primary, standby = servers
     async with asking(tcp_url(primary, standby)) as (database, enqueuer):
         first = await enqueuer.enqueue(new_job())
-        # Several connections, so that one that is thrown out is not the last.
+        # Several connections, so that the discarded connection is not the last.
         await asyncio.gather(*(database.run(queue_health.read_health) for _ in range(4)))
         await asyncio.to_thread(standby.promote)
         demote(primary)
@@ -135,7 +135,7 @@ async def test_connections_to_a_demoted_primary_are_thrown_out(servers: ServerPa
 async def test_a_worker_follows_a_switchover_and_hears_again(
     servers: ServerPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker, its listener and its lease keeper leave a demoted primary that has closed none of their connections."""
+    """A worker, its listener and its lease keeper leave a demoted primary, though their connections stay open."""
     monkeypatch.setattr(listener, "CHECK_INTERVAL_SECONDS", 0.4)
     monkeypatch.setattr(listener, "_ECHO_TIMEOUT_SECONDS", 0.4)
     primary, standby = servers
@@ -147,7 +147,7 @@ async def test_a_worker_follows_a_switchover_and_hears_again(
         await asyncio.to_thread(standby.promote)
         demote(primary)
         with psycopg.connect(standby.url, autocommit=True) as sql:
-            # The claim itself need not have reached the standby: then it is made again, and the attempt goes on.
+            # If the claim has not reached the standby, the claim is made again and the attempt goes on.
             moment = scalar(sql, "SELECT now()")
             renewed = 'SELECT coalesce("leaseUntil" > %s + interval \'3 seconds\', false) FROM "VerificationJob"'
             await eventually(lambda: scalar(sql, renewed, moment))

@@ -1,4 +1,4 @@
-"""Somebody's open psql transaction on one running job: the worker's other jobs go on as if nothing were."""
+"""An open psql transaction on one running job, and the other jobs of its worker."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,13 +14,13 @@ from tests.job_rows import insert, read, statuses
 
 @pytest.fixture
 def sql(database_url: str) -> Iterator[psycopg.Connection[Any]]:
-    """A connection as somebody with psql has it."""
+    """A connection as in psql."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
 
 
 async def test_a_locked_row_holds_up_no_other_outcome(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """The jobs beside it are stored at once, it is stored when the lock goes, and each has run once."""
+    """A locked row delays only its own outcome: other jobs are stored at once, and each job runs once."""
     handler = Executions(waits=True)
     locked, *others = [insert(sql) for _ in range(4)]
     async with working(database_url, handler, worker_concurrency=4, job_lease_seconds=1.5):

@@ -1,4 +1,4 @@
-"""The queue's core behind a real PgBouncer in transaction mode: no LISTEN, no prepared statements, all of the rest."""
+"""The queue behind a real PgBouncer in transaction mode, without LISTEN and without prepared statements."""
 
 import asyncio
 import tempfile
@@ -37,9 +37,9 @@ POLL_SECONDS = 0.3
 
 @pytest.fixture
 def pooled_url(database_url: str) -> Iterator[str]:
-    """The test's own database, through the pooler."""
+    """The URL of the test's database through the pooler."""
     with tempfile.TemporaryDirectory(prefix="iidq-test-") as folder:
-        # As root the pooler runs as nobody, who must read its configuration.
+        # Run by root, the pooler has another account, which must read the configuration.
         Path(folder).chmod(0o755)
         with pool_transactions(Path(folder), database_url) as url:
             yield url
@@ -53,7 +53,7 @@ def sql(database_url: str) -> Iterator[psycopg.Connection[Any]]:
 
 
 async def test_jobs_run_once_with_their_outcomes_and_retries(pooled_url: str, sql: psycopg.Connection[Any]) -> None:
-    """By polling alone all jobs end, each as its handler said, on fewer connections than there are clients."""
+    """By polling alone every job ends with its handler's outcome, on fewer connections than clients."""
     settings = load_settings(database_url=pooled_url)
     began: dict[UUID, int] = {}
 
@@ -72,7 +72,7 @@ async def test_jobs_run_once_with_their_outcomes_and_retries(pooled_url: str, sq
         working(pooled_url, handler, poll_interval_seconds=POLL_SECONDS, worker_concurrency=20) as one,
         working(pooled_url, handler, poll_interval_seconds=POLL_SECONDS, worker_concurrency=20) as two,
     ):
-        # Far more rounds than psycopg waits before it prepares a statement.
+        # Far more rounds than psycopg waits before preparing a statement.
         for _ in range(15):
             jobs = [new_job(manifest_uri=uri) for uri in ("good", "good", "shaky", "bad")]
             ids = await asyncio.gather(*(enqueuer.enqueue(job) for job in jobs))
@@ -93,7 +93,7 @@ async def test_the_listener_notices_that_it_is_deaf(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """LISTEN is taken and delivers nothing; the worker says so in its log and in its row, and never says otherwise."""
+    """Behind a pooler the worker reports its listener as down, in its log and in its row, and never as up."""
     monkeypatch.setattr(listener, "_ECHO_TIMEOUT_SECONDS", 0.5)
     async with working(pooled_url, Executions(), poll_interval_seconds=POLL_SECONDS):
         said = ""
@@ -114,7 +114,7 @@ async def test_the_listener_notices_that_it_is_deaf(
 async def test_a_running_job_is_cancelled_although_nobody_is_told(
     pooled_url: str, sql: psycopg.Connection[Any]
 ) -> None:
-    """With a lease of an hour and no LISTEN, the attempt is still interrupted soon after the cancellation."""
+    """With a lease of an hour and no LISTEN, a cancelled attempt is still interrupted soon."""
     handler = Executions(waits=True)
     job_id = insert(sql)
     async with working(pooled_url, handler, poll_interval_seconds=POLL_SECONDS, job_lease_seconds=3600):
@@ -125,7 +125,7 @@ async def test_a_running_job_is_cancelled_although_nobody_is_told(
 
 
 async def test_leases_are_kept_and_a_drain_gives_back(pooled_url: str, sql: psycopg.Connection[Any]) -> None:
-    """A job that outlasts its lease many times keeps it; at the drain's deadline it goes back uncharged."""
+    """A long job keeps its lease over many renewals, and at the drain's deadline goes back uncharged."""
     handler = Executions(waits=True)
     job_id = insert(sql)
     async with working(
@@ -141,7 +141,7 @@ async def test_leases_are_kept_and_a_drain_gives_back(pooled_url: str, sql: psyc
 
 
 async def test_keys_hold_through_the_pooler(pooled_url: str, sql: psycopg.Connection[Any]) -> None:
-    """A transaction of several statements stays on one connection: racing callers of one key share its job."""
+    """Racing callers of one key share its job: a transaction of several statements stays on one connection."""
     settings = load_settings(database_url=pooled_url)
     async with (
         open_database(settings, pool_size=4) as database,
@@ -161,7 +161,7 @@ async def test_a_real_worker_process_and_the_api(
     start_worker: StartWorker,
     serve_api: ServeApi,  # noqa: F811
 ) -> None:
-    """A worker process behind the pooler serves jobs that came over HTTP through the pooler, and drains cleanly."""
+    """A worker process and the API both work behind the pooler, and the worker drains cleanly."""
     keep_ledger(pooled_url)
     worker = start_worker(pooled_url, POLL_INTERVAL_SECONDS=str(POLL_SECONDS))
     fields = {"registryAddress": "0x" + "ab" * 20, "contentHash": "0x" + "ab" * 32}
@@ -182,7 +182,7 @@ async def test_a_real_worker_process_and_the_api(
 
 
 async def test_settings_of_one_client_stay_with_it(pooled_url: str) -> None:
-    """Server connections are shared: a reader's time-out bounds its own statements and nobody else's."""
+    """A reader's time-out applies to its own statements only, though server connections are shared."""
     settings = load_settings(database_url=pooled_url)
 
     async def timeout_of(connection: Connection) -> Any:
@@ -208,6 +208,6 @@ async def test_an_unknown_job_is_not_found(
     pooled_url: str,
     step: str,
 ) -> None:
-    """The error that tells so ends the transaction around it, and the reply is 404 all the same."""
+    """Cancellation and retry of an unknown job get 404, though the error ends the transaction."""
     async with serve_api(database_url=pooled_url) as api:
         assert (await api.post(f"{JOBS}/{new_job_id()}/{step}")).status_code == 404

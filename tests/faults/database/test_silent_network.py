@@ -1,4 +1,4 @@
-"""Connections that die without a word: nothing is closed, nothing comes any more."""
+"""Silent connections: nothing is closed, and nothing arrives any more."""
 
 import asyncio
 import tempfile
@@ -32,9 +32,9 @@ CHECK_SECONDS = 0.4
 
 @pytest.fixture(scope="module")
 def tcp_server() -> Iterator[EmbeddedPostgres]:
-    """A migrated server that also listens on a port."""
+    """A migrated server on a TCP port."""
     with tempfile.TemporaryDirectory(prefix="iidq-test-") as folder:
-        # As root the server runs as nobody, who must get through here.
+        # Run by root, the server has another account, which must pass here.
         Path(folder).chmod(0o711)
         server = EmbeddedPostgres(Path(folder) / "postgres", port=free_port(), options={"fsync": "off"})
         server.start()
@@ -55,14 +55,14 @@ def sql(tcp_server: EmbeddedPostgres) -> Iterator[psycopg.Connection[Any]]:
 
 @pytest.fixture
 async def proxy(tcp_server: EmbeddedPostgres) -> AsyncIterator[SilentProxy]:
-    """What stands between."""
+    """The proxy between worker and server."""
     assert tcp_server.port is not None
     async with silent_proxy(tcp_server.port) as proxy:
         yield proxy
 
 
 def through(proxy: SilentProxy) -> str:
-    """The same database as seen from behind the proxy."""
+    """Return the URL of the same database through the proxy."""
     return f"postgresql://iidq@127.0.0.1:{proxy.port}/iidq"
 
 
@@ -74,7 +74,7 @@ async def listening_through(
     poll_interval_seconds: float,
     job_lease_seconds: float = 1.5,
 ) -> AsyncIterator[WorkLoop]:
-    """A worker whose listener and lease keeper alone go through the proxy."""
+    """A work loop with only its listener and lease keeper behind the proxy."""
     settings = load_settings(
         database_url=through(proxy),
         poll_interval_seconds=poll_interval_seconds,
@@ -94,7 +94,7 @@ async def listening_through(
 
 @pytest.fixture
 def checks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The listener checks whether it still hears, and is quick to despair."""
+    """Let the listener check its connection often, and give up early."""
     monkeypatch.setattr(listener, "CHECK_INTERVAL_SECONDS", CHECK_SECONDS)
     monkeypatch.setattr(listener, "_ECHO_TIMEOUT_SECONDS", CHECK_SECONDS)
 
@@ -103,7 +103,7 @@ def checks_often(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_wake_ups_come_back(
     proxy: SilentProxy, tcp_server: EmbeddedPostgres, sql: psycopg.Connection[Any]
 ) -> None:
-    """A listener that is cut off without a word notices it, connects anew, and nothing that came meanwhile waits."""
+    """A listener on a silent connection notices the silence, connects again, and no job of the gap waits for a poll."""
     async with listening_through(proxy, tcp_server, Executions(), NEVER_POLLS_SECONDS) as loop:
         insert(sql)
         await eventually(lambda: statuses(sql) == {"completed": 1})
@@ -120,8 +120,8 @@ async def test_wake_ups_come_back(
 async def test_polling_covers_the_gap(
     proxy: SilentProxy, tcp_server: EmbeddedPostgres, sql: psycopg.Connection[Any]
 ) -> None:
-    """As long as a listener does not know that it is deaf, the poll finds the work."""
-    # No lease is renewed meanwhile: that, too, would take a connection.
+    """The poll finds jobs as long as a listener has not noticed its silent connection."""
+    # No lease is renewed in the meantime: a renewal would open a connection, too.
     async with listening_through(proxy, tcp_server, Executions(), 0.2, job_lease_seconds=600) as loop:
         proxy.fall_silent()
         for number in range(1, 4):
@@ -135,7 +135,7 @@ async def test_polling_covers_the_gap(
 async def test_a_cancellation_that_was_not_heard_interrupts_all_the_same(
     proxy: SilentProxy, tcp_server: EmbeddedPostgres, sql: psycopg.Connection[Any]
 ) -> None:
-    """A job that is cancelled while nothing comes through is interrupted by the next renewal that does."""
+    """A job cancelled during the silence is interrupted after the next lease renewal."""
     handler = Executions(waits=True)
     async with listening_through(proxy, tcp_server, handler, NEVER_POLLS_SECONDS):
         job_id = insert(sql)
@@ -149,7 +149,7 @@ async def test_a_cancellation_that_was_not_heard_interrupts_all_the_same(
 async def test_a_worker_with_all_connections_cut_works_on(
     proxy: SilentProxy, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Claims, outcomes and renewals that get no answer are repeated; jobs keep their lease and end once."""
+    """A worker with silent connections repeats claims, outcomes and renewals; jobs keep their lease and end once."""
     monkeypatch.setattr(databases, "ANSWER_SECONDS", CHECK_SECONDS)
     handler = Executions(waits=True)
     async with working(through(proxy), handler, poll_interval_seconds=0.2, job_lease_seconds=10, worker_concurrency=2):
@@ -169,7 +169,7 @@ async def test_a_worker_with_all_connections_cut_works_on(
 async def test_callers_are_told_when_no_answer_comes(
     proxy: SilentProxy, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Work on a silent connection is repeated on a new one; where that is silent too, the caller hears of it."""
+    """Work on a silent connection is repeated on a new connection; if silent as well, the caller gets an error."""
     monkeypatch.setattr(databases, "ANSWER_SECONDS", CHECK_SECONDS)
     settings = load_settings(database_url=through(proxy))
     async with open_database(settings, pool_size=1) as database:

@@ -1,4 +1,4 @@
-"""A synchronous standby is silent: nothing is acknowledged that it may not have, and every caller gets an answer."""
+"""A silent synchronous standby: no unconfirmed write is acknowledged, and every caller gets an answer."""
 
 import asyncio
 import signal
@@ -52,7 +52,7 @@ def primary() -> Iterator[EmbeddedPostgres]:
     """A migrated server; see :func:`stalled`."""
     with tempfile.TemporaryDirectory(prefix="iidq-test-") as folder:
         home = Path(folder)
-        # As root the server runs as nobody, who must get through here.
+        # Run by root, the server has another account, which must pass here.
         home.chmod(0o711)
         server = EmbeddedPostgres(home / "postgres", options={"fsync": "off"})
         server.start()
@@ -64,7 +64,7 @@ def primary() -> Iterator[EmbeddedPostgres]:
 
 
 def waiting(admin: Sql, *, query: str = "", seconds: float = 0.0) -> int | None:
-    """The server process that waits for a standby, for so long or longer, in a statement that contains ``query``."""
+    """Return the pid of a server process in wait for a standby for ``seconds``, in a statement with ``query``."""
     row = admin.execute(
         "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND strpos(query, %s) > 0"
         " AND clock_timestamp() - query_start > make_interval(secs => %s)",
@@ -74,14 +74,14 @@ def waiting(admin: Sql, *, query: str = "", seconds: float = 0.0) -> int | None:
 
 
 def wait_for(admin: Sql, standby: str) -> None:
-    """Name the synchronous standby; the server takes it over a moment later."""
+    """Name the synchronous standby; the server applies the setting a moment later."""
     admin.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{standby}'".encode())
     admin.execute("SELECT pg_reload_conf()")
 
 
 @asynccontextmanager
 async def stalled(server: EmbeddedPostgres) -> AsyncIterator[Sql]:
-    """Every commit waits for a standby that never comes, until the block ends; yields a connection that does not."""
+    """Let every commit wait for a missing standby until the block ends; yield a connection exempt from the wait."""
     with psycopg.connect(server.url, autocommit=True) as admin, psycopg.connect(server.url, autocommit=True) as trial:
         admin.execute("SET synchronous_commit = local")
         trial.execute("SET synchronous_commit = on")
@@ -106,7 +106,7 @@ async def stalled(server: EmbeddedPostgres) -> AsyncIterator[Sql]:
 async def asking(
     url: str, *, statement_timeout_seconds: float | None = None
 ) -> AsyncIterator[tuple[Database, Enqueuer]]:
-    """What an API process holds open."""
+    """Yield the database and the enqueuer of an API process."""
     settings = load_settings(database_url=url)
     async with (
         open_database(settings, pool_size=4, statement_timeout_seconds=statement_timeout_seconds) as database,
@@ -122,7 +122,7 @@ async def test_no_acknowledged_job_is_lost_with_a_primary_whose_standby_was_sile
     servers: ServerPair,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The standby stops, callers go on asking, the primary is lost: what the standby lacks, no caller was told of."""
+    """No acknowledged job is lost with a primary under a silent standby: unconfirmed jobs get an error."""
     primary, standby = servers
     monkeypatch.setattr(enqueuers, "WRITE_SECONDS", 1.5, raising=False)
     acknowledged: set[UUID] = set()
@@ -146,9 +146,9 @@ async def test_the_api_while_a_standby_is_silent(
     serve_api: ServeApi,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Every write has its answer, at once when the stall is known; reads go on; afterwards all is as before."""
+    """Under a silent standby every write gets 503, at once when the circuit is open; reads go on."""
     primary, standby = servers
-    # Less patience; that the circuit opens is not owed to the bound of the single write.
+    # Shorter times, so that the bound of a single write is not the cause of the open circuit.
     monkeypatch.setattr(databases, "DOUBT_SECONDS", 0.2, raising=False)
     monkeypatch.setattr(availability, "CONFIRM_SECONDS", 0.3, raising=False)
     async with serve_api(database_url=tcp_url(primary), sync_fallback="off") as api:
@@ -177,7 +177,7 @@ async def test_the_api_while_a_standby_is_silent(
         assert (await submit()).json()["code"] == "database.not_confirmed"
         assert (await api.get(shown)).status_code == 200
         assert (await api.get(JOBS)).status_code == 200
-        # The probe's own commits hold no process of the server for as long as the silence lasts.
+        # The probe's own commits hold at most one server process during the silence.
         with psycopg.connect(primary.url, autocommit=True) as admin:
             probes = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE %s AND pid <> pg_backend_pid()"
             assert scalar(admin, probes, "%pg_logical_emit_message%") <= 1
@@ -193,7 +193,7 @@ async def test_the_api_while_a_standby_is_silent(
 
 @dataclass
 class Prepared:
-    """What the writes below are about; all of it was confirmed."""
+    """The database, and the objects of the writes below; all of it is confirmed."""
 
     database: Database
     enqueuer: Enqueuer
@@ -251,7 +251,7 @@ async def not_confirmed(writing: Awaitable[object]) -> bool:
 
 @pytest.mark.parametrize("name", ACKNOWLEDGEMENTS)
 async def test_a_wait_that_is_cancelled_acknowledges_nothing(primary: EmbeddedPostgres, name: str) -> None:
-    """Postgres reports a success with a warning; the caller gets an error, for everything that is acknowledged."""
+    """A cancelled wait for the standby is an error for the caller, though Postgres reports success."""
     async with asking(primary.url) as (database, enqueuer):
         with psycopg.connect(primary.url, autocommit=True) as sql:
             prepared = await prepare(database, enqueuer, sql)
@@ -260,15 +260,15 @@ async def test_a_wait_that_is_cancelled_acknowledges_nothing(primary: EmbeddedPo
             pid = await eventually(lambda: waiting(admin))
             admin.execute("SELECT pg_cancel_backend(%s)", [pid])
             assert await not_confirmed(writing)
-        # It holds for that commit alone.
+        # The error is for one commit only.
         assert await enqueuer.enqueue(new_job())
 
 
 @pytest.fixture
 def pooled_url(primary: EmbeddedPostgres) -> Iterator[str]:
-    """The same database through a pooler."""
+    """The URL of the same database through a pooler."""
     with tempfile.TemporaryDirectory(prefix="iidq-test-") as folder:
-        # As root the pooler runs as nobody, who must read its configuration.
+        # Run by root, the pooler has another account, which must read the configuration.
         Path(folder).chmod(0o755)
         with pool_transactions(Path(folder), primary.url) as url:
             yield url
@@ -279,7 +279,7 @@ def pooled_url(primary: EmbeddedPostgres) -> Iterator[str]:
 async def test_a_warning_passes_a_pooler(
     primary: EmbeddedPostgres, pooled_url: str, statement_timeout_seconds: float | None
 ) -> None:
-    """Behind PgBouncer as well, with and without a transaction around the statement."""
+    """An unconfirmed commit is noticed behind PgBouncer, with and without a transaction around the statement."""
     async with asking(pooled_url, statement_timeout_seconds=statement_timeout_seconds) as (_, enqueuer):
         await enqueuer.enqueue(new_job())
         async with stalled(primary) as admin:
@@ -291,7 +291,7 @@ async def test_a_warning_passes_a_pooler(
 
 @pytest.mark.parametrize("name", ["enqueue", "enqueue under a new key", "batch", "outcome"])
 async def test_a_statement_timeout_does_not_end_the_wait(primary: EmbeddedPostgres, name: str) -> None:
-    """Whatever the role's own setting: the commit waits for as long as it takes, and is acknowledged then."""
+    """A commit waits for its standby beyond the role's ``statement_timeout``, and is acknowledged then."""
     with psycopg.connect(primary.url, autocommit=True) as sql:
         sql.execute("ALTER ROLE iidq SET statement_timeout = '200ms'")
         try:
@@ -308,7 +308,7 @@ async def test_a_statement_timeout_does_not_end_the_wait(primary: EmbeddedPostgr
 
 @pytest.mark.parametrize("setting", ["local", "off"])
 async def test_an_operator_may_do_without_standbys(primary: EmbeddedPostgres, setting: str) -> None:
-    """A role whose commits wait for no standby is answered although none is there."""
+    """Commits of a role with ``synchronous_commit`` off or local are acknowledged while the standby is missing."""
     with psycopg.connect(primary.url, autocommit=True) as sql:
         sql.execute(f"ALTER ROLE iidq SET synchronous_commit = {setting}".encode())
         try:
@@ -322,7 +322,7 @@ async def test_an_operator_may_do_without_standbys(primary: EmbeddedPostgres, se
 
 
 async def test_every_caller_is_answered_in_time(primary: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Callers whose commit waits, those in line, and those who come later: without a key, with one, with a batch."""
+    """Every caller gets an answer in time while commits wait: with and without a key, and for a batch."""
     monkeypatch.setattr(enqueuers, "WRITE_SECONDS", 0.4, raising=False)
     monkeypatch.setattr(databases, "WRITE_SECONDS", 0.4, raising=False)
     async with asking(primary.url, statement_timeout_seconds=10) as (_, enqueuer):
@@ -342,7 +342,7 @@ async def test_every_caller_is_answered_in_time(primary: EmbeddedPostgres, monke
 
 
 def test_the_bounds_fit_together() -> None:
-    """A stall is known before the first write that met it runs out of time, and that is about 5 s."""
+    """A stall is known before the time of the first stalled write ends, within 5 s."""
     assert databases.WRITE_SECONDS <= 5
     look_seconds = availability.PROBE_INTERVAL_SECONDS + availability.PROBE_ANSWER_SECONDS
     assert databases.DOUBT_SECONDS + look_seconds + availability.CONFIRM_SECONDS < databases.WRITE_SECONDS
@@ -350,7 +350,7 @@ def test_the_bounds_fit_together() -> None:
 
 
 async def test_a_confirmation_in_vain_leaves_nothing_behind(primary: EmbeddedPostgres) -> None:
-    """The server's process is free at once, however long the stall lasts; the next confirmation goes through."""
+    """A confirmation without success leaves no server process waiting, and the next confirmation succeeds."""
     async with asking(primary.url) as (database, _), database.connection() as connection:
         async with stalled(primary) as admin:
             for _ in range(3):
@@ -365,7 +365,7 @@ async def test_a_confirmation_in_vain_leaves_nothing_behind(primary: EmbeddedPos
 
 @pytest.mark.parametrize("end", ["pg_cancel_backend", "pg_terminate_backend"])
 async def test_an_outcome_is_written_until_it_is_confirmed(primary: EmbeddedPostgres, end: str) -> None:
-    """Unconfirmed, it is written again; what is found stored then is no lost lease, and counts once."""
+    """An unconfirmed outcome is written again until confirmed, is no lost lease, and counts once."""
     settled: list[set[Fence]] = []
     async with asking(primary.url) as (database, enqueuer):
         with psycopg.connect(primary.url, autocommit=True) as sql:
@@ -387,7 +387,7 @@ async def test_an_outcome_is_written_until_it_is_confirmed(primary: EmbeddedPost
 async def test_a_long_stall_does_not_use_up_the_server(
     primary: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An outcome that is tried again and again holds one process of the server, not one for each try."""
+    """A repeated outcome holds one server process, not one for each try."""
     monkeypatch.setattr(databases, "ANSWER_SECONDS", 0.6)
     tries = asyncio.Semaphore(0)
 
@@ -413,7 +413,7 @@ async def test_a_long_stall_does_not_use_up_the_server(
 
 
 async def test_a_delivery_that_is_settled_again_is_settled(primary: EmbeddedPostgres) -> None:
-    """The same end of the same attempt is written once more, and waits as the first one did; another end is not."""
+    """The same end of the same attempt of a delivery can be stored twice; another end is refused."""
     async with asking(primary.url) as (database, enqueuer):
         with psycopg.connect(primary.url, autocommit=True) as sql:
             prepared = await prepare(database, enqueuer, sql)

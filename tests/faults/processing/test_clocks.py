@@ -1,4 +1,4 @@
-"""Workers whose clocks are wrong by days, both ways, beside a database whose clock is right."""
+"""Workers with clocks wrong by days, ahead or behind, and a database with the right clock."""
 
 import asyncio
 import signal
@@ -22,7 +22,7 @@ MODULE = "tests.faults.skewed_worker_process"
 
 @pytest.fixture(params=[TEN_DAYS_SECONDS, -TEN_DAYS_SECONDS], ids=["ahead", "behind"])
 def skew_seconds(request: pytest.FixtureRequest) -> int:
-    """By how much the worker's clock is wrong."""
+    """Error of the worker's clock, in seconds."""
     return int(request.param)
 
 
@@ -35,8 +35,8 @@ def skewed_worker(database_url: str, start_worker: StartWorker, skew_seconds: in
 async def test_a_wrong_clock_has_no_effect(
     database_url: str, ledger: psycopg.Connection[Any], start_worker: StartWorker, skewed_worker: Worker
 ) -> None:
-    """Leases are kept, lost and taken over, retries delayed and old jobs removed by the database's clock alone."""
-    # Retention: ended nine and five days ago, of which seven are kept.
+    """Leases, delays of retries and retention follow the database's clock, however wrong the worker's clock."""
+    # Retention: jobs ended nine and five days ago; the retention is seven days.
     old = insert(
         ledger, CANCELLED, createdAt=Sql("now() - interval '9 days'"), completedAt=Sql("now() - interval '9 days'")
     )
@@ -44,17 +44,17 @@ async def test_a_wrong_clock_has_no_effect(
         ledger, CANCELLED, createdAt=Sql("now() - interval '5 days'"), completedAt=Sql("now() - interval '5 days'")
     )
     later = insert(ledger, manifestUri="test:quick:0", runAt=Sql("now() + interval '5 days'"))
-    # A lease is renewed while its job runs for three times as long.
+    # A lease is renewed while its job runs three times as long.
     long = insert(ledger, manifestUri="test:quick:1.8")
     await eventually(lambda: read(ledger, long)["status"] == "completed")
     assert (read(ledger, long)["attempt"], read(ledger, long)["retryCount"]) == (1, 0)
-    # Without a floor and with the usual words: the delay of a retry, by the database's clock.
+    # The delay of a retry is by the database's clock.
     shaky = insert(ledger, manifestUri="test:nonsense:none", maxAttempts=3)
     await eventually(lambda: read(ledger, shaky)["status"] == "failed")
     row = read(ledger, shaky)
     assert (row["attempt"], row["retryCount"]) == (3, 2)
     assert row["startedAt"] >= row["runAt"]
-    # Its jobs are taken over by a worker whose clock is right, and not before it is dead.
+    # A worker with the right clock takes over the job, and only after the other's death.
     held = insert(ledger, manifestUri="test:hold:60")
     await eventually(lambda: scalar(ledger, "SELECT count(*) FROM execution WHERE job_id = %s", held) == 1)
     start_worker(database_url)
@@ -72,7 +72,7 @@ async def test_a_wrong_clock_has_no_effect(
 async def test_a_worker_with_a_wrong_clock_takes_over(
     database_url: str, ledger: psycopg.Connection[Any], start_worker: StartWorker, skew_seconds: int
 ) -> None:
-    """The sweeper's own clock takes no lease away too early and leaves none too long."""
+    """A worker with a wrong clock takes over no lease too early, and takes over a lapsed lease."""
     healthy = start_worker(database_url)
     held = insert(ledger, manifestUri="test:hold:60")
     await eventually(lambda: scalar(ledger, "SELECT count(*) FROM execution") == 1)
@@ -93,7 +93,7 @@ async def test_a_worker_with_a_wrong_clock_takes_over(
 async def test_an_enqueuer_with_a_wrong_clock_keeps_its_place_in_line(
     database_url: str, ledger: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch, skew_seconds: int
 ) -> None:
-    """Ids carry the caller's clock, but the line is by the database's."""
+    """A job of an enqueuer with a wrong clock keeps its place in line: the line is by the database's clock."""
     settings = load_settings(database_url=database_url)
     async with open_database(settings, pool_size=1) as database, open_enqueuer(database, settings) as enqueuer:
         first = await enqueuer.enqueue(new_job())

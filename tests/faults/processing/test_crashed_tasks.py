@@ -94,7 +94,7 @@ def crashed(logged: list[Any]) -> list[str]:
 async def test_the_tasks_of_a_worker_begin_again(
     database_url: str, ledger: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Jobs are claimed, run and stored meanwhile and afterwards; the loop itself goes on."""
+    """Jobs are run and stored after each background task of a worker crashed once, and the loop goes on."""
     crashes = Crashes(monkeypatch, OF_WORKER)
     insert(ledger)
     settings = load_settings(database_url=database_url, webhook_secret="whsec_" + "A" * 43 + "=")
@@ -115,7 +115,7 @@ async def test_the_tasks_of_an_api_begin_again(
     serve_api: ServeApi,  # noqa: F811 — the fixture
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Requests are answered meanwhile and afterwards."""
+    """Requests get replies after each background task of an API process crashed once."""
     crashes = Crashes(monkeypatch, OF_API)
     fields = {"registryAddress": REGISTRY_ADDRESS, "manifestURI": MANIFEST_URI, "contentHash": CONTENT_HASH}
     with capture_logs() as logged, RedisServer() as redis:
@@ -133,7 +133,7 @@ async def test_the_tasks_of_an_api_begin_again(
 
 
 async def test_a_crashed_loop_ends_the_process(database_url: str, start_worker: StartWorker) -> None:
-    """The exit code is 1, the log has the reason, and running jobs have ended."""
+    """A crashed work loop ends the process with exit code 1, after its reason in the log and a drain."""
     worker = start_worker(database_url, module="tests.faults.crashing_worker_process")
     assert await asyncio.to_thread(worker.exit_code) == 1
     log = worker.log.read_text()
@@ -142,7 +142,7 @@ async def test_a_crashed_loop_ends_the_process(database_url: str, start_worker: 
 
 @pytest.mark.parametrize("hang", ["task", "thread"])
 async def test_nothing_keeps_a_process_from_its_end(database_url: str, start_worker: StartWorker, hang: str) -> None:
-    """A task that ignores cancellation, or a thread without an end, is left behind after the drain's deadline."""
+    """A task or thread without end keeps no worker alive beyond the drain's deadline; the exit code is 1."""
     worker = start_worker(
         database_url, module="tests.faults.crashing_worker_process", HANG=hang, DRAIN_TIMEOUT_SECONDS="0"
     )

@@ -1,6 +1,6 @@
-"""Workers killed one after the other, Postgres crashing beside that: every acknowledged job ends exactly once.
+"""Workers killed one after the other, and crashes of Postgres: every acknowledged job ends exactly once.
 
-``IIDQ_CHAOS_JOBS=10000`` runs it at full size.
+``IIDQ_CHAOS_JOBS=10000`` runs the test at full size.
 """
 
 import asyncio
@@ -30,13 +30,13 @@ JOBS = int(os.environ.get("IIDQ_CHAOS_JOBS", "600"))
 ASKERS = 20
 WORKERS = 4
 BETWEEN_KILLS_SECONDS = 0.3
-# So many may wait or run: the asking goes on while workers and database come and go.
+# Bound of acknowledged jobs without an end, so that submissions go on through all kills and crashes.
 LINE = 400
 DEADLINE_SECONDS = 60 + JOBS / 50
 
 
 class Nursery:
-    """Starts and kills workers, and keeps all of their logs."""
+    """Starts and kills workers, and keeps their logs."""
 
     def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
         self._process = process
@@ -46,7 +46,7 @@ class Nursery:
         self.killed = 0
 
     def start(self) -> None:
-        """One worker more."""
+        """Start one more worker."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{self._folder / f'{self._born:05}.log'}\n")
@@ -55,12 +55,12 @@ class Nursery:
         self._living.append(int(self._process.stdout.readline()))
 
     def kill_the_oldest(self) -> None:
-        """With -9. One that is dead already has ended by itself, which none may."""
+        """Kill the oldest worker with SIGKILL. Raise ``ProcessLookupError`` for a worker ended by itself, a fault."""
         os.kill(self._living.pop(0), signal.SIGKILL)
         self.killed += 1
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """What all of them said, in the order of their starts; a line that a kill cut off is none."""
+        """Yield the events of all logs in the order of starts, without lines cut off by a kill."""
         for log in sorted(self._folder.iterdir()):
             for line in log.read_text().splitlines():
                 with contextlib.suppress(ValueError):
@@ -69,7 +69,7 @@ class Nursery:
 
 @pytest.fixture
 def nursery(own_server: EmbeddedPostgres, tmp_path: Path) -> Iterator[Nursery]:
-    """A nursery of workers on a server of the test's own."""
+    """A nursery of workers on a server of its own."""
     logs = tmp_path / "logs"
     logs.mkdir()
     environment = {
@@ -92,7 +92,7 @@ def nursery(own_server: EmbeddedPostgres, tmp_path: Path) -> Iterator[Nursery]:
 
 
 class Ends:
-    """How many jobs have ended, looked up now and then, also while the database comes and goes."""
+    """The number of ended jobs, read repeatedly, also through outages of the database."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -100,7 +100,7 @@ class Ends:
         self.count = 0
 
     async def watch(self) -> None:
-        """Until cancelled."""
+        """Read the number until cancelled."""
         while True:
             with contextlib.suppress(psycopg.OperationalError):
                 async with await psycopg.AsyncConnection.connect(self._url, autocommit=True) as connection:
@@ -114,13 +114,13 @@ class Ends:
             await asyncio.sleep(0.05)
 
     async def reach(self, count: int) -> None:
-        """Return when so many have ended."""
+        """Return once ``count`` jobs have ended."""
         while self.count < count:
             await self._changed.wait()
 
 
 async def ask(enqueuer: Enqueuer, ends: Ends, acknowledged: set[UUID], count: int) -> None:
-    """Ask for ``count`` jobs, each until it is acknowledged."""
+    """Submit ``count`` jobs, each until acknowledged."""
     for _ in range(count):
         job = new_job()
         await ends.reach(len(acknowledged) - LINE)
@@ -128,12 +128,12 @@ async def ask(enqueuer: Enqueuer, ends: Ends, acknowledged: set[UUID], count: in
             try:
                 acknowledged.add(await enqueuer.enqueue(job))
             except DatabaseUnavailable:
-                # Perhaps it is stored all the same; asking again does not double it.
+                # The job may be stored already; the repetition does not double it.
                 await asyncio.sleep(0.05)
 
 
 async def kill_one_after_the_other(nursery: Nursery) -> None:
-    """Until cancelled."""
+    """Kill and start workers until cancelled."""
     while True:
         await asyncio.sleep(BETWEEN_KILLS_SECONDS)
         nursery.kill_the_oldest()
@@ -141,7 +141,7 @@ async def kill_one_after_the_other(nursery: Nursery) -> None:
 
 
 async def test_every_acknowledged_job_ends_exactly_once(own_server: EmbeddedPostgres, nursery: Nursery) -> None:
-    """A worker is killed every 300 ms and Postgres crashes twice: no job is lost or ends twice, and logs say why."""
+    """No job is lost or ends twice while a worker is killed every 300 ms and Postgres crashes twice."""
     settings = load_settings(database_url=own_server.url, max_retry_attempts=100)
     acknowledged: set[UUID] = set()
     ends = Ends(own_server.url)
@@ -158,7 +158,7 @@ async def test_every_acknowledged_job_ends_exactly_once(own_server: EmbeddedPost
         for part in (1, 2):
             await ends.reach(JOBS * part // 3)
             await asyncio.to_thread(own_server.stop, signal.SIGQUIT)
-            # In this thread: a server ends with the thread that started it.
+            # In this thread: a server ends with its starting thread.
             own_server.start()
         await asyncio.wait(askers)
         await ends.reach(JOBS)
@@ -176,7 +176,7 @@ async def test_every_acknowledged_job_ends_exactly_once(own_server: EmbeddedPost
 
 
 def explain_every_recovery(sql: psycopg.Connection[Any], nursery: Nursery) -> None:
-    """Each lost attempt stands in its row; and, but for a worker killed while it spoke, in a log."""
+    """Assert that each lost attempt is in its row, and at least 80 % are in a log."""
     rows = sql.execute('SELECT id::text, "retryCount", attempt, errors FROM "VerificationJob"').fetchall()
     lost = {(job_id, entry["attempt"]) for job_id, _, _, errors in rows for entry in errors}
     for _, retry_count, attempt, errors in rows:

@@ -1,4 +1,4 @@
-"""``python -m iidq.worker`` as users start it, with a chain, a registry and a manifest server."""
+"""The program ``python -m iidq.worker``, with a chain, a registry and a manifest server."""
 
 import secrets
 import signal
@@ -23,7 +23,7 @@ CHAIN_ID = 31337
 async def test_verifications_survive_a_killed_worker(
     database_url: str, ledger: psycopg.Connection[Any], start_worker: StartWorker, development_chain: str
 ) -> None:
-    """Real verifications and a proof, asked for by SQL, end with their verdict once, though a worker is killed."""
+    """Real verifications and proofs end with their verdict once, though a worker is killed."""
     registry = await deploy_registry(development_chain, CREATOR, "new")
     async with serve_manifests() as manifests:
         content_hash = "0x" + secrets.token_hex(32)
@@ -58,7 +58,7 @@ async def test_verifications_survive_a_killed_worker(
 
 
 def test_bad_settings_stop_the_start(database_url: str) -> None:
-    """One line that names the variable, exit code 2, and no stack."""
+    """A bad setting stops the worker with one line, the variable's name and exit code 2."""
     done = subprocess.run(
         [sys.executable, "-m", "iidq.worker", "--concurrency", "0"],
         env={"DATABASE_URL": database_url, "RPC_URL": "http://127.0.0.1:9"},

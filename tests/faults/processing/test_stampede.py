@@ -1,4 +1,4 @@
-"""One job and many idle workers: one comes, the others sleep on; and where that one is dead, another comes."""
+"""One job and many idle workers: one worker wakes, and another if the first is dead."""
 
 import signal
 from collections import Counter
@@ -21,7 +21,7 @@ WORKERS = 8
 
 
 class Statements:
-    """Counts what the workers of this process ask of the database."""
+    """Counts the claims and sweeps of the workers of this process."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.empty_claims = 0
@@ -44,14 +44,14 @@ class Statements:
         monkeypatch.setattr(store, "sweep", counted_sweep)
 
     def reset(self) -> None:
-        """Count from here."""
+        """Reset all counts."""
         self.empty_claims = self.claims = 0
         self.sweeps.clear()
 
 
 @pytest.fixture
 def sql(database_url: str) -> Any:
-    """A connection as somebody with psql has it."""
+    """A connection as in psql."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
 
@@ -59,7 +59,7 @@ def sql(database_url: str) -> Any:
 async def test_one_job_wakes_few_of_many_idle_workers(
     database_url: str, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One job among eight idle workers is run once, and at most two claims find nothing; job after job."""
+    """One job among eight idle workers runs once, with at most two empty claims, job after job."""
     statements = Statements(monkeypatch)
     handler = Executions()
     async with AsyncExitStack() as stack:
@@ -67,7 +67,7 @@ async def test_one_job_wakes_few_of_many_idle_workers(
             await stack.enter_async_context(working(database_url, handler, poll_interval_seconds=1))
             for _ in range(WORKERS)
         ]
-        # Each of them knows who answers when two sweeps of all have passed since all listen.
+        # The workers agree on the first responder after two sweeps of each, once all listen.
         await eventually(lambda: all(worker.loop.listener.listening for worker in workers))
         for _ in range(2):
             statements.reset()
@@ -76,7 +76,7 @@ async def test_one_job_wakes_few_of_many_idle_workers(
             statements.reset()
             insert(sql)
             await eventually(lambda: statuses(sql) == {"completed": number})  # noqa: B023
-            # Whoever did not answer has looked since.
+            # The other workers have swept since.
             await eventually(lambda: len(statements.sweeps) == WORKERS)
             assert statements.empty_claims <= 2
             assert statements.claims <= 3
@@ -84,7 +84,7 @@ async def test_one_job_wakes_few_of_many_idle_workers(
 
 
 async def test_a_burst_is_shared(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """More jobs than the first worker has room for are taken by the others at once, not at their next poll."""
+    """A burst of jobs is taken by several workers at once, without a wait for the next poll."""
     handler = Executions(waits=True)
     async with AsyncExitStack() as stack:
         workers = [
@@ -101,12 +101,12 @@ async def test_a_burst_is_shared(database_url: str, sql: psycopg.Connection[Any]
 async def test_a_dead_first_responder_is_not_waited_for(
     database_url: str, ledger: psycopg.Connection[Any], start_worker: StartWorker
 ) -> None:
-    """When the worker whose turn it is was killed, another that never polls takes the job all the same."""
+    """When the first responder was killed, another worker takes the job without polling."""
     victim = start_worker(database_url)
     await eventually(lambda: scalar(ledger, "SELECT coalesce(bool_or(listening), false) FROM iidq_queue_worker"))
     victim.signal(signal.SIGKILL)
     victim.exit_code()
-    # First among all that come later, and not yet missed.
+    # First in the order of responders, and not yet missed.
     ledger.execute("UPDATE iidq_queue_worker SET \"workerId\" = '', \"aliveUntil\" = now() + interval '1 hour'")
     survivor = start_worker(database_url, POLL_INTERVAL_SECONDS=str(NEVER_POLLS_SECONDS))
     await eventually(lambda: survivor.says("listener.up"))
@@ -120,7 +120,7 @@ async def test_a_dead_first_responder_is_not_waited_for(
 async def test_a_full_first_responder_passes_the_call_on(
     database_url: str, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A job that comes while the one who answers has no free slot is taken by an idle worker that polls never."""
+    """When the first responder has no free slot, an idle worker takes the job without polling."""
     handler = Executions(waits=True)
     async with (
         working(database_url, handler, worker_concurrency=1) as first,

@@ -1,4 +1,4 @@
-"""Random interleavings of everything that can happen to jobs, against real Postgres and a model of a few lines."""
+"""Random interleavings of all events of jobs, against real Postgres and a short model."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 QUEUED, PROCESSING, COMPLETED, FAILED, CANCELLED = JobStatus
 
-# The database's own ledger: a second end of one attempt is a duplicate key, whichever way it came about.
+# The database's own ledger: a second end of one attempt violates the primary key.
 _LEDGER = """
 CREATE TABLE attempt_end (id uuid, attempt int, PRIMARY KEY (id, attempt));
 CREATE FUNCTION note_attempt_end() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -56,7 +56,7 @@ SELECT id FROM "VerificationJob" WHERE status = 'queued' AND ready
 ORDER BY iidq_claim_order("runAt", type, priority), id LIMIT %s
 """
 
-# Each way for an attempt to end, and what the row must then say.
+# Each end of an attempt: outcome, status of the row, and whether a retry is charged.
 ENDS: dict[str, tuple[Callable[[ClaimedJob], Outcome], JobStatus, bool]] = {
     "complete": (lambda job: Outcome.completed(job, {"status": "OK", "attempt": job.attempt}), COMPLETED, False),
     "fail": (lambda job: Outcome.failed(job, "manifest.missing: 404"), FAILED, False),
@@ -65,7 +65,7 @@ ENDS: dict[str, tuple[Callable[[ClaimedJob], Outcome], JobStatus, bool]] = {
     "release": (Outcome.released, QUEUED, False),
 }
 
-# Choices are drawn as numbers, whatever there is to choose from: what a race makes of the queue must not change them.
+# Choices are drawn as numbers, independent of the present jobs: the result of a race must not change later choices.
 SOME = st.integers(0, 1000)
 WORKER = st.integers(0, 2)
 HOW = st.sampled_from(sorted(ENDS))
@@ -73,7 +73,7 @@ HOW = st.sampled_from(sorted(ENDS))
 
 @dataclass
 class Expected:
-    """What the model knows of one job."""
+    """The model of one job."""
 
     max_attempts: int
     status: JobStatus = QUEUED
@@ -83,20 +83,20 @@ class Expected:
     worker: str | None = None
 
     def end(self, status: JobStatus, *, charged: bool = False, ready: bool = False) -> None:
-        """The attempt is over, or the job with it."""
+        """End the attempt, or the job with it."""
         self.status, self.worker, self.ready = status, None, ready
         self.retry_count += charged
 
     def expire(self) -> None:
-        """A lease ran out and the sweeper came by."""
+        """Apply the sweep of a lapsed lease."""
         last = self.retry_count + 1 >= self.max_attempts
-        # The first time at once; what loses its worker again and again waits longer and longer.
+        # Ready at once the first time; with a growing delay afterwards.
         self.end(FAILED if last else QUEUED, charged=not last, ready=not last and self.retry_count == 0)
 
 
 @dataclass
 class Actor:
-    """A worker: its name, its connection, and every attempt that it ever heard of, whether it still holds it or not."""
+    """A worker: its name, its connection, and every claimed attempt, held or lost."""
 
     name: str
     connection: Connection
@@ -131,16 +131,16 @@ class Queue(RuleBasedStateMachine):
         return self.runner.run(work)
 
     def holds(self, worker: Actor, job: ClaimedJob) -> bool:
-        """Whether the model says that this attempt is still the worker's."""
+        """Return whether the worker holds this attempt by the model."""
         known = self.jobs[job.id]
         return known.status is PROCESSING and known.attempt == job.attempt and known.worker == worker.name
 
     def pick(self, number: int, *wanted: JobStatus) -> UUID | None:
-        """Some job in one of these states, or in any where none is named; None where there is none."""
+        """Return a job in one of the ``wanted`` states, in any state without ``wanted``, or None without such a job."""
         fitting = [job_id for job_id, job in self.jobs.items() if not wanted or job.status in wanted]
         return fitting[number % len(fitting)] if fitting else None
 
-    # Asking
+    # Enqueueing
 
     @rule(count=st.integers(1, 4), max_attempts=st.integers(1, 3), worker=WORKER)
     def enqueue(self, count: int, max_attempts: int, worker: int) -> None:
@@ -151,7 +151,7 @@ class Queue(RuleBasedStateMachine):
 
     @rule(number=SOME)
     def enqueue_again(self, number: int) -> None:
-        """As after a commit whose answer was lost."""
+        """Enqueue a known job again, as after a commit with a lost answer."""
         if self.asked:
             again = self.asked[number % len(self.asked)]
             self.run(store.enqueue(self.connections[0], [again], max_attempts=9))
@@ -160,7 +160,7 @@ class Queue(RuleBasedStateMachine):
 
     @rule(worker=WORKER, slots=st.integers(1, 4), hears=st.sampled_from([True, True, True, False]))
     def claim(self, worker: int, slots: int, hears: bool) -> None:
-        """Where the answer is not heard, the worker gives back what it does not know before it claims again."""
+        """Claim jobs; after a lost answer the worker releases unknown jobs before its next claim."""
         actor = self.workers[worker]
         in_line = [] if self.paused else [row[0] for row in self.sql.execute(_IN_LINE.encode(), [slots])]
         jobs = self.run(claim(actor.connection, slots, actor.name))
@@ -187,7 +187,7 @@ class Queue(RuleBasedStateMachine):
 
     @rule(worker=WORKER, picks=st.lists(st.tuples(SOME, HOW), min_size=1, max_size=4))
     def end_attempts(self, worker: int, picks: list[tuple[int, str]]) -> None:
-        """One batch of outcomes of one worker; among them attempts that it has lost long ago."""
+        """Store a batch of outcomes of one worker, among them attempts lost long ago."""
         actor = self.workers[worker]
         if not actor.heard_of:
             return
@@ -201,7 +201,7 @@ class Queue(RuleBasedStateMachine):
 
     @rule(worker=WORKER, number=SOME, how=HOW)
     def come_late(self, worker: int, number: int, how: str) -> None:
-        """A worker gives a job back, gets it again, and then the first attempt's outcome arrives after all."""
+        """Release a job and claim it again; the outcome of the first attempt comes too late."""
         actor = self.workers[worker]
         held = [job for job in actor.heard_of if self.holds(actor, job)]
         if not held or self.paused:
@@ -215,7 +215,7 @@ class Queue(RuleBasedStateMachine):
 
     @rule(number=SOME, how=HOW, worker=WORKER)
     def forget_a_claim(self, number: int, how: str, worker: int) -> None:
-        """A crash of Postgres undoes a claim; another worker gets the same attempt, and the first comes late."""
+        """Undo a claim as a crash of Postgres does: another worker claims the attempt, and the first comes too late."""
         held = [(actor, job) for actor in self.workers for job in actor.heard_of if self.holds(actor, job)]
         if not held or self.paused:
             return
@@ -240,7 +240,7 @@ class Queue(RuleBasedStateMachine):
 
     @rule(worker=WORKER)
     def renew_and_report(self, worker: int) -> None:
-        """A worker is told which of its attempts it has lost."""
+        """Renew and report; the reply names the attempts still held."""
         actor = self.workers[worker]
         latest = {job.id: job for job in actor.heard_of}.values()
         held = {fence(job) for job in latest if self.holds(actor, job)}
@@ -250,7 +250,7 @@ class Queue(RuleBasedStateMachine):
 
     @rule(worker=WORKER)
     def drain(self, worker: int) -> None:
-        """Everything goes back uncharged, and the process that comes next has a new name."""
+        """Release all attempts uncharged; the next process has a new name."""
         actor = self.workers[worker]
         held = {job.id: job for job in actor.heard_of if self.holds(actor, job)}.values()
         if held:
@@ -262,14 +262,14 @@ class Queue(RuleBasedStateMachine):
 
     @rule(worker=WORKER)
     def die(self, worker: int) -> None:
-        """As by kill -9: the next process knows nothing of its leases."""
+        """Replace the worker as after SIGKILL: the next process has no attempts."""
         self._boot(self.workers[worker])
 
     # Time
 
     @rule(number=SOME, worker=WORKER)
     def expire(self, number: int, worker: int) -> None:
-        """A lease runs out, and whoever sweeps takes the job back."""
+        """Let a lease lapse; the sweep of any worker takes the job back."""
         job_id = self.pick(number, PROCESSING)
         if job_id is None:
             return
@@ -281,7 +281,7 @@ class Queue(RuleBasedStateMachine):
 
     def _expired(self, job_id: UUID) -> None:
         self.jobs[job_id].expire()
-        # What goes back with a delay stays there until a rule says that it is due.
+        # A delayed job stays delayed until the rule ``sweep`` makes it due.
         self.sql.execute(
             'UPDATE "VerificationJob" SET "runAt" = now() + interval \'1 hour\' WHERE id = %s AND NOT ready'
             " AND status = 'queued'",
@@ -298,7 +298,7 @@ class Queue(RuleBasedStateMachine):
 
     @rule(worker=WORKER, falls_due=st.booleans())
     def sweep(self, worker: int, falls_due: bool) -> None:
-        """Due retries come back in line; without any, nothing changes."""
+        """Sweep: due retries become ready; without any, nothing changes."""
         due = [job for job in self.jobs.values() if job.status is QUEUED and not job.ready] if falls_due else []
         if falls_due:
             self.sql.execute('UPDATE "VerificationJob" SET "runAt" = now() WHERE status = \'queued\' AND NOT ready')
@@ -309,7 +309,7 @@ class Queue(RuleBasedStateMachine):
         for job in due:
             job.ready = True
 
-    # Steering
+    # Operators
 
     @rule(number=SOME)
     def cancel(self, number: int) -> None:
@@ -334,7 +334,7 @@ class Queue(RuleBasedStateMachine):
 
     @rule(number=SOME)
     def postpone(self, number: int) -> None:
-        """Somebody sets the time of a waiting job in psql."""
+        """Set the time of a waiting job in psql."""
         job_id = self.pick(number, QUEUED)
         if job_id is None:
             return
@@ -347,11 +347,11 @@ class Queue(RuleBasedStateMachine):
         connection = self.connections[0]
         self.run(control.pause(connection, "for a test") if self.paused else control.resume(connection))
 
-    # Races: both at the same moment on connections of their own, and one of them wins.
+    # Races: both steps at the same moment on separate connections, and one wins.
 
     @rule(number=SOME, how=HOW, rival=st.sampled_from(["cancel", "sweep", "itself"]))
     def race(self, number: int, how: str, rival: str) -> None:
-        """The holder's outcome against a cancellation, the sweeper, or a repetition of itself."""
+        """Race the holder's outcome with a cancellation, a sweep, or its own repetition."""
         held = [(worker, job) for worker in self.workers for job in worker.heard_of if self.holds(worker, job)]
         if not held:
             return
@@ -383,7 +383,7 @@ class Queue(RuleBasedStateMachine):
             case "cancel":
                 if stored:
                     self._ended(job, how)
-                    # What went back in line could still be cancelled there.
+                    # A job back in line could still be cancelled.
                     assert answer is (self.jobs[job.id].status is QUEUED)
                 if answer:
                     self.jobs[job.id].end(CANCELLED)
@@ -391,7 +391,7 @@ class Queue(RuleBasedStateMachine):
 
     @rule(slots=st.integers(1, 4))
     def race_for_jobs(self, slots: int) -> None:
-        """Two workers claim at the same moment: no job is given to both."""
+        """Two workers claim at the same moment: each job goes to one worker."""
         first, second = self.workers[:2]
 
         async def both() -> tuple[list[ClaimedJob], list[ClaimedJob]]:
@@ -402,7 +402,7 @@ class Queue(RuleBasedStateMachine):
         for worker, jobs in zip((first, second), self.run(both()), strict=True):
             self._claimed(worker, jobs)
 
-    # What always holds
+    # Invariants
 
     @invariant()
     def rows_are_as_the_model_says(self) -> None:
@@ -424,7 +424,7 @@ class Queue(RuleBasedStateMachine):
         self.before = rows
 
     def _legal(self, was: dict[str, Any], row: dict[str, Any]) -> None:
-        """One step of the drawing in job.py, or two in a race; the attempt only grows, and by claims alone."""
+        """Assert one step of the drawing in job.py, or two in a race; the attempt grows by claims alone."""
         before, after = JobStatus(was["status"]), JobStatus(row["status"])
         assert row["attempt"] - was["attempt"] in (0, 1)
         reached = {after for (start, _), after in LEGAL.items() if start is before}
@@ -441,7 +441,7 @@ class Queue(RuleBasedStateMachine):
         assert (told["state"] == "paused") == self.paused
 
     def teardown(self) -> None:
-        """Whatever happened, no job hangs: with workers that work, every one of them ends."""
+        """End all jobs by working workers: no job hangs."""
         if self.paused:
             self.pause_or_resume()
         for job_id in [job_id for job_id, job in self.jobs.items() if job.status is PROCESSING]:
@@ -455,7 +455,7 @@ class Queue(RuleBasedStateMachine):
 
 
 def test_every_interleaving_keeps_the_invariants(database_url: str) -> None:
-    """Whatever order things happen in, jobs only take legal steps, end at most once per attempt, and are counted."""
+    """In any interleaving jobs take legal steps only, end at most once per attempt, and are counted exactly."""
     reached = load_settings(database_url=database_url)
     with asyncio.Runner() as runner, psycopg.connect(database_url, autocommit=True) as sql:
         sql.execute(_LEDGER.encode())

@@ -54,7 +54,7 @@ async def test_sigterm_under_load_loses_and_repeats_nothing(
     workers = [start_worker(database_url), start_worker(database_url)]
     for number in range(2):
         await eventually(lambda: executions(ledger) > 40 * (number + 1))  # noqa: B023
-        # Before that it is still Python that starts, and holds no job.
+        # Before the start is logged, the process is still importing and holds no job.
         await eventually(lambda: workers[number].says("worker.started"))  # noqa: B023
         workers.append(start_worker(database_url))
         workers[number].signal(signal.SIGTERM)
@@ -88,7 +88,7 @@ async def test_jobs_that_outlast_the_drain_go_back_uncharged(
 async def test_a_second_signal_does_not_wait(
     database_url: str, ledger: psycopg.Connection[Any], start_worker: StartWorker
 ) -> None:
-    """Ctrl-C twice returns the prompt now, and no job is lost."""
+    """After a second Ctrl-C a worker exits without the drain's wait, and no job is lost."""
     worker = start_worker(database_url, DRAIN_TIMEOUT_SECONDS="3600")
     insert(ledger, manifestUri=HOLDS_ONCE, copies=3)
     await eventually(lambda: executions(ledger) == 3)
@@ -103,7 +103,7 @@ async def test_a_second_signal_does_not_wait(
 async def test_a_frozen_worker_that_wakes_up_changes_nothing(
     database_url: str, ledger: psycopg.Connection[Any], start_worker: StartWorker
 ) -> None:
-    """A worker frozen for longer than its lease comes back, finds the job done, and changes nothing."""
+    """A worker frozen for longer than its lease wakes up, finds the job done by another, and changes nothing."""
     late = start_worker(database_url)
     job_id = insert(ledger, manifestUri="test:hold:0.5")
     await eventually(lambda: executions(ledger) == 1)
@@ -113,7 +113,7 @@ async def test_a_frozen_worker_that_wakes_up_changes_nothing(
     before = read(ledger, job_id)
     late.signal(signal.SIGCONT)
     await eventually(lambda: late.says("lease.lost"))
-    # It is well again and works on.
+    # The worker is well again and works on.
     await eventually(lambda: _done_by(ledger, late))
     assert read(ledger, job_id) == before
     assert (before["attempt"], before["result"]["attempt"]) == (2, 2)
@@ -128,10 +128,10 @@ def _done_by(ledger: psycopg.Connection[Any], worker: Worker) -> bool:
 async def test_a_job_that_kills_its_workers_ends(
     database_url: str, ledger: psycopg.Connection[Any], start_worker: StartWorker
 ) -> None:
-    """A poisonous job fails after its last attempt, however often workers are restarted, and other jobs complete."""
+    """A poisonous job fails after its last attempt, after several killed workers, and other jobs complete."""
     poison = insert(ledger, manifestUri=KILLS)
     insert(ledger, manifestUri=QUICK, copies=10)
-    # One at a time: other jobs of the same process lose an attempt, too.
+    # One slot: other jobs of the same process would lose an attempt, too.
     workers = [start_worker(database_url, WORKER_CONCURRENCY="1")]
 
     def replaced_until_done() -> bool:

@@ -1,4 +1,4 @@
-"""A worker's own ``/metrics``: of a real worker process, while it works."""
+"""``/metrics`` of a working worker process."""
 
 import socket
 import urllib.error
@@ -23,7 +23,7 @@ def free_port() -> int:
 
 
 def scrape(port: int, path: str = "/metrics", **headers: str) -> tuple[int, str]:
-    """Status and text; status 0 while nobody listens."""
+    """Return status and text; status 0 while the port is closed."""
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=10) as reply:  # noqa: S310
@@ -38,7 +38,7 @@ def scrape(port: int, path: str = "/metrics", **headers: str) -> tuple[int, str]
 async def test_a_worker_tells_what_it_did(
     start_worker: StartWorker, database_url: str, ledger: psycopg.Connection[Any]
 ) -> None:
-    """Attempts by outcome, jobs running, slots, the listener's state and how long outcomes took to store."""
+    """A worker's metrics show attempts by outcome, running jobs, slots, the listener's state and the storing time."""
     port = free_port()
     start_worker(database_url, WORKER_METRICS_PORT=str(port), WORKER_CONCURRENCY="4", JOB_LEASE_SECONDS="30")
     insert(ledger, manifestUri="test:sleep:0.01", copies=2)
@@ -66,7 +66,7 @@ async def test_a_worker_tells_what_it_did(
 
 
 async def test_metrics_are_guarded_and_optional(start_worker: StartWorker, database_url: str) -> None:
-    """With ``API_KEY`` they need it, and only ``/metrics`` is there. A port that is taken does not stop the worker."""
+    """With ``API_KEY`` the metrics need the key; only ``/metrics`` is served. A taken port does not stop the worker."""
     port = free_port()
     start_worker(database_url, WORKER_METRICS_PORT=str(port), API_KEY="s3cret")
     await eventually(lambda: scrape(port)[0] == 401)
@@ -80,7 +80,7 @@ async def test_metrics_are_guarded_and_optional(start_worker: StartWorker, datab
 
 
 def test_metrics_are_served_where_the_api_would_be() -> None:
-    """HOST may have brackets, and the path a slash; a host or port that cannot be used is one line of the log."""
+    """Metrics accept a HOST with brackets and a path with a slash; an unusable host or port is one line in the log."""
     with listen("::1", 0) as free:
         port = free.getsockname()[1]
     with serve_metrics(load_settings(host="[::1]", worker_metrics_port=port)):
