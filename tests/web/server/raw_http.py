@@ -1,4 +1,4 @@
-"""Requests as bytes, and the replies to them as the standard library reads them."""
+"""Send requests as bytes, and parse replies with the standard library."""
 
 import asyncio
 import http.client
