@@ -33,7 +33,7 @@ def on_terminal(playground: Playground, *arguments: str, **variables: str) -> tu
     while select.select([leader], [], [], deadline - time.monotonic())[0]:
         try:
             piece = os.read(leader, 65536)
-        except OSError:  # the last writer is gone
+        except OSError:  # the last writer has closed
             break
         said += piece
     os.close(leader)

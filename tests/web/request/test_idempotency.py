@@ -94,7 +94,7 @@ async def test_a_request_that_was_refused_leaves_its_key_free(api: httpx.AsyncCl
 
 
 async def test_racing_requests_under_one_key_are_one_job(api: httpx.AsyncClient, database_url: str) -> None:
-    """Twenty simultaneous requests under one key, half of them uploads, create one job."""
+    """Twenty simultaneous requests under one key, uploads and JSON, create one job."""
     upload = {"data": FIELDS, "files": {"file": ("a.jpg", CONTENT)}}
     as_json = {"json": {**QUESTION, "fileName": "a.jpg"}}
     replies = await asyncio.gather(

@@ -45,7 +45,7 @@ def queued(sql: psycopg.Connection[Any]) -> int:
 async def test_a_refused_submission_is_409_or_422_alone(
     asking: httpx.AsyncClient, sql: psycopg.Connection[Any], kind: str
 ) -> None:
-    """Of many simultaneous submissions only the refused get 409 or 422, on every endpoint; the log names the rule."""
+    """A rule refuses only the matching submission of many, with 409 or 422; only the log names the rule."""
     apply(sql, (CONFLICTS | REFUSALS)[kind])
     status = 409 if kind in CONFLICTS else 422
     with capture_logs() as logged:

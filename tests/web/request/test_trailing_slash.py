@@ -51,7 +51,7 @@ async def test_every_endpoint_is_the_same_with_a_slash(
         if path != "/"
     ]
     async with serve_api(database_url=database_url, **access, **limits) as api:
-        # In sequence, because pause and resume change other replies.
+        # One request after the other, because pause and resume change other replies.
         assert [found for one in asked if (found := await differs(*one))] == []
 
 
