@@ -51,7 +51,7 @@ async def test_a_busy_service_is_asked_again_under_the_same_key() -> None:
 
 @pytest.mark.parametrize("retry_after", ["3600", "Fri, 31 Dec 2100 23:59:59 GMT"])
 async def test_patience_ends_with_the_deadline(retry_after: str) -> None:
-    """The client gives up at its own deadline, even if ``Retry-After`` asks for an hour."""
+    """The client never waits beyond its deadline, even if ``Retry-After`` asks for an hour."""
     async with client(Script(busy(503, retry_after))) as service:
         with pytest.raises(NoAnswer, match=r"gave up after 20 s: later"):
             await service.send("verify", lambda: FIELDS)

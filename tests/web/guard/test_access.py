@@ -41,7 +41,7 @@ async def test_without_a_key_in_the_settings_nobody_is_asked(api: httpx.AsyncCli
 
 
 async def test_scope_all_asks_for_the_key_everywhere_but_health(serve_api: ServeApi) -> None:
-    """With scope ``all`` every route but health needs the key, even unknown routes."""
+    """With scope ``all`` the jobs' routes and unknown routes need the key, while health does not."""
     async with serve_api(api_key=KEY, api_key_scope="all") as api:
         for path in (f"{JOBS}/stats", JOBS, f"{JOBS}/x", "/nowhere", "/livez//"):
             reply = await api.get(path)

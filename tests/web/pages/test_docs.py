@@ -140,7 +140,7 @@ class Links(HTMLParser):
 
 
 async def test_the_page_needs_no_network_no_script_and_no_inline_style(lonely_api: httpx.AsyncClient) -> None:
-    """The page is small, with one local style sheet and a strict policy; every link has its anchor."""
+    """The page is small, has one local style sheet and no script, and every link has its anchor."""
     page = await lonely_api.get("/api/docs")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     policy = page.headers["content-security-policy"]

@@ -128,7 +128,7 @@ async def test_expect_continue_and_chunked_bodies_work(api: httpx.AsyncClient, d
 async def test_a_client_that_goes_away_leaves_nothing(
     api: httpx.AsyncClient, database_url: str, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
-    """An upload broken off at any byte leaves no job and one line in the log."""
+    """An upload broken off at any stage leaves no job and one line in the log."""
     gone = asyncio.Event()
     lines: list[str] = []
 
