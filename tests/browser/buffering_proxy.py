@@ -1,4 +1,4 @@
-"""A reverse proxy that hands a reply on only when it is whole, as many do: events then come all at once, at the end."""
+"""A reverse proxy with full buffering: the client receives a reply, and so all events, only at its end."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -17,16 +17,19 @@ _HOP_BY_HOP = {"connection", "transfer-encoding", "content-length", "host", "dat
 
 @dataclass
 class BufferingProxy:
-    """In front of the server at ``target``; ``asked`` are the paths that came through."""
+    """A proxy in front of ``target``."""
 
     target: str
+    """The base URL of the server behind the proxy."""
     url: str = ""
+    """The URL of the proxy. Empty before the start."""
     asked: list[str] = field(default_factory=list)
+    """The paths of all received requests, in order."""
 
 
 @contextlib.asynccontextmanager
 async def buffering_proxy(target: str) -> AsyncIterator[BufferingProxy]:
-    """A running proxy."""
+    """Start a proxy and stop it at the end."""
     proxy = BufferingProxy(target)
     async with httpx.AsyncClient(base_url=target, timeout=60, trust_env=False) as client:
 

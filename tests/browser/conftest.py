@@ -1,4 +1,4 @@
-"""A real Chromium in front of a real ``iidq up``: one of each per test process, a fresh profile per page."""
+"""Start a real Chromium and a real ``iidq up`` once per test process; each page has a fresh profile."""
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -32,7 +32,7 @@ _WAIT_MS = 20_000
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All on one event loop, that of the browser and the service; skipped without a browser."""
+    """Run all browser tests on the event loop of the browser and the service. Skip them without a browser."""
     for item in items:
         if _HERE in item.path.parents:
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
@@ -45,14 +45,23 @@ class Service:
     """A running ``iidq up``: API, worker, chain, registry."""
 
     sandbox: Sandbox
+    """The temporary home of ``iidq up``."""
     running: Running
+    """The process of ``iidq up``."""
     url: str
+    """The base URL of the API."""
     database_url: str
+    """The connection string of the Postgres of ``iidq up``."""
     rpc_url: str
+    """The RPC URL of the development chain."""
     registry: str
+    """The address of the registry contract."""
     song: Path
+    """The path of the sample file."""
     song_manifest: str
+    """The URI of the manifest of the sample file."""
     manifests: GatedManifests
+    """The server of the published manifests."""
 
     async def publish(self, content_hash: str, name: str, *, registered_as: str | None = None) -> str:
         """Sign and publish a manifest, register the hash with its URI or ``registered_as``; return the URI."""
@@ -64,7 +73,7 @@ class Service:
 
 @pytest.fixture(scope="session")
 def running() -> Iterator[tuple[Sandbox, Running]]:
-    """One ``iidq up`` per test process."""
+    """Start one ``iidq up`` per test process."""
     with Sandbox() as place:
         up = place.start(
             "up",
@@ -82,7 +91,7 @@ def running() -> Iterator[tuple[Sandbox, Running]]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def service(running: tuple[Sandbox, Running]) -> AsyncIterator[Service]:
-    """It, and a manifest server that can keep a job waiting."""
+    """Return the running service with a manifest server for jobs in progress."""
     sandbox, up = running
     async with serve_gated_manifests() as manifests:
         yield Service(
@@ -100,7 +109,7 @@ async def service(running: tuple[Sandbox, Running]) -> AsyncIterator[Service]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def chromium() -> AsyncIterator[Browser]:
-    """The browser itself."""
+    """Start Chromium."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=_ARGUMENTS)
         yield browser
@@ -108,12 +117,12 @@ async def chromium() -> AsyncIterator[Browser]:
 
 
 OpenPage = Callable[..., Awaitable[Page]]
-"""``await open_page(url, **context)``: a page in a profile of its own; ``refusals=True`` where replies are to fail."""
+"""``await open_page(url, **context)`` opens a page in a new profile; ``refusals=True`` permits error replies."""
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def open_page(chromium: Browser) -> AsyncIterator[OpenPage]:
-    """Opens pages; at the end none may have written an error or warning to the console, or thrown one."""
+    """Open pages. Fail at the end if a page wrote an error or warning to the console, or raised an exception."""
     complaints: list[str] = []
     contexts = []
 
@@ -124,7 +133,7 @@ async def open_page(chromium: Browser) -> AsyncIterator[OpenPage]:
         page = await context.new_page()
 
         def hear(kind: str, text: str) -> None:
-            # Chromium itself notes each reply that is an error.
+            # Chromium itself logs each error reply.
             if kind in ("error", "warning") and not (refusals and text.startswith("Failed to load resource")):
                 complaints.append(f"{kind}: {text}")
 
@@ -141,7 +150,7 @@ async def open_page(chromium: Browser) -> AsyncIterator[OpenPage]:
 
 @pytest.fixture
 def picture(request: pytest.FixtureRequest) -> Callable[[Page, str], Awaitable[None]]:
-    """Keeps a picture of a page under this name, for the docs, where ``IIDQ_SCREENSHOTS`` names a folder."""
+    """Save a screenshot of a page for the docs if ``IIDQ_SCREENSHOTS`` names a folder."""
     folder = os.environ.get("IIDQ_SCREENSHOTS")
 
     async def take(page: Page, name: str) -> None:
@@ -156,7 +165,7 @@ AXE = (_HERE / "vendor" / "axe.min.js").read_text(encoding="utf-8")
 
 @pytest.fixture
 def violations() -> Callable[[Page], Awaitable[list[str]]]:
-    """What axe-core finds on a page against WCAG 2.2 A and AA and its own best practices."""
+    """Return the axe-core violations of a page against WCAG 2.2 A and AA and the best practices of axe-core."""
 
     async def find(page: Page) -> list[str]:
         await page.evaluate(AXE)

@@ -1,4 +1,4 @@
-"""A manifest server whose answers can be kept back, so that a job stands still in the middle."""
+"""Serve manifests with delayed replies, so that a job pauses in the middle."""
 
 import asyncio
 import contextlib
@@ -15,11 +15,14 @@ from iidq.embedded.endpoint import serve_locally
 
 @dataclass
 class GatedManifests:
-    """Publish here; inside ``held(name)`` nobody gets that manifest."""
+    """A manifest server. Inside ``held(name)`` the server sends no reply for the manifest ``name``."""
 
     base_url: str = ""
+    """The URL of the server, without a trailing slash. Empty before the start."""
     _bodies: dict[str, bytes] = field(default_factory=dict)
+    """The manifests by name."""
     _gates: dict[str, asyncio.Event] = field(default_factory=dict)
+    """The held names. A request waits until the event is set."""
 
     def publish(self, name: str, body: bytes) -> str:
         """Serve ``body``; return its URL."""
@@ -28,7 +31,7 @@ class GatedManifests:
 
     @contextlib.contextmanager
     def held(self, name: str) -> Iterator[None]:
-        """Keep answers back until the block ends."""
+        """Hold replies for ``name`` until the block ends."""
         gate = self._gates[name] = asyncio.Event()
         try:
             yield
@@ -36,7 +39,7 @@ class GatedManifests:
             gate.set()
 
     async def serve(self, request: Request) -> Response:
-        """One manifest."""
+        """Reply with the named manifest, or 404."""
         name = request.path_params["name"]
         if name in self._gates:
             await self._gates[name].wait()
@@ -46,7 +49,7 @@ class GatedManifests:
 
 @contextlib.asynccontextmanager
 async def serve_gated_manifests() -> AsyncIterator[GatedManifests]:
-    """A running server."""
+    """Start the server and stop it at the end."""
     manifests = GatedManifests()
     app = Starlette(routes=[Route("/{name:path}", manifests.serve)])
     async with serve_locally(app) as url:

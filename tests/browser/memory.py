@@ -1,11 +1,11 @@
-"""What a browser takes of the machine's memory. Linux alone."""
+"""Measure the memory of a browser. Linux only."""
 
 import os
 from pathlib import Path
 
 
 def browser_bytes() -> int:
-    """Memory of all Chromium processes that this process has started, each shared page counted once."""
+    """Return the bytes of all Chromium processes started by this process; each shared page counts once."""
     parents = {int(folder.name): _parent(folder) for folder in Path("/proc").glob("[0-9]*")}
     return sum(_proportional_bytes(pid) for pid in parents if _descends(pid, parents))
 
@@ -18,7 +18,7 @@ def _descends(pid: int, parents: dict[int, int]) -> bool:
 
 def _parent(folder: Path) -> int:
     try:
-        # The name, in parentheses, may hold spaces.
+        # The name in parentheses may contain spaces.
         return int((folder / "stat").read_text().rpartition(")")[2].split()[1])
     except OSError:
         return 0

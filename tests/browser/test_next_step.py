@@ -1,4 +1,4 @@
-"""What the page advises after a failure: to try again where that can help, and only there."""
+"""The advice of the page after a failure: "try again" only where a new attempt can help."""
 
 import ast
 import re
@@ -17,7 +17,7 @@ FAULTS = {name: kind for name, kind in vars(errors).items() if isinstance(kind, 
 
 
 def codes_of(base: type[IidqError]) -> Iterator[str]:
-    """Every code that a verification can fail with, by the faults that its modules raise."""
+    """Yield the error code of each fault raised during a verification, for the faults derived from ``base``."""
     for module in MODULES:
         for node in ast.walk(ast.parse(module.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FAULTS:
@@ -29,7 +29,7 @@ def codes_of(base: type[IidqError]) -> Iterator[str]:
 
 
 async def test_trying_again_is_advised_where_it_can_help(service: Service, open_page: OpenPage) -> None:
-    """After a permanent fault, such as a chain that the service does not know, the page does not say to try again."""
+    """The page does not advise "try again" after a permanent fault, such as a chain unknown to the service."""
     page = await open_page(service.url)
     source = await page.evaluate("document.querySelector('script[type=module]').src")
     advice = {
@@ -42,5 +42,5 @@ async def test_trying_again_is_advised_where_it_can_help(service: Service, open_
     assert {code for code in codes_of(PermanentFault) if again.search(advice[code])} == set()
     assert {code for code in codes_of(TemporaryFault) if not again.search(advice[code])} == set()
     assert {"rpc.chain_not_configured", "rpc.chain_mismatch", "manifest.not_found", "rpc.unreachable"} <= advice.keys()
-    # A refused RPC URL is not told about manifests.
+    # A refused RPC URL has no advice about manifests.
     assert "manifest" not in advice["fetch.refused.rpc_url"]

@@ -1,4 +1,4 @@
-"""The operations page in a real browser: what it shows, what it does, and who is let in."""
+"""Test the operations page in a real browser: views, actions and access."""
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -38,14 +38,14 @@ REPORT = {
 
 @pytest.fixture
 def sql(database_url: str) -> Iterator[psycopg.Connection[Any]]:
-    """The operator's own connection."""
+    """Connect as the operator."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
 
 
 @pytest.fixture
 def serve(database_url: str, chromium: Browser) -> Serve:
-    """An API in front of the test's own database; gives the page's address. Pages are closed before it stops."""
+    """Serve an API on the test's database and return the URL of the page. Close all pages before the API stops."""
 
     @asynccontextmanager
     async def serve_(**settings: Any) -> AsyncIterator[str]:
@@ -63,7 +63,7 @@ def serve(database_url: str, chromium: Browser) -> Serve:
 
 
 def fill(sql: psycopg.Connection[Any]) -> None:
-    """A queue with something in every state, a live worker, and an hour behind it."""
+    """Fill the queue with jobs in every state, a live worker and one hour of counts."""
     hour = Sql("now() - generate_series * interval '50 seconds'")
     done = Sql("now() - generate_series * interval '50 seconds' + interval '2 seconds'")
     started = Sql("now() - generate_series * interval '50 seconds' + mod(generate_series, 7) * interval '90 ms'")
@@ -94,7 +94,7 @@ def counted(page: Page, state: str) -> Any:
 async def test_the_overview_is_live(
     serve: Serve, sql: psycopg.Connection[Any], open_page: OpenPage, picture: Picture
 ) -> None:
-    """Counts, ages, charts, workers, parts and failures come by themselves, and nothing moves while they change."""
+    """Counts, ages, charts, workers, parts and failures update without a reload, and the layout does not move."""
     fill(sql)
     async with serve() as url:
         page = await open_page(url)
@@ -124,7 +124,7 @@ async def test_the_overview_is_live(
 async def test_jobs_that_are_being_stored_are_not_running(
     serve: Serve, sql: psycopg.Connection[Any], open_page: OpenPage
 ) -> None:
-    """A worker that holds more jobs than it has slots fills its slots: the page never shows more than there are."""
+    """The page never shows more used slots than a worker has, even if the worker holds more jobs."""
     fill(sql)
     insert(sql, PROCESSING, copies=4, workerId="host-a:4711:8c1f")
     async with serve() as url:
@@ -137,7 +137,7 @@ async def test_jobs_that_are_being_stored_are_not_running(
 
 
 async def test_times_name_their_zone(serve: Serve, sql: psycopg.Connection[Any], open_page: OpenPage) -> None:
-    """Every time is in the reader's own zone and names it, beside the exact time for programs, in every view."""
+    """Each time in every view is in the reader's time zone, names the zone and has an exact machine-readable value."""
     fill(sql)
     sql.execute("SELECT pause_queue('a reason')")
     moment = "2026-01-02T03:04:05.678Z"
@@ -157,7 +157,7 @@ async def test_times_name_their_zone(serve: Serve, sql: psycopg.Connection[Any],
                 assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+(Z|\+00:00)", await time.get_attribute("datetime") or "")
                 assert (await time.get_attribute("title") or "").endswith(" GMT+5:30")
         await expect(page.locator(".timeline time").first).to_have_text("2 Jan 2026, 08:34:05 GMT+5:30")
-        # No moment is outside such an element.
+        # No time is outside a ``time`` element.
         outside = """[...document.querySelectorAll('main, footer')].map(root => {
           const copy = root.cloneNode(true);
           for (const each of copy.querySelectorAll('time, #job-raw')) each.remove();
@@ -169,7 +169,7 @@ async def test_times_name_their_zone(serve: Serve, sql: psycopg.Connection[Any],
 async def test_lists_tabs_pages_and_search(
     serve: Serve, sql: psycopg.Connection[Any], open_page: OpenPage, picture: Picture
 ) -> None:
-    """Tabs by state with their counts, pages forth and back, and a search for each thing; all in the address."""
+    """The job list has tabs by state with counts, pages in both directions and a search; the URL holds all of these."""
     fill(sql)
     one = insert(sql, COMPLETED, contentHash="0x" + "7f" * 32, manifestUri="ipfs://QmRare/m", fileName="rare.wav")
     async with serve() as url:
@@ -206,7 +206,7 @@ async def test_lists_tabs_pages_and_search(
 
 
 async def test_the_list_is_live(serve: Serve, sql: psycopg.Connection[Any], open_page: OpenPage) -> None:
-    """A new failure stands there without a click."""
+    """A new failure appears in the list without a click."""
     async with serve() as url:
         page = await open_page(f"{url}/jobs?state=failed")
         await expect(page.locator("#none")).to_have_text("No job here.")
@@ -215,7 +215,7 @@ async def test_the_list_is_live(serve: Serve, sql: psycopg.Connection[Any], open
 
 
 async def test_a_jobs_page(serve: Serve, sql: psycopg.Connection[Any], open_page: OpenPage, picture: Picture) -> None:
-    """Attempts with times and errors, the report, the worker and its lease; it follows the job to its end."""
+    """A job page shows attempts with times and errors, the report, the worker and the lease, live until the end."""
     earlier = [{"attempt": 1, "at": "2026-01-02T03:04:05.678901+00:00", "error": "rpc.unavailable: down"}]
     job_id = insert(sql, PROCESSING, fileName="song.wav", errors=Jsonb(earlier), attempt=2)
     async with serve() as url:
@@ -243,7 +243,10 @@ async def test_a_jobs_page(serve: Serve, sql: psycopg.Connection[Any], open_page
 
 
 async def test_changes(serve: Serve, sql: psycopg.Connection[Any], open_page: OpenPage, picture: Picture) -> None:
-    """Cancel, retry one, retry a group, pause with a reason, resume: by mouse or by keyboard, each asked and told."""
+    """Cancel, retry of a job or a group, pause with a reason and resume work by mouse or keyboard.
+
+    The page asks before a change where needed, and confirms each change.
+    """
     fill(sql)
     failed = insert(sql, FAILED, fileName="once.wav", error="manifest.missing: 404")
     waiting = insert(sql, fileName="wait.wav", priority=9)
@@ -285,7 +288,7 @@ async def test_changes(serve: Serve, sql: psycopg.Connection[Any], open_page: Op
 
 
 async def test_a_real_worker_obeys(service: Service, open_page: OpenPage) -> None:
-    """Paused here, a submitted job waits; resumed here, the worker takes it, and this page follows it to its end."""
+    """A job submitted during a pause waits. After resume the worker takes the job, and the page follows to the end."""
     page = await open_page(f"{service.url}/admin/queues")
     await expect(page.locator("#state")).to_have_text("Idle")
     with psycopg.connect(service.database_url, autocommit=True) as sql:
@@ -303,7 +306,7 @@ async def test_a_real_worker_obeys(service: Service, open_page: OpenPage) -> Non
 
 
 async def test_signing_in_and_out(serve: Serve, open_page: OpenPage, picture: Picture, violations: Violations) -> None:
-    """Nothing is shown without the key; a wrong one is told so; the right one lasts over a reload, until signed out."""
+    """The page shows nothing without the key, and reports a wrong key. A right key survives a reload until sign-out."""
     async with serve(api_key=KEY, api_key_scope="all") as url:
         page = await open_page(f"{url}/jobs", refusals=True)
         await expect(page.locator("#key")).to_be_visible()
@@ -322,7 +325,7 @@ async def test_signing_in_and_out(serve: Serve, open_page: OpenPage, picture: Pi
         await page.click("#pause")
         await page.click("dialog >> button.main")
         await expect(page.locator("#state")).to_have_text("Paused")
-        # The cookie ends in the middle: the page asks anew.
+        # The cookie expires in the middle: the page asks for the key again.
         await page.context.clear_cookies()
         await expect(page.locator("#key")).to_be_visible()
         await page.fill("#key", KEY)
@@ -334,7 +337,7 @@ async def test_signing_in_and_out(serve: Serve, open_page: OpenPage, picture: Pi
 
 
 async def test_hostile_text_is_shown_as_text(serve: Serve, sql: psycopg.Connection[Any], open_page: OpenPage) -> None:
-    """In names, manifests, errors, causes, workers, reasons and reports: every character, and nothing of it runs."""
+    """Hostile names, manifests, errors, causes, workers, reasons and reports appear as text and never run."""
     failed = insert(sql, FAILED, fileName=HOSTILE, manifestUri=f"https://x.example/{HOSTILE}", error=f"{HOSTILE}: bad")
     done = insert(sql, COMPLETED, fileName=HOSTILE, result=Jsonb({"status": HOSTILE, "report": REPORT}))
     insert(sql, PROCESSING, workerId=HOSTILE)
@@ -364,7 +367,7 @@ async def test_accessible(
     picture: Picture,
     scheme: str,
 ) -> None:
-    """axe-core finds nothing on any view, with its notices, tables and dialog; and no view is wider than a phone."""
+    """axe-core finds no violation on any view, notice, table or dialog, and no view is wider than a phone."""
     fill(sql)
     failed = insert(sql, FAILED, errors=Jsonb([{"attempt": 1, "at": "2026-01-02T03:04:05+00:00", "error": "x"}]))
     done = insert(sql, COMPLETED, result=Jsonb({"status": "WARN", "report": REPORT}), startedAt=Sql("now()"))
@@ -397,7 +400,7 @@ async def test_accessible(
 
 
 async def test_without_a_database_the_page_says_so(serve: Serve, open_page: OpenPage) -> None:
-    """In words, with the circuit's state, and it goes on looking."""
+    """The page reports an unreadable queue, and tries again."""
     async with serve(database_url=NO_DATABASE) as url:
         page = await open_page(url)
         await expect(page.locator("#trouble")).to_contain_text("The queue cannot be read")

@@ -1,4 +1,4 @@
-"""Both pages in a real browser, behind a real nginx that offers the service under a path of its host."""
+"""Test both pages in a real browser, behind a real nginx with the service under a path prefix."""
 
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -25,7 +25,7 @@ expect.set_options(timeout=20_000)
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def site(service: Service, chromium: Browser, tmp_path: Path) -> AsyncIterator[str]:
-    """The address of nginx, in front of an API of the service's queue; nothing but ``/iidq/`` is served there."""
+    """Return the URL of an nginx in front of an API of the service's queue. Only ``/iidq/`` is served there."""
     settings = Settings(
         _env_file=None,
         database_url=service.database_url,
@@ -49,14 +49,14 @@ async def site(service: Service, chromium: Browser, tmp_path: Path) -> AsyncIter
 
 
 def asked(page: Page) -> Callable[[], set[str]]:
-    """What the page has asked outside the prefix since then."""
+    """Return a function for the URLs outside the prefix requested by the page since this call."""
     urls: list[str] = []
     page.on("request", lambda request: urls.append(request.url))
     return lambda: {url for url in urls if not url.startswith(("data:", "blob:")) and f"{PREFIX}/" not in url}
 
 
 async def test_a_file_is_verified_under_a_prefix(site: str, service: Service, open_page: OpenPage) -> None:
-    """Hashing, sending, live events, the job's own page and the way back all stay under the prefix."""
+    """Hashing, sending, live events, the job page and the way back all stay under the prefix."""
     page = await open_page(f"{site}{PREFIX}/?manifestURI={quote(service.song_manifest, safe='')}")
     outside = asked(page)
     await page.set_input_files("#file", service.song)
@@ -64,7 +64,7 @@ async def test_a_file_is_verified_under_a_prefix(site: str, service: Service, op
     await expect(page.locator("#job-title")).to_contain_text("Genuine: registered by ")
     job_page = page.url
     assert job_page.startswith(f"{site}{PREFIX}/jobs/")
-    # The link is good for other visitors.
+    # The link works for other visitors.
     await page.reload()
     await expect(page.locator("#job-title")).to_contain_text("Genuine: registered by ")
     await expect(page.locator("#job[data-transport=live]")).to_be_visible()
@@ -77,7 +77,7 @@ async def test_a_file_is_verified_under_a_prefix(site: str, service: Service, op
 
 
 async def test_the_queue_is_operated_under_a_prefix(site: str, service: Service, open_page: OpenPage) -> None:
-    """Signing in, the overview, lists, a job and its public page all stay under the prefix, and so does the cookie."""
+    """Signing in, the overview, lists, a job, its public page and the cookie all stay under the prefix."""
     with psycopg.connect(service.database_url, autocommit=True) as sql:
         insert(sql, COMPLETED)
     page = await open_page(f"{site}{PREFIX}/admin/queues")

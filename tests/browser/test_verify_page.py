@@ -55,7 +55,7 @@ def title(page: Page) -> Any:
 
 
 async def test_genuine_file(service: Service, open_page: OpenPage, picture: Picture) -> None:
-    """A file is hashed in the browser and nothing but its hash is sent; the verdict is in words, with every check."""
+    """The browser hashes the file and sends only its hash; the page shows the verdict in words, with every check."""
     page = await open_page(link(service, service.song_manifest))
     sent: list[bytes] = []
     page.on("request", lambda request: sent.append(request.post_data_buffer or b""))
@@ -64,7 +64,7 @@ async def test_genuine_file(service: Service, open_page: OpenPage, picture: Pict
     await picture(page, "verify-form")
     await verify_file(page, service.song)
     await title(page).to_contain_text("Genuine: registered by 0x70997970C51812dc3A010C7d01b50e0d17dc79C8 on ")
-    # The heading has the focus, so a screen reader goes on there.
+    # The heading has the focus, so a screen reader continues there.
     assert await page.evaluate("document.activeElement.id") == "job-title"
     content_hash = sha256(service.song.read_bytes())
     [body] = [body for body in sent if body]
@@ -81,7 +81,7 @@ async def test_genuine_file(service: Service, open_page: OpenPage, picture: Pict
 
 
 async def test_tampered_file(service: Service, open_page: OpenPage, tmp_path: Path, picture: Picture) -> None:
-    """One bit changed: not genuine, with the reason and what to do."""
+    """A file with one changed bit is not genuine; the page gives the reason and the next step."""
     content = bytearray(service.song.read_bytes())
     content[len(content) // 2] ^= 1
     path = tmp_path / "song.wav"
@@ -96,7 +96,7 @@ async def test_tampered_file(service: Service, open_page: OpenPage, tmp_path: Pa
 
 
 async def test_other_verdicts(service: Service, open_page: OpenPage, tmp_path: Path, picture: Picture) -> None:
-    """Another manifest than the registered one, and a withdrawn registration: a warning that says which."""
+    """A manifest other than the registered one, and a withdrawn registration, each give a warning with the reason."""
     path = tmp_path / "poem.txt"
     path.write_bytes(os.urandom(32))
     content_hash = sha256(path.read_bytes())
@@ -114,7 +114,7 @@ async def test_other_verdicts(service: Service, open_page: OpenPage, tmp_path: P
 async def test_a_registered_file_is_told_from_a_changed_one(
     service: Service, open_page: OpenPage, tmp_path: Path
 ) -> None:
-    """With another file's manifest a registered file is called registered, and its own manifest is a click away."""
+    """A registered file with the manifest of another file is called registered, with a link to its own manifest."""
     path = tmp_path / "essay.txt"
     path.write_bytes(os.urandom(32))
     await service.publish(sha256(path.read_bytes()), "essay.json")
@@ -129,7 +129,10 @@ async def test_a_registered_file_is_told_from_a_changed_one(
 
 
 async def test_a_file_that_somebody_else_signed(service: Service, open_page: OpenPage) -> None:
-    """It is registered: the headline says so, who signed, and offers the registered manifest."""
+    """A registered file with a manifest by another signer is called registered.
+
+    The page names the signer and offers the registered manifest.
+    """
     content = os.urandom(32)
     content_hash = sha256(content)
     await service.publish(content_hash, "mine.json")
@@ -144,7 +147,7 @@ async def test_a_file_that_somebody_else_signed(service: Service, open_page: Ope
 
 
 async def test_the_page_comes_to_the_same_case(service: Service, open_page: OpenPage) -> None:
-    """For each evidence the page names the case that the report names, for a verification and for a proof."""
+    """For each evidence the page names the same case as the report, for a verification and for a proof."""
     page = await open_page(service.url)
     told: list[dict[str, Any]] = []
     expected = []
@@ -165,7 +168,7 @@ async def test_the_page_comes_to_the_same_case(service: Service, open_page: Open
 
 
 async def test_proof_is_made_and_saved(service: Service, open_page: OpenPage, picture: Picture) -> None:
-    """The button gives the proof's JSON as a file, and a page of its own."""
+    """The button saves the proof as a JSON file, and the proof has its own page."""
     page = await open_page(link(service, service.song_manifest))
     await verify_file(page, service.song)
     await page.click("text=Make a proof")
@@ -184,7 +187,7 @@ async def test_proof_is_made_and_saved(service: Service, open_page: OpenPage, pi
 async def test_progress_is_live_and_a_reload_finds_the_job(
     service: Service, open_page: OpenPage, tmp_path: Path, picture: Picture
 ) -> None:
-    """Steps come by events while the job runs; after a reload, and in a second tab, it goes on where it is."""
+    """Steps arrive as live events while the job runs. After a reload, and in a second tab, the page continues."""
     path = tmp_path / "slow.bin"
     path.write_bytes(os.urandom(32))
     uri = await service.publish(sha256(path.read_bytes()), "slow.json")
@@ -203,12 +206,12 @@ async def test_progress_is_live_and_a_reload_finds_the_job(
     for tab in (page, second):
         await title(tab).to_contain_text("Genuine")
         await expect(tab.locator("#job")).to_have_attribute("data-transport", "live")
-        # Told to a screen reader, too.
+        # A screen reader hears the verdict, too.
         await expect(tab.locator("#announcer")).to_contain_text("OK. Genuine")
 
 
 async def test_proxy_that_holds_events_back(service: Service, open_page: OpenPage, tmp_path: Path) -> None:
-    """Where a proxy lets no event through, the page polls, and progress still moves."""
+    """Behind a proxy without live events, the page polls and progress still moves."""
     path = tmp_path / "proxied.bin"
     path.write_bytes(os.urandom(32))
     uri = await service.publish(sha256(path.read_bytes()), "proxied.json")
@@ -225,7 +228,7 @@ async def test_proxy_that_holds_events_back(service: Service, open_page: OpenPag
 
 
 async def test_server_restarts_in_the_middle(service: Service, open_page: OpenPage, tmp_path: Path) -> None:
-    """A killed API process breaks the stream; the page connects anew by itself and shows the end."""
+    """After the API process is killed in the middle of a stream, the page reconnects and shows the end."""
     path = tmp_path / "restart.bin"
     path.write_bytes(os.urandom(32))
     uri = await service.publish(sha256(path.read_bytes()), "restart.json")
@@ -242,7 +245,7 @@ async def test_server_restarts_in_the_middle(service: Service, open_page: OpenPa
 
 
 async def test_large_file(service: Service, open_page: OpenPage, tmp_path: Path, picture: Picture) -> None:
-    """1 GB is hashed beside the page in flat memory, with progress and speed shown; a byte changed is noticed."""
+    """A 1 GB file is hashed in a worker with flat memory, progress and speed; a changed byte is noticed."""
     path = tmp_path / "film.bin"
     with path.open("wb") as file:
         file.truncate(1_000_000_000)
@@ -252,7 +255,7 @@ async def test_large_file(service: Service, open_page: OpenPage, tmp_path: Path,
         content_hash = "0x" + hashlib.file_digest(file, "sha256").hexdigest()
     uri = await service.publish(content_hash, "film.json")
     page = await open_page(link(service, uri))
-    # The first file starts the worker and what it loads.
+    # The first file starts the worker and loads its code.
     await page.set_input_files("#file", service.song)
     await expect(page.locator("#hash-text")).to_have_text(sha256(service.song.read_bytes()))
     before = browser_bytes()
@@ -260,7 +263,7 @@ async def test_large_file(service: Service, open_page: OpenPage, tmp_path: Path,
     await expect(page.locator("#hash-state")).to_contain_text("MB of 1.0 GB")
     await expect(page.locator("#hash-speed")).to_contain_text("B/s")
     await picture(page, "verify-hashing")
-    # Pressed before the hash is known: it is sent when it is.
+    # A click before the hash is known: the page sends the hash once known.
     await page.click("#send")
     shown = set()
     while await page.locator("#hash-text").text_content() == "":
@@ -282,7 +285,7 @@ async def test_large_file(service: Service, open_page: OpenPage, tmp_path: Path,
 
 
 async def test_upload_instead(service: Service, open_page: OpenPage) -> None:
-    """The file itself can be sent. The page then says so, and no longer that the file stays on the machine."""
+    """The page can send the file itself, and then no longer claims that the file stays on the machine."""
     page = await open_page(link(service, service.song_manifest))
     stays = page.locator("text=stays on your machine")
     await expect(stays).to_be_visible()
@@ -298,7 +301,7 @@ async def test_upload_instead(service: Service, open_page: OpenPage) -> None:
 
 
 async def drop(page: Page, name: str, content: bytes) -> None:
-    """Drop a file somewhere on the page."""
+    """Drop a file on the page."""
     dropped = await page.evaluate_handle(
         "([name, text]) => { const data = new DataTransfer(); data.items.add(new File([text], name)); return data; }",
         [name, content.decode()],
@@ -307,7 +310,7 @@ async def drop(page: Page, name: str, content: bytes) -> None:
 
 
 async def file_field(page: Page) -> dict[str, str]:
-    """The file's field as assistive technology has it: name, value and description."""
+    """Return the name, value and description of the file field in the accessibility tree."""
     session = await page.context.new_cdp_session(page)
     await session.send("DOM.enable")
     root = await session.send("DOM.getDocument")
@@ -318,14 +321,14 @@ async def file_field(page: Page) -> dict[str, str]:
 
 
 async def test_dropped_file(service: Service, open_page: OpenPage) -> None:
-    """A file that is dropped anywhere on the page is taken, and its field names it to assistive technology."""
+    """The page takes a file dropped anywhere, and its field names the file to assistive technology."""
     page = await open_page(service.url)
     await page.set_input_files("#file", {"name": "first.txt", "mimeType": "text/plain", "buffer": b"first"})
     chosen = await file_field(page)
     await drop(page, "abc.txt", b"abc")
     dropped = await file_field(page)
     assert "abc.txt" in dropped["description"]
-    # As if it had been chosen: nothing of the file before is left.
+    # The same as for a chosen file: nothing of the first file is left.
     for part in ("name", "value", "description"):
         assert dropped[part] == chosen[part].replace("first.txt", "abc.txt").replace("5 bytes", "3 bytes")
     assert await page.evaluate("document.querySelector('#file').files[0].name") == "abc.txt"
@@ -334,7 +337,7 @@ async def test_dropped_file(service: Service, open_page: OpenPage) -> None:
 
 
 async def test_without_webassembly(service: Service, open_page: OpenPage) -> None:
-    """Where the browser's owner forbids WebAssembly, plain JavaScript computes the same hash."""
+    """Where WebAssembly is forbidden, plain JavaScript computes the same hash."""
     page = await open_page("about:blank")
 
     async def forbid(route: Any) -> None:
@@ -351,7 +354,7 @@ async def test_without_webassembly(service: Service, open_page: OpenPage) -> Non
 
 
 async def test_faults_of_the_form(service: Service, open_page: OpenPage, tmp_path: Path, picture: Picture) -> None:
-    """What is missing or wrong is told beside its field, before and after sending, and the first gets the focus."""
+    """Each missing or wrong field shows its fault next to the field, and the first faulty field gets the focus."""
     path = tmp_path / "a.txt"
     path.write_bytes(b"a")
     page = await open_page(service.url, refusals=True)
@@ -360,7 +363,7 @@ async def test_faults_of_the_form(service: Service, open_page: OpenPage, tmp_pat
     await expect(page.locator("#manifestURI-fault")).to_contain_text("is missing")
     assert await page.evaluate("document.activeElement.id") == "file"
     await picture(page, "verify-form-faults")
-    # What only the service can know.
+    # A fault found only by the service.
     await page.fill("#manifestURI", "http://10.0.0.1/manifest.json")
     await verify_file(page, path)
     await expect(page.locator("#manifestURI-fault")).not_to_be_empty()
@@ -369,7 +372,7 @@ async def test_faults_of_the_form(service: Service, open_page: OpenPage, tmp_pat
 
 
 async def test_refusals_say_what_to_do(service: Service, open_page: OpenPage, picture: Picture) -> None:
-    """Too many requests, a service that is away, a device without network: what it is, and what next."""
+    """Too many requests, an unavailable service and a missing network each give the cause and the next step."""
     page = await open_page(link(service, service.song_manifest), refusals=True)
     await page.set_input_files("#file", service.song)
     trouble = page.locator("#trouble")
@@ -401,7 +404,7 @@ def _answering(answer: dict[str, Any]) -> Callable[[Route], Awaitable[None]]:
 
 
 async def test_a_lost_reply_makes_no_second_job(service: Service, open_page: OpenPage) -> None:
-    """Sent again after a reply that got lost, the same question finds the first job."""
+    """The same request sent again after a lost reply finds the first job."""
     page = await open_page(link(service, service.song_manifest), refusals=True)
     await page.set_input_files("#file", service.song)
     made: list[str] = []
@@ -419,7 +422,7 @@ async def test_a_lost_reply_makes_no_second_job(service: Service, open_page: Ope
 
 
 async def test_links_that_lead_nowhere(service: Service, open_page: OpenPage, picture: Picture) -> None:
-    """An unknown id, and what is no id at all."""
+    """A link with an unknown or malformed id shows "There is no such verification" and gives 404."""
     for job_id in ("01a20ab7-d307-702e-8fe6-dfee29bc1bf7", "~nonsense"):
         page = await open_page(f"{service.url}/jobs/{job_id}", refusals=True)
         await title(page).to_contain_text("There is no such verification")
@@ -431,7 +434,7 @@ async def test_links_that_lead_nowhere(service: Service, open_page: OpenPage, pi
 
 
 async def test_failed_job(service: Service, open_page: OpenPage, tmp_path: Path, picture: Picture) -> None:
-    """What could not be found out is no verdict; the page says why, and "Try again" asks anew."""
+    """A failed job gives no verdict; the page gives the reason, and "Try again" starts a new job."""
     path = tmp_path / "a.txt"
     path.write_bytes(b"a")
     uri = service.manifests.publish("broken.json", b"no manifest")
@@ -451,7 +454,7 @@ HOSTILE = "<img src=x onerror=\"document.title='taken'\"><script>document.title=
 
 
 async def test_hostile_strings_are_text(service: Service, open_page: OpenPage) -> None:
-    """File names, errors, results and links that hold HTML are shown as they are, and nothing of them runs."""
+    """HTML in file names, errors, results and links appears as text, and no part runs."""
     with psycopg.connect(service.database_url, autocommit=True) as sql:
         failed = insert(sql, FAILED | {"fileName": HOSTILE, "error": f"manifest.malformed: {HOSTILE}"})
         check = {"code": HOSTILE, "outcome": "failed", "message": HOSTILE}
@@ -481,7 +484,7 @@ async def test_hostile_strings_are_text(service: Service, open_page: OpenPage) -
 
 
 async def test_a_link_that_chooses_its_own_registry(service: Service, open_page: OpenPage) -> None:
-    """A registry from a link is not this service's, and the page says so."""
+    """The page marks a registry from a link as different from the service's registry."""
     page = await open_page(f"{service.url}/?registry=0x{'12' * 20}&chainId=1")
     await expect(page.locator("#registryAddress")).to_have_value("0x" + "12" * 20)
     await expect(page.locator("#registryAddress-hint")).to_contain_text("not this service’s registry")
@@ -491,7 +494,7 @@ async def test_a_link_that_chooses_its_own_registry(service: Service, open_page:
 async def test_accessible(
     service: Service, open_page: OpenPage, violations: Violations, tmp_path: Path, scheme: str
 ) -> None:
-    """axe-core finds nothing on the form, on its faults, while a job runs, and on each kind of end."""
+    """axe-core finds no violation on the form, on its faults, while a job runs, and on each kind of end."""
     page = await open_page(service.url, color_scheme=scheme, refusals=True)
     assert await violations(page) == []
     await page.click("#send")
@@ -530,7 +533,7 @@ async def test_accessible(
 
 @pytest.mark.parametrize("width", [360, 2560])
 async def test_narrow_and_wide(service: Service, open_page: OpenPage, width: int, picture: Picture) -> None:
-    """Nothing has to be scrolled sideways."""
+    """The page needs no horizontal scrolling at 360 and 2560 pixels."""
     page = await open_page(link(service, service.song_manifest), viewport={"width": width, "height": 900})
     measure = "document.documentElement.scrollWidth <= window.innerWidth"
     assert await page.evaluate(measure)
@@ -543,7 +546,7 @@ async def test_narrow_and_wide(service: Service, open_page: OpenPage, width: int
 
 
 async def test_keyboard_alone(service: Service, open_page: OpenPage) -> None:
-    """Tab reaches everything in the order in which it is read; Enter sends."""
+    """Tab reaches every control in reading order; Enter sends."""
     page = await open_page(service.url)
     reached = []
     for _ in range(10):
@@ -566,7 +569,7 @@ async def test_keyboard_alone(service: Service, open_page: OpenPage) -> None:
     await page.keyboard.type(service.song_manifest)
     await page.keyboard.press("Enter")
     await title(page).to_contain_text("Genuine")
-    # Back to what was entered, and forth to the verdict.
+    # Back to the entered values, and forward to the verdict.
     await page.go_back()
     await expect(page.locator("#manifestURI")).to_have_value(service.song_manifest)
     await page.go_forward()
@@ -574,7 +577,7 @@ async def test_keyboard_alone(service: Service, open_page: OpenPage) -> None:
 
 
 async def test_pages_are_small_and_load_nothing_from_elsewhere(service: Service, open_page: OpenPage) -> None:
-    """Under 150 kB with everything that a verification needs; every reply under a policy without 'unsafe-inline'."""
+    """The page needs under 150 kB for a verification, and each reply has a policy without 'unsafe-inline'."""
     page = await open_page("about:blank")
     replies: list[Response] = []
     page.context.on("response", lambda reply: replies.append(reply))
@@ -594,7 +597,7 @@ async def test_pages_are_small_and_load_nothing_from_elsewhere(service: Service,
 
 
 async def test_service_with_a_key(service: Service, open_page: OpenPage, database_url: str, picture: Picture) -> None:
-    """Where all needs the key, the page asks for it, refuses a wrong one, and follows the job with the right one."""
+    """Where everything needs the key, the page asks for it, refuses a wrong key and works with the right key."""
     settings = _settings(service, database_url=database_url, api_key="sesame", api_key_scope="all")
     app = create_app(settings)
     async with app.router.lifespan_context(app), serve_locally(app) as url:
@@ -616,8 +619,9 @@ async def test_service_with_a_key(service: Service, open_page: OpenPage, databas
 
 
 async def test_the_link_to_the_description_with_a_key(service: Service, open_page: OpenPage) -> None:
-    """Where all needs the key, the link to the API's description ends in that, with the key of this tab or after
-    signing in; so do the links on it.
+    """Where everything needs the key, the link to the API description opens the description after signing in.
+
+    The key of the tab is enough; the links on the description work, too.
     """
     app = create_app(_settings(service, database_url=NO_DATABASE, api_key="sesame", api_key_scope="all"))
     async with app.router.lifespan_context(app), serve_locally(app) as url:
@@ -633,7 +637,7 @@ async def test_the_link_to_the_description_with_a_key(service: Service, open_pag
         await expect(page.locator("#submitVerification, article").first).to_be_visible()
         await page.click("text=OpenAPI 3.1")
         assert json.loads(await page.inner_text("body"))["openapi"].startswith("3.1")
-        # With the key that was entered on the verification page nothing is asked for again.
+        # With the key from the verification page, the description asks for no key again.
         page = await open_page(url, refusals=True)
         await page.fill("#key-text", "sesame")
         await page.keyboard.press("Enter")
@@ -645,7 +649,7 @@ async def test_the_link_to_the_description_with_a_key(service: Service, open_pag
 async def test_no_key_page_violates_accessibility(
     service: Service, open_page: OpenPage, violations: Violations
 ) -> None:
-    """axe-core finds nothing on the pages that ask for the key, before and after a wrong one."""
+    """axe-core finds no violation on the pages with the key form, before and after a wrong key."""
     app = create_app(_settings(service, database_url=NO_DATABASE, api_key="sesame", api_key_scope="all"))
     async with app.router.lifespan_context(app), serve_locally(app) as url:
         for path in ("/", "/api/docs"):
@@ -658,7 +662,7 @@ async def test_no_key_page_violates_accessibility(
 
 
 async def test_times_name_their_zone(service: Service, open_page: OpenPage) -> None:
-    """A moment is in the reader's own time zone and says which, beside the exact time for programs."""
+    """A time is in the reader's time zone, names the zone and has an exact machine-readable value."""
     with psycopg.connect(service.database_url, autocommit=True) as sql:
         moment = "2026-01-02T03:04:05.678Z"
         job_id = insert(sql, FAILED | {"createdAt": moment})
@@ -669,7 +673,7 @@ async def test_times_name_their_zone(service: Service, open_page: OpenPage) -> N
 
 
 async def test_without_a_queue(service: Service, open_page: OpenPage) -> None:
-    """While Postgres is away the verdict comes at once, and the page says that it has no link."""
+    """Without Postgres the verdict comes at once, and the page says that the verdict has no link."""
     content = os.urandom(32)
     uri = await service.publish(sha256(content), "at-once.json")
     app = create_app(_settings(service, database_url=NO_DATABASE))

@@ -1,4 +1,4 @@
-"""Fixtures of the command line's tests: a sandbox per test, and a running ``iidq up`` per process."""
+"""Fixtures for the command line: a sandbox per test, and a running ``iidq up`` per process."""
 
 import os
 import re
@@ -23,26 +23,35 @@ class Playground:
     """A running ``iidq up --port 0``, as described by the output."""
 
     sandbox: Sandbox
+    """The home of the process."""
     running: Running
+    """The process."""
     api: str
+    """The base URL of the API."""
     database_url: str
+    """The connection string of its Postgres."""
     rpc_url: str
+    """The RPC URL of its chain."""
     registry: str
+    """The address of its registry."""
     file: str
+    """The path of the sample file."""
     manifest: str
+    """The URI of the manifest of the sample file."""
     publish_url: str
+    """The URL for ``iidq register --publish``."""
 
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    """A sandbox for the test."""
+    """Create a sandbox for the test."""
     with Sandbox() as place:
         yield place
 
 
 @pytest.fixture(scope="session")
 def playground() -> Iterator[Playground]:
-    """An ``iidq up`` per test process."""
+    """Start one ``iidq up`` per test process."""
     with Sandbox() as place:
         running = place.start("up", "--port", "0", POLL_INTERVAL_SECONDS="0.5", PYTHONUNBUFFERED="1")
         running.wait_until_says("Ctrl-C stops everything")
@@ -52,7 +61,7 @@ def playground() -> Iterator[Playground]:
             signs = httpx.get(f"{api}/readyz", trust_env=False).json().get("queue")
             return bool(signs and signs["workers"])
 
-        # The API reports counts of up to a second ago, when its worker may not have been there.
+        # The API reports counts up to a second old, possibly from before the start of the worker.
         wait_until(worker_is_known, "a live worker")
         yield Playground(
             sandbox=place,
@@ -68,7 +77,7 @@ def playground() -> Iterator[Playground]:
 
 
 def printed(running: Running, name: str) -> str:
-    """The value shown by ``iidq up`` under ``name``."""
+    """Return the value printed by ``iidq up`` under ``name``."""
     found = re.search(rf"^  {name} +(\S+)$", running.output, re.MULTILINE)
     assert found is not None, running.output
     return found[1]
@@ -76,7 +85,7 @@ def printed(running: Running, name: str) -> str:
 
 @pytest.fixture
 def shell_variables(playground: Playground) -> dict[str, str]:
-    """The variables of a second terminal after the printed line has been pasted."""
+    """Return the variables of a second terminal after the printed line has been pasted."""
     line = re.search(r"^  (export API=.*)$", playground.running.output, re.MULTILINE)
     assert line is not None, playground.running.output
     shell = subprocess.run(
@@ -95,13 +104,16 @@ class Done:
     """Exit code and output of a command."""
 
     returncode: int
+    """The exit code."""
     stdout: str
+    """The text on standard output."""
     stderr: str
+    """The text on standard error."""
 
 
 @pytest.fixture
 def own_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Undo the logging of a command, which would write to a closed stream in later tests."""
+    """Undo the logging setup of a command; later tests would log to a closed stream."""
     monkeypatch.setattr(logs, "_debugging", logs._debugging)
     monkeypatch.setattr(logs, "_access", logs._access)
     configured = structlog.get_config()
@@ -113,7 +125,7 @@ def own_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def iidq(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, own_logging: None
 ) -> Callable[..., Done]:
-    """Runs a command in this process, in an empty folder; ``iidq("stats", IIDQ_SERVER=url)`` is `iidq stats`."""
+    """Run a command in this process, in an empty folder; ``iidq("stats", IIDQ_SERVER=url)`` is `iidq stats`."""
     monkeypatch.chdir(tmp_path)
     for name in [*map(str.upper, Settings.model_fields), "IIDQ_SERVER", "IIDQ_API_KEY", "IIDQ_REGISTRY"]:
         monkeypatch.delenv(name, raising=False)

@@ -1,4 +1,4 @@
-"""A sandbox for a program under test: all files and processes of the program can be found."""
+"""A sandbox for a program under test, to find all files and processes of the program."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ _KEPT_VARIABLES = ("PATH", "HOME", "LANG", "PYTHONPATH")
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Poll ``condition``; fail the test with the text ``what`` when the deadline passes."""
+    """Poll ``condition``; fail the test with the text of the second argument after the deadline."""
     deadline = time.monotonic() + _TIMEOUT_SECONDS
     while not condition():
         assert time.monotonic() < deadline, f"waited {_TIMEOUT_SECONDS:g} s for: {what}"
@@ -39,7 +39,7 @@ class Running:
         return self._output_path.read_text(errors="replace")
 
     def wait_until_says(self, text: str) -> None:
-        """Wait for ``text`` in the output; fail with the output if the program ends without it."""
+        """Wait for ``text`` in the output; fail with the output if the program ends first."""
 
         def said() -> bool:
             return text in self.output or self.process.poll() is not None
@@ -48,14 +48,14 @@ class Running:
         assert text in self.output, self.output
 
     def interrupt(self, number: signal.Signals = signal.SIGINT, *, whole_group: bool) -> None:
-        """A signal to the process group, as Ctrl-C in a terminal does, or to the process alone, as `kill` does."""
+        """Send a signal to the process group, as Ctrl-C in a terminal does, or to the process alone, as `kill` does."""
         if whole_group:
             os.killpg(self.process.pid, number)
         else:
             self.process.send_signal(number)
 
     def wait(self) -> int:
-        """The exit code; fails the test with the output if there is none in time."""
+        """Return the exit code; fail the test with the output after the deadline."""
         try:
             return self.process.wait(_TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
@@ -63,10 +63,10 @@ class Running:
 
 
 class Sandbox:
-    """A working folder, a folder for temporary files, and a marker that every descendant inherits."""
+    """A working folder, a folder for temporary files, and a marker inherited by every descendant."""
 
     def __init__(self) -> None:
-        # Not pytest's tmp_path: as root, Postgres runs as nobody, who must get through.
+        # Not pytest's tmp_path: as root, Postgres runs as an unprivileged user and must reach the folder.
         self.folder = Path(tempfile.mkdtemp(prefix="iidq-test-"))
         self.folder.chmod(0o711)
         self.temporary = self.folder / "tmp"
@@ -77,7 +77,7 @@ class Sandbox:
         self._running: list[Running] = []
 
     def environment(self, **variables: str) -> dict[str, str]:
-        """The environment of programs in the sandbox: of iidq's variables only ``variables``."""
+        """Return the environment of programs in the sandbox: of iidq's variables only ``variables``."""
         name, _, value = self._marker.partition("=")
         kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
         return {**kept, name: value, "TMPDIR": str(self.temporary), **variables}
@@ -104,7 +104,7 @@ class Sandbox:
         return running
 
     def processes(self) -> dict[int, str]:
-        """Pid and command line of every live process that stems from here."""
+        """Return pid and command line of every live process of the sandbox."""
         return dict(self._processes())
 
     def _processes(self) -> Iterator[tuple[int, str]]:
@@ -112,17 +112,17 @@ class Sandbox:
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 command = (folder / "cmdline").read_bytes()
-                # A backend of Postgres overwrites its environment; its folder still tells.
+                # A Postgres backend overwrites its environment, but keeps its folder.
                 place = os.fsencode((folder / "cwd").readlink())
                 if any(mark in command + place + (folder / "environ").read_bytes() for mark in marks):
                     yield int(folder.name), command.replace(b"\0", b" ").decode(errors="replace").strip()
 
     def files(self) -> list[str]:
-        """Everything in the folder for temporary files and in the working folder."""
+        """Return all paths in the folder for temporary files and in the working folder."""
         return [str(path) for folder in (self.temporary, self.working) for path in folder.rglob("*")]
 
     def assert_nothing_left(self) -> None:
-        """No process, no file."""
+        """Fail if a process or a file is left."""
         assert self.processes() == {}
         assert self.files() == []
 

@@ -1,4 +1,4 @@
-"""Runs a ``curl`` command as a reader would paste it: by the real curl, or by httpx where there is none."""
+"""Run a pasted ``curl`` command, by curl or, where curl is missing, by httpx."""
 
 import os
 import shlex
@@ -15,10 +15,10 @@ _TIMEOUT_SECONDS = 60
 
 
 def curl(command: str, variables: Mapping[str, str] | None = None) -> str:
-    """The standard output of ``command``."""
+    """Return the standard output of ``command``."""
     if shutil.which("curl"):
         done = subprocess.run(
-            # An unquoted & sends curl into the background, as it does to the reader.
+            # An unquoted & sends curl into the background, as in a reader's shell.
             ["sh", "-c", f"{command}\nwait"],
             env={"PATH": os.environ["PATH"], **(variables or {})},
             capture_output=True,

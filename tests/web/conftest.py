@@ -1,4 +1,4 @@
-"""A real API on a real socket, inside the test's event loop."""
+"""Serve a real API on a real socket, inside the test's event loop."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +16,7 @@ from tests.web.serving import NO_DATABASE, NO_LIMITS, ServeApi
 
 @pytest.fixture
 def serve_api() -> ServeApi:
-    """Starts APIs; each lasts as long as its ``async with``."""
+    """Start APIs; each runs until its ``async with`` ends."""
 
     @asynccontextmanager
     async def serve(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
@@ -35,13 +35,13 @@ def serve_api() -> ServeApi:
 
 @pytest.fixture
 async def api(serve_api: ServeApi, database_url: str) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an API with an empty queue."""
+    """Return a client of an API with an empty queue."""
     async with serve_api(database_url=database_url) as client:
         yield client
 
 
 @pytest.fixture
 async def lonely_api(serve_api: ServeApi) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an API without a reachable database."""
+    """Return a client of an API without a reachable database."""
     async with serve_api() as client:
         yield client

@@ -1,6 +1,6 @@
-"""What schemathesis needs to know to make good input: values for the formats that only this service can judge.
+"""Values for schemathesis, for the formats outside JSON Schema.
 
-It runs in schemathesis' own process (``SCHEMATHESIS_HOOKS``); the test tells it the world by variables.
+The module runs in the process of schemathesis (``SCHEMATHESIS_HOOKS``); the test passes the addresses by variables.
 """
 
 import os
@@ -18,9 +18,11 @@ from iidq.web.request.submission import MAX_CHAIN_ID
 from iidq.web.request.uploads import file_name_fault
 
 MANIFEST = os.environ["TEST_MANIFEST_URI"]
-"""A manifest that is there."""
+"""The URI of an existing manifest."""
 MANIFEST_SERVER = os.environ["TEST_MANIFEST_SERVER"]
+"""The base URL of the manifest server."""
 RPC_URL = os.environ["TEST_RPC_URL"]
+"""The RPC URL of the chain."""
 
 names = st.text(string.ascii_letters + string.digits + "-_.~", min_size=1, max_size=20)
 
@@ -58,10 +60,10 @@ for name, values in {
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
-    """Undo pairs that are 400 together, and that JSON Schema could only forbid at the cost of a readable document."""
+    """Remove one of two parameters allowed only alone, because JSON Schema for such pairs is hard to read."""
     if isinstance(case.query, dict) and "cursor" in case.query:
-        # A page is chosen by one of them.
+        # A page takes a cursor or an offset.
         case.query.pop("offset", None)
     if isinstance(case.body, dict) and case.body.get("callbackUrl"):
-        # A shared job may be another caller's.
+        # A shared job may belong to another caller.
         case.body.pop("share", None)

@@ -1,4 +1,4 @@
-"""The document against the live service: thousands of requests made from the one, sent to the other."""
+"""Test the OpenAPI document against the live service with thousands of generated requests."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ KEY = "sesame"
 TIMEOUT_SECONDS = 300.0
 
 EACH_OPERATION = "examples,coverage,fuzzing"
-# A paused queue would let every job and every stream of events wait for ever.
+# A paused queue would block every job and every event stream.
 STEERS_THE_QUEUE = "/(pause|resume)$"
 RUNS = {
     "questions": [
@@ -41,24 +41,24 @@ RUNS = {
     ],
     "one after another": ["--phases", "stateful", "--max-examples", "12", "--exclude-path-regex", STEERS_THE_QUEUE],
 }
-"""All operations, all checks; the parts run side by side."""
+"""The options for all operations with all checks; the runs are parallel."""
 
 
 @pytest.mark.parametrize("options", RUNS.values(), ids=RUNS)
 async def test_schemathesis_finds_nothing(
     options: list[str], database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Real API, worker, Postgres and chain: each reply is a described one, bad input is refused, good is accepted.
+    """Each reply of a real service matches the OpenAPI document; bad input is refused, and good input accepted.
 
-    Nothing is excluded; ``schemathesis.toml`` and ``schemathesis_hooks.py`` say with reasons what is told to it.
+    No operation is excluded; ``schemathesis.toml`` and ``schemathesis_hooks.py`` give the reason for each exception.
     """
     for name, value in {
         "API_KEY": KEY,
-        # A job that ends at its first fault keeps nobody waiting.
+        # A job without retries saves time.
         "MAX_RETRY_ATTEMPTS": "1",
-        # As in the documentation of Standard Webhooks.
+        # From the documentation of Standard Webhooks.
         "WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
-        # Requests come by the hundred a second, and 429 is no answer to any of them.
+        # Hundreds of requests a second would get 429.
         "RATE_LIMIT_SUBMIT_PER_MINUTE": "0",
         "RATE_LIMIT_READ_PER_MINUTE": "0",
     }.items():
@@ -79,7 +79,7 @@ async def test_schemathesis_finds_nothing(
                 "TEST_MANIFEST_SERVER": stack.manifests.base_url,
                 "TEST_RPC_URL": stack.rpc_url,
             },
-            # It keeps what it found in the working directory.
+            # schemathesis writes its findings to the working directory.
             cwd=tmp_path,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

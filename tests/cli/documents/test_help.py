@@ -28,12 +28,12 @@ _NOT_FOR_HELP = {
 
 
 def iidq_program() -> str:
-    """The path of the installed ``iidq``."""
+    """Return the path of the installed ``iidq``."""
     return str(Path(sys.executable).with_name("iidq"))
 
 
 def _imported(*command: str) -> set[str]:
-    """Top-level names of all modules that ``python`` with these arguments imports."""
+    """Return the top-level names of all modules imported by ``python`` with these arguments."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", *command], capture_output=True, text=True, timeout=60, check=True
     )
@@ -42,7 +42,7 @@ def _imported(*command: str) -> set[str]:
 
 
 def test_help_lists_every_command(sandbox: Sandbox) -> None:
-    """`iidq --help` and a bare `iidq` name all commands, none of them cut short."""
+    """`iidq --help` and a bare `iidq` name all commands without cutting the text short."""
     helped, bare = sandbox.start("--help"), sandbox.start()
     assert helped.wait() == 0
     bare.wait()
@@ -56,7 +56,7 @@ def test_help_lists_every_command(sandbox: Sandbox) -> None:
 
 
 def test_help_loads_nothing_heavy() -> None:
-    """`iidq --help` answers without loading the web, the database or anything of Ethereum's."""
+    """`iidq --help` loads no module for web, database or Ethereum."""
     imported = _imported("-m", "iidq", "--help")
     assert "iidq" in imported
     assert imported & _NOT_FOR_HELP == set()
@@ -64,7 +64,7 @@ def test_help_loads_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("module", ["iidq.web.app", "iidq.worker"])
 def test_api_and_worker_do_not_load_web3(module: str) -> None:
-    """The API and the worker start without web3, eth_account and eth_tester, which cost most of a second."""
+    """The API and the worker start without web3, eth_account and eth_tester, because these cost most of a second."""
     imported = _imported("-c", f"import {module}")
     assert "psycopg" in imported
     assert imported & {"web3", "eth_account", "eth_tester"} == set()
@@ -74,7 +74,7 @@ def test_api_and_worker_do_not_load_web3(module: str) -> None:
     "command", ["verify", "register", "check-proof", "stats", "pause", "doctor", "jobs list", "jobs watch"]
 )
 def test_help_has_examples_that_parse(iidq: Callable[..., Done], command: str) -> None:
-    """Every example of a command's help is accepted by the command."""
+    """Every command accepts the examples in its help."""
     told = iidq(*command.split(), "--help").stdout
     examples = re.findall(r"(?:^ {4}|Example: )(?:[A-Z_]+=\S+ )*iidq (.+)$", told, re.MULTILINE)
     assert examples
@@ -103,7 +103,7 @@ def test_shells_complete(sandbox: Sandbox, typed: str, offered: set[str]) -> Non
 
 
 def test_settings_prints_the_table(sandbox: Sandbox) -> None:
-    """`iidq settings` prints the table that the README carries."""
+    """`iidq settings` prints the table of all settings."""
     running = sandbox.start("settings")
     assert running.wait() == 0
     assert running.output.strip() == settings_table()
@@ -124,7 +124,7 @@ def test_settings_prints_the_table(sandbox: Sandbox) -> None:
     ],
 )
 def test_bad_environment_stops_the_start(sandbox: Sandbox, command: str, variables: dict[str, str], names: str) -> None:
-    """A missing or bad value ends the start with exit code 2 and one line that names it and hides secrets."""
+    """A missing or bad value ends the start with exit code 2 and one line with the variable's name, without secrets."""
     running = sandbox.start(command, **variables)
     assert running.wait() == 2
     assert len(running.output.splitlines()) == 1

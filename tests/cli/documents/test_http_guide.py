@@ -1,4 +1,4 @@
-"""The commands of docs/http.md, run in their order against a running `iidq up`."""
+"""Run the commands of docs/http.md in order against a running `iidq up`."""
 
 import json
 import re
@@ -11,7 +11,7 @@ GUIDE = (Path(__file__).parents[3] / "docs/http.md").read_text(encoding="utf-8")
 
 
 def test_the_guide_can_be_followed(playground: Playground, shell_variables: dict[str, str]) -> None:
-    """Each command can be pasted unchanged: the verdict, a proof, a batch, the job, its events, list and counts."""
+    """Each command works unchanged: the verdict, a proof, a batch, the job, its events, list and counts."""
     commands = re.findall(r"^curl .*$", GUIDE, re.MULTILINE)
     waited, proof, batch, job, events, page, stats = commands
     verified = json.loads(curl(waited, shell_variables))
@@ -26,7 +26,7 @@ def test_the_guide_can_be_followed(playground: Playground, shell_variables: dict
 
 
 def test_the_guide_knows_every_error(playground: Playground, shell_variables: dict[str, str]) -> None:
-    """The table has each status of the service's own document that is an error, but for the service's own faults."""
+    """The guide's table lists every error status of the OpenAPI document, except 500."""
     document = json.loads(curl('curl "$API/api/docs.json"', shell_variables))
     told = {
         status for methods in document["paths"].values() for each in methods.values() for status in each["responses"]

@@ -1,4 +1,4 @@
-"""docs/quickstart.md and docs/cli.md, unchanged, against a running `iidq up`."""
+"""Run docs/quickstart.md and docs/cli.md, unchanged, against a running `iidq up`."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def run(playground: Playground, shell_variables: dict[str, str], tmp_path: Path)
 
 
 def test_the_quick_start_can_be_followed(run: Run) -> None:
-    """A verdict, a proof, list and counts over HTTP; the verdict on the command line; FAIL for a changed file."""
+    """The quick start works as written: a verdict, a proof, list and counts, and FAIL for a changed file."""
     asked, others, by_command, changed = blocks("quickstart.md", "sh")[2:6]
     assert json.loads(run(asked.strip()))["result"]["status"] == "OK"
     proof, jobs, stats = (json.loads(run(line)) for line in others.splitlines())
@@ -55,7 +55,7 @@ def test_the_quick_start_can_be_followed(run: Run) -> None:
 
 
 def test_the_command_line_can_be_followed(run: Run) -> None:
-    """docs/cli.md: a verdict, a proof that holds, the counts, the lists, a pause and its end."""
+    """docs/cli.md gives a verdict, a valid proof, the counts, the lists, a pause and its end."""
     verdict, proof, look = blocks("cli.md", "sh")
     assert run(verdict).splitlines()[0] in blocks("cli.md", "")[0]
     run(proof)

@@ -1,4 +1,4 @@
-"""The README's commands, run unchanged against a running `iidq up`."""
+"""Run the README's commands unchanged against a running `iidq up`."""
 
 import json
 import re
@@ -39,15 +39,15 @@ _FUTURE_JOB = """
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_curl(playground: Playground, shell_variables: dict[str, str], command: str) -> None:
-    """Every `curl` of the README is answered with JSON that is no error."""
+    """Every `curl` of the README gets a JSON reply without an error."""
     if "$JOB" in command:
         with psycopg.connect(playground.database_url, autocommit=True) as connection:
-            # One that waits can be cancelled, one that was cancelled can be retried.
+            # A waiting job can be cancelled, a cancelled job retried.
             row = connection.execute(_FUTURE_JOB.encode()).fetchone()
             assert row is not None
             shell_variables["JOB"] = str(row[0])
             if command.endswith('/retry"'):
-                # A worker would have failed it again before the reply is made: nothing is at its address.
+                # A worker would fail the job again before the reply, because no manifest exists at its address.
                 connection.execute("SELECT cancel_job(%s), pause_queue('for the reply')", row)
     reply = json.loads(curl(command, shell_variables))
     if "/pause" in command or "/retry" in command:
@@ -76,7 +76,7 @@ def test_iidq(
 
 
 def test_sql(playground: Playground) -> None:
-    """Every statement of the README runs, and the inserted job comes to its verdict."""
+    """Every SQL statement of the README runs, and the inserted job gets its verdict."""
     assert len(STATEMENTS) == 3
     manifest = re.compile(r"ipfs://\w+")
     with psycopg.connect(playground.database_url, autocommit=True) as connection:
@@ -84,7 +84,7 @@ def test_sql(playground: Playground) -> None:
             if not statement.startswith("INSERT"):
                 connection.execute(statement.encode())
         [insert] = [statement for statement in STATEMENTS if statement.startswith("INSERT")]
-        # The registry's address and the file's hash are always the same; the manifest carries the time of its making.
+        # The registry's address and the file's hash never change; the manifest holds its creation time.
         inserted = connection.execute(f"{manifest.sub(playground.manifest, insert)} RETURNING id".encode()).fetchone()
         assert inserted is not None
 

@@ -1,4 +1,4 @@
-"""The commands that users of the replaced system have in their notes and scripts, as its documentation gives them."""
+"""The commands in the documentation of the replaced system, as found in users' notes and scripts."""
 
 import json
 import subprocess
@@ -57,7 +57,7 @@ NO_REGISTRY = "0x000000000000000000000000000000000000dEaD"
 
 
 def _pasted(playground: Playground, command: str, registry: str | None = None, job_id: str = "") -> Any:
-    """The reply to ``command`` with real values put in for those of the documentation."""
+    """Return the reply to ``command`` with real values in place of the documented values."""
     values = {
         "http://localhost:3001": playground.api,
         "/path/to/file.jpg": playground.file,
@@ -71,7 +71,7 @@ def _pasted(playground: Playground, command: str, registry: str | None = None, j
 
 
 def _ended(playground: Playground, job_id: str) -> dict[str, Any]:
-    """The job, once polling shows its end."""
+    """Poll until the job ends; return the job."""
     job: dict[str, Any] = {}
 
     def polled_to_the_end() -> bool:
@@ -87,7 +87,7 @@ def _ended(playground: Playground, job_id: str) -> dict[str, Any]:
     [("verify", "Verification job queued successfully"), ("proof", "Proof generation job queued successfully")],
 )
 def test_enqueue_and_poll(playground: Playground, kind: str, message: str) -> None:
-    """Both submit commands queue a job, and the poll command shows it through to its result."""
+    """Both submit commands queue a job, and the poll command shows the job until its result."""
     accepted = _pasted(playground, SUBMIT.format(kind=kind))
     job_id = accepted["jobId"]
     assert accepted == {
@@ -111,7 +111,7 @@ def test_enqueue_and_poll(playground: Playground, kind: str, message: str) -> No
 
 
 def test_lists_and_statistics(playground: Playground) -> None:
-    """The list and statistics commands show the submitted jobs, also with the unquoted & of the original."""
+    """The list and statistics commands show the submitted jobs, even with the original's unquoted &."""
     job_id = _pasted(playground, SUBMIT.format(kind="verify"))["jobId"]
     _ended(playground, job_id)
     for command in (LIST, LIST_BY_STATUS, LIST_PAGE):
@@ -127,7 +127,7 @@ def test_lists_and_statistics(playground: Playground) -> None:
 
 
 def test_monitoring_statements(playground: Playground) -> None:
-    """Both SQL statements run as documented: one shows the newest jobs, the other the failed ones with the cause."""
+    """Both SQL statements run as documented: the newest jobs, and the failed jobs with the cause."""
     job_id = _pasted(playground, SUBMIT.format(kind="verify"), registry=NO_REGISTRY)["jobId"]
     assert _ended(playground, job_id)["status"] == "failed"
     with psycopg.connect(playground.database_url) as connection:
@@ -148,7 +148,7 @@ def test_monitoring_statements(playground: Playground) -> None:
 
 @pytest.fixture
 def redis_keys(playground: Playground) -> Iterator[RedisServer]:
-    """A Redis in which a worker of the playground shows the queue, as ``REDIS_BULL_KEYS=on`` asks."""
+    """Start a Redis, and a worker of the playground with ``REDIS_BULL_KEYS=on``."""
     with RedisServer() as server:
         worker = playground.sandbox.start(
             "worker",
@@ -165,7 +165,7 @@ def redis_keys(playground: Playground) -> Iterator[RedisServer]:
 
 
 def _typed(server: RedisServer, command: str) -> list[str]:
-    """The lines that redis-cli prints when ``command`` is typed into it."""
+    """Return the lines printed by redis-cli for ``command``."""
     done = subprocess.run(
         server.cli(), input=f"{command}\n", capture_output=True, text=True, check=True, timeout=30, cwd="/"
     )
@@ -173,7 +173,7 @@ def _typed(server: RedisServer, command: str) -> list[str]:
 
 
 def test_redis_commands(playground: Playground, redis_keys: RedisServer) -> None:
-    """In redis-cli LLEN is the number of waiting jobs, HGETALL shows a job, and MONITOR shows the queue's activity."""
+    """In redis-cli LLEN gives the number of waiting jobs, HGETALL shows a job, and MONITOR shows the queue's work."""
     monitor = playground.sandbox.start_program(*redis_keys.cli(), MONITOR)
     monitor.wait_until_says("OK")
     with psycopg.connect(playground.database_url, autocommit=True) as connection:

@@ -1,4 +1,4 @@
-"""``iidq doctor``: each part is really tried, and each fault is shown with a remedy."""
+"""Test ``iidq doctor``: each part is really tried, and each fault is shown with a remedy."""
 
 import json
 import os
@@ -28,20 +28,20 @@ CLOSED = "http://127.0.0.1:9"
 
 @pytest.fixture
 async def well(database_url: str, development_chain: str) -> AsyncIterator[dict[str, Any]]:
-    """Settings of an installation where everything works, but for a worker."""
+    """Settings of an installation without a fault, except for a missing worker."""
     async with serve_manifests() as manifests:
         yield {"database_url": database_url, "rpc_url": development_chain, "ipfs_gateways": (manifests.base_url,)}
 
 
 @pytest.fixture
 def sql(database_url: str) -> Iterator[psycopg.Connection[Any]]:
-    """The operator's own connection."""
+    """Connect as the operator."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
 
 
 async def look(hear_seconds: float = 3.0, **settings: Any) -> dict[str, list[Finding]]:
-    """The findings by check."""
+    """Return the findings by check."""
     found: dict[str, list[Finding]] = {}
     for finding in await diagnose(
         Settings(_env_file=None, **{"redis_url": None} | settings), hear_seconds=hear_seconds
@@ -54,7 +54,7 @@ async def look(hear_seconds: float = 3.0, **settings: Any) -> dict[str, list[Fin
 
 
 async def test_a_lacking_right_is_named(well: dict[str, Any]) -> None:
-    """Doctor names the role, the object and the right, and shows the statement that grants it."""
+    """Doctor names the role, the object and the right, and shows the statement to grant the right."""
     with restricted_role(well["database_url"]) as role:
         role.revoke("INSERT, UPDATE", "iidq_queue_worker")
         [rights] = (await look(**well | {"database_url": role.url}))["rights"]
@@ -66,7 +66,7 @@ async def test_a_lacking_right_is_named(well: dict[str, Any]) -> None:
 async def test_counts_that_are_not_those_of_the_jobs_are_named(
     well: dict[str, Any], sql: psycopg.Connection[Any]
 ) -> None:
-    """After a load without the triggers, doctor names state, number and a remedy that works."""
+    """After a load without the triggers, doctor names state, number and a working remedy."""
     insert(sql, copies=2)
     sql.execute("UPDATE iidq_queue_count SET waiting = 0")
     [queue] = (await look(**well))["queue"]
@@ -77,7 +77,7 @@ async def test_counts_that_are_not_those_of_the_jobs_are_named(
 
 
 async def test_a_workers_fault_is_shown(well: dict[str, Any], sql: psycopg.Connection[Any]) -> None:
-    """A missing right of a live worker is a finding, also where doctor's own role has the right."""
+    """A missing right of a live worker is a finding, even where doctor's own role has the right."""
     with restricted_role(well["database_url"]) as role:
         role.revoke("DELETE", "iidq_queue_count")
         async with working(role.url, _never, poll_interval_seconds=0.3):
@@ -89,7 +89,7 @@ async def test_a_workers_fault_is_shown(well: dict[str, Any], sql: psycopg.Conne
 
 
 async def test_all_is_well(well: dict[str, Any], sql: psycopg.Connection[Any]) -> None:
-    """With a live worker every check is passed, and there is nothing to do."""
+    """With a live worker every check passes without a remedy."""
     async with working(well["database_url"], _never, poll_interval_seconds=0.3):
         await eventually(lambda: scalar(sql, "SELECT count(*) FROM queue_workers WHERE listening") == 1)
         found = await look(**well)
@@ -116,7 +116,7 @@ async def test_missing_workers_and_a_pause_are_told(well: dict[str, Any], sql: p
 
 
 async def test_jobs_that_wait_too_long_are_told(well: dict[str, Any], sql: psycopg.Connection[Any]) -> None:
-    """Live workers that do not keep up are a warning."""
+    """Live workers behind the load are a warning."""
     sql.execute(
         'INSERT INTO iidq_queue_worker ("workerId", host, pid, version, concurrency, running, listening, "aliveUntil")'
         " VALUES ('w', 'h', 1, '0', 3, 3, false, now() + interval '1 minute')"
@@ -128,7 +128,7 @@ async def test_jobs_that_wait_too_long_are_told(well: dict[str, Any], sql: psyco
 
 
 async def test_a_database_that_is_away_is_told_in_its_own_words() -> None:
-    """The driver's reason is shown, without credentials; checks that need the database are skipped."""
+    """The driver's reason is shown without credentials; checks on the database are skipped."""
     found = await look(database_url="postgresql://me:secret@127.0.0.1:9/none", rpc_url=CLOSED, ipfs_gateways=(CLOSED,))
     assert list(found) == ["database", "chain", "gateway"]
     [database] = found["database"]
@@ -145,7 +145,7 @@ async def test_missing_migrations_are_named(empty_database_url: str, well: dict[
 
 
 async def test_half_done_and_foreign_migrations_are_told(well: dict[str, Any], sql: psycopg.Connection[Any]) -> None:
-    """A migration that is missing is broken; one that only a newer iidq knows is a warning."""
+    """A missing migration is broken; a migration of a newer iidq is a warning."""
     sql.execute("UPDATE _yoyo_migration SET migration_id = '9999_future' WHERE migration_id ~ '^0005'")
     [migrations] = (await look(**well))["migrations"]
     assert (migrations.level, "0005_" in migrations.came_back) == (Level.BROKEN, True)
@@ -156,9 +156,9 @@ async def test_half_done_and_foreign_migrations_are_told(well: dict[str, Any], s
 
 @pytest.fixture
 def pooled_url(database_url: str) -> Iterator[str]:
-    """The same database through a pooler."""
+    """Return the URL of the same database through a pooler."""
     with tempfile.TemporaryDirectory(prefix="iidq-test-") as folder:
-        # As root the pooler runs as the user nobody, which must be able to read the configuration.
+        # As root the pooler runs as an unprivileged user and must read the configuration.
         Path(folder).chmod(0o755)
         with pool_transactions(Path(folder), database_url) as url:
             yield url
@@ -166,14 +166,14 @@ def pooled_url(database_url: str) -> Iterator[str]:
 
 @pytest.mark.skipif(find_pgbouncer() is None, reason="pgbouncer is not installed")
 async def test_a_pooler_between_is_noticed(well: dict[str, Any], pooled_url: str) -> None:
-    """Behind a transaction pooler LISTEN is taken and delivers nothing: a warning, for polling still works."""
+    """Behind a transaction pooler LISTEN delivers nothing, which is only a warning because polling still works."""
     found = await look(hear_seconds=0.5, **well | {"database_url": pooled_url})
     [listening] = found["LISTEN"]
     assert (listening.level, "pooler" in listening.came_back) == (Level.WARNING, True)
 
 
 async def test_one_endpoint_of_several_is_enough(well: dict[str, Any]) -> None:
-    """A dead fallback is a warning while another endpoint or gateway answers; the last one's death is broken."""
+    """A dead fallback is a warning while another endpoint or gateway answers; without any, the part is broken."""
     alive, gateway = well["rpc_url"], well["ipfs_gateways"][0]
     found = await look(**well | {"rpc_urls": {31337: (CLOSED, alive)}, "ipfs_gateways": (gateway, CLOSED)})
     assert [finding.level for finding in found["chain"]] == [Level.WARNING, Level.OK]
@@ -185,13 +185,13 @@ async def test_one_endpoint_of_several_is_enough(well: dict[str, Any]) -> None:
 
 
 async def test_what_is_not_set_is_told() -> None:
-    """Without variables the doctor says which to set, instead of stopping at the first."""
+    """Doctor names every missing variable, instead of stopping at the first."""
     found = await look(ipfs_gateways=(CLOSED,))
     assert [found[check][0].came_back for check in ("database", "chain")] == ["it is not set"] * 2
 
 
 def test_exit_codes_and_json(well: dict[str, Any], tmp_path: Path) -> None:
-    """1 when anything is broken; `--json` says the same for scripts, with a key for each part of a finding."""
+    """A broken part gives exit code 1; `--json` prints the same findings, with a key for each part of a finding."""
     environment = os.environ | {
         "DATABASE_URL": well["database_url"],
         "RPC_URL": "http://me:hidden@127.0.0.1:9/hidden-key",
@@ -216,13 +216,13 @@ def test_exit_codes_and_json(well: dict[str, Any], tmp_path: Path) -> None:
 
 @pytest.fixture
 def redis_url() -> Iterator[str]:
-    """A real Redis that asks for a password."""
+    """Start a Redis with a password; return the URL."""
     with RedisServer("--requirepass", "hidden") as server:
         yield server.url.replace("//", "//:hidden@")
 
 
 async def test_redis_is_looked_at_where_it_is_set(redis_url: str) -> None:
-    """A real key, written and read; a wrong password and no server at all are warnings, for nothing depends on it."""
+    """Doctor writes and reads a key; a wrong password or a missing server is a warning, because Redis is optional."""
     outcomes = []
     for url in (redis_url, redis_url.replace("hidden", "wrong"), "redis://127.0.0.1:9/0"):
         [redis] = (await look(ipfs_gateways=(CLOSED,), redis_url=url))["Redis"]

@@ -1,4 +1,4 @@
-"""The containers' health checks, run for real against an API and a database that are up, and ones that are not."""
+"""Run the containers' health checks against an available and an unavailable API and database."""
 
 import json
 import re
@@ -37,7 +37,7 @@ def _passes(arguments: list[str], **environment: str) -> bool:
 
 @pytest.mark.parametrize("arguments", [_check("api"), _image_check()], ids=["compose", "image"])
 def test_api_check(playground: Playground, arguments: list[str]) -> None:
-    """The API's check passes where the API is ready, and fails where nothing listens."""
+    """The API's check passes with a ready API, and fails on a closed port."""
     port = playground.api.rpartition(":")[2]
     for tried, healthy in ((port, True), (str(free_port()), False)):
         there = [argument.replace("3001", tried) for argument in arguments]
@@ -45,7 +45,7 @@ def test_api_check(playground: Playground, arguments: list[str]) -> None:
 
 
 def test_worker_check(playground: Playground, empty_database_url: str) -> None:
-    """The worker's check passes where its queue can be reached, and fails without a server or without the table."""
+    """The worker's check passes with a reachable queue, and fails without a server or without the table."""
     assert _passes(_check("worker"), DATABASE_URL=playground.database_url)
     assert not _passes(_check("worker"), DATABASE_URL=empty_database_url)
     assert not _passes(_check("worker"), DATABASE_URL="postgresql://127.0.0.1:9/none")

@@ -1,4 +1,4 @@
-"""The operators' commands, against a real database."""
+"""Test the operators' commands against a real database."""
 
 import json
 import re
@@ -20,14 +20,14 @@ FAILED: dict[str, Any] = {"status": "failed", "error": "rpc.unavailable: no", "c
 
 @pytest.fixture
 def sql(database_url: str) -> Any:
-    """The database behind the commands."""
+    """Connect to the database behind the commands."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
 
 
 @pytest.fixture
 def iidq(iidq: Callable[..., Done]) -> Iidq:
-    """Runs a command as an operator of this database does."""
+    """Run a command with this ``DATABASE_URL``, as an operator."""
 
     def run(database_url: str, *arguments: str) -> Done:
         return iidq(*arguments, DATABASE_URL=database_url, COLUMNS="200")
@@ -36,7 +36,7 @@ def iidq(iidq: Callable[..., Done]) -> Iidq:
 
 
 def test_jobs_are_listed_and_shown(iidq: Iidq, database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """The list can be filtered and read by scripts; one job is shown as HTTP clients see it."""
+    """The list has filters and a form for scripts; one job is shown as HTTP clients get it."""
     waiting, failed = insert(sql), insert(sql, **FAILED)
     listed = json.loads(iidq(database_url, "jobs", "list", "--json").stdout)
     assert {job["id"] for job in listed} == {str(waiting), str(failed)}
@@ -62,7 +62,7 @@ def test_the_list_fits_a_terminal(iidq: Iidq, database_url: str, sql: psycopg.Co
 
 
 def test_strangers_texts_cannot_steer_the_terminal(iidq: Iidq, database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """Escape sequences and markup in errors and names are shown, not obeyed; credentials are not shown at all."""
+    """Escape sequences and markup in errors and names have no effect on the terminal; credentials are not shown."""
     error = "fetch.x: \x1b[2J\x9b31m [red]http://me:hidden@x/"
     job_id = insert(sql, **{**FAILED, "error": error}, fileName="\x1b]0;title\x07.jpg")
     for arguments in (("list",), ("show", str(job_id)), ("list", "--json"), ("show", str(job_id), "--json")):
@@ -76,7 +76,7 @@ def test_strangers_texts_cannot_steer_the_terminal(iidq: Iidq, database_url: str
 def test_a_long_search_ends_and_goes_on(
     iidq: Iidq, database_url: str, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A search that finds few of many jobs stops with a cursor, from which the next search goes on and finds them."""
+    """A search with few hits among many jobs stops with a cursor, and a search from the cursor finds the rest."""
     monkeypatch.setattr(operate, "_MOST_PAGES", 1)
     wanted = insert(sql, type="proof", status="completed", result="{}", completedAt=Sql("now()"))
     insert(sql, type="verify", status="completed", result="{}", completedAt=Sql("now()"), copies=REACH + 1)
@@ -90,7 +90,7 @@ def test_a_long_search_ends_and_goes_on(
 
 
 def test_a_role_that_may_not_is_told(iidq: Iidq, database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """A reader's role can list and count; steering is not possible: exit code 1 and one line."""
+    """A read-only role can list and count; a change gives exit code 1 and one line."""
     job_id = insert(sql)
     sql.execute("CREATE ROLE operate_reader LOGIN")
     try:
@@ -108,7 +108,7 @@ def test_a_role_that_may_not_is_told(iidq: Iidq, database_url: str, sql: psycopg
 
 
 def test_jobs_are_retried_and_cancelled(iidq: Iidq, database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """Exit code 0 when done, 1 with the reason when the state does not allow it or the job is unknown."""
+    """Retry and cancel give exit code 0, or 1 with the reason for a wrong state or an unknown job."""
     job_id = insert(sql, **FAILED)
     assert iidq(database_url, "jobs", "retry", str(job_id)).returncode == 0
     assert read(sql, job_id)["status"] == "queued"
@@ -136,7 +136,7 @@ def test_the_queue_is_counted_paused_and_resumed(iidq: Iidq, database_url: str, 
 
 
 def test_what_cannot_be_found_out_is_exit_code_2(iidq: Iidq, database_url: str) -> None:
-    """A database that is away, or an option that does not exist, gives one line and exit code 2."""
+    """An unavailable database gives one line and exit code 2; an unknown option value gives exit code 2."""
     away = iidq("postgresql://nobody@127.0.0.1:1/none", "stats")
     assert (away.returncode, len(away.stderr.strip().splitlines())) == (2, 1)
     assert iidq(database_url, "jobs", "list", "--status", "done").returncode == 2
@@ -147,7 +147,7 @@ def test_what_cannot_be_found_out_is_exit_code_2(iidq: Iidq, database_url: str) 
 def test_bytes_that_are_no_text_get_one_line(
     iidq: Iidq, database_url: str, arguments: tuple[str, ...], way: str
 ) -> None:
-    """Arguments that are not UTF-8 end with a line that says so, without a stack."""
+    """Arguments with bytes outside UTF-8 give one line with the cause, without a traceback."""
     asked = arguments if way == "database" else (*arguments, "--server", "http://127.0.0.1:9")
     refused = iidq(database_url, *asked)
     assert (refused.returncode, len(refused.stderr.strip().splitlines())) == (2, 1)

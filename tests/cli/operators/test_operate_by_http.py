@@ -1,4 +1,4 @@
-"""The operators' commands against a running service, by ``--server`` or ``IIDQ_SERVER``, and without either."""
+"""Test the operators' commands against a running service, by ``--server``, by ``IIDQ_SERVER``, and without either."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ LATER: dict[str, Any] = {"runAt": Sql("now() + interval '1 day'")}
 
 @pytest.fixture
 def sql(playground: Playground) -> Iterator[psycopg.Connection[Any]]:
-    """The database behind the service; jobs for tomorrow that are left there are cancelled."""
+    """Connect to the database behind the service; cancel leftover jobs for tomorrow at the end."""
     with psycopg.connect(playground.database_url, autocommit=True) as connection:
         yield connection
         connection.execute(
@@ -55,7 +55,7 @@ def test_jobs_are_seen_and_steered(playground: Playground, iidq: Iidq, sql: psyc
 def test_the_queue_is_counted_paused_and_resumed(
     playground: Playground, iidq: Iidq, sql: psycopg.Connection[Any]
 ) -> None:
-    """As in the database, with the reason."""
+    """Counts, pause and resume work as in the database, with the reason."""
     environment = {"IIDQ_SERVER": playground.api}
     try:
         assert iidq("pause", "a test", **environment).returncode == 0
@@ -70,7 +70,7 @@ def test_the_queue_is_counted_paused_and_resumed(
 def test_the_server_is_asked_before_the_database(
     playground: Playground, iidq: Iidq, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`--server` wins over DATABASE_URL; with neither, this machine's own service is asked."""
+    """`--server` wins over DATABASE_URL; without either, the local service is the default."""
     nowhere = "postgresql://nobody@127.0.0.1:1/none"
     assert iidq("stats", IIDQ_SERVER=playground.api, DATABASE_URL=nowhere).returncode == 0
     assert iidq("stats", DATABASE_URL=playground.database_url, IIDQ_SERVER="").returncode == 0
@@ -79,7 +79,7 @@ def test_the_server_is_asked_before_the_database(
 
 
 def test_a_missing_key_is_not_possible(iidq: Iidq) -> None:
-    """401: exit code 1, and a line with the variable to set; the key is never shown."""
+    """A 401 reply gives exit code 1 and a line with the variable to set; the key is never shown."""
     with answering(401, {"error": "Unauthorized"}) as url:
         for arguments in (("jobs", "list"), ("jobs", "retry", str(new_job_id())), ("stats",), ("pause",), ("resume",)):
             done = iidq(*arguments, IIDQ_SERVER=url, IIDQ_API_KEY="hidden")
@@ -90,7 +90,7 @@ def test_a_missing_key_is_not_possible(iidq: Iidq) -> None:
 
 @pytest.mark.parametrize("body", [{}, [], {"jobs": 7}, {"available": False}])
 def test_a_service_that_is_none_of_ours_is_exit_code_2(iidq: Iidq, body: object) -> None:
-    """A foreign server's replies end with one line, no stack."""
+    """A foreign server's replies give exit code 2 and one line, without a traceback."""
     with answering(200, body) as url:
         for arguments in (("jobs", "list"), ("stats",)):
             done = iidq(*arguments, IIDQ_SERVER=url)

@@ -1,4 +1,4 @@
-"""``iidq jobs watch`` and ``iidq stats --watch`` print changes as they happen."""
+"""Test the live changes of ``iidq jobs watch`` and ``iidq stats --watch``."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ LATER: dict[str, Any] = {"runAt": Sql("now() + interval '1 day'")}
 
 @pytest.fixture
 def sql(playground: Playground) -> Iterator[psycopg.Connection[Any]]:
-    """The database behind the service; jobs for tomorrow that are left there are cancelled."""
+    """Connect to the database behind the service; cancel leftover jobs for tomorrow at the end."""
     with psycopg.connect(playground.database_url, autocommit=True) as connection:
         yield connection
         connection.execute(
@@ -27,7 +27,7 @@ def sql(playground: Playground) -> Iterator[psycopg.Connection[Any]]:
 
 @pytest.fixture(params=["database", "http"])
 def way(playground: Playground, request: pytest.FixtureRequest) -> dict[str, str]:
-    """Each way to the queue, as environment."""
+    """Return the environment for each way to the queue."""
     if request.param == "database":
         return {"DATABASE_URL": playground.database_url}
     return {"IIDQ_SERVER": playground.api}
@@ -44,7 +44,7 @@ def test_a_job_is_watched_to_its_end(playground: Playground, sql: psycopg.Connec
 
 
 def test_a_job_that_has_ended_is_told_at_once(iidq: Iidq, sql: psycopg.Connection[Any], way: dict[str, str]) -> None:
-    """A job is printed with verdict, checks and inputs, or as JSON; an unknown id is reported."""
+    """An ended job is printed with verdict, checks and inputs, or as JSON; an unknown id gives exit code 2."""
     result = {"status": "WARN", "checks": {"creatorOk": True, "manifestOk": False}}
     job_id = insert(sql, status="completed", result=json.dumps(result), completedAt=Sql("now()"), fileName="a.jpg")
     done = iidq("jobs", "watch", str(job_id), **way)
@@ -57,14 +57,14 @@ def test_a_job_that_has_ended_is_told_at_once(iidq: Iidq, sql: psycopg.Connectio
 
 
 def test_watching_a_job_has_an_end(iidq: Iidq, sql: psycopg.Connection[Any], way: dict[str, str]) -> None:
-    """After --timeout: exit code 2, and the job goes on."""
+    """After --timeout the command ends with exit code 2, and the job continues."""
     job_id = insert(sql, **LATER)
     done = iidq("jobs", "watch", str(job_id), "--timeout", "1", **way)
     assert (done.returncode, "the job goes on" in done.stderr) == (2, True)
 
 
 def test_every_change_is_told(playground: Playground, sql: psycopg.Connection[Any], way: dict[str, str]) -> None:
-    """Without an id: a line for each job that comes or changes; Ctrl-C ends it with 130 and no stack."""
+    """Without an id, each new or changed job gives a line; Ctrl-C ends the command with 130 and no traceback."""
     old = insert(sql, **LATER)
     watching = playground.sandbox.start("jobs", "watch", "--interval", "0.2", **way)
     stats = playground.sandbox.start("stats", "--watch", "--interval", "0.2", **way)

@@ -1,4 +1,4 @@
-"""A ``DATABASE_URL`` of the replaced system, as every command takes it; and one that the server itself refuses."""
+"""Test a ``DATABASE_URL`` of the replaced system with every command, and a URL refused by the server."""
 
 import json
 import re
@@ -21,7 +21,7 @@ IGNORED = [
     "connection_limit", "pool_timeout", "pgbouncer", "statement_cache_size", "socket_timeout", "single_use_connections",
 ]  # fmt: skip
 SECRET = "hunter2s3cret"
-# Only the server finds out what is wrong with these.
+# Only the server finds the fault in these.
 REFUSED_BY_THE_SERVER = [
     f"options=-c%20{SECRET}=1",
     f"options=-c%20DateStyle={SECRET}",
@@ -66,7 +66,7 @@ def test_commands_of_operators_take_it_too(iidq: Callable[..., Done], database_u
 
 
 async def test_the_doctor_names_what_is_ignored(database_url: str) -> None:
-    """The doctor's line on the database has the names, without a value."""
+    """The doctor's line on the database has the names of ignored parameters, without a value."""
     settings = Settings(
         _env_file=None, database_url=database_url + PRISMA, redis_url=None, ipfs_gateways=("http://[::1]:9",)
     )
@@ -77,7 +77,7 @@ async def test_the_doctor_names_what_is_ignored(database_url: str) -> None:
 
 @pytest.mark.parametrize("query", REFUSED_BY_THE_SERVER)
 async def test_the_servers_words_on_a_parameter_are_not_shown(query: str, database_url: str) -> None:
-    """The server quotes refused ``options``; neither doctor nor a command repeats the quotation."""
+    """Neither doctor nor a command repeats the server's quotation of refused ``options``."""
     url = f"{database_url}&{query}"
     settings = Settings(_env_file=None, database_url=url, redis_url=None, ipfs_gateways=("http://[::1]:9",))
     [found] = [finding for finding in await diagnose(settings) if finding.check == "database"]
@@ -87,7 +87,7 @@ async def test_the_servers_words_on_a_parameter_are_not_shown(query: str, databa
 
 
 def test_no_command_shows_them_either(iidq: Callable[..., Done], sandbox: Sandbox, database_url: str) -> None:
-    """A command ends with one line; a worker waits for the server's change of mind, and logs nothing of the URL."""
+    """A command ends with one line; a worker retries, and logs no part of the URL."""
     url = f"{database_url}&{REFUSED_BY_THE_SERVER[0]}"
     done = iidq("stats", DATABASE_URL=url)
     assert done.returncode == 2

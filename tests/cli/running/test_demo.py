@@ -1,4 +1,4 @@
-"""`iidq demo`: the right verdicts on real parts, and nothing left behind however it ends."""
+"""Test `iidq demo`: the right verdicts on real parts, and no process or file left after any end."""
 
 import asyncio
 import json
@@ -45,7 +45,7 @@ def _proof_of(demo: Running) -> Path:
 
 
 def test_two_at_once_show_every_verdict(sandbox: Sandbox) -> None:
-    """Two demos at once both come to OK, WARN, FAIL and a proof; they leave no process, and no file but the proofs."""
+    """Two demos at once both give OK, WARN, FAIL and a proof; no process and no file but the proofs is left."""
     demos = [sandbox.start("demo"), sandbox.start("demo")]
     for demo in demos:
         assert demo.wait() == 0, demo.output
@@ -58,7 +58,7 @@ def test_two_at_once_show_every_verdict(sandbox: Sandbox) -> None:
         assert re.fullmatch("0x[0-9a-f]{64}", json.loads(proof.read_text())["tx"]["txHash"])
         check, up = re.findall(r"^  (\S.*iidq (?:check-proof|up).*)$", demo.output, re.MULTILINE)
         assert "http://127.0.0.1:3001/" in demo.output.partition(up)[2]
-        # The step that is advised works as it is printed.
+        # The printed next step works unchanged.
         subprocess.run(["sh", "-c", check], check=True, capture_output=True, timeout=60)
         proof.unlink()
     sandbox.assert_nothing_left()
@@ -67,7 +67,7 @@ def test_two_at_once_show_every_verdict(sandbox: Sandbox) -> None:
 def test_a_wrong_verdict_is_no_success(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], own_logging: None
 ) -> None:
-    """A verdict other than the expected one is shown in the table, and the demo ends with 1, without a proof."""
+    """An unexpected verdict is reported, and the demo ends with exit code 1 and without a proof."""
     module = import_module("iidq.cli.running.demo")
     real_cases = module._cases
 
@@ -139,12 +139,12 @@ async def test_a_job_without_an_end_ends_the_demo(tmp_path: Path, monkeypatch: p
 def test_interrupted_leaves_nothing(
     sandbox: Sandbox, moment: Callable[[Sandbox, Running], bool], whole_group: bool, signals: list[signal.Signals]
 ) -> None:
-    """Ctrl-C at any moment, also an impatient one, ends the demo without a stack, a process or a file left."""
+    """An interrupted demo leaves no traceback, process or file, at any moment and after repeated Ctrl-C."""
     demo = sandbox.start("demo")
     wait_until(lambda: moment(sandbox, demo) or demo.process.poll() is not None, "the moment to interrupt")
     for number in signals:
         demo.interrupt(number, whole_group=whole_group)
-    # It may just have come to its end by itself.
+    # The demo may have ended just before.
     assert demo.wait() == 130 or "Every verdict is the expected one." in demo.output
     assert "Traceback" not in demo.output
     if "The proof is in" in demo.output:

@@ -1,4 +1,4 @@
-"""The commands against a service under a path of its host."""
+"""Test the commands against a service under a path of its host."""
 
 import json
 import re
@@ -15,7 +15,7 @@ Iidq = Callable[..., Done]
 
 @pytest.fixture(scope="module")
 def prefixed(playground: Playground) -> Iterator[str]:
-    """The address of an ``iidq serve`` with ``ROOT_PATH``, before the playground's queue."""
+    """Return the URL of an ``iidq serve`` with ``ROOT_PATH``, on the playground's queue."""
     with Sandbox() as place:
         running = place.start(
             "serve",
@@ -36,7 +36,7 @@ def prefixed(playground: Playground) -> Iterator[str]:
 def test_every_client_takes_a_base_url_with_a_path(
     playground: Playground, prefixed: str, iidq: Iidq, slash: str
 ) -> None:
-    """Verify, watch, list, show, count and diagnose, with and without a slash at the end."""
+    """Verify, watch, list, show, count and diagnose work with a base URL with and without a final slash."""
     there = ("--server", prefixed + slash)
     question = ("--manifest", playground.manifest, "--registry", playground.registry)
     verified = iidq("verify", playground.file, *question, "--json", *there)
@@ -58,7 +58,7 @@ def test_every_client_takes_a_base_url_with_a_path(
 
 
 def test_the_replys_poll_url_is_followed(playground: Playground, prefixed: str) -> None:
-    """A client that resolves ``pollUrl`` and ``Location`` against the URL it asked gets the job."""
+    """A client gets the job from ``pollUrl`` and ``Location``, resolved against the request URL."""
     asked = f"{prefixed}/api/verification-jobs/verify"
     fields = {
         "contentHash": "0x" + "7e" * 32,

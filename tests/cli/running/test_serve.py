@@ -1,4 +1,4 @@
-"""``iidq serve`` as an operator runs it: several processes on one port, replaced and stopped under load."""
+"""Run ``iidq serve`` as an operator: several processes on one port, replaced and stopped under load."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ PROCESSES = 2
 
 
 class Load:
-    """Clients that submit without a pause, each request once; on kept connections and on new ones."""
+    """Clients submitting without a pause, without retries, on kept and on new connections."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -33,7 +33,7 @@ class Load:
         self.failures: list[str] = []
 
     async def submit(self, **headers: str) -> None:
-        """One client, until cancelled."""
+        """Submit as one client until cancelled."""
         async with httpx.AsyncClient(base_url=self._url, timeout=30, headers=headers) as client:
             while True:
                 fields = {"registryAddress": REGISTRY_ADDRESS, "manifestURI": MANIFEST_URI}
@@ -49,14 +49,14 @@ class Load:
                     self.failures.append(f"{reply.status_code} {reply.text}")
 
     async def some_more(self, replies: int = 50) -> None:
-        """Wait for so many further replies."""
+        """Wait for ``replies`` further replies."""
         wanted = len(self.job_ids) + replies
         await eventually(lambda: len(self.job_ids) >= wanted or self.failures)
 
 
 @asynccontextmanager
 async def load_on(url: str) -> AsyncIterator[Load]:
-    """Two clients that keep their connections and two that open one per request; all replies are in at the end."""
+    """Run two clients with kept connections and two with a new connection per request; stop them at the end."""
     load = Load(url)
     clients = [asyncio.create_task(load.submit(**headers)) for headers in 2 * ({}, {"Connection": "close"})]
     try:
@@ -68,13 +68,13 @@ async def load_on(url: str) -> AsyncIterator[Load]:
 
 
 def events(running: Running, name: str) -> list[dict[str, Any]]:
-    """The log's lines of that event."""
+    """Return the log entries of the event ``name``."""
     lines = [json.loads(line) for line in running.output.splitlines() if line.startswith("{") and f'"{name}"' in line]
     return [line for line in lines if line["event"] == name]
 
 
 async def started(sandbox: Sandbox, database_url: str, processes: int, **settings: str) -> tuple[Running, str]:
-    """A running ``iidq serve``, all its processes up, and where it is."""
+    """Start ``iidq serve`` and wait for all processes; return the process and the URL."""
     running = sandbox.start(
         "serve",
         DATABASE_URL=database_url,
@@ -94,7 +94,7 @@ async def started(sandbox: Sandbox, database_url: str, processes: int, **setting
 async def test_a_rolling_restart_and_a_killed_process_under_load(sandbox: Sandbox, database_url: str) -> None:
     """SIGHUP replaces every process while clients submit: no request fails, and each acknowledged job is stored.
 
-    A process that is killed is replaced too, and SIGTERM ends all of them, with exit code 0 and nothing left behind.
+    A killed process is replaced, too. SIGTERM ends all processes with exit code 0, with nothing left.
     """
     running, url = await started(sandbox, database_url, PROCESSES)
     first = {event["pid"] for event in events(running, "api.serving")}
@@ -110,7 +110,7 @@ async def test_a_rolling_restart_and_a_killed_process_under_load(sandbox: Sandbo
     assert not first & sandbox.processes().keys()
     with psycopg.connect(database_url) as connection:
         stored = Counter(str(job_id) for (job_id,) in connection.execute('SELECT id FROM "VerificationJob"'))
-    # A client that was cancelled at the end may not have read its last reply.
+    # A client cancelled at the end may not have read the last reply.
     assert not Counter(load.job_ids) - stored
     assert len(stored) - len(load.job_ids) <= 4
 
@@ -127,7 +127,7 @@ async def test_a_rolling_restart_and_a_killed_process_under_load(sandbox: Sandbo
 
 
 async def test_processes_do_not_outlive_their_killed_parent(sandbox: Sandbox, database_url: str) -> None:
-    """`kill -9` of the one that holds the port: the others end in order, and the port is free."""
+    """After `kill -9` of the parent process the others end in order."""
     running, _ = await started(sandbox, database_url, PROCESSES)
     running.process.kill()
     await eventually(lambda: not sandbox.processes(), 60)
@@ -136,7 +136,7 @@ async def test_processes_do_not_outlive_their_killed_parent(sandbox: Sandbox, da
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 async def test_one_process_ends_in_order(sandbox: Sandbox, database_url: str, number: signal.Signals) -> None:
-    """A signal is an order to stop, not an accident: exit code 0."""
+    """A process stopped by a signal ends with exit code 0."""
     running, _ = await started(sandbox, database_url, 1)
     running.process.send_signal(number)
     assert await asyncio.to_thread(running.wait) == 0, running.output
@@ -153,7 +153,7 @@ async def test_a_second_signal_ends_it_at_once(sandbox: Sandbox, database_url: s
 
 
 async def test_a_start_that_fails_is_not_repeated(sandbox: Sandbox, database_url: str) -> None:
-    """A fault that no restart fixes ends the command, with the reason and an exit code."""
+    """A permanent fault ends the command, with the reason and an exit code."""
     running = sandbox.start(
         "serve",
         DATABASE_URL=database_url,

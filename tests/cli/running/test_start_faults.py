@@ -1,4 +1,4 @@
-"""Commands that cannot start, or cannot reach a service, report it without a secret."""
+"""Test that commands without a start or a reachable service report the fault without a secret."""
 
 import sys
 from pathlib import Path
@@ -16,7 +16,7 @@ CLOSED = "127.0.0.1:9"
 
 @pytest.fixture(autouse=True)
 def empty_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No variable of the machine and no ``.env`` of the checkout is seen."""
+    """Hide the machine's variables and the ``.env`` of the checkout."""
     monkeypatch.chdir(tmp_path)
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
@@ -44,7 +44,7 @@ def empty_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_no_start_fault_shows_a_malformed_value(
     command: str, name: str, value: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Every command ends with one line that names the variable, and with an exit code that is no success."""
+    """Every command ends with one line with the variable's name, and with an exit code for failure."""
     monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "argv", ["iidq", *command.split()])
     with pytest.raises(SystemExit) as ended:
@@ -87,7 +87,7 @@ def test_a_key_that_no_header_can_hold_is_not_shown(
 async def test_malformed_headers_of_the_collector_are_not_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The SDK's warning about OTEL_EXPORTER_OTLP_HEADERS names the variable and does not quote it."""
+    """The SDK's warning about OTEL_EXPORTER_OTLP_HEADERS names the variable without its value."""
     pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"authorization {SECRET}")
     async with open_traces(load_settings(otel_exporter_otlp_endpoint=f"http://{CLOSED}"), "api"):

@@ -1,4 +1,4 @@
-"""`iidq up`: printed values are true, dead processes are restarted, and signals end all of them."""
+"""Test `iidq up`: printed values are true, dead processes are restarted, and signals end all processes."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def test_printed_curl_works_as_printed(playground: Playground) -> None:
 
 
 def test_one_line_sets_the_variables(playground: Playground, shell_variables: dict[str, str]) -> None:
-    """The line for a second terminal sets every variable that the documents' commands name, and the client's own."""
+    """The line for a second terminal sets every variable of the documents' commands and of the client."""
     assert (
         shell_variables.items()
         >= {
@@ -62,7 +62,7 @@ def test_one_line_sets_the_variables(playground: Playground, shell_variables: di
 
 
 def test_the_line_shows_no_url_of_the_operator(sandbox: Sandbox, playground: Playground) -> None:
-    """The operator's own URLs, which may hold credentials, are neither shown nor put into the line."""
+    """The operator's own URLs, possibly with credentials, appear neither in the output nor in the line."""
     up = sandbox.start("up", "--port", "0", "--workers", "0", RPC_URL=playground.rpc_url.replace("//", "//me:hidden@"))
     up.wait_until_says("Ctrl-C stops everything")
     assert "hidden" not in up.output
@@ -71,9 +71,9 @@ def test_the_line_shows_no_url_of_the_operator(sandbox: Sandbox, playground: Pla
 
 
 def test_killed_worker_is_started_again(playground: Playground) -> None:
-    """A job that no worker could take because the only one was killed is done by its successor."""
+    """A job submitted while the only worker is dead is done by the next worker."""
     killed = _only_worker(playground.sandbox)
-    # Stopped, it cannot take the job before it is killed.
+    # A stopped worker cannot take the job before its end.
     os.kill(killed, signal.SIGSTOP)
     submitted = httpx.post(
         f"{playground.api}/api/verification-jobs/verify",
@@ -93,7 +93,7 @@ def test_killed_worker_is_started_again(playground: Playground) -> None:
 
 
 def test_sigterm_ends_it_cleanly(sandbox: Sandbox) -> None:
-    """SIGTERM, as from a service manager: exit code 0, nothing left except the data to keep."""
+    """SIGTERM, as from a service manager, gives exit code 0 and leaves only the data folder."""
     kept = sandbox.folder / "kept"
     up = sandbox.start("up", "--port", "0", "--workers", "2", "--data", str(kept))
     up.wait_until_says("Ctrl-C stops everything")
@@ -108,7 +108,7 @@ NOWHERE = {"DATABASE_URL": "postgresql://127.0.0.1:9/none", "RPC_URL": "http://1
 
 
 def test_nothing_outlives_a_killed_one(sandbox: Sandbox) -> None:
-    """After `kill -9` of `iidq up`, Postgres, the chain, the API and the worker end by themselves."""
+    """After `kill -9` of `iidq up`, Postgres, the chain, the API and the worker end without help."""
     up = sandbox.start("up", "--port", "0")
     up.wait_until_says("Ctrl-C stops everything")
     assert len(sandbox.processes()) > 4
@@ -121,7 +121,7 @@ def test_nothing_outlives_a_killed_one(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize("processes", ["1", "2"])
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
 def test_a_taken_port_is_one_line(iidq: Callable[..., Done], command: str, processes: str, host: str) -> None:
-    """A port that another process holds is named at once, before anything is started, without a traceback."""
+    """A port used by another process is reported at once, before any start, without a traceback."""
     with listen(host, 0) as taken:
         port = str(taken.getsockname()[1])
         done = iidq(command, HOST=host, PORT=port, WEB_CONCURRENCY=processes, **NOWHERE)
@@ -146,7 +146,7 @@ def test_a_taken_port_is_one_line(iidq: Callable[..., Done], command: str, proce
     ],
 )
 def test_a_place_that_is_none_is_one_line(iidq: Callable[..., Done], command: str, name: str, value: str) -> None:
-    """An unusable host or port is named with the expected form, before anything is started."""
+    """An unusable host or port is reported with the expected form, before any start."""
     done = iidq(command, **{name: value}, **NOWHERE)
     assert (done.returncode, done.stdout) == (2, "")
     [line] = done.stderr.splitlines()

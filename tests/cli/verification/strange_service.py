@@ -1,4 +1,4 @@
-"""A server that sends the same reply to every request, as no real service does."""
+"""A server with the same reply to every request, unlike any real service."""
 
 import json
 import threading
@@ -9,12 +9,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @contextmanager
 def answering(status: int, body: object) -> Iterator[str]:
-    """Its URL."""
+    """Serve ``body`` as JSON with this status to every request; yield the URL."""
     encoded = json.dumps(body).encode()
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
-            """The one answer, after the question has been read."""
+            """Read the request, then send the reply."""
             self.rfile.read(int(self.headers.get("Content-Length", "0")))
             self.send_response(status)
             self.send_header("Content-Length", str(len(encoded)))
@@ -24,7 +24,7 @@ def answering(status: int, body: object) -> Iterator[str]:
         do_GET = do_POST = answer  # noqa: N815 - as http.server calls them
 
         def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
-            """Nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

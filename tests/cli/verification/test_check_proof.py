@@ -1,4 +1,4 @@
-"""``iidq check-proof`` as people run it."""
+"""Run ``iidq check-proof`` as a user."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def written(folder: Path, document: object) -> str:
 
 
 def test_the_public_proof_holds() -> None:
-    """The field's own proof: exit code 0, what was checked, and what a proof alone cannot tell."""
+    """The public proof gives exit code 0, the list of checks and the list of unchecked statements."""
     code, output = run(str(VECTOR))
     assert code == 0
     checked, left_open = output.split("Not checked")
@@ -36,7 +36,7 @@ def test_the_public_proof_holds() -> None:
 
 
 def test_a_signed_proof_names_its_signer(tmp_path: Path) -> None:
-    """A proof with the service's signature shows by whom, and fails once it was changed."""
+    """A proof with the service's signature shows the signer, and fails after any change."""
     signed = KEY.sign(PROOF)
     code, output = run(written(tmp_path, {"result": signed}))
     assert (code, f"{KEY.address} signed this very proof" in output) == (0, True)
@@ -46,7 +46,7 @@ def test_a_signed_proof_names_its_signer(tmp_path: Path) -> None:
 
 
 def test_findings_as_json(tmp_path: Path) -> None:
-    """``--json`` prints the same for machines."""
+    """``--json`` prints the same findings for programs."""
     code, output = run(written(tmp_path, {**PROOF, "registry": "0x" + "11" * 20}), "--json")
     findings = json.loads(output)
     assert (code, findings["status"], findings["holds"], findings["signer"]) == (0, "OK", True, None)
@@ -54,13 +54,13 @@ def test_findings_as_json(tmp_path: Path) -> None:
 
 
 def test_a_tampered_proof_fails(tmp_path: Path) -> None:
-    """A proof for another content: exit code 1."""
+    """A proof for other content gives exit code 1."""
     proof = {**PROOF, "content": {"file": "a", "hash": "0x" + "ab" * 32}}
     assert run(written(tmp_path, proof))[0] == 1
 
 
 def test_a_proof_of_a_failure_is_no_success(tmp_path: Path) -> None:
-    """A proof whose own verdict is FAIL: exit code 1, although nothing contradicts it."""
+    """A proof with the verdict FAIL gives exit code 1, even without a contradiction."""
     proof = {
         **PROOF,
         "onchain": {"creator": "0x" + "0" * 40, "manifestURI": "", "timestamp": 0},
@@ -78,18 +78,18 @@ def test_a_proof_of_a_failure_is_no_success(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("document", [[], {}, {"result": None}, "proof"])
 def test_what_is_no_proof_cannot_be_checked(document: object, tmp_path: Path) -> None:
-    """Another document: exit code 2 and one line that says why."""
+    """Any other document gives exit code 2 and one line with the reason."""
     code, output = run(written(tmp_path, document))
     assert (code, output.count("\n")) == (2, 1)
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
-    """No file, or a folder: exit code 2."""
+    """A missing file or a folder gives exit code 2."""
     assert run(str(tmp_path / "nothing.json"))[0] == 2
     assert run(str(tmp_path))[0] == 2
 
 
 def test_a_proofs_text_does_not_steer_the_terminal(tmp_path: Path) -> None:
-    """Control characters in a stranger's proof are not printed."""
+    """Control characters in a foreign proof are not printed."""
     _, output = run(written(tmp_path, {**PROOF, "manifest": {**PROOF["manifest"], "uri": "ipfs://\x1b[2J\r"}}))
     assert not {"\x1b", "\r"} & set(output)

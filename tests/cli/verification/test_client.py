@@ -1,4 +1,4 @@
-"""How ``iidq verify`` bears a service that is busy, away for a moment, or no iidq at all."""
+"""Test ``iidq verify`` with a busy, briefly unavailable or foreign service."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ FIELDS: dict[str, Any] = {"json": {"contentHash": "0x"}}
 
 
 class Script:
-    """A service without events that gives these answers, one after the other; an exception is a broken connection."""
+    """A service without events. Each request gets the next reply; an exception is a broken connection."""
 
     def __init__(self, *answers: httpx.Response | Exception) -> None:
         self._answers: Iterator[httpx.Response | Exception] = iter(answers)
@@ -41,7 +41,7 @@ def busy(status: int, retry_after: str = "0") -> httpx.Response:
 
 
 async def test_a_busy_service_is_asked_again_under_the_same_key() -> None:
-    """429 and 503 are waited out; the submission that is sent again cannot make a second job."""
+    """The client waits after 429 and 503, and the repeated submission cannot create a second job."""
     script = Script(busy(429), busy(503), httpx.Response(200, json=JOB))
     async with client(script) as service:
         assert await service.send("verify", lambda: FIELDS) == JOB
@@ -51,7 +51,7 @@ async def test_a_busy_service_is_asked_again_under_the_same_key() -> None:
 
 @pytest.mark.parametrize("retry_after", ["3600", "Fri, 31 Dec 2100 23:59:59 GMT"])
 async def test_patience_ends_with_the_deadline(retry_after: str) -> None:
-    """A service that asks for an hour is not waited for when nobody has an hour."""
+    """The client never waits beyond its deadline, even if ``Retry-After`` asks for an hour."""
     async with client(Script(busy(503, retry_after))) as service:
         with pytest.raises(NoAnswer, match=r"gave up after 20 s: later"):
             await service.send("verify", lambda: FIELDS)
@@ -59,7 +59,7 @@ async def test_patience_ends_with_the_deadline(retry_after: str) -> None:
 
 @pytest.mark.parametrize("retry_after", ["0", "-1", "soon", "Thu, 01 Jan 1970 00:00:00 GMT"])
 async def test_a_strange_retry_after_is_no_fault(retry_after: str) -> None:
-    """Past dates and nonsense are answered with a short wait of our own."""
+    """A ``Retry-After`` in the past or without meaning leads to a short wait."""
     script = Script(busy(503, retry_after), httpx.Response(200, json=JOB))
     async with client(script) as service:
         assert await service.send("verify", lambda: FIELDS) == JOB
@@ -76,7 +76,7 @@ async def test_a_connection_that_breaks_while_following_is_made_anew() -> None:
 
 
 async def test_a_service_that_was_never_there_is_told_at_once() -> None:
-    """Before the first answer nobody waits for a server that may be named wrongly."""
+    """A service unreachable at the first request is an immediate error, because the URL may be wrong."""
     async with client(Script(httpx.ConnectError("refused"))) as service:
         with pytest.raises(NoAnswer, match=r"http://service cannot be reached \(refused\)"):
             await service.send("verify", lambda: FIELDS)
@@ -99,14 +99,14 @@ async def test_a_service_that_was_never_there_is_told_at_once() -> None:
     ],
 )
 async def test_any_other_answer_is_told(answer: httpx.Response, said: str) -> None:
-    """Refusals in the service's words, strangers by their status; nothing is taken for a verdict."""
+    """A refusal is reported in the service's words, a foreign reply by its status; neither counts as a verdict."""
     async with client(Script(answer)) as service:
         with pytest.raises(NoAnswer, match=said):
             await service.send("verify", lambda: FIELDS)
 
 
 async def test_the_key_goes_along() -> None:
-    """A given key is sent with every request, and none without one."""
+    """A given key is sent with every request; without a key no header is sent."""
     script = Script(httpx.Response(200, json=JOB), httpx.Response(200, json=JOB))
     async with client(script, api_key="schlüssel") as service:
         await service.send("verify", lambda: FIELDS)
@@ -118,7 +118,7 @@ async def test_the_key_goes_along() -> None:
 
 
 def stream(*events: bytes) -> httpx.Response:
-    """A stream of these events, which then breaks off."""
+    """Return a stream with these events and an early end."""
     return httpx.Response(
         200, headers={"Content-Type": "text/event-stream"}, content=b"retry: 2000\n\n" + b"".join(events)
     )
@@ -129,7 +129,7 @@ def event(**state: Any) -> bytes:
 
 
 class Streaming:
-    """A service whose events come in these streams, one after the other; polling it is a fault."""
+    """A service with one stream after the other. Polling is a fault."""
 
     def __init__(self, *streams: httpx.Response | Exception) -> None:
         self._streams = iter(streams)
@@ -146,7 +146,7 @@ class Streaming:
 
 
 async def test_a_job_is_followed_by_its_events() -> None:
-    """Each state is seen, and nothing is polled; a stream that breaks off in the middle is opened anew."""
+    """The client sees each state by events without polling, and reopens a broken stream."""
     script = Streaming(
         stream(event(status="processing", progress=10), event(status="processing", progress=50)),
         stream(event(status="processing", progress=90), event()),
@@ -158,7 +158,7 @@ async def test_a_job_is_followed_by_its_events() -> None:
 
 
 class _Silent(httpx.AsyncByteStream):
-    """What a proxy gives that holds events back: the headers, and nothing more."""
+    """The reply of a proxy with full buffering: headers and no body."""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         await asyncio.Event().wait()
@@ -179,7 +179,7 @@ class _Silent(httpx.AsyncByteStream):
     ids=["refused", "page", "reset", "empty", "deep", "no job", "held back"],
 )
 async def test_where_events_do_not_come_through_the_job_is_polled(answer: httpx.Response | Exception) -> None:
-    """Whatever a proxy or an older service makes of the stream, the verdict comes."""
+    """The verdict arrives by polling if a proxy or an older service spoils the stream."""
     script = Streaming(answer)
     async with client(script, first_event_seconds=0.1) as service:
         assert await service.follow("j", lambda _: None) == JOB
@@ -187,7 +187,7 @@ async def test_where_events_do_not_come_through_the_job_is_polled(answer: httpx.
 
 
 async def test_a_batch_is_one_request() -> None:
-    """Its ids come back in order; a reply with another number of them is no batch's."""
+    """A batch is one request with ids in order; a reply with a wrong number of ids is refused."""
     script = Script(httpx.Response(200, json={"jobIds": ["a", "b"]}), httpx.Response(200, json={"jobIds": ["a"]}))
     async with client(script) as service:
         assert await service.send_batch([{}, {}]) == ["a", "b"]
@@ -197,7 +197,7 @@ async def test_a_batch_is_one_request() -> None:
 
 
 async def test_a_wrong_key_is_told_from_a_missing_one() -> None:
-    """401 says which it is, and where a key is put."""
+    """The error for 401 distinguishes a missing key from a wrong key, and names the variable."""
     for api_key, said in ((None, "asks for a key"), ("wrong", "does not take this key")):
         async with client(Script(httpx.Response(401, json={})), api_key=api_key) as service:
             with pytest.raises(NoAnswer, match=f"{said}.*IIDQ_API_KEY"):

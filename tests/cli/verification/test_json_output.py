@@ -1,4 +1,4 @@
-"""``--json``: standard output is for programs, also where the answer is that there is none."""
+"""Test ``--json``: standard output is for programs, even after a failure."""
 
 import json
 from collections.abc import Callable
@@ -15,7 +15,7 @@ UNKNOWN = "0198c1d2-0000-7000-8000-000000000000"
 
 
 def holds_json_or_nothing(text: str) -> bool:
-    """Whether a program can read it."""
+    """Return whether a program can read ``text``."""
     return text == "" or isinstance(json.loads(text), dict | list)
 
 
@@ -25,7 +25,7 @@ def holds_json_or_nothing(text: str) -> bool:
 def test_an_unknown_job_is_a_complaint(
     iidq: Iidq, playground: Playground, job_id: str, way: str, command: str, code: int
 ) -> None:
-    """An id of no job leaves standard output empty; ``watch`` ends as without a verdict, not as with FAIL."""
+    """An unknown id leaves standard output empty; ``watch`` ends with the code for "no verdict", not for FAIL."""
     there = {"DATABASE_URL": playground.database_url} if way == "database" else {"IIDQ_SERVER": playground.api}
     for options in ([], ["--json"]):
         done = iidq("jobs", command, job_id, *options, **there)
@@ -49,7 +49,7 @@ def test_an_unknown_job_is_a_complaint(
     ids=lambda command: "-".join(command[:2]),
 )
 def test_a_failure_leaves_nothing_but_json(iidq: Iidq, command: list[str]) -> None:
-    """A command that cannot answer tells why on standard error; standard output holds JSON or nothing."""
+    """A failed command writes the reason to standard error; standard output holds JSON or nothing."""
     for name in ("a.txt", "b.txt"):
         Path(name).write_text("a file")
     done = iidq(*command, "--json", RPC_URL=NOWHERE)

@@ -1,4 +1,4 @@
-"""``iidq register``: on the chain of a running `iidq up`, on a real one's stand-in, and where it is not possible."""
+"""Test ``iidq register`` on the chain of `iidq up`, on a substitute for a real chain, and with each obstacle."""
 
 import asyncio
 import hashlib
@@ -28,7 +28,7 @@ REAL_CHAIN_ID = 4242
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Content that nobody has registered, with a name that shells would take apart."""
+    """Unregistered content, with a name full of shell characters."""
     path = tmp_path / "my song's take.wav"
     path.write_bytes(secrets.token_bytes(100_000))
     return path
@@ -36,7 +36,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def real_chain() -> Iterator[tuple[str, str]]:
-    """A chain that is not the development one, by its id, and the registry on it."""
+    """A chain with another id than the development chain, and its registry."""
     with DevelopmentChain(chain_id=REAL_CHAIN_ID) as chain:
         yield chain.url, asyncio.run(deploy_registry(chain.url, DEVELOPMENT_KEYS[0]))
 
@@ -47,7 +47,7 @@ def rpc(url: str, method: str, *params: Any) -> Any:
 
 
 def test_the_way_from_a_file_to_its_verdict(iidq: Iidq, playground: Playground, file: Path) -> None:
-    """Registered on the chain of `iidq up` with what that prints, the file verifies by both commands as printed."""
+    """A file registered with the values printed by `iidq up` verifies by both printed commands."""
     done = iidq(
         *("register", str(file), "--rpc-url", playground.rpc_url, "--registry", playground.registry),
         *("--publish", playground.publish_url, "--server", playground.api),
@@ -63,9 +63,9 @@ def test_the_way_from_a_file_to_its_verdict(iidq: Iidq, playground: Playground, 
 
 
 def test_on_a_real_chain(iidq: Iidq, real_chain: tuple[str, str], file: Path) -> None:
-    """PRIVATE_KEY signs a transaction of its own chain, and is never shown; what is left to do is told.
+    """PRIVATE_KEY signs a transaction for its chain and is never shown; the next steps are printed.
 
-    A dry run before it changes nothing, neither here nor there.
+    A dry run changes nothing, neither in the folder nor on the chain.
     """
     url, registry = real_chain
     environment = {"PRIVATE_KEY": KEY, "RPC_URL": url, "DEFAULT_REGISTRY": f"eip155:{REAL_CHAIN_ID}:{registry}"}
@@ -93,7 +93,7 @@ def test_on_a_real_chain(iidq: Iidq, real_chain: tuple[str, str], file: Path) ->
 
 
 def test_a_manifest_on_the_web_is_told_where_to_go(iidq: Iidq, real_chain: tuple[str, str], file: Path) -> None:
-    """The URI named is the one registered; an interrupted try's manifest is taken again."""
+    """The registered URI is the URI from the option, and a second run uses the manifest of the first run."""
     url, registry = real_chain
     arguments = (
         *("register", str(file), "--rpc-url", url, "--registry", registry),
@@ -127,7 +127,7 @@ def _not_possible(url: str, registry: str, file: Path) -> dict[str, tuple[tuple[
 
 @pytest.mark.parametrize("case", _not_possible("", "", Path()))
 def test_where_it_is_not_possible(iidq: Iidq, real_chain: tuple[str, str], file: Path, case: str) -> None:
-    """One line says why and what to do, and nothing was sent."""
+    """Each obstacle gives one line with cause and remedy, and no transaction."""
     url, registry = real_chain
     arguments, environment, code, said = _not_possible(url, registry, file)[case]
     sent = rpc(url, "eth_getTransactionCount", CREATOR, "pending")
@@ -138,7 +138,7 @@ def test_where_it_is_not_possible(iidq: Iidq, real_chain: tuple[str, str], file:
 
 
 def test_what_another_has_registered_stays_theirs(iidq: Iidq, real_chain: tuple[str, str], file: Path) -> None:
-    """Exit code 1, with the creator that the registry holds; so too for one's own under another manifest."""
+    """Content registered by another account, or under another manifest, gives exit code 1 and the registered values."""
     url, registry = real_chain
     arguments = ("register", str(file), "--rpc-url", url, "--registry", registry)
     assert iidq(*arguments, PRIVATE_KEY=KEY).returncode == 0

@@ -1,4 +1,4 @@
-"""What the commands do on a terminal, on none, and on a strange one."""
+"""Test the commands on a terminal, without a terminal, and with an unusual encoding."""
 
 import os
 import pty
@@ -17,7 +17,7 @@ _TIMEOUT_SECONDS = 60.0
 
 
 def on_terminal(playground: Playground, *arguments: str, **variables: str) -> tuple[int, str]:
-    """Exit code and everything that is written to a terminal of 100 columns."""
+    """Return the exit code and the full output on a terminal of 100 columns."""
     leader, follower = pty.openpty()
     environment = playground.sandbox.environment(TERM="xterm-256color", COLUMNS="100", **variables)
     process = subprocess.Popen(
@@ -33,7 +33,7 @@ def on_terminal(playground: Playground, *arguments: str, **variables: str) -> tu
     while select.select([leader], [], [], deadline - time.monotonic())[0]:
         try:
             piece = os.read(leader, 65536)
-        except OSError:  # the last writer is gone
+        except OSError:  # the last writer has closed
             break
         said += piece
     os.close(leader)
@@ -48,7 +48,7 @@ def question(playground: Playground) -> tuple[str, ...]:
 
 
 def test_a_terminal_gets_bars_and_colour(playground: Playground) -> None:
-    """Hashing and waiting are shown by bars, the verdict in its colour; at the end only the verdict stands there."""
+    """Hashing and waiting appear as bars, the verdict in colour; only the verdict remains at the end."""
     code, said = on_terminal(playground, *question(playground))
     assert code == 0
     for part in ("hashing song.wav", "━", "\x1b[1;32mOK\x1b[0m: this is what"):
@@ -57,13 +57,13 @@ def test_a_terminal_gets_bars_and_colour(playground: Playground) -> None:
 
 
 def test_no_color_is_respected(playground: Playground) -> None:
-    """With NO_COLOR set there is no colour on any terminal (no-color.org)."""
+    """No terminal gets colours with NO_COLOR set (no-color.org)."""
     code, said = on_terminal(playground, *question(playground), NO_COLOR="1")
     assert (code, "\x1b[32m" in said, "\x1b[1;32m" in said) == (0, False, False)
 
 
 def test_a_terminal_that_lacks_the_signs_gets_question_marks(playground: Playground) -> None:
-    """An encoding without ✓ costs the sign, not the verdict."""
+    """Output in an encoding without ✓ shows ? for the sign, and the full verdict."""
     done = subprocess.run(
         [sys.executable, "-m", "iidq", *question(playground)],
         env=playground.sandbox.environment(PYTHONIOENCODING="latin-1"),
@@ -76,7 +76,7 @@ def test_a_terminal_that_lacks_the_signs_gets_question_marks(playground: Playgro
 
 
 def test_a_reader_that_leaves_early_is_no_fault(playground: Playground, tmp_path: Path) -> None:
-    """`iidq jobs list | head` ends without a stack."""
+    """`iidq jobs list | head` ends without a traceback."""
     complaints = tmp_path / "stderr"
     with complaints.open("wb") as file:
         subprocess.run(

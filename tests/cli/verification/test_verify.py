@@ -1,4 +1,4 @@
-"""``iidq verify`` as people and scripts run it, against a running `iidq up`."""
+"""Run ``iidq verify`` as users and scripts do, against a running `iidq up`."""
 
 import asyncio
 import hashlib
@@ -26,7 +26,7 @@ ELSEWHERE = "http://127.0.0.1:9"
 
 @pytest.fixture
 def ask(iidq: Iidq) -> Iidq:
-    """Asks a playground about its own sample, or about ``file``."""
+    """Verify the sample file, or ``file``, with the service of the playground."""
 
     def run(playground: Playground, *arguments: str, file: str | Path | None = None) -> Done:
         return iidq(
@@ -39,14 +39,14 @@ def ask(iidq: Iidq) -> Iidq:
 
 
 def job_of(playground: Playground, done: Done) -> dict[str, Any]:
-    """The job as ``--json`` printed it."""
+    """Return the job as printed by ``--json``."""
     job = json.loads(done.stdout)
     assert isinstance(job, dict)
     return job
 
 
 def test_a_genuine_file_is_ok(ask: Iidq, playground: Playground) -> None:
-    """Exit code 0, the verdict in words, who registered it and when, each check with its outcome."""
+    """A genuine file gives exit code 0, the verdict in words, creator, time and each check with its outcome."""
     done = ask(playground)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("OK: this is what its creator registered.")
@@ -56,14 +56,14 @@ def test_a_genuine_file_is_ok(ask: Iidq, playground: Playground) -> None:
 
 
 def test_the_job_is_followed_by_its_events(ask: Iidq, playground: Playground) -> None:
-    """What happens is heard as it happens: the service is asked for the job's events, and not polled."""
+    """The client follows the job by events, and does not poll."""
     path = f"/api/verification-jobs/{job_of(playground, ask(playground, '--json'))['id']}"
     wait_until(lambda: f'"{path}/events"' in playground.running.output, "the access log's line")
     assert f'"{path}"' not in playground.running.output
 
 
 def test_a_tampered_file_fails(ask: Iidq, playground: Playground, tmp_path: Path) -> None:
-    """Exit code 1, and the check that failed says why."""
+    """A changed file gives exit code 1 and the failed check."""
     tampered = tmp_path / "song.wav"
     tampered.write_bytes(Path(playground.file).read_bytes() + b"!")
     done = ask(playground, file=tampered)
@@ -75,7 +75,7 @@ def test_a_tampered_file_fails(ask: Iidq, playground: Playground, tmp_path: Path
 
 
 def test_another_manifest_is_told_from_a_changed_file(ask: Iidq, playground: Playground, tmp_path: Path) -> None:
-    """A registered file with another file's manifest is called registered, and the command for its own is printed."""
+    """A registered file with the manifest of another file is called registered, with a command for its manifest."""
     other = tmp_path / "o'ther file.txt"
     other.write_bytes(b"a registered text")
     uri = f"{playground.manifest}?for=other"
@@ -91,7 +91,7 @@ def test_another_manifest_is_told_from_a_changed_file(ask: Iidq, playground: Pla
 
 
 def test_json_is_the_job(ask: Iidq, playground: Playground) -> None:
-    """``--json`` prints the job as HTTP clients see it, and nothing else on standard output."""
+    """``--json`` prints the job as HTTP clients get it, and no other output."""
     job = job_of(playground, ask(playground, "--json"))
     assert (job["status"], job["result"]["status"], job["type"]) == ("completed", "OK", "verify")
     assert (job["fileName"], job["contentHash"]) == (
@@ -101,7 +101,7 @@ def test_json_is_the_job(ask: Iidq, playground: Playground) -> None:
 
 
 def test_an_upload_comes_to_the_same_verdict(ask: Iidq, playground: Playground) -> None:
-    """``--upload`` sends the file itself; the service's hash is the one made here."""
+    """``--upload`` sends the file, and the service's hash equals the client's hash."""
     by_hash, uploaded = (
         job_of(playground, ask(playground, "--json")),
         job_of(playground, ask(playground, "--json", "--upload")),
@@ -111,7 +111,7 @@ def test_an_upload_comes_to_the_same_verdict(ask: Iidq, playground: Playground) 
 
 
 def test_a_proof_is_written(ask: Iidq, iidq: Iidq, playground: Playground, tmp_path: Path) -> None:
-    """``--proof --output`` leaves a proof that `iidq check-proof` accepts."""
+    """``--proof --output`` writes a proof accepted by `iidq check-proof`."""
     output = tmp_path / "proof.json"
     done = ask(playground, "--proof", "--output", str(output))
     assert (done.returncode, str(output) in done.stdout) == (0, True)
@@ -120,7 +120,7 @@ def test_a_proof_is_written(ask: Iidq, iidq: Iidq, playground: Playground, tmp_p
 
 
 def test_a_job_that_fails_is_not_found_out(iidq: Iidq, playground: Playground) -> None:
-    """Exit code 2 and the job's error: no verdict is not a bad verdict."""
+    """A failed job gives exit code 2 and the job's error, because no verdict is not a bad verdict."""
     done = iidq(
         "verify",
         *(playground.file, "--manifest", playground.manifest, "--registry", UNREGISTERED, "--server", playground.api),
@@ -144,7 +144,7 @@ def test_a_job_that_fails_is_not_found_out(iidq: Iidq, playground: Playground) -
 def test_what_cannot_be_asked_is_exit_code_2(
     iidq: Iidq, playground: Playground, arguments: tuple[str, ...], said: str
 ) -> None:
-    """Refused fields, a service that is away and wrong options all say what is wrong."""
+    """Refused fields, an unavailable service and wrong options each give exit code 2 and the cause."""
     done = iidq(
         "verify", playground.file, *arguments, **({} if "--server" in arguments else {"IIDQ_SERVER": playground.api})
     )
@@ -154,7 +154,7 @@ def test_what_cannot_be_asked_is_exit_code_2(
 
 
 def test_a_file_that_cannot_be_read_is_exit_code_2(ask: Iidq, playground: Playground, tmp_path: Path) -> None:
-    """A missing file and a folder are told by name; nothing is sent."""
+    """A missing file or a folder is named in the error."""
     for path in (tmp_path / "none", tmp_path):
         done = ask(playground, file=path)
         assert done.returncode == 2
@@ -162,7 +162,7 @@ def test_a_file_that_cannot_be_read_is_exit_code_2(ask: Iidq, playground: Playgr
 
 
 def test_waiting_has_an_end(ask: Iidq, playground: Playground) -> None:
-    """While the queue is paused there is no verdict: exit code 2 after --timeout, and where the job can be seen."""
+    """The client stops after --timeout with exit code 2 and the URL of the job."""
     with psycopg.connect(playground.database_url, autocommit=True) as connection:
         connection.execute("SELECT pause_queue('a test')")
         try:
@@ -175,7 +175,7 @@ def test_waiting_has_an_end(ask: Iidq, playground: Playground) -> None:
 
 
 def test_an_interrupt_leaves_the_job_alone(playground: Playground) -> None:
-    """Ctrl-C is neither a verdict nor an error: exit code 130, one line."""
+    """Ctrl-C is neither a verdict nor an error: exit code 130 and one line."""
     waiting = """SELECT count(*) FROM "VerificationJob" WHERE status = 'queued'"""
     with psycopg.connect(playground.database_url, autocommit=True) as connection:
         connection.execute("SELECT pause_queue('a test')")
@@ -195,7 +195,7 @@ def test_an_interrupt_leaves_the_job_alone(playground: Playground) -> None:
 
 
 def test_a_service_without_its_queue_warns(iidq: Iidq, tmp_path: Path) -> None:
-    """A synchronous reply is a verdict, too: WARN is exit code 3, and the bare checks are shown."""
+    """A synchronous reply is a verdict, too: WARN gives exit code 3 and the list of checks."""
     file = tmp_path / "a"
     file.write_bytes(b"x")
     checks = {"manifestHashOk": True, "creatorOk": True, "manifestOk": False}

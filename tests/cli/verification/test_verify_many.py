@@ -1,4 +1,4 @@
-"""``iidq verify`` for many files, against a running `iidq up`."""
+"""Test ``iidq verify`` with many files, against a running `iidq up`."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ WAITING = """SELECT count(*) FROM "VerificationJob" WHERE status = 'queued'"""
 
 @pytest.fixture
 def photos(playground: Playground, tmp_path: Path) -> Path:
-    """A folder with the sample, a copy of it deeper down, and a file that nobody registered."""
+    """A folder with the sample file, a copy in a subfolder, and an unregistered file."""
     folder = tmp_path / "photos"
     (folder / "sub").mkdir(parents=True)
     shutil.copy(playground.file, folder / "a.wav")
@@ -30,7 +30,7 @@ def photos(playground: Playground, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ask(playground: Playground, iidq: Iidq) -> Iidq:
-    """Asks the playground's service; every manifest is the sample's unless another is named."""
+    """Run ``iidq verify`` against the playground, with the manifest of the sample unless ``--manifests`` is given."""
 
     def run(*arguments: str, **variables: str) -> Done:
         named = () if "--manifests" in arguments else ("--manifest", playground.manifest)
@@ -41,7 +41,7 @@ def ask(playground: Playground, iidq: Iidq) -> Iidq:
 
 
 def test_a_folder_is_one_batch_and_one_table(ask: Iidq, photos: Path, playground: Playground) -> None:
-    """A line for each file with what speaks against it, then the counts; the exit code is that of the worst."""
+    """The table has a line for each file with failed checks, then the counts; the worst verdict sets the exit code."""
     with psycopg.connect(playground.database_url, autocommit=True) as connection:
         newest = """SELECT count(DISTINCT "createdAt") FROM "VerificationJob" WHERE id::text >= %s"""
         done = ask("--recursive", "photos", "--json")
@@ -68,7 +68,7 @@ def test_a_folder_is_one_batch_and_one_table(ask: Iidq, photos: Path, playground
 
 
 def test_files_that_cannot_be_asked_about_stand_in_the_table(ask: Iidq, photos: Path) -> None:
-    """The others are asked about all the same; no verdict is worse than OK."""
+    """An unreadable file is in the table and gives exit code 2; the other files are still verified."""
     (photos / "b.wav").unlink()
     done = ask("photos/*.wav", "photos/none.wav", "photos/sub")
     assert done.returncode == 2
@@ -78,7 +78,7 @@ def test_files_that_cannot_be_asked_about_stand_in_the_table(ask: Iidq, photos: 
 
 
 def test_a_list_gives_each_file_its_manifest(ask: Iidq, photos: Path, playground: Playground) -> None:
-    """One wrong line keeps its whole batch back, and is told beside its file; mended, the list is asked."""
+    """A wrong line in a list holds back its whole batch and is reported for its file; the corrected list is sent."""
     listed = photos / "list.csv"
     listed.write_text(f"a.wav,{playground.manifest}\nsub/a.wav,ftp://x\n", encoding="utf-8")
     done = ask("--manifests", str(listed))
@@ -91,7 +91,7 @@ def test_a_list_gives_each_file_its_manifest(ask: Iidq, photos: Path, playground
 
 
 def test_results_are_written_into_a_folder(ask: Iidq, photos: Path, tmp_path: Path) -> None:
-    """Files of one name do not overwrite each other's."""
+    """Results of files with the same name are separate files."""
     (photos / "b.wav").unlink()
     done = ask("-r", "photos", "--upload", "-o", "results")
     assert done.returncode == 0, done
@@ -103,7 +103,7 @@ def test_results_are_written_into_a_folder(ask: Iidq, photos: Path, tmp_path: Pa
 
 
 def test_waiting_for_many_has_an_end(ask: Iidq, photos: Path, playground: Playground) -> None:
-    """While the queue is paused, one time-out is enough for all of them: the jobs go on, and are named."""
+    """One timeout covers all jobs of a run; unfinished jobs continue, and the table has their URLs."""
     with psycopg.connect(playground.database_url, autocommit=True) as connection:
         connection.execute("SELECT pause_queue('a test')")
         try:
@@ -116,7 +116,7 @@ def test_waiting_for_many_has_an_end(ask: Iidq, photos: Path, playground: Playgr
 
 
 def test_an_interrupt_leaves_the_jobs_alone(photos: Path, playground: Playground) -> None:
-    """Ctrl-C: exit code 130, one line that says how many jobs go on, and where to see them."""
+    """Ctrl-C gives exit code 130 and one line with the number of unfinished jobs and a command to list jobs."""
     with psycopg.connect(playground.database_url, autocommit=True) as connection:
         connection.execute("SELECT pause_queue('a test')")
         try:
@@ -144,14 +144,14 @@ def test_an_interrupt_leaves_the_jobs_alone(photos: Path, playground: Playground
     ],
 )
 def test_arguments_that_name_nothing_are_exit_code_2(iidq: Iidq, arguments: tuple[str, ...], said: str) -> None:
-    """What is missing is told before anything is sent."""
+    """Missing files, manifests or options are reported before the first request."""
     done = iidq("verify", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr
 
 
 def test_a_missing_key_is_told(iidq: Iidq, tmp_path: Path) -> None:
-    """A service with a key takes batches from its holders alone; the table says what to set."""
+    """A service with a key accepts batches only with the key; the table names the variable to set."""
     (tmp_path / "a").write_bytes(b"x")
     with answering(401, {"error": "Unauthorized"}) as url:
         done = iidq("verify", "-r", ".", "--manifest", "ipfs://x", "--registry", "0x" + "0" * 40, IIDQ_SERVER=url)

@@ -1,4 +1,4 @@
-"""The API key."""
+"""Test the API key."""
 
 import httpx
 import pytest
@@ -9,7 +9,7 @@ KEY = "schlüssel-0123456789"
 
 
 async def test_without_a_scope_everyone_may_submit_and_read(serve_api: ServeApi) -> None:
-    """As in the replaced system, a key in the settings alone closes neither."""
+    """As in the replaced system, a key without a scope closes neither submissions nor reads."""
     async with serve_api(api_key=KEY) as api:
         assert (await api.get(f"{JOBS}/~")).status_code == 404
         assert (await api.post(f"{JOBS}/verify", json={})).status_code == 400
@@ -23,7 +23,7 @@ OPERATING = [
 
 @pytest.mark.parametrize("scope", ["operate", "all"])
 async def test_operating_needs_the_key(serve_api: ServeApi, database_url: str, scope: str) -> None:
-    """Whatever the scope: to change jobs, to submit many, to read metrics; the right key opens all of it."""
+    """In every scope, changing jobs, submitting batches and reading metrics need the key."""
     async with serve_api(database_url=database_url, api_key=KEY, api_key_scope=scope) as api:
         for method, path in OPERATING:
             for headers in ({}, {"x-api-key": "wrong"}):
@@ -34,14 +34,14 @@ async def test_operating_needs_the_key(serve_api: ServeApi, database_url: str, s
 
 
 async def test_without_a_key_in_the_settings_nobody_is_asked(api: httpx.AsyncClient) -> None:
-    """Neither none nor any is wrong then."""
+    """Without a key in the settings, requests with any key or no key are accepted."""
     for method, path in OPERATING:
         assert (await api.request(method, path)).status_code != 401
         assert (await api.request(method, path, headers={"x-api-key": "any"})).status_code != 401
 
 
 async def test_scope_all_asks_for_the_key_everywhere_but_health(serve_api: ServeApi) -> None:
-    """Also for unknown routes: without the key a client cannot learn which exist."""
+    """With scope ``all`` the jobs' routes and unknown routes need the key, while health does not."""
     async with serve_api(api_key=KEY, api_key_scope="all") as api:
         for path in (f"{JOBS}/stats", JOBS, f"{JOBS}/x", "/nowhere", "/livez//"):
             reply = await api.get(path)
@@ -64,13 +64,13 @@ async def test_scope_all_asks_for_the_key_everywhere_but_health(serve_api: Serve
     ],
 )
 async def test_the_key_comes_in_either_header(serve_api: ServeApi, headers: dict[bytes, bytes], status: int) -> None:
-    """`x-api-key`, or `Authorization: Bearer`; nothing else, and nothing nearly right."""
+    """The key is accepted in `x-api-key` or `Authorization: Bearer` only, and only if exactly right."""
     async with serve_api(api_key=KEY, api_key_scope="all") as api:
         assert (await api.get(f"{JOBS}/~", headers=headers)).status_code == status
 
 
 async def test_a_refused_upload_is_not_read(serve_api: ServeApi) -> None:
-    """401 comes before the body, and the connection closes."""
+    """A refused upload gives 401 before the body is read, and the connection closes."""
     async with serve_api(api_key=KEY, api_key_scope="all") as api:
         reply = await api.post(f"{JOBS}/verify", files={"file": ("x", b"x" * 100_000)})
     assert (reply.status_code, reply.headers["connection"]) == (401, "close")
@@ -81,7 +81,10 @@ DESCRIPTION = ("/api/docs", "/api/docs.json", "/api/docs/style.css")
 
 
 async def test_the_description_asks_a_browser_for_the_key_on_a_page(serve_api: ServeApi) -> None:
-    """A program gets 401 as JSON, a browser a page to sign in on; key or session opens it, and nothing is shared."""
+    """Without the key a program gets 401 as JSON and a browser a sign-in page; key or session opens the description.
+
+    No such reply is stored in a shared cache.
+    """
     async with serve_api(api_key=KEY, api_key_scope="all") as api:
         for path in DESCRIPTION:
             program = await api.get(path)
@@ -99,13 +102,13 @@ async def test_the_description_asks_a_browser_for_the_key_on_a_page(serve_api: S
         assert signed_in.status_code == 200
         for path in DESCRIPTION:
             assert (await api.get(path)).status_code == 200
-        # A session is for looking at pages: the API itself takes the key alone.
+        # A session opens pages only: the API needs the key.
         for path in (JOBS, f"{JOBS}/stats", "/metrics", "/nowhere"):
             assert (await api.get(path)).status_code == 401
 
 
 async def test_a_forged_session_opens_no_description(serve_api: ServeApi) -> None:
-    """A cookie that another key signed is none."""
+    """A session cookie signed with another key gives 401."""
     async with serve_api(api_key="another") as other:
         assert (await other.post("/admin/queues/data/sign-in", json={"key": "another"})).status_code == 200
         foreign = other.cookies["iidq_session"]
@@ -116,7 +119,7 @@ async def test_a_forged_session_opens_no_description(serve_api: ServeApi) -> Non
 
 
 async def test_without_the_scope_the_description_is_open(serve_api: ServeApi) -> None:
-    """A key in the settings alone does not close it."""
+    """A key without the scope does not close the description."""
     async with serve_api(api_key=KEY) as api:
         for path in DESCRIPTION:
             assert (await api.get(path)).status_code == 200

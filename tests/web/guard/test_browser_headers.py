@@ -1,4 +1,4 @@
-"""CORS and security headers."""
+"""Test CORS and security headers."""
 
 import httpx
 import pytest
@@ -15,7 +15,7 @@ PREFLIGHT = {
 
 
 async def test_every_page_may_use_the_api_as_before(lonely_api: httpx.AsyncClient) -> None:
-    """As in the replaced system: any origin, no credentials; errors can be read in full, too."""
+    """As in the replaced system, pages of any origin may read replies and errors, without credentials."""
     for path in ("/livez", f"{JOBS}/~none", "/nowhere"):
         reply = await lonely_api.get(path, headers={"Origin": PAGE})
         assert reply.headers["access-control-allow-origin"] == "*"
@@ -25,7 +25,7 @@ async def test_every_page_may_use_the_api_as_before(lonely_api: httpx.AsyncClien
 
 
 async def test_a_preflight_is_answered_at_once(serve_api: ServeApi) -> None:
-    """204 with the requested permissions, even if a key or a limit would refuse the request itself."""
+    """A preflight gives 204 with the requested permissions, even if a key or a limit would refuse the request."""
     async with serve_api(api_key="secret", api_key_scope="all", rate_limit_submit_per_minute=1) as api:
         for _ in range(3):
             reply = await api.options(f"{JOBS}/verify", headers=PREFLIGHT)
@@ -37,7 +37,7 @@ async def test_a_preflight_is_answered_at_once(serve_api: ServeApi) -> None:
 
 
 async def test_refusals_can_be_read_by_pages(serve_api: ServeApi) -> None:
-    """401 and 429 too, or a page could not show the reason."""
+    """Pages can read 401 and 429 replies, and so show the reason."""
     async with serve_api(api_key="secret", api_key_scope="all", rate_limit_read_per_minute=1) as api:
         for status in (401, 429):
             reply = await api.get(JOBS, headers={"Origin": PAGE})
@@ -45,7 +45,7 @@ async def test_refusals_can_be_read_by_pages(serve_api: ServeApi) -> None:
 
 
 async def test_only_named_origins(serve_api: ServeApi) -> None:
-    """With a list, its pages are allowed by name, others by nothing, and caches keep them apart."""
+    """With listed origins only their pages get CORS headers, and ``Vary`` keeps caches correct."""
     async with serve_api(cors_origins=f"{PAGE},http://localhost:5173") as api:
         for origin in (PAGE, "http://localhost:5173"):
             reply = await api.get("/livez", headers={"Origin": origin})
@@ -63,7 +63,7 @@ async def test_only_named_origins(serve_api: ServeApi) -> None:
 
 
 async def test_no_origin_at_all(serve_api: ServeApi) -> None:
-    """`CORS_ORIGINS=none`: pages of other origins read nothing."""
+    """With `CORS_ORIGINS=none` pages of other origins get no CORS headers."""
     async with serve_api(cors_origins="none") as api:
         reply = await api.get("/livez", headers={"Origin": PAGE})
         preflight = await api.options(JOBS, headers=PREFLIGHT)
@@ -72,14 +72,14 @@ async def test_no_origin_at_all(serve_api: ServeApi) -> None:
 
 @pytest.mark.parametrize("asked", ["x" * 1001, "content-type\x01", "a;b", ""])
 async def test_only_field_names_are_allowed_back(lonely_api: httpx.AsyncClient, asked: str) -> None:
-    """Nothing else that a preflight asks for comes back in a header."""
+    """A preflight with malformed header names gets none of these back."""
     headers = {**PREFLIGHT, "Access-Control-Request-Headers": asked}
     reply = await lonely_api.options(JOBS, headers=headers)
     assert "access-control-allow-headers" not in reply.headers
 
 
 async def test_options_without_an_origin_is_no_preflight(lonely_api: httpx.AsyncClient) -> None:
-    """It goes the way of every other method that an endpoint does not have."""
+    """OPTIONS without an origin gives 405."""
     assert (await lonely_api.options(f"{JOBS}/verify")).status_code == 405
 
 
@@ -94,14 +94,14 @@ EXPECTED = {
 
 @pytest.mark.parametrize("path", ["/livez", f"{JOBS}/~none", f"{JOBS}?limit=0", "/nowhere"])
 async def test_every_reply_carries_them(lonely_api: httpx.AsyncClient, path: str) -> None:
-    """Also errors; each once."""
+    """Every reply has each security header exactly once, errors included."""
     reply = await lonely_api.get(path)
     for name, value in EXPECTED.items():
         assert reply.headers.get_list(name) == [value]
 
 
 async def test_refusals_carry_them(serve_api: ServeApi) -> None:
-    """Also the replies that never reach an endpoint."""
+    """Replies before any endpoint have the security headers, too."""
     async with serve_api(api_key="secret", api_key_scope="all", rate_limit_read_per_minute=1) as api:
         for status in (401, 429):
             reply = await api.get(JOBS)
@@ -110,7 +110,7 @@ async def test_refusals_carry_them(serve_api: ServeApi) -> None:
 
 
 def test_a_pages_own_policy_stands() -> None:
-    """A header set by the reply is not repeated, and the others are added."""
+    """A security header set by the reply is not repeated, and the others are added."""
     own = [(b"content-type", b"text/html"), (b"content-security-policy", b"default-src 'self'")]
     added = dict(security_headers(own))
     assert b"content-security-policy" not in added

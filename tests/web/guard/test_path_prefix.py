@@ -1,4 +1,4 @@
-"""Under a path of the host, behind a real nginx: every URL that is given out leads back to the service."""
+"""Test a path prefix behind a real nginx: every URL in a reply leads back to the service."""
 
 import json
 import re
@@ -32,29 +32,31 @@ TRUSTED: Final[dict[str, Any]] = {"trusted_proxies": ["127.0.0.1"]}
 
 
 def snippets() -> list[str]:
-    """The two of the docs: one strips the prefix and forwards it in a header, one keeps it."""
+    """Return both nginx snippets of the docs: with the prefix stripped and in a header, and with the prefix kept."""
     stripping, keeping = re.findall(r"```nginx\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
     return [stripping, keeping]
 
 
 @pytest.fixture
 def sql(database_url: str) -> Iterator[psycopg.Connection[Any]]:
-    """The operator's own connection."""
+    """Connect as the operator."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
 
 
 @dataclass(frozen=True)
 class Site:
-    """A client of the whole host, where nothing but ``/iidq/`` is served, and one of the API itself."""
+    """A host with only ``/iidq/`` served, and the API behind the host."""
 
     client: httpx.AsyncClient
+    """A client of the host."""
     direct: httpx.AsyncClient
+    """A client of the API without nginx."""
 
 
 @asynccontextmanager
 async def site(serve_api: ServeApi, folder: Path, snippet: str, **settings: Any) -> AsyncIterator[Site]:
-    """Run nginx with a snippet of the docs in front of an API under these settings."""
+    """Run nginx with a snippet of the docs in front of an API with these settings."""
     async with serve_api(api_key=KEY, **settings) as direct:
         place = snippet.replace("127.0.0.1:3001", f"{direct.base_url.host}:{direct.base_url.port}")
         server = f"server {{ listen unix:{folder}/nginx; root {folder}/none; {place} }}"
@@ -68,7 +70,7 @@ async def site(serve_api: ServeApi, folder: Path, snippet: str, **settings: Any)
 async def proxied(
     request: pytest.FixtureRequest, serve_api: ServeApi, database_url: str, tmp_path: Path
 ) -> AsyncIterator[Site]:
-    """Each kind of proxy."""
+    """Return a site for each kind of proxy."""
     stripping, keeping = snippets()
     told = "proxy_set_header X-Forwarded-Prefix /iidq;"
     assert told in stripping
@@ -83,7 +85,7 @@ async def proxied(
 
 @needs_nginx
 async def test_replies_lead_back(proxied: Site, sql: psycopg.Connection[Any]) -> None:
-    """``pollUrl``, ``pollUrls`` and ``Location`` of every way to submit can be asked where they were given out."""
+    """``pollUrl``, ``pollUrls`` and ``Location`` of every submission can be requested through the proxy."""
     client = proxied.client
     client.headers["x-api-key"] = KEY
     given: list[str] = []
@@ -120,10 +122,10 @@ async def test_replies_lead_back(proxied: Site, sql: psycopg.Connection[Any]) ->
 
 @needs_nginx
 async def test_every_link_stays_under_the_prefix(proxied: Site, sql: psycopg.Connection[Any]) -> None:
-    """All that pages, styles and scripts name is there, and nothing of it lies outside the prefix."""
+    """Every link in pages, styles and scripts works and stays under the prefix."""
     job_id = str(insert(sql, COMPLETED))
     proxied.client.headers["x-api-key"] = KEY
-    # nginx sends /iidq there.
+    # nginx redirects /iidq to the prefix.
     assert (await proxied.client.get(PREFIX)).headers["location"].endswith(f"{PREFIX}/")
     waiting = [
         f"{PREFIX}/",
@@ -157,7 +159,7 @@ async def test_every_link_stays_under_the_prefix(proxied: Site, sql: psycopg.Con
 
 
 def links(reply: httpx.Response) -> list[str]:
-    """Links and resources of a page, style or script."""
+    """Return links and resources of a page, style or script."""
     kind = reply.headers["content-type"].partition(";")[0]
     patterns = {
         "text/html": r"<(?:a|link|script|form|img)\b[^>]*\b(?:href|src|action)=\"([^\"#]+)",
@@ -169,7 +171,7 @@ def links(reply: httpx.Response) -> list[str]:
 
 @needs_nginx
 async def test_the_session_is_of_this_service_alone(proxied: Site) -> None:
-    """Other services of the host never get the operator's cookie, and signing out takes it back."""
+    """The session cookie is limited to the prefix, and signing out removes the cookie."""
     data = f"{PREFIX}/admin/queues/data"
     signed_in = await proxied.client.post(f"{data}/sign-in", json={"key": KEY})
     assert "; Path=/iidq;" in signed_in.headers["set-cookie"]
@@ -182,7 +184,7 @@ async def test_the_session_is_of_this_service_alone(proxied: Site) -> None:
 
 @needs_nginx
 async def test_nothing_is_kept_with_anothers_prefix(proxied: Site, sql: psycopg.Connection[Any]) -> None:
-    """Each client of a repeated submission, a page or a document gets its own prefix, and no 304 for another's."""
+    """Each client gets its own prefix in repeated submissions, pages and documents, and no 304 for another prefix."""
     headers = {"Idempotency-Key": "once"}
     through = await proxied.client.post(f"{PREFIX}{JOBS}/verify", json=VALID, headers=headers)
     other = {"X-Forwarded-Prefix": "/other"}
@@ -195,7 +197,7 @@ async def test_nothing_is_kept_with_anothers_prefix(proxied: Site, sql: psycopg.
         elsewhere = await proxied.direct.get(path, headers=known | other)
         assert elsewhere.status_code == 200
         assert (PREFIX in elsewhere.text, "/other" in elsewhere.text) == (False, True)
-    # A job's own reply has no URL of ours.
+    # A job's reply has no URL of the service.
     job = f"{JOBS}/{insert(sql, COMPLETED)}"
     tag = (await proxied.client.get(PREFIX + job)).headers["etag"]
     assert (await proxied.direct.get(job, headers={"If-None-Match": tag, **other})).status_code == 304
@@ -204,7 +206,7 @@ async def test_nothing_is_kept_with_anothers_prefix(proxied: Site, sql: psycopg.
 async def test_rules_for_paths_know_the_prefix(
     serve_api: ServeApi, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Keys, rate limits, the guard against other pages, log and metrics treat a kept prefix as if it were not there."""
+    """Keys, rate limits, the check for foreign pages, log and metrics ignore a kept prefix."""
     logged: list[tuple[str, str]] = []
     monkeypatch.setattr(logs, "request_served", lambda _id, _method, path, route, *_: logged.append((path, route)))
     settings: dict[str, Any] = {"database_url": database_url, "root_path": PREFIX, **TRUSTED}
@@ -245,7 +247,7 @@ ASKED: Final = ("/", "/admin/queues", f"/jobs/{'0' * 36}", "/api/docs", "/api/do
 
 
 async def replies(api: httpx.AsyncClient, **headers: str) -> list[Any]:
-    """All that a reply can give out a URL in."""
+    """Return all parts of replies with a possible URL."""
     found: list[Any] = []
     for path in ASKED:
         reply = await api.get(path, headers=headers)
@@ -267,7 +269,7 @@ HOSTILE: Final = (
 
 @pytest.mark.parametrize("trusted", [True, False])
 async def test_a_hostile_prefix_is_never_reflected(serve_api: ServeApi, database_url: str, trusted: bool) -> None:
-    """Other hosts, further headers and markup change no reply; of an untrusted peer not even a good prefix does."""
+    """A hostile prefix changes no reply; from an untrusted peer even a good prefix changes no reply."""
     settings: dict[str, Any] = TRUSTED if trusted else {"trusted_proxies": ["192.0.2.1"]}
     hostile = HOSTILE if trusted else (PREFIX, HOSTILE[0])
     async with serve_api(database_url=database_url, api_key=KEY, **settings) as api:
@@ -279,7 +281,7 @@ async def test_a_hostile_prefix_is_never_reflected(serve_api: ServeApi, database
 
 
 async def test_a_long_prefix_costs_no_memory(serve_api: ServeApi, database_url: str) -> None:
-    """A new prefix with each request is answered, and the description is not kept for all of them."""
+    """A new prefix with each request gets a correct description."""
     async with serve_api(database_url=database_url, **TRUSTED) as api:
         for number in range(8):
             reply = await api.get("/api/docs.json", headers={"X-Forwarded-Prefix": f"/{number}"})

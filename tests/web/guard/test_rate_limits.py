@@ -1,4 +1,4 @@
-"""Rate limits over HTTP, in one process and in two."""
+"""Test rate limits over HTTP, in one process and in two."""
 
 import asyncio
 import os
@@ -22,13 +22,13 @@ QUESTION = {**FIELDS, "contentHash": CONTENT_HASH}
 
 
 async def statuses(api: httpx.AsyncClient, count: int, **headers: str) -> list[int]:
-    """Reads in a row."""
+    """Read ``count`` times in sequence; return the statuses."""
     replies = [await api.get(f"{JOBS}/~none", headers=headers) for _ in range(count)]
     return [reply.status_code for reply in replies]
 
 
 async def test_one_request_too_many_is_429(serve_api: ServeApi, database_url: str) -> None:
-    """Body and headers as in the contract; the reply says when to retry, and no job was made."""
+    """A request over the limit gives 429 with the contract's body and headers and the time to retry, and no job."""
     async with serve_api(database_url=database_url, rate_limit_submit_per_minute=2) as api:
         first, second, third = [await api.post(f"{JOBS}/verify", json=QUESTION) for _ in range(3)]
         count = (await api.get(JOBS)).json()["count"]
@@ -45,7 +45,7 @@ async def test_one_request_too_many_is_429(serve_api: ServeApi, database_url: st
 
 
 async def test_every_limited_reply_tells_what_remains(serve_api: ServeApi) -> None:
-    """In the form of the present draft, and in the one that the replaced system's clients read."""
+    """Every limited reply gives the remaining requests, in the draft's form and the replaced system's form."""
     async with serve_api(rate_limit_read_per_minute=5) as api:
         reply = await api.get(f"{JOBS}/~none")
     assert reply.headers["ratelimit-policy"] == '"read";q=5;w=60'
@@ -56,14 +56,14 @@ async def test_every_limited_reply_tells_what_remains(serve_api: ServeApi) -> No
 
 
 async def test_without_limits_no_word_of_them(lonely_api: httpx.AsyncClient) -> None:
-    """0 = off: neither headers nor refusals."""
+    """With a limit of 0, replies have no rate limit headers."""
     reply = await lonely_api.get(f"{JOBS}/~none")
     assert [name for name in reply.headers if name.startswith("ratelimit")] == []
 
 
 @pytest.mark.parametrize("path", [f"{JOBS}/verify", f"{JOBS}/proof", f"{JOBS}/batch", "/api/verify", "/api/proof"])
 async def test_all_submissions_share_their_limit(serve_api: ServeApi, path: str) -> None:
-    """Also the synchronous ones, and a batch counts as one; a bad submission counts, too. Reads go on."""
+    """All submissions share one limit: synchronous, batch (counted once) and bad submissions. Reads are separate."""
     async with serve_api(rate_limit_submit_per_minute=1) as api:
         await api.post(f"{JOBS}/verify", json={})
         assert (await api.post(path, json={})).status_code == 429
@@ -71,7 +71,7 @@ async def test_all_submissions_share_their_limit(serve_api: ServeApi, path: str)
 
 
 async def test_health_and_metrics_are_never_limited(serve_api: ServeApi, database_url: str) -> None:
-    """Probes and scrapers neither meet a limit nor use one up."""
+    """Probes and scrapers have no limit and use none."""
     async with serve_api(database_url=database_url, rate_limit_read_per_minute=1) as api:
         for path in ("/livez", "/readyz", "/api/health", "/metrics", "/metrics"):
             assert (await api.get(path)).status_code != 429
@@ -80,7 +80,7 @@ async def test_health_and_metrics_are_never_limited(serve_api: ServeApi, databas
 
 
 async def test_a_refused_upload_is_not_read(serve_api: ServeApi) -> None:
-    """429 comes before the body, and the connection closes gently."""
+    """An upload over the limit gives 429 before the body is read, and the connection closes."""
     async with serve_api(rate_limit_submit_per_minute=1) as api:
         await api.post(f"{JOBS}/verify", json={})
         reply = await api.post(f"{JOBS}/verify", data=FIELDS, files={"file": ("x", CONTENT * 10_000)})
@@ -88,7 +88,7 @@ async def test_a_refused_upload_is_not_read(serve_api: ServeApi) -> None:
 
 
 async def test_who_holds_the_key_has_a_limit_of_its_own(serve_api: ServeApi) -> None:
-    """Many times an address' limit, independent of the address' own requests; a wrong key is no key."""
+    """The key has a separate, higher limit, independent of the address; a wrong key counts for the address."""
     async with serve_api(api_key=KEY, rate_limit_read_per_minute=1, rate_limit_key_factor=3) as api:
         assert await statuses(api, 2) == [404, 429]
         assert await statuses(api, 1, **{"x-api-key": "wrong"}) == [429]
@@ -97,13 +97,13 @@ async def test_who_holds_the_key_has_a_limit_of_its_own(serve_api: ServeApi) -> 
 
 
 async def test_wrong_keys_cannot_be_tried_without_end(serve_api: ServeApi) -> None:
-    """A 401 counts against the address."""
+    """A 401 reply counts against the address."""
     async with serve_api(api_key=KEY, api_key_scope="all", rate_limit_read_per_minute=2) as api:
         assert await statuses(api, 3, **{"x-api-key": "guess"}) == [401, 401, 429]
 
 
 async def test_clients_behind_a_trusted_proxy_are_counted_apart(serve_api: ServeApi) -> None:
-    """Each by its own address; entries written by the client change nothing."""
+    """Clients behind a trusted proxy have separate limits; entries from the client have no effect."""
     async with serve_api(trusted_proxies="127.0.0.0/8", rate_limit_read_per_minute=1) as api:
         assert await statuses(api, 2, **{"X-Forwarded-For": "203.0.113.1"}) == [404, 429]
         assert await statuses(api, 1, **{"X-Forwarded-For": "203.0.113.2"}) == [404]
@@ -113,14 +113,14 @@ async def test_clients_behind_a_trusted_proxy_are_counted_apart(serve_api: Serve
 
 
 async def test_a_strangers_forwarded_for_is_worth_nothing(serve_api: ServeApi) -> None:
-    """Without trusted proxies a header buys no fresh limit."""
+    """Without trusted proxies, ``X-Forwarded-For`` gives no new limit."""
     async with serve_api(rate_limit_read_per_minute=1) as api:
         assert await statuses(api, 1, **{"X-Forwarded-For": "203.0.113.1"}) == [404]
         assert await statuses(api, 1, **{"X-Forwarded-For": "203.0.113.2"}) == [429]
 
 
 async def test_idempotency_keys_belong_to_the_client_behind_the_proxy(serve_api: ServeApi, database_url: str) -> None:
-    """Two clients behind one proxy do not come upon each other's jobs."""
+    """Two clients behind one proxy with the same idempotency key get separate jobs."""
     async with serve_api(database_url=database_url, trusted_proxies="127.0.0.1") as api:
         jobs = []
         for client in ("203.0.113.1", "203.0.113.2", "203.0.113.1"):
@@ -130,13 +130,13 @@ async def test_idempotency_keys_belong_to_the_client_behind_the_proxy(serve_api:
 
 
 async def test_limits_hold_without_a_database(serve_api: ServeApi) -> None:
-    """Each process by itself."""
+    """Rate limits hold without a database, per process."""
     async with serve_api(rate_limit_read_per_minute=3) as api:
         assert await statuses(api, 4) == [404, 404, 404, 429]
 
 
 async def test_an_endless_url_is_refused(lonely_api: httpx.AsyncClient) -> None:
-    """Path and query together: 8 KiB are enough for everything that there is."""
+    """A URL over 8 KiB gives 414."""
     reply = await lonely_api.get(f"{JOBS}?cursor={'x' * 8192}")
     assert reply.status_code == 414
     assert reply.json()["correlationId"] == reply.headers["x-correlation-id"]
@@ -145,7 +145,7 @@ async def test_an_endless_url_is_refused(lonely_api: httpx.AsyncClient) -> None:
 
 @asynccontextmanager
 async def api_process(database_url: str, log_path: Path, **environment: str) -> AsyncIterator[httpx.AsyncClient]:
-    """``iidq serve``, a process of its own."""
+    """Start ``iidq serve`` as a process; yield a client."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         arguments = ["iidq", "serve", "--fd", str(listener.fileno())]
         settings = {"DATABASE_URL": database_url, "RPC_URL": "http://rpc.invalid/", **environment}
@@ -161,7 +161,7 @@ async def api_process(database_url: str, log_path: Path, **environment: str) -> 
 
 
 async def test_two_processes_keep_one_limit(database_url: str, tmp_path: Path) -> None:
-    """Requests admitted by one count in the other after sharing; only earlier ones exceed the limit."""
+    """Requests accepted by one process count in the other process after the next exchange of counts."""
     assert "RATE_LIMIT_READ_PER_MINUTE" not in os.environ
     limit = {"RATE_LIMIT_READ_PER_MINUTE": "100", "LOG_LEVEL": "error", "REDIS_URL": ""}
     async with AsyncExitStack() as stack:
@@ -181,7 +181,7 @@ async def test_two_processes_keep_one_limit(database_url: str, tmp_path: Path) -
                 await asyncio.sleep(0.05)
         unknowing = len(remaining) - 2
         afterwards = [status != 429 for status in await statuses(second, 10)]
-    # Until it knew, its own requests were all that it saw; then at once those of the other, too.
+    # Before the exchange the process counts only its own requests; afterwards the requests of both.
     assert remaining[: unknowing + 1] == list(range(100, 99 - unknowing, -1))
     assert remaining[-1] == max(0, 100 - 95 - unknowing - 1)
     assert sum(afterwards) == remaining[-1]

@@ -1,4 +1,4 @@
-"""``/api/docs.json`` and ``/api/docs`` as they are served, and live replies against the document's schemas."""
+"""Test ``/api/docs.json`` and ``/api/docs``, and live replies against the document's schemas."""
 
 import json
 import re
@@ -27,7 +27,7 @@ RESULT = json.dumps(REAL["verifyResult"])
 
 
 class Described:
-    """Holds each reply of a live app against the live app's own document; no member may be undescribed."""
+    """Check each reply of a live app against the app's document; an undescribed member is a fault."""
 
     def __init__(self, api: httpx.AsyncClient, document: dict[str, Any]) -> None:
         self._api = api
@@ -57,7 +57,7 @@ async def described(api: httpx.AsyncClient) -> Described:
 
 
 async def test_live_replies_are_those_of_the_document(api: httpx.AsyncClient, database_url: str) -> None:
-    """Each operation of the queue, each state of a job, each usual error: status, headers and every member."""
+    """Each operation, job state and usual error matches the document in status, headers and every member."""
     world = await described(api)
     with psycopg.connect(database_url, autocommit=True) as sql:
         faults = '[{"attempt": 1, "at": "2026-11-24T00:50:26.013518+00:00", "error": "rpc.unavailable: no answer"}]'
@@ -96,7 +96,7 @@ async def test_live_replies_are_those_of_the_document(api: httpx.AsyncClient, da
 
 
 async def test_replies_without_a_database_are_described(lonely_api: httpx.AsyncClient) -> None:
-    """503 with its headers, and the answers that need no database."""
+    """Replies without a database match the document, 503 with its headers included."""
     world = await described(lonely_api)
     assert (await world.ask("GET", JOBS)).status_code == 503
     assert (await world.ask("GET", f"{JOBS}/{new_job_id()}", f"{JOBS}/{{jobId}}")).status_code == 503
@@ -106,7 +106,7 @@ async def test_replies_without_a_database_are_described(lonely_api: httpx.AsyncC
 
 
 async def test_refusals_at_the_door_are_described(serve_api: ServeApi) -> None:
-    """401, 414, 429 and 431 come before any endpoint, for each of them."""
+    """The refusals 401, 414, 429 and 431 match the document."""
     async with serve_api(api_key="sesame", rate_limit_read_per_minute=2) as api:
         world = await described(api)
         assert (await world.ask("POST", f"{JOBS}/pause")).status_code == 401
@@ -140,7 +140,7 @@ class Links(HTMLParser):
 
 
 async def test_the_page_needs_no_network_no_script_and_no_inline_style(lonely_api: httpx.AsyncClient) -> None:
-    """One small page and one style sheet of ours, under a policy that allows no more; every link has its anchor."""
+    """The page is small, has one local style sheet and no script, and every link has its anchor."""
     page = await lonely_api.get("/api/docs")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     policy = page.headers["content-security-policy"]
@@ -161,7 +161,7 @@ async def test_the_page_needs_no_network_no_script_and_no_inline_style(lonely_ap
 
 
 async def test_the_page_shows_every_operation(lonely_api: httpx.AsyncClient) -> None:
-    """The page shows the whole document."""
+    """The page shows every path, operation and schema of the document."""
     page = (await lonely_api.get("/api/docs")).text
     document = (await lonely_api.get("/api/docs.json")).json()
     for path, methods in document["paths"].items():
@@ -174,13 +174,13 @@ async def test_the_page_shows_every_operation(lonely_api: httpx.AsyncClient) -> 
 
 @pytest.mark.parametrize("path", ["/api/docs.json", "/api/docs", "/api/docs/style.css"])
 async def test_unchanged_documentation_is_not_sent_again(lonely_api: httpx.AsyncClient, path: str) -> None:
-    """304 for a client with the same bytes."""
+    """A client with the present ETag gets 304."""
     first = await lonely_api.get(path)
     again = await lonely_api.get(path, headers={"If-None-Match": first.headers["etag"]})
     assert (first.status_code, again.status_code, again.content) == (200, 304, b"")
 
 
 def test_static_parts_are_in_the_package() -> None:
-    """The page's files are found next to the code, also in a wheel."""
+    """The page's files are part of the package."""
     assert files("iidq.web.pages").joinpath("docs/docs.css").is_file()
     assert json.loads(files("iidq.web.openapi").joinpath("examples.json").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The operations page over HTTP: access, effects of changes, and costs of watching."""
+"""Test the operations page over HTTP: access, changes, and the cost of viewers."""
 
 import asyncio
 import json
@@ -37,25 +37,25 @@ CHANGES = (f"jobs/{new_job_id()}/cancel", f"jobs/{new_job_id()}/retry", "failure
 
 @pytest.fixture
 def sql(database_url: str) -> Iterator[psycopg.Connection[Any]]:
-    """The operator's own connection."""
+    """Connect as the operator."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
 
 
 async def sign_in(api: httpx.AsyncClient, key: str = KEY) -> None:
-    """From here on the client is a signed-in page."""
+    """Sign the client in."""
     reply = await api.post(f"{DATA}/sign-in", json={"key": key})
     assert reply.status_code == 200
     api.headers["X-CSRF-Token"] = reply.json()["csrfToken"]
 
 
 async def come_in(api: httpx.AsyncClient) -> None:
-    """The same, where no key is set."""
+    """Start a session without a key."""
     api.headers["X-CSRF-Token"] = (await api.get(f"{DATA}/session")).json()["csrfToken"]
 
 
 async def test_with_a_key_nothing_is_seen_or_changed_without_it(serve_api: ServeApi, database_url: str) -> None:
-    """The page itself holds nothing and is served; data and changes are 401 without sign-in."""
+    """With a key set, the empty page is served; data and changes give 401 without sign-in."""
     async with serve_api(database_url=database_url, api_key=KEY, api_key_scope="all") as api:
         for path in (PAGE, f"{PAGE}/jobs", f"{PAGE}/jobs/{new_job_id()}"):
             assert (await api.get(path)).status_code == 200
@@ -70,7 +70,7 @@ async def test_with_a_key_nothing_is_seen_or_changed_without_it(serve_api: Serve
 
 @pytest.mark.parametrize("key", ["", "open sesam", "open sesame ", "öpen", 7, None, [KEY]])
 async def test_a_wrong_key_opens_no_session(serve_api: ServeApi, key: object) -> None:
-    """Also one that is no text."""
+    """A wrong key gives 401 and no cookie, even if the key is not a text."""
     async with serve_api(api_key=KEY) as api:
         reply = await api.post(f"{DATA}/sign-in", json={"key": key})
     assert reply.status_code == 401
@@ -78,7 +78,7 @@ async def test_a_wrong_key_opens_no_session(serve_api: ServeApi, key: object) ->
 
 
 async def test_the_session_cookie_is_for_this_service_alone(serve_api: ServeApi, database_url: str) -> None:
-    """No script reads it, no other site sends it, it ends after 12 hours, and over https it stays on https."""
+    """The session cookie is HttpOnly, SameSite=Strict, valid for 12 hours, and Secure over https."""
     async with serve_api(database_url=database_url, api_key=KEY) as api:
         reply = await api.post(f"{DATA}/sign-in", json={"key": KEY})
         cookie = reply.headers["set-cookie"].lower()
@@ -91,7 +91,7 @@ async def test_the_session_cookie_is_for_this_service_alone(serve_api: ServeApi,
 
 
 async def test_a_session_sees_and_ends(serve_api: ServeApi, database_url: str) -> None:
-    """Signed in, the data come, uncached; signed out, they do not any more."""
+    """A signed-in client gets data, uncached; after sign-out the client gets 401."""
     async with serve_api(database_url=database_url, api_key=KEY) as api:
         await sign_in(api)
         for path in SIGHTS[:2]:
@@ -106,7 +106,7 @@ async def test_a_session_sees_and_ends(serve_api: ServeApi, database_url: str) -
 async def test_no_change_without_the_csrf_token(
     serve_api: ServeApi, database_url: str, sql: psycopg.Connection[Any]
 ) -> None:
-    """A session alone changes nothing: not without its token, nor with another session's."""
+    """A change needs the CSRF token of its own session; a missing or foreign token gives 403."""
     job_id = insert(sql)
     async with serve_api(database_url=database_url, api_key=KEY) as api:
         await sign_in(api)
@@ -125,7 +125,7 @@ async def test_no_change_without_the_csrf_token(
 
 
 async def test_the_key_itself_needs_no_session(serve_api: ServeApi, database_url: str) -> None:
-    """A script that sends it as everywhere else may see and change."""
+    """A script with the API key in a header may read and change without a session."""
     async with serve_api(database_url=database_url, api_key=KEY) as api:
         api.headers["x-api-key"] = KEY
         assert (await api.get(f"{DATA}/snapshot")).status_code == 200
@@ -145,7 +145,7 @@ FOREIGN: list[dict[str, str]] = [
 async def test_another_sites_page_gets_nothing(
     serve_api: ServeApi, database_url: str, headers: dict[str, str], key: str | None
 ) -> None:
-    """Neither data nor changes, even with the cookie and the token; and nothing says that it may read replies."""
+    """A page of another site gets neither data nor changes, even with cookie and token, and no CORS header."""
     async with serve_api(database_url=database_url, api_key=key) as api:
         await (sign_in(api) if key else come_in(api))
         for path in SIGHTS:
@@ -158,7 +158,7 @@ async def test_another_sites_page_gets_nothing(
 
 
 async def test_without_a_key_the_machine_itself_is_let_in(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
-    """It sees at once; to change something it still needs the token that its page was given."""
+    """Without a key, a client on the same machine may read; a change needs the CSRF token."""
     assert (await api.get(f"{DATA}/snapshot")).status_code == 200
     assert (await api.post(f"{DATA}/pause", json={})).status_code == 403
     session = (await api.get(f"{DATA}/session")).json()
@@ -176,7 +176,7 @@ async def test_without_a_key_the_machine_itself_is_let_in(api: httpx.AsyncClient
         {"Forwarded": "for=127.0.0.1"},
         {"X-Real-IP": "127.0.0.1"},
         {"Via": "1.1 proxy"},
-        # A name of somebody's that was made to resolve to this machine (DNS rebinding).
+        # A foreign host name resolved to this machine (DNS rebinding).
         {"Host": "evil.example"},
         {"Host": "evil.example:3001"},
         {"Host": "127.0.0.1.evil.example"},
@@ -185,7 +185,7 @@ async def test_without_a_key_the_machine_itself_is_let_in(api: httpx.AsyncClient
     ids=str,
 )
 async def test_without_a_key_nobody_else_is(api: httpx.AsyncClient, headers: dict[str, str]) -> None:
-    """Through a proxy or under another name it is closed, and both page and data explain how to open it."""
+    """Without a key, access through a proxy or by another host name gives 403 with an explanation."""
     page = await api.get(PAGE, headers=headers)
     assert page.status_code == 403
     assert "Set API_KEY" in page.text
@@ -213,7 +213,7 @@ async def test_without_a_key_nobody_else_is(api: httpx.AsyncClient, headers: dic
     ],
 )
 def test_who_is_the_machine_itself(peer: str | None, host: str, is_closed: bool) -> None:
-    """The connection's own address and the requested name decide, not a header about them."""
+    """Access without a key depends on the peer address and the host name, not on forwarding headers."""
     from starlette.requests import Request
 
     from iidq.settings import Settings
@@ -229,7 +229,7 @@ def test_who_is_the_machine_itself(peer: str | None, host: str, is_closed: bool)
 
 
 async def test_pages_are_strict(api: httpx.AsyncClient) -> None:
-    """No inline script or style, nothing from elsewhere, and each page with all it loads is below 150 kB."""
+    """Pages have no inline script or style and no foreign resource; a page with its assets is below 150 kB."""
     reply = await api.get(PAGE)
     assert "unsafe" not in reply.headers["content-security-policy"]
     assert "default-src 'none'" in reply.headers["content-security-policy"]
@@ -244,7 +244,7 @@ async def test_pages_are_strict(api: httpx.AsyncClient) -> None:
 
 
 async def test_the_snapshot_tells_the_state(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
-    """Counts and ages, workers with their leases and signs of life, rates, durations, failures by cause, the parts."""
+    """The snapshot has counts, ages, workers with leases, rates, durations, failures by cause and the parts."""
     insert(sql, copies=3, createdAt=Sql("now() - interval '1 minute'"), runAt=Sql("now() - interval '1 minute'"))
     insert(sql, PROCESSING, workerId="here:1:a", copies=2)
     insert(sql, PROCESSING, workerId="gone:2:b", leaseUntil=Sql("now() - interval '5 s'"))
@@ -285,7 +285,7 @@ async def test_the_snapshot_tells_the_state(api: httpx.AsyncClient, sql: psycopg
 async def test_all_viewers_share_one_snapshot_a_second(
     serve_api: ServeApi, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Thirty pages at once cost one reading of the queue; without pages there is none."""
+    """Thirty simultaneous viewers cost one read of the queue; without viewers there is no read."""
     readings: list[str] = []
     from iidq.web.operations import operations_snapshot
 
@@ -311,7 +311,7 @@ async def test_all_viewers_share_one_snapshot_a_second(
 
 
 async def test_without_a_database_the_snapshot_says_so(lonely_api: httpx.AsyncClient) -> None:
-    """In words without anything of Postgres' own."""
+    """Without a database the snapshot gives a reason without Postgres' own text."""
     told = (await lonely_api.get(f"{DATA}/snapshot")).json()
     assert told["available"] is False
     assert told["reason"] == "the database cannot be reached"
@@ -319,14 +319,14 @@ async def test_without_a_database_the_snapshot_says_so(lonely_api: httpx.AsyncCl
 
 
 async def ids(api: httpx.AsyncClient, **query: str) -> list[str]:
-    """The jobs of one page."""
+    """Return the job ids of one page."""
     reply = await api.get(f"{DATA}/jobs", params=query)
     assert reply.status_code == 200, reply.text
     return [job["id"] for job in reply.json()["jobs"]]
 
 
 async def test_each_state_is_listed_in_its_order(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
-    """Waiting: first in line first; delayed: soonest first; active: longest first; all else: newest first."""
+    """Waiting jobs are listed in queue order, delayed by due time, active longest first, all others newest first."""
 
     def aged(*bases: dict[str, Any], column: str, seconds: int, **columns: Any) -> str:
         return str(insert(sql, *bases, **{column: Sql(f"now() - interval '{seconds} s'"), **columns}))
@@ -351,7 +351,7 @@ async def test_each_state_is_listed_in_its_order(api: httpx.AsyncClient, sql: ps
 async def test_pages_follow_one_another(
     api: httpx.AsyncClient, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
-    """Page by page every job comes once, also those of one and the same moment, and then there is no next page."""
+    """Every job appears on exactly one page, even with equal times, and the last page has no cursor."""
     monkeypatch.setattr(operations_routes, "PAGE_JOBS", 3)
     later = {"runAt": Sql("now() + interval '1 hour'"), "ready": False}
     moment = Sql("now() - (generate_series / 4) * interval '1 s'")
@@ -370,7 +370,7 @@ async def test_pages_follow_one_another(
 
 
 async def test_search_by_id_hash_manifest_and_registry(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
-    """Each is recognised by its form, in any case; a manifest is found by a part of its address."""
+    """The search finds ids, hashes and registries in any case, and manifests by a part of the address."""
     insert(sql, COMPLETED, copies=5)
     one_hash, one_registry = "0x" + "7f" * 32, "0x" + "Ab" * 20
     by_hash = [
@@ -391,7 +391,7 @@ async def test_search_by_id_hash_manifest_and_registry(api: httpx.AsyncClient, s
 async def test_a_rare_match_is_looked_for_step_by_step(
     api: httpx.AsyncClient, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One request looks at a bounded number of rows, says that it stopped, and the next goes on from there."""
+    """One search request reads a bounded number of rows and reports the cut; the next request continues."""
     monkeypatch.setattr(operations_routes, "REACH", 4)
     oldest = str(
         insert(sql, COMPLETED, manifestUri="https://rare.example/m", createdAt=Sql("now() - interval '1 day'"))
@@ -420,7 +420,7 @@ async def test_a_rare_match_is_looked_for_step_by_step(
     ],
 )
 async def test_bad_queries_are_named(api: httpx.AsyncClient, query: dict[str, str], field: str) -> None:
-    """400, and which field."""
+    """A bad query gives 400 with the field's name."""
     reply = await api.get(f"{DATA}/jobs", params=query)
     assert reply.status_code == 400
     assert [fault["field"] for fault in reply.json()["errors"]] == [field]
@@ -430,7 +430,7 @@ HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>\u2028'
 
 
 async def test_hostile_text_stays_text(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
-    """It goes out as JSON that nothing sniffs as a page, and comes back as it was."""
+    """Hostile text is sent as JSON with ``nosniff``, and arrives unchanged."""
     uri = f"https://x.example/{HOSTILE}"
     job_id = insert(sql, FAILED, fileName=HOSTILE, manifestUri=uri, error=f"{HOSTILE}: {HOSTILE}")
     listed = await api.get(f"{DATA}/jobs", params={"cause": HOSTILE})
@@ -446,7 +446,7 @@ async def test_hostile_text_stays_text(api: httpx.AsyncClient, sql: psycopg.Conn
 
 
 async def test_a_jobs_page_tells_who_runs_it(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
-    """The job as clients see it, with worker, lease and trace; 404 for no job."""
+    """A job's data contain the public job with worker, lease and trace; an unknown job gives 404."""
     trace = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"
     job_id = insert(sql, PROCESSING, workerId="here:1:a", traceContext=trace)
     told = (await api.get(f"{DATA}/jobs/{job_id}")).json()
@@ -458,7 +458,7 @@ async def test_a_jobs_page_tells_who_runs_it(api: httpx.AsyncClient, sql: psycop
 
 
 async def test_changes_do_what_they_say(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
-    """Cancel ends, retry puts back in line, pause stops the claims with its reason, resume ends the pause."""
+    """Cancel ends a job, retry queues a job again, pause stores its reason, resume ends the pause."""
     await come_in(api)
     waiting, failed = insert(sql), insert(sql, FAILED)
     assert (await api.post(f"{DATA}/jobs/{waiting}/cancel")).json()["status"] == "cancelled"
@@ -473,7 +473,7 @@ async def test_changes_do_what_they_say(api: httpx.AsyncClient, sql: psycopg.Con
 async def test_a_group_of_failures_is_retried_in_bounded_batches(
     api: httpx.AsyncClient, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of one cause, the earliest first, and none that fails after the first request; the others stay."""
+    """A group retry takes the failures of one cause in batches, without later failures; other failures stay."""
     monkeypatch.setattr(operations_routes, "RETRY_BATCH", 3)
     await come_in(api)
     insert(sql, FAILED, copies=7, error="rpc.unavailable: down")
@@ -500,7 +500,7 @@ async def test_a_group_of_failures_is_retried_in_bounded_batches(
     ],
 )
 async def test_a_bad_group_is_named(api: httpx.AsyncClient, body: dict[str, Any], field: str) -> None:
-    """400, and which field."""
+    """A bad group gives 400 with the field's name."""
     await come_in(api)
     reply = await api.post(f"{DATA}/failures/retry", json=body)
     assert reply.status_code == 400

@@ -1,4 +1,4 @@
-"""Web pages of other origins: they submit and read as the settings allow, but do not steer the queue."""
+"""Test pages of other origins: submitting and reading depend on the settings; changing the queue is refused."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -54,7 +54,7 @@ BODIES: dict[str, dict[str, Any]] = {
 
 
 def changes() -> list[str]:
-    """The path of every change that is no submission, and not the operations page's own."""
+    """Return the path of every change except submissions and the operations page."""
     app = create_app(Settings(_env_file=None, database_url=NO_DATABASE, rpc_url="http://rpc.invalid/"))
     return sorted(
         route.path
@@ -73,7 +73,7 @@ def sql(database_url: str) -> Iterator[psycopg.Connection[Any]]:
 
 
 def state(sql: psycopg.Connection[Any], *job_ids: UUID) -> Any:
-    """All that a change could change."""
+    """Return everything that a change affects."""
     return sql.execute("SELECT state, pause_reason FROM queue_health").fetchone(), [read(sql, id_) for id_ in job_ids]
 
 
@@ -84,7 +84,7 @@ def as_sent(api: httpx.AsyncClient, headers: dict[str, str], body: dict[str, Any
 
 
 async def test_another_page_changes_nothing(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
-    """Without a key, whatever the content type: 403 that says why, and the queue is as it was."""
+    """Without a key, a change from a foreign page gives 403 with the cause, for any content type."""
     waiting, failed = insert(sql), insert(sql, FAILED)
     before = state(sql, waiting, failed)
     paths = changes()
@@ -104,7 +104,7 @@ async def test_another_page_changes_nothing(api: httpx.AsyncClient, sql: psycopg
 async def test_our_own_page_and_no_page_change_the_queue(
     api: httpx.AsyncClient, sql: psycopg.Connection[Any], headers: dict[str, str], body: dict[str, Any]
 ) -> None:
-    """As before, with and without a body, whatever its type: scripts and curl are not browsers."""
+    """The service's own page, scripts and curl can change the queue, with or without a body of any type."""
     waiting, failed = insert(sql), insert(sql, FAILED)
     for path in (f"{waiting}/cancel", f"{failed}/retry", "pause", "resume"):
         reply = await api.post(f"{JOBS}/{path}", **as_sent(api, headers, body))
@@ -114,7 +114,7 @@ async def test_our_own_page_and_no_page_change_the_queue(
 
 
 async def test_a_named_origin_changes_the_queue(serve_api: ServeApi, database_url: str) -> None:
-    """`CORS_ORIGINS` names the pages that operators trust, and no others; the operations page stays our own."""
+    """Pages of an origin in `CORS_ORIGINS` can change the queue, except through the operations page."""
     async with serve_api(database_url=database_url, cors_origins=NAMED) as api:
         for headers in ({"Origin": NAMED}, {"Origin": NAMED, "Sec-Fetch-Site": "cross-site"}):
             reply = await api.post(f"{JOBS}/pause", headers=headers)
@@ -126,7 +126,7 @@ async def test_a_named_origin_changes_the_queue(serve_api: ServeApi, database_ur
 
 @pytest.mark.parametrize("headers", FOREIGN.values(), ids=FOREIGN)
 async def test_with_a_key_the_key_decides(serve_api: ServeApi, database_url: str, headers: dict[str, str]) -> None:
-    """No page sends it unless it knows it."""
+    """With a key set, only the key decides about changes."""
     async with serve_api(database_url=database_url, api_key=KEY) as api:
         sent = as_sent(api, headers, {})["headers"]
         assert (await api.post(f"{JOBS}/pause", headers=sent)).status_code == 401
@@ -135,7 +135,7 @@ async def test_with_a_key_the_key_decides(serve_api: ServeApi, database_url: str
 
 @pytest.mark.parametrize("headers", [*FOREIGN.values(), *OWN.values()], ids=[*FOREIGN, *OWN])
 async def test_submitting_stays_open(api: httpx.AsyncClient, headers: dict[str, str]) -> None:
-    """As in the replaced system, forms of any page are taken; `CORS_ORIGINS` decides which pages read the reply."""
+    """As in the replaced system, pages of any origin can submit, and by default read the reply."""
     form = {"files": {"file": ("a.txt", b"x")}, "data": {name: FIELDS[name] for name in FIELDS if name[0] != "c"}}
     for path in ("verify", "proof"):
         for body in (form, {"json": FIELDS}):

@@ -1,4 +1,4 @@
-"""The pages as served: policy, caching, and closed paths. Their behaviour is tested in ``tests/browser``."""
+"""Test the served pages: policy, caching and closed paths. ``tests/browser`` tests the behaviour."""
 
 import re
 
@@ -18,7 +18,7 @@ def assets(page: httpx.Response) -> list[str]:
 
 
 async def test_pages_are_under_a_strict_policy(lonely_api: httpx.AsyncClient) -> None:
-    """Scripts and styles only from here, nothing inline, no frames; also while Postgres is away."""
+    """Pages load only local scripts and styles, nothing inline and no frames, even without Postgres."""
     for path in ("/", f"/jobs/{new_job_id()}"):
         page = await lonely_api.get(path)
         assert page.status_code == 200
@@ -30,7 +30,7 @@ async def test_pages_are_under_a_strict_policy(lonely_api: httpx.AsyncClient) ->
 
 
 async def test_only_the_worker_compiles(lonely_api: httpx.AsyncClient) -> None:
-    """WebAssembly is allowed to the hashing worker and to nothing else."""
+    """Only the hashing worker may compile WebAssembly."""
     page = await lonely_api.get("/")
     main = next(path for path in assets(page) if path.endswith("/verify.js"))
     worker = main.replace("verify.js", "hash-worker.js")
@@ -41,7 +41,7 @@ async def test_only_the_worker_compiles(lonely_api: httpx.AsyncClient) -> None:
 
 
 async def test_caching(lonely_api: httpx.AsyncClient) -> None:
-    """A page is revalidated and unchanged; an asset is kept forever under the address of its content."""
+    """A page is revalidated with 304; an asset is cached forever under the address of its content."""
     page = await lonely_api.get("/")
     assert page.headers["cache-control"] == "no-cache"
     again = await lonely_api.get("/", headers={"If-None-Match": page.headers["etag"]})
@@ -50,7 +50,7 @@ async def test_caching(lonely_api: httpx.AsyncClient) -> None:
         asset = await lonely_api.get(path)
         assert asset.status_code == 200, path
         assert "immutable" in asset.headers["cache-control"]
-    # A process of another version gives what it has, but not for good.
+    # A process of another version serves its own asset, without long caching.
     other = await lonely_api.get(re.sub(r"/assets/\w+/", "/assets/0123456789abcdef/", path))
     assert (other.status_code, other.headers["cache-control"]) == (200, "no-cache")
 
@@ -68,19 +68,19 @@ async def test_caching(lonely_api: httpx.AsyncClient) -> None:
     ],
 )
 async def test_nothing_else_of_the_folder_is_served(lonely_api: httpx.AsyncClient, name: str) -> None:
-    """Only files that pages load, and never a way out of their folder."""
+    """Only files loaded by pages are served, and no path leads out of the folder."""
     reply = await lonely_api.get(f"/assets/x/{name}")
     assert reply.status_code == 404
 
 
 async def test_what_is_no_job_id_is_404(lonely_api: httpx.AsyncClient) -> None:
-    """The page itself says so in words."""
+    """The page of a malformed job id gives 404."""
     assert (await lonely_api.get("/jobs/~nonsense")).status_code == 404
     assert (await lonely_api.get("/jobs/")).status_code == 404
 
 
 async def test_pages_are_open_where_all_else_needs_the_key(serve_api: ServeApi) -> None:
-    """With ``API_KEY_SCOPE=all`` a person must still get the page that asks for the key."""
+    """With ``API_KEY_SCOPE=all`` the page with the key form is still open."""
     async with serve_api(api_key="sesame", api_key_scope="all") as api:
         page = await api.get("/")
         assert 'data-key="required"' in page.text
@@ -105,14 +105,14 @@ async def test_default_registry_is_filled_in(serve_api: ServeApi) -> None:
     ],
 )
 def test_default_registry_is_read(monkeypatch: pytest.MonkeyPatch, text: str, account: ChainAccount) -> None:
-    """An address, or an account on a chain as CAIP-10 writes it."""
+    """The default registry is an address, or an account with its chain in CAIP-10 form."""
     monkeypatch.setenv("DEFAULT_REGISTRY", text)
     assert load_settings().default_registry == account
 
 
 @pytest.mark.parametrize("text", ["zero", "0x12", "[1, 2]", "eip155:0:0x" + "ab" * 20, "1"])
 def test_bad_default_registry_stops_the_start(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    """One line that names the variable and the expected value."""
+    """A bad default registry stops the start with an error that names the variable."""
     monkeypatch.setenv("DEFAULT_REGISTRY", text)
     with pytest.raises(SettingsFault, match="DEFAULT_REGISTRY"):
         load_settings()

@@ -1,4 +1,4 @@
-"""Replies to bad input: a status, the field, and the expected value. None needs, or touches, the database."""
+"""Test replies to bad input: a status, the field and the expected value, all without the database."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def fields_at_fault(reply: httpx.Response) -> set[str]:
 
 @pytest.mark.parametrize("path", [f"{JOBS}/verify", f"{JOBS}/proof", "/api/verify", "/api/proof"])
 async def test_all_faults_of_a_form_are_named_at_once(lonely_api: httpx.AsyncClient, path: str) -> None:
-    """The four submitting calls check alike, and one reply names every field that is wrong or missing."""
+    """Each of the four submit endpoints reports every wrong or missing field in one reply."""
     missing = await lonely_api.post(path, files={"unknown": (None, "x")})
     assert fields_at_fault(missing) == {"file", "registryAddress", "manifestURI"}
     wrong = {"registryAddress": "0x12", "manifestURI": "ftp://x/y", "rpcUrl": "", "chainId": "0"}
@@ -51,7 +51,7 @@ async def test_all_faults_of_a_form_are_named_at_once(lonely_api: httpx.AsyncCli
     ],
 )
 async def test_a_wrong_field_is_named(lonely_api: httpx.AsyncClient, changes: dict[str, str], field: str) -> None:
-    """One fault, one entry; a value that could be a secret is not repeated."""
+    """A wrong field gives one error entry, and a possible secret is not repeated."""
     reply = await lonely_api.post(f"{JOBS}/verify", data={**FIELDS, **changes}, files=FILE)
     assert fields_at_fault(reply) == {field}
     assert "secret" not in reply.text
@@ -59,7 +59,7 @@ async def test_a_wrong_field_is_named(lonely_api: httpx.AsyncClient, changes: di
 
 @pytest.mark.parametrize("name", ["a..b", "a/b", "a\\b", "..", "a\x00b", "C:\\x\\y.jpg", "x" * 300])
 async def test_a_file_name_that_leads_elsewhere_is_refused(lonely_api: httpx.AsyncClient, name: str) -> None:
-    """The field ``file`` is named, whichever way the client escapes the name."""
+    """A dangerous file name is a fault of the field ``file``, in any escaping."""
     reply = await lonely_api.post(f"{JOBS}/verify", data=FIELDS, files={"file": (name, b"x")})
     assert fields_at_fault(reply) == {"file"}
 
@@ -76,7 +76,7 @@ async def test_a_file_name_that_leads_elsewhere_is_refused(lonely_api: httpx.Asy
     ],
 )
 async def test_json_is_checked_by_the_same_rules(lonely_api: httpx.AsyncClient, json: dict[str, Any]) -> None:
-    """Values of another type than text are faults of their field."""
+    """A JSON value of another type than text is a fault of its field."""
     good = {**FIELDS, "contentHash": "0x" + "ab" * 32}
     reply = await lonely_api.post(f"{JOBS}/verify", json={**good, **json} if json else {})
     assert fields_at_fault(reply) == (set(json) or {"file", "registryAddress", "manifestURI"})
@@ -106,7 +106,7 @@ async def test_json_is_checked_by_the_same_rules(lonely_api: httpx.AsyncClient, 
 async def test_a_body_of_the_wrong_form_is_refused(
     lonely_api: httpx.AsyncClient, headers: dict[str, str], content: bytes, status: int
 ) -> None:
-    """415 for another type, 400 for one that is broken, 413 for one too long; always JSON with the correlation id."""
+    """A body of the wrong form gives 415 (type), 400 (syntax) or 413 (length), as JSON with the correlation id."""
     reply = await lonely_api.post(f"{JOBS}/verify", headers=headers, content=content)
     assert reply.status_code == status
     assert reply.json().keys() == {"error", "correlationId"}
@@ -143,7 +143,7 @@ async def test_a_wrong_query_names_the_allowed_values(
 
 @pytest.mark.parametrize("job_id", ["%7E1234567890", "null%20", "%00", "%F0%9F%98%80", "0" * 256, "..%2f", "a" * 5000])
 async def test_what_is_no_job_id_is_not_found(lonely_api: httpx.AsyncClient, job_id: str) -> None:
-    """No database is asked about a text that cannot be an id."""
+    """A text that cannot be a job id gives 404 without the database."""
     reply = await lonely_api.get(f"{JOBS}/{job_id}")
     assert reply.status_code == 404
     if "%2f" not in job_id:
@@ -151,7 +151,7 @@ async def test_what_is_no_job_id_is_not_found(lonely_api: httpx.AsyncClient, job
 
 
 async def test_unknown_routes_and_methods_answer_in_json(lonely_api: httpx.AsyncClient) -> None:
-    """404 and 405 have the common form; two slashes too many are not redirected."""
+    """404 and 405 have the common JSON form, and a path with two final slashes is not redirected."""
     nowhere = await lonely_api.get("/nowhere")
     wrong_method = await lonely_api.put(f"{JOBS}/verify")
     slash = await lonely_api.post(f"{JOBS}/verify//", data=FIELDS, files=FILE)
@@ -164,7 +164,7 @@ async def test_unknown_routes_and_methods_answer_in_json(lonely_api: httpx.Async
 async def test_an_unexpected_error_tells_nothing_but_its_id(
     serve_api: ServeApi, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A fault of our own is 500 with the correlation id: no stack, no type, no text of the error."""
+    """An internal error gives 500 with the correlation id, without traceback, type or text of the error."""
 
     def broken(*_: object) -> None:
         raise RuntimeError("SELECT secret FROM table")

@@ -1,4 +1,4 @@
-"""The Idempotency-Key header, and requests that share a job under way."""
+"""Test the Idempotency-Key header, and requests with a shared job."""
 
 import asyncio
 from typing import Any
@@ -15,7 +15,7 @@ QUESTION: dict[str, Any] = {**FIELDS, "contentHash": CONTENT_HASH}
 
 
 async def test_the_same_request_gets_the_first_job(api: httpx.AsyncClient, database_url: str) -> None:
-    """Sent again under its key, as an upload or as the hash alone, it is one job."""
+    """The same request under the same key gives the first job."""
     first = await api.post(f"{JOBS}/verify", json=QUESTION, headers=KEY)
     again = await api.post(f"{JOBS}/verify", json=QUESTION, headers=KEY)
     assert first.status_code == 200
@@ -25,7 +25,7 @@ async def test_the_same_request_gets_the_first_job(api: httpx.AsyncClient, datab
 
 
 async def test_an_upload_is_known_by_its_content(api: httpx.AsyncClient, database_url: str) -> None:
-    """The same bytes under the same name are the same request; other bytes are another one."""
+    """An upload with the same name and bytes is the same request; other bytes are another request."""
 
     async def upload(content: bytes) -> httpx.Response:
         return await api.post(f"{JOBS}/verify", data=FIELDS, files={"file": ("a.jpg", content)}, headers=KEY)
@@ -37,7 +37,7 @@ async def test_an_upload_is_known_by_its_content(api: httpx.AsyncClient, databas
 
 
 async def test_another_request_under_the_key_is_refused(api: httpx.AsyncClient, database_url: str) -> None:
-    """422 with the code; the first job stays as it is."""
+    """Another request under a used key gives 422 with a code, and the first job does not change."""
     await api.post(f"{JOBS}/verify", json=QUESTION, headers=KEY)
     other = {**QUESTION, "contentHash": "0x" + "1" * 64}
     reply = await api.post(f"{JOBS}/verify", json=other, headers=KEY)
@@ -46,7 +46,7 @@ async def test_another_request_under_the_key_is_refused(api: httpx.AsyncClient, 
 
 
 async def test_keys_are_each_callers_own(api: httpx.AsyncClient, database_url: str) -> None:
-    """Another caller's request under the same text, and the other endpoint's, are jobs of their own."""
+    """The same key of another caller or on another endpoint belongs to a separate job."""
     replies = [
         await api.post(f"{JOBS}/verify", json=QUESTION, headers=KEY),
         await api.post(f"{JOBS}/verify", json=QUESTION, headers={**KEY, "x-api-key": "somebody else"}),
@@ -54,13 +54,13 @@ async def test_keys_are_each_callers_own(api: httpx.AsyncClient, database_url: s
     ]
     assert len({reply.json()["jobId"] for reply in replies}) == 3
     assert len(await rows(database_url)) == 3
-    # One caller may show the same key in either header.
+    # A caller may send an API key in either header.
     bearer = await api.post(f"{JOBS}/verify", json=QUESTION, headers={**KEY, "Authorization": "Bearer somebody else"})
     assert bearer.json() == replies[1].json()
 
 
 async def test_an_expired_key_is_free_again(api: httpx.AsyncClient, database_url: str) -> None:
-    """After its time the key belongs to the next request under it."""
+    """An expired key belongs to its next request."""
     first = await api.post(f"{JOBS}/verify", json=QUESTION, headers=KEY)
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
         await connection.execute("""UPDATE iidq_idempotency_key SET "expiresAt" = now() - interval '1 second'""")
@@ -72,14 +72,14 @@ async def test_an_expired_key_is_free_again(api: httpx.AsyncClient, database_url
 
 @pytest.mark.parametrize("key", ["", "two words", "x" * 256, "ümlaut"])
 async def test_a_key_has_a_form(api: httpx.AsyncClient, key: str) -> None:
-    """Anything else is 400 and names the header."""
+    """A malformed key gives 400 with the header's name."""
     reply = await api.post(f"{JOBS}/verify", json=QUESTION, headers={b"Idempotency-Key": key.encode()})
     assert reply.status_code == 400
     assert reply.json()["errors"][0]["field"] == "Idempotency-Key"
 
 
 async def test_one_request_has_one_key(api: httpx.AsyncClient, database_url: str) -> None:
-    """Two headers leave open which key is meant: refused before the body, and nothing is queued."""
+    """Two key headers give 400, and no job is queued."""
     headers = [("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
     reply = await api.post(f"{JOBS}/verify", json=QUESTION, headers=headers)
     assert (reply.status_code, reply.json()["errors"][0]["field"]) == (400, "Idempotency-Key")
@@ -87,14 +87,14 @@ async def test_one_request_has_one_key(api: httpx.AsyncClient, database_url: str
 
 
 async def test_a_request_that_was_refused_leaves_its_key_free(api: httpx.AsyncClient) -> None:
-    """Only a job takes a key: after a typing error the mended request may use the same one."""
+    """A refused request leaves its key free for the corrected request."""
     wrong = await api.post(f"{JOBS}/verify", json={**QUESTION, "registryAddress": "0x1"}, headers=KEY)
     assert wrong.status_code == 400
     assert (await api.post(f"{JOBS}/verify", json=QUESTION, headers=KEY)).status_code == 200
 
 
 async def test_racing_requests_under_one_key_are_one_job(api: httpx.AsyncClient, database_url: str) -> None:
-    """Twenty at once, half of them uploads: one row, one id."""
+    """Twenty simultaneous requests under one key, uploads and JSON, create one job."""
     upload = {"data": FIELDS, "files": {"file": ("a.jpg", CONTENT)}}
     as_json = {"json": {**QUESTION, "fileName": "a.jpg"}}
     replies = await asyncio.gather(
@@ -106,7 +106,7 @@ async def test_racing_requests_under_one_key_are_one_job(api: httpx.AsyncClient,
 
 
 async def test_those_who_ask_may_share_a_job(api: httpx.AsyncClient, database_url: str) -> None:
-    """An identical waiting submission is one job for all that set `share`; others get their own."""
+    """Identical requests with `share` get the same unfinished job; a request without `share` gets a separate job."""
     first = await api.post(f"{JOBS}/verify", json={**QUESTION, "share": True, "fileName": "a.jpg"})
     second = await api.post(f"{JOBS}/verify", data={**QUESTION, "share": "true"}, files={"x": ("", b"")})
     alone = await api.post(f"{JOBS}/verify", json=QUESTION)
@@ -118,7 +118,7 @@ async def test_those_who_ask_may_share_a_job(api: httpx.AsyncClient, database_ur
 
 
 async def test_only_identical_questions_share(api: httpx.AsyncClient, database_url: str) -> None:
-    """Another content, manifest, registry, chain or kind of job is another question; another file name is none."""
+    """Another content, manifest, registry, chain or type gets a separate job; another file name does not."""
     asked: dict[str, Any] = {**QUESTION, "share": True}
     others: list[dict[str, Any]] = [
         {},
@@ -137,6 +137,6 @@ async def test_only_identical_questions_share(api: httpx.AsyncClient, database_u
 
 
 async def test_share_is_true_or_false(api: httpx.AsyncClient) -> None:
-    """Another value is 400 and names the field."""
+    """A wrong value of `share` gives 400 with the field's name."""
     reply = await api.post(f"{JOBS}/verify", json={**QUESTION, "share": "maybe"})
     assert reply.json()["errors"] == [{"field": "share", "message": "expected true or false"}]

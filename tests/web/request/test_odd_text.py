@@ -1,4 +1,4 @@
-"""Every string that enters, as odd as it may be: handled, or a 4xx that says why; never a 5xx."""
+"""Test odd texts in every place of a request: accepted, or a 4xx with the cause, but never a 5xx."""
 
 import asyncio
 import json
@@ -37,19 +37,23 @@ ODD: Final = [
     *("00-" + "0" * 32 + "-" + "0" * 16 + "-01", "for=[", "1.2.3.4, \xff", "::ffff:1.2.3", "[::1%\0]", "a@b", "utf-7"),
 ]  # fmt: skip
 texts = st.sampled_from(ODD) | st.text(st.characters(), max_size=20) | st.text(max_size=400)
-"""``characters()`` holds halves of surrogate pairs, too."""
+"""``characters()`` contains surrogates, too."""
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Objects of a service that requests may name."""
+    """A service, and objects for requests."""
 
     host: str
+    """The host of the API."""
     port: int
+    """The port of the API."""
     operator: tuple[str, ...]
-    """Headers of a page that may operate."""
+    """The headers of a page with operator access."""
     ended: str
+    """The id of a completed job."""
     failed: str
+    """The id of a failed job."""
 
 
 Sent = bytes
@@ -57,7 +61,7 @@ Place = Callable[[World, str], Sent]
 
 
 def raw(text: str) -> bytes:
-    """The text's bytes, those of halves of surrogate pairs included."""
+    """Return the bytes of ``text``, surrogates included."""
     return text.encode("utf-8", "surrogatepass")
 
 
@@ -70,7 +74,7 @@ def escaped(text: str) -> bytes:
 
 
 def in_header(text: str) -> bytes:
-    """As far as a header's value goes: a line break would end it."""
+    """Return the text's bytes for a header's value, without line breaks."""
     return raw(text).replace(b"\r", b"").replace(b"\n", b"")
 
 
@@ -86,7 +90,7 @@ def message(method: str, target: str | bytes, *headers: str | bytes, body: bytes
 
 
 def document(path: str, make: Callable[[World, str], Any], *headers: str, operator: bool = False) -> Place:
-    """A JSON body; JSON can spell more than UTF-8."""
+    """Return a place in a JSON body, because JSON can express more texts than UTF-8."""
 
     def place(world: World, text: str) -> Sent:
         more = world.operator if operator else ()
@@ -97,7 +101,7 @@ def document(path: str, make: Callable[[World, str], Any], *headers: str, operat
 
 
 def form(make: Callable[[str], bytes], content_type: Callable[[str], bytes] | None = None) -> Place:
-    """A form that has everything, and a part or a type of its own."""
+    """Return a place in a complete form, in an additional part or in the content type."""
 
     def place(world: World, text: str) -> Sent:
         plain = [
@@ -121,7 +125,7 @@ def header(name: str, method: str, path: str, *headers: str, body: bytes | None 
 
 
 def target(method: str, path: str, *headers: str) -> Place:
-    """The text within path or query, in place of ``{}``, percent-encoded."""
+    """Return a place in path or query: the text replaces ``{}``, percent-encoded."""
 
     def place(world: World, text: str) -> Sent:
         operator = world.operator if path.startswith(DATA) else ()
@@ -151,14 +155,14 @@ def form_field(name: str) -> Callable[[str], bytes]:
 
 
 def form_part(disposition: bytes, encode: Callable[[str], bytes]) -> Callable[[str], bytes]:
-    """A part with the text in its head, in place of ``%b``."""
+    """Return a part with the text in its head, in place of ``%b``."""
     return lambda text: b"Content-Disposition: " + disposition % encode(text) + b"\r\n\r\nx"
 
 
 CALLER: Final = ("Cookie", "X-CSRF-Token", "Origin", "Sec-Fetch-Site", "Host", "Forwarded", "X-Forwarded-Proto")
 SUBMISSION: Final = json.dumps(FIELDS).encode()
 JSON_TYPE: Final = "Content-Type: application/json"
-# A good question would be answered at once, from an endpoint that is not there.
+# A good request would get a synchronous verdict from a missing endpoint.
 WRONG: Final = {"/api/verify": {**FIELDS, "contentHash": "?"}, "/api/proof": {**FIELDS, "manifestURI": "?"}}
 HEADERS: Final[list[tuple[str, str, tuple[str, ...], bytes | None, tuple[str, ...]]]] = [
     ("GET", f"{JOBS}/{{ended}}", (), None, ("If-None-Match", "Prefer", "Origin", "Host", "X-Forwarded-For")),
@@ -187,7 +191,7 @@ HEADERS: Final[list[tuple[str, str, tuple[str, ...], bytes | None, tuple[str, ..
     ("POST", f"{DATA}/resume", (), None, CALLER),
     ("POST", f"{DATA}/sign-in", (), None, CALLER),
 ]
-"""Method, path, further headers and body of requests, and which header of each holds the text."""
+"""Method, path, more headers and body of requests, and the headers for the text."""
 
 PLACES: Final[dict[str, Place]] = {
     **{
@@ -256,7 +260,7 @@ PLACES: Final[dict[str, Place]] = {
     "raw query": raw_target(f"{JOBS}?cursor=".encode()),
     "raw target": raw_target(b""),
 }  # fmt: skip
-"""Places for a text in a request."""
+"""The places for a text in a request."""
 
 
 @pytest.fixture(params=[None, "open sesame"], ids=["no key", "key"])
@@ -285,7 +289,7 @@ async def world(serve_api: ServeApi, database_url: str, request: pytest.FixtureR
 
 
 async def fault(world: World, name: str, text: str, turns: asyncio.Semaphore | None = None) -> str | None:
-    """Faults of the reply to the request with this text in this place."""
+    """Return the fault of the reply to the request with this text in this place, or None."""
     sent = PLACES[name](world, text)
     async with turns or asyncio.Semaphore(1):
         received = await converse(world.host, world.port, sent)
@@ -302,7 +306,7 @@ def wrong_reply(reply: Reply) -> str | None:
     if reply.status >= 500:
         return f"{reply.status} {reply.body!r}"
     if reply.headers["content-type"] != "application/json":
-        # Pages tell of their errors in HTML.
+        # Pages report errors in HTML.
         return None if reply.status in (403, 404) and b"<!doctype html>" in reply.body.lower() else repr(reply)
     told = json.loads(reply.body)
     if told.get("error") == "Validation failed":
@@ -315,7 +319,7 @@ def wrong_reply(reply: Reply) -> str | None:
 
 @pytest.mark.parametrize("world", ["open sesame"], indirect=True)
 async def test_the_oddest_texts_in_every_place(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    """Halves of surrogate pairs, NUL, broken brackets and bytes that are no text: 4xx in the common form, or taken."""
+    """Surrogates, NUL, broken brackets and bytes outside UTF-8 are accepted or give a 4xx in the common form."""
     turns = asyncio.Semaphore(8)
     asked = [fault(world, name, text, turns) for name in PLACES for text in ("a\ud800b", "\0", "http://[")]
     assert [found for found in await asyncio.gather(*asked) if found] == []
@@ -327,7 +331,7 @@ async def test_the_oddest_texts_in_every_place(world: World, caplog: pytest.LogC
 @example(name="page: before", text="0001-01-01T00:00:00+23:59")
 @example(name="page: before", text="9999-12-31T23:59:59-23:59")
 async def test_any_text_anywhere(world: World, name: str, text: str) -> None:
-    """Any text in any place: no 5xx, and every error in the common form."""
+    """Any text in any place gives no 5xx, and each error has the common form."""
     assert await fault(world, name, text) is None
 
 
@@ -343,7 +347,7 @@ NAMES: Final = ("type", *FIELDS, *OPTIONAL, "jobs", "reason", "cause", "before",
 
 @st.composite
 def json_texts(draw: st.DrawFn) -> bytes:
-    """A document of the names that are read, with any values; then perhaps broken."""
+    """Return a JSON document of known names with any values, broken in some cases."""
     members = draw(st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=5))
     if draw(st.booleans()):
         members = FIELDS | members
@@ -371,7 +375,7 @@ def json_texts(draw: st.DrawFn) -> bytes:
 )
 @pytest.mark.parametrize("world", ["open sesame"], indirect=True)
 async def test_any_json(world: World, path: str, text: bytes) -> None:
-    """Any JSON or near-JSON is taken, or is a 4xx in the common form."""
+    """Any valid or broken JSON is accepted or gives a 4xx in the common form."""
     sent = message("POST", path, JSON_TYPE, *world.operator, body=text)
     [reply] = replies_in(await converse(world.host, world.port, sent), ["POST"])
     assert wrong_reply(reply) is None

@@ -1,4 +1,4 @@
-"""``Prefer``: a client says whether it waits for the job (RFC 7240)."""
+"""Test ``Prefer``: a client may wait for the job (RFC 7240)."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -24,13 +24,13 @@ OK = {"status": "OK"}
 
 @pytest.fixture
 def sql(database_url: str) -> Any:
-    """A connection of psql."""
+    """Connect to the database."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
 
 
 async def answer(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
-    """A handler with instant upstreams."""
+    """Process a job without upstreams."""
     if job.subject.chain_id == 404:
         raise ManifestFault("not there", code="manifest.not_found")
     return OK
@@ -38,7 +38,7 @@ async def answer(job: ClaimedJob, progress: Progress) -> dict[str, Any]:
 
 @pytest.fixture
 async def worker(database_url: str) -> AsyncIterator[Working]:
-    """A worker in addition to the API."""
+    """Start a worker in addition to the API."""
     async with working(database_url, answer) as work:
         await eventually(lambda: work.loop.listener.listening)
         yield work
@@ -46,7 +46,7 @@ async def worker(database_url: str) -> AsyncIterator[Working]:
 
 @pytest.mark.usefixtures("worker")
 async def test_a_wait_brings_the_job_itself(api: httpx.AsyncClient) -> None:
-    """200 with the completed job, as GET shows it, and where it can be read again."""
+    """A request with a wait gets 200 with the completed job, in the form of GET, and the job's location."""
     reply = await api.post(f"{JOBS}/verify", json=QUESTION, headers={"Prefer": "wait=30"})
     job = reply.json()
     assert (reply.status_code, job["status"], job["result"]) == (200, "completed", OK)
@@ -57,7 +57,7 @@ async def test_a_wait_brings_the_job_itself(api: httpx.AsyncClient) -> None:
 
 @pytest.mark.usefixtures("worker")
 async def test_a_failed_job_is_an_end_as_well(api: httpx.AsyncClient) -> None:
-    """The wait is for the end, whichever it is; an upload may wait, too."""
+    """A wait also ends with a failed job, and works for an upload."""
     question = {**QUESTION, "chainId": "404"}
     reply = await api.post(
         f"{JOBS}/proof", data=question, files={"x": ("", b"")}, headers={"Prefer": "respond-async, wait=30"}
@@ -68,7 +68,7 @@ async def test_a_failed_job_is_an_end_as_well(api: httpx.AsyncClient) -> None:
 
 @pytest.mark.parametrize("prefer", ["respond-async", "wait=0", "respond-async, wait=1"])
 async def test_who_does_not_wait_long_gets_202(api: httpx.AsyncClient, prefer: str) -> None:
-    """The reply of the contract, as 202: the job is queued, and nothing more is known."""
+    """Without a wait, or after a short wait, the reply is 202 with a queued job."""
     reply = await api.post(f"{JOBS}/verify", json=QUESTION, headers={"Prefer": prefer})
     body = reply.json()
     assert (reply.status_code, reply.headers["preference-applied"]) == (202, prefer)
@@ -83,7 +83,7 @@ async def test_who_does_not_wait_long_gets_202(api: httpx.AsyncClient, prefer: s
 
 @pytest.mark.parametrize("prefer", [None, "wait=soon", "return=minimal", "wait"])
 async def test_without_a_preference_the_reply_is_as_ever(api: httpx.AsyncClient, prefer: str | None) -> None:
-    """200, also with an unknown or senseless preference; ``Vary`` names the header for caches."""
+    """An unknown or malformed preference gives 200 without a wait; ``Vary`` names the header for caches."""
     headers = {} if prefer is None else {"Prefer": prefer}
     reply = await api.post(f"{JOBS}/verify", json=QUESTION, headers=headers)
     assert (reply.status_code, reply.json()["status"], reply.headers["vary"]) == (200, "queued", "Prefer")
@@ -91,7 +91,7 @@ async def test_without_a_preference_the_reply_is_as_ever(api: httpx.AsyncClient,
 
 
 async def test_a_repeated_request_waits_for_the_first_job(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
-    """Under its key the request is known, and has ended long ago: the wait is over at once."""
+    """A request repeated under its key waits for the first job, so the wait for an ended job is over at once."""
     headers = {"Idempotency-Key": "order-4711", "Prefer": "wait=30"}
     queued = await api.post(f"{JOBS}/verify", json=QUESTION, headers={**headers, "Prefer": "respond-async"})
     sql.execute("SELECT cancel_job(%s)", [queued.json()["jobId"]])
@@ -100,7 +100,7 @@ async def test_a_repeated_request_waits_for_the_first_job(api: httpx.AsyncClient
 
 
 async def test_get_can_wait_for_the_end(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
-    """A long poll: the reply comes when the job has ended, and without an end after the wait."""
+    """GET with a wait replies at the job's end, or with the present state after the wait."""
     job_id = insert(sql, PROCESSING)
     late = await api.get(f"{JOBS}/{job_id}", headers={"Prefer": "wait=1"})
     assert (late.status_code, late.json()["status"]) == (200, "processing")
@@ -114,7 +114,7 @@ async def test_get_can_wait_for_the_end(api: httpx.AsyncClient, sql: psycopg.Con
 
 
 async def test_get_can_wait_for_news(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
-    """With the tag of the client's state, the reply comes at the next change, or is 304 after the wait."""
+    """GET with a wait and the ETag of a state replies at the next change, or with 304 after the wait."""
     job_id = insert(sql, PROCESSING)
     tag = (await api.get(f"{JOBS}/{job_id}")).headers["etag"]
     headers = {"Prefer": "wait=30", "If-None-Match": tag}
@@ -126,13 +126,13 @@ async def test_get_can_wait_for_news(api: httpx.AsyncClient, sql: psycopg.Connec
 
 
 async def test_a_wait_for_no_job_is_404_at_once(api: httpx.AsyncClient) -> None:
-    """There is nothing to wait for."""
+    """A wait for an unknown job gives 404 at once."""
     reply = await api.get(f"{JOBS}/{new_job_id()}", headers={"Prefer": "wait=60"})
     assert reply.status_code == 404
 
 
 async def test_without_room_for_watchers_nobody_is_refused(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """A preference is no demand: the submission is queued, and GET replies with the present state."""
+    """Without room for watchers a submission is still queued, and GET replies with the present state."""
     async with opened(database_url=database_url, max_watchers=0) as (api, _):
         reply = await api.post(f"{JOBS}/verify", json=QUESTION, headers={"Prefer": "wait=60"})
         assert reply.status_code == 202
@@ -142,7 +142,7 @@ async def test_without_room_for_watchers_nobody_is_refused(database_url: str, sq
 
 
 async def test_a_client_that_leaves_waits_no_more(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """Its place is free at once, for GET and for a submission; the submitted job stays queued."""
+    """A lost client frees its place at once, for GET and for a submission; the submitted job stays queued."""
     job_id = insert(sql)
     async with opened(database_url=database_url) as (api, service):
         for method, path, body in (("GET", f"{job_id}", None), ("POST", "verify", QUESTION)):
@@ -156,7 +156,7 @@ async def test_a_client_that_leaves_waits_no_more(database_url: str, sql: psycop
 
 
 async def test_waits_end_when_the_service_stops(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """Each with the reply that it would have had after its time."""
+    """At shutdown each waiting request gets the reply for the end of its wait."""
     job_id = insert(sql)
     async with opened(database_url=database_url) as (api, service):
         submitting = asyncio.create_task(api.post(f"{JOBS}/verify", json=QUESTION, headers={"Prefer": "wait=60"}))

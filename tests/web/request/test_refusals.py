@@ -1,4 +1,4 @@
-"""Postgres answers and refuses: no request is processed as without a database, and operators see the remedy."""
+"""Test refusals by Postgres: no synchronous fallback, and a remedy for operators."""
 
 from collections.abc import Iterator
 
@@ -14,13 +14,13 @@ FIELDS = {"registryAddress": REGISTRY_ADDRESS, "manifestURI": MANIFEST_URI, "con
 
 @pytest.fixture
 def role(database_url: str) -> Iterator[RestrictedRole]:
-    """The API's role."""
+    """Create a role for the API."""
     with restricted_role(database_url) as role:
         yield role
 
 
 async def test_a_lacking_right_is_503_and_is_named_to_operators(serve_api: ServeApi, role: RestrictedRole) -> None:
-    """Clients get one sentence that names nothing; the log, once, and /readyz have object and right."""
+    """A missing right gives 503 without details; the log, once, and /readyz name object and right."""
     role.revoke("INSERT", "VerificationJob")
     named = f"role {role.name} lacks INSERT on table VerificationJob: "
     with capture_logs() as logged:
@@ -43,7 +43,7 @@ async def test_a_lacking_right_is_503_and_is_named_to_operators(serve_api: Serve
 
 
 async def test_a_right_that_no_request_has_needed_yet_is_named(serve_api: ServeApi, role: RestrictedRole) -> None:
-    """/readyz reads the catalogs, also for the rights of workers; a role with all rights is ready."""
+    """/readyz reads the catalogs, even for the rights of workers; a role with all rights is ready."""
     async with serve_api(database_url=role.url) as api:
         ready = (await api.get("/readyz")).json()
         assert ready["status"] == "ready"
@@ -56,7 +56,7 @@ async def test_a_right_that_no_request_has_needed_yet_is_named(serve_api: ServeA
 
 @pytest.mark.parametrize("part", ["database", "role"])
 async def test_a_refused_login_is_no_outage(serve_api: ServeApi, database_url: str, part: str) -> None:
-    """Without such a database or role no submission is processed at once; /readyz says why and is 503."""
+    """With a missing database or role no submission is processed synchronously; /readyz gives 503 with the cause."""
     head, at, tail = database_url.rpartition("@")
     scheme = head.partition("://")[0]
     url = f"{scheme}://no_such_role@{tail}" if part == "role" else f"{head}{at}/no_such?{tail.partition('?')[2]}"

@@ -1,4 +1,4 @@
-"""A rule that an operator adds to the table refuses a submission: that one alone, with 409 or 422, and no outage."""
+"""Test rules of an operator on the job table: only the refused submission gets 409 or 422, without an outage."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -24,20 +24,20 @@ ODD = {**GOOD, "fileName": "odd"}
 
 @pytest.fixture
 def sql(database_url: str) -> Iterator[psycopg.Connection[Any]]:
-    """A connection as the tables' owner has it."""
+    """Connect as the owner of the tables."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
 
 
 @pytest.fixture
 async def asking(serve_api: ServeApi, database_url: str) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an API that would show a synchronous fallback."""
+    """Return a client of an API with the synchronous fallback on, so that a fallback would be visible."""
     async with serve_api(database_url=database_url, sync_fallback="on") as api:
         yield api
 
 
 def queued(sql: psycopg.Connection[Any]) -> int:
-    """How many jobs wait."""
+    """Return the number of queued jobs."""
     return int(scalar(sql, "SELECT count(*) FROM \"VerificationJob\" WHERE status = 'queued'"))
 
 
@@ -45,7 +45,7 @@ def queued(sql: psycopg.Connection[Any]) -> int:
 async def test_a_refused_submission_is_409_or_422_alone(
     asking: httpx.AsyncClient, sql: psycopg.Connection[Any], kind: str
 ) -> None:
-    """In a batch of many callers one gets 409 or 422, in every way of asking; the log alone names the rule."""
+    """A rule refuses only the matching submission of many, with 409 or 422; only the log names the rule."""
     apply(sql, (CONFLICTS | REFUSALS)[kind])
     status = 409 if kind in CONFLICTS else 422
     with capture_logs() as logged:
@@ -80,7 +80,10 @@ async def test_a_refused_submission_is_409_or_422_alone(
 async def test_code_of_the_operators_that_fails_is_no_outage(
     asking: httpx.AsyncClient, sql: psycopg.Connection[Any], kind: str
 ) -> None:
-    """The submission that meets it is 503 and not processed at once; its neighbours are queued, /readyz names it."""
+    """A submission that breaks an operator's function gets 503 without a fallback; the others are queued.
+
+    /readyz names the function.
+    """
     apply(sql, FAULTS[kind])
     replies = await asyncio.gather(*(asking.post(f"{JOBS}/verify", json=body) for body in (GOOD, ODD, GOOD)))
     assert [reply.status_code for reply in replies] == [200, 503, 200]
@@ -98,7 +101,7 @@ async def test_code_of_the_operators_that_fails_is_no_outage(
 async def test_a_column_that_no_job_can_fill_is_the_services_fault(
     asking: httpx.AsyncClient, sql: psycopg.Connection[Any]
 ) -> None:
-    """NOT NULL without a default refuses all submissions: 503, named with its remedy, not an error of the caller's."""
+    """A NOT NULL column without a default gives 503 and a fault with the remedy, because callers are not at fault."""
     apply(sql, 'ALTER TABLE "VerificationJob" ADD tenant integer NOT NULL')
     refused = await asking.post(f"{JOBS}/verify", json=GOOD)
     assert (refused.status_code, refused.json()["code"]) == (503, "database.refused")
@@ -109,7 +112,7 @@ async def test_a_column_that_no_job_can_fill_is_the_services_fault(
 async def test_a_dropped_object_of_an_operators_constraint_is_no_missing_migration(
     asking: httpx.AsyncClient, sql: psycopg.Connection[Any]
 ) -> None:
-    """Iidq's own objects are all there: nothing is processed at once, and no one is sent to `iidq migrate`."""
+    """A dropped object of an operator's constraint gives 503 and a fault without advice to migrate."""
     apply(
         sql,
         """CREATE TABLE allowed (); CREATE FUNCTION none_allowed() RETURNS boolean LANGUAGE sql
@@ -124,7 +127,7 @@ async def test_a_dropped_object_of_an_operators_constraint_is_no_missing_migrati
 
 
 async def test_steering_that_a_rule_refuses(asking: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
-    """A cancellation that a trigger refuses is 422, and the job stays as it is."""
+    """A cancellation refused by a trigger gives 422, and the job does not change."""
     job_id = (await asking.post(f"{JOBS}/verify", json=GOOD)).json()["jobId"]
     apply(
         sql,

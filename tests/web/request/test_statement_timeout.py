@@ -1,4 +1,4 @@
-"""No reader holds the database for long: statements of the API are ended by Postgres itself."""
+"""Test that Postgres ends long statements of the API."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ WHERE datname = current_database() AND wait_event_type = 'Lock' AND application_
 async def test_a_read_that_takes_too_long_is_ended(
     serve_api: ServeApi, database_url: str, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    """503 with Retry-After and nothing internal; the statement is gone from the server, and the next read is served."""
+    """A read over the time limit gives 503 with Retry-After and no internals; Postgres ends the statement."""
     monkeypatch.setattr(app, "STATEMENT_TIMEOUT_SECONDS", 0.3)
     with psycopg.connect(database_url, autocommit=True) as sql:
         async with serve_api(database_url=database_url) as api:
@@ -34,7 +34,7 @@ async def test_a_read_that_takes_too_long_is_ended(
 async def test_stats_that_take_too_long_are_told(
     serve_api: ServeApi, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The counts, too: not available, as the contract has it."""
+    """Counts over the time limit are reported as not available."""
     monkeypatch.setattr(app, "STATEMENT_TIMEOUT_SECONDS", 0.3)
     with psycopg.connect(database_url, autocommit=True) as sql:
         async with serve_api(database_url=database_url) as api:
@@ -47,7 +47,7 @@ async def test_stats_that_take_too_long_are_told(
 
 
 def told_in_time(reply: httpx.Response) -> None:
-    """As every temporary fault."""
+    """Check the reply for a temporary fault."""
     assert reply.status_code == 503
     assert int(reply.headers["retry-after"]) > 0
     body: dict[str, Any] = reply.json()

@@ -1,4 +1,4 @@
-"""Submitting: the reply of the contract, and a row that any worker can run."""
+"""Test submissions: the reply of the contract, and a row for any worker."""
 
 import hashlib
 import re
@@ -33,7 +33,7 @@ async def rows(database_url: str) -> list[dict[str, Any]]:
 async def test_an_upload_becomes_a_queued_job(
     api: httpx.AsyncClient, database_url: str, kind: str, message: str
 ) -> None:
-    """The reply is the contract's to the letter, and the row is there when it arrives."""
+    """An upload gives exactly the reply of the contract, and the row is stored before the reply."""
     reply = await api.post(f"{JOBS}/{kind}", data=FIELDS, files={"file": ("photo.jpg", CONTENT)})
     body = reply.json()
     job_id = body["jobId"]
@@ -74,7 +74,7 @@ async def test_fields_may_come_before_or_after_the_file(api: httpx.AsyncClient, 
 
 
 async def test_a_hash_is_as_good_as_its_file(api: httpx.AsyncClient, database_url: str) -> None:
-    """By form or by JSON, in any case of its letters, with the chain and the file's name if they are given."""
+    """A hash works in place of the file, by form or JSON, in upper or lower case, with optional chain and file name."""
     loud = CONTENT_HASH.upper().replace("X", "x")
     by_form = await api.post(
         f"{JOBS}/verify", files={"contentHash": (None, loud), **{k: (None, v) for k, v in FIELDS.items()}}
@@ -90,7 +90,7 @@ async def test_a_hash_is_as_good_as_its_file(api: httpx.AsyncClient, database_ur
 async def test_an_rpc_endpoint_is_chosen_without_its_credentials_leaving(
     serve_api: ServeApi, database_url: str
 ) -> None:
-    """A configured endpoint may be named with its credentials; row and reply show them redacted."""
+    """A configured endpoint may be named with its credentials; row and reply show the credentials redacted."""
     url = "https://me:hidden@rpc.example/v1?apikey=hidden"
     async with serve_api(database_url=database_url, rpc_allowed_urls=(url,)) as api:
         reply = await api.post(f"{JOBS}/verify", json={**FIELDS, "contentHash": CONTENT_HASH, "rpcUrl": url})
@@ -101,7 +101,7 @@ async def test_an_rpc_endpoint_is_chosen_without_its_credentials_leaving(
 
 
 async def test_every_reply_has_a_correlation_id(api: httpx.AsyncClient) -> None:
-    """A plain id of the client's is kept; one that could forge a log line, or none, gives way to a new one."""
+    """A plain correlation id of the client is kept; a missing or unsafe id is replaced."""
     kept = await api.get("/livez", headers={"X-Correlation-ID": "req-1.A_z"})
     assert kept.headers["x-correlation-id"] == "req-1.A_z"
     for sent in (b"", b"a b", b"x" * 65, "ä".encode()):

@@ -1,4 +1,4 @@
-"""A slash at a path's end changes nothing: neither reply, nor access, nor limits."""
+"""Test a final slash in the path: reply, access and limits do not change."""
 
 import re
 from typing import Any
@@ -16,7 +16,7 @@ _VARYING = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f-]{17}|[0-9
 
 
 async def _told(client: httpx.AsyncClient, method: str, path: str, **asked: Any) -> object:
-    """All of a reply that does not differ by chance."""
+    """Return the constant parts of a reply."""
     client.cookies.clear()
     reply = await client.request(method, path, **asked)
     counted = path.rstrip("/") == "/metrics" and reply.is_success
@@ -35,7 +35,7 @@ async def _told(client: httpx.AsyncClient, method: str, path: str, **asked: Any)
 async def test_every_endpoint_is_the_same_with_a_slash(
     serve_api: ServeApi, database_url: str, access: dict[str, Any], caller: dict[str, str]
 ) -> None:
-    """Status, headers and body of every route and method, with the key and without, of our pages and of others."""
+    """Status, headers and body are the same with a final slash, for every route, method and caller."""
     limits = {"rate_limit_submit_per_minute": 100_000, "rate_limit_read_per_minute": 100_000}
 
     async def differs(method: str, path: str, headers: dict[str, str]) -> str | None:
@@ -51,12 +51,12 @@ async def test_every_endpoint_is_the_same_with_a_slash(
         if path != "/"
     ]
     async with serve_api(database_url=database_url, **access, **limits) as api:
-        # One after the other, for pausing and resuming change what others are told.
+        # One request after the other, because pause and resume change other replies.
         assert [found for one in asked if (found := await differs(*one))] == []
 
 
 async def test_a_body_is_taken_at_once(api: httpx.AsyncClient, database_url: str) -> None:
-    """An upload needs no second one; a job is the same by either address, and so is a key's."""
+    """An upload needs no redirect; a job and an idempotency key are the same with and without a final slash."""
     form: dict[str, Any] = {"data": {**VALID, "contentHash": None}, "files": {"file": ("a.txt", b"abc")}}
     form["data"].pop("contentHash")
     headers = {"Idempotency-Key": "one"}
@@ -74,7 +74,7 @@ async def test_a_body_is_taken_at_once(api: httpx.AsyncClient, database_url: str
 
 
 async def test_a_slash_is_no_way_around_the_limits(serve_api: ServeApi) -> None:
-    """A submission is counted as one, and a probe is not counted."""
+    """A submission with a final slash counts as a submission, and a probe does not count."""
     limits = {"rate_limit_submit_per_minute": 1, "rate_limit_read_per_minute": 1}
     async with serve_api(**limits) as api:
         for path in (f"{JOBS}/verify/", f"{JOBS}/proof/", f"{JOBS}/batch/", "/api/verify/", "/api/proof/"):
@@ -87,5 +87,5 @@ async def test_a_slash_is_no_way_around_the_limits(serve_api: ServeApi) -> None:
 
 @pytest.mark.parametrize("path", ["/livez//", "//livez", "/api//health", "/livez/%2F", f"{JOBS}//"])
 async def test_an_empty_segment_is_another_path(lonely_api: httpx.AsyncClient, path: str) -> None:
-    """One slash is meant by accident; two name nothing."""
+    """A path with an empty segment gives 404."""
     assert (await lonely_api.get(httpx.URL(f"{lonely_api.base_url}".rstrip("/") + path))).status_code == 404

@@ -1,4 +1,4 @@
-"""POST /batch: up to a thousand jobs by hash, all of them or none."""
+"""Test POST /batch: up to a thousand jobs by hash, all or none."""
 
 import asyncio
 import json
@@ -22,13 +22,13 @@ KEY = {"Idempotency-Key": "shipment-4711"}
 
 @pytest.fixture
 def sql(database_url: str) -> Any:
-    """A connection of psql."""
+    """Connect to the database."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
 
 
 def jobs(count: int) -> list[dict[str, Any]]:
-    """So many different jobs, every third of them a proof."""
+    """Return ``count`` different jobs, every third a proof."""
     return [
         {**VERIFY, "type": "verify" if number % 3 else "proof", "contentHash": f"0x{number:064x}"}
         for number in range(count)
@@ -36,7 +36,7 @@ def jobs(count: int) -> list[dict[str, Any]]:
 
 
 async def test_a_thousand_jobs_are_queued_in_order(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
-    """Ids and URLs come in the order of the jobs, each row equals its request, and one transaction wrote all."""
+    """Ids and URLs come in the order of the jobs, each row equals its request, and one transaction writes all rows."""
     asked = jobs(MAX_BATCH_JOBS)
     reply = await api.post(BATCH, json={"jobs": asked})
     body = reply.json()
@@ -51,13 +51,13 @@ async def test_a_thousand_jobs_are_queued_in_order(api: httpx.AsyncClient, sql: 
     }
     assert [rows[job_id] for job_id in body["jobIds"]] == [(job["type"], job["contentHash"]) for job in asked]
     assert scalar(sql, 'SELECT count(DISTINCT xmin::text) FROM "VerificationJob"') == 1
-    # In line as in the batch.
+    # Queued in the order of the batch.
     assert body["jobIds"] == sorted(body["jobIds"])
     assert (await api.get(body["pollUrls"][0])).json()["contentHash"] == asked[0]["contentHash"]
 
 
 async def test_workers_are_woken(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
-    """A batch announces itself as any submission does."""
+    """A batch notifies workers as a single submission does."""
     sql.execute("LISTEN iidq_jobs")
     await api.post(BATCH, json={"jobs": [VERIFY]})
     await eventually(lambda: list(sql.notifies(timeout=0.01)))
@@ -66,7 +66,7 @@ async def test_workers_are_woken(api: httpx.AsyncClient, sql: psycopg.Connection
 async def test_faults_are_named_by_index_and_nothing_is_queued(
     api: httpx.AsyncClient, sql: psycopg.Connection[Any]
 ) -> None:
-    """All faults at once, each with the place of its job; the good jobs of the batch are not queued either."""
+    """All faults are reported at once with the index of the job, and no job of the batch is queued."""
     reply = await api.post(
         BATCH,
         json={
@@ -101,13 +101,13 @@ async def test_faults_are_named_by_index_and_nothing_is_queued(
     "document", [{}, {"jobs": []}, {"jobs": {}}, {"jobs": None}, {"jobs": [VERIFY] * (MAX_BATCH_JOBS + 1)}]
 )
 async def test_a_batch_has_one_to_a_thousand_jobs(api: httpx.AsyncClient, document: dict[str, Any]) -> None:
-    """Anything else is 400 and names the field."""
+    """A batch without jobs or with over a thousand jobs gives 400 with the field's name."""
     reply = await api.post(BATCH, json=document)
     assert (reply.status_code, [fault["field"] for fault in reply.json()["errors"]]) == (400, ["jobs"])
 
 
 async def test_the_body_is_bounded_json(api: httpx.AsyncClient) -> None:
-    """Too large is 413, another type 415, broken JSON 400."""
+    """A too large body gives 413, another type 415, broken JSON 400."""
     padded = json.dumps({"jobs": [VERIFY], "x": "y" * MAX_BATCH_BYTES})
     headers = {"Content-Type": "application/json"}
     assert (await api.post(BATCH, content=padded, headers=headers)).status_code == 413
@@ -117,19 +117,19 @@ async def test_the_body_is_bounded_json(api: httpx.AsyncClient) -> None:
 
 
 async def test_a_repeated_batch_is_the_first_one(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
-    """Under its key the batch is queued once, also when it is sent many times at once; another batch is refused."""
+    """A batch under a key is queued once, even if sent many times at once; another batch gives 422."""
     replies = await asyncio.gather(*(api.post(BATCH, json={"jobs": jobs(20)}, headers=KEY) for _ in range(8)))
     assert {reply.status_code for reply in replies} == {200}
     assert all(reply.json() == replies[0].json() for reply in replies)
     assert scalar(sql, 'SELECT count(*) FROM "VerificationJob"') == 20
     other = await api.post(BATCH, json={"jobs": jobs(21)}, headers=KEY)
     assert (other.status_code, other.json()["code"]) == (422, "idempotency.conflict")
-    # A single submission's keys are other keys.
+    # Single submissions have separate keys.
     assert (await api.post(f"{JOBS}/verify", json=QUESTION, headers=KEY)).status_code == 200
 
 
 async def test_without_a_key_each_batch_is_new(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
-    """The same question may be asked twice, within a batch as well."""
+    """Without a key, each batch and each job is new, even with equal inputs."""
     first = await api.post(BATCH, json={"jobs": [VERIFY, VERIFY]})
     second = await api.post(BATCH, json={"jobs": [VERIFY, VERIFY]})
     assert len({*first.json()["jobIds"], *second.json()["jobIds"]}) == 4
@@ -146,7 +146,7 @@ async def test_the_key_is_asked_for(serve_api: ServeApi, database_url: str) -> N
 
 
 async def test_without_a_database_503(lonely_api: httpx.AsyncClient) -> None:
-    """A thousand verifications are not made while the client waits."""
+    """Without a database a batch gives 503, because a batch has no synchronous fallback."""
     reply = await lonely_api.post(BATCH, json={"jobs": [VERIFY]})
     assert reply.status_code == 503
     assert int(reply.headers["retry-after"]) > 0

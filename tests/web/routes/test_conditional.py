@@ -1,4 +1,4 @@
-"""``ETag`` and ``If-None-Match``: a poller that has the present bytes gets no second copy."""
+"""Test ``ETag`` and ``If-None-Match``: a client with the present state gets no second copy."""
 
 import asyncio
 from typing import Any
@@ -13,7 +13,7 @@ from tests.web.serving import JOBS, ServeApi
 
 @pytest.fixture
 def sql(database_url: str) -> Any:
-    """A connection of psql."""
+    """Connect to the database."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
 
@@ -21,7 +21,7 @@ def sql(database_url: str) -> Any:
 async def test_who_has_the_present_state_gets_304(
     serve_api: ServeApi, database_url: str, sql: psycopg.Connection[Any]
 ) -> None:
-    """An empty reply with tag and ``Retry-After``, from any process; the tag may be in a list or weak."""
+    """A client with the present ETag, weak or in a list, gets an empty 304 with ``Retry-After`` from any process."""
     url = f"{JOBS}/{insert(sql, PROCESSING)}"
     async with serve_api(database_url=database_url) as one, serve_api(database_url=database_url) as other:
         whole = await one.get(url)
@@ -48,7 +48,7 @@ async def test_who_has_the_present_state_gets_304(
 async def test_the_tag_changes_with_the_bytes(
     api: httpx.AsyncClient, sql: psycopg.Connection[Any], change: dict[str, Any]
 ) -> None:
-    """Whatever part of the row is changed, by whomever: the old tag is no match."""
+    """Any change of the row changes the ETag."""
     job_id = insert(sql, PROCESSING, progress=10)
     before = await api.get(f"{JOBS}/{job_id}")
     update(sql, job_id, **change)
@@ -61,7 +61,7 @@ async def test_the_tag_changes_with_the_bytes(
 async def test_only_what_has_not_ended_is_worth_asking_again(
     api: httpx.AsyncClient, sql: psycopg.Connection[Any]
 ) -> None:
-    """Retry-After for waiting and running jobs, none after the end."""
+    """Replies for waiting and running jobs have ``Retry-After``; replies for ended jobs do not."""
     waiting, ended = await asyncio.gather(api.get(f"{JOBS}/{insert(sql)}"), api.get(f"{JOBS}/{insert(sql, COMPLETED)}"))
     assert waiting.headers["retry-after"] == "1"
     assert "retry-after" not in ended.headers

@@ -1,4 +1,4 @@
-"""Cancel, retry, pause and resume over HTTP."""
+"""Test cancel, retry, pause and resume over HTTP."""
 
 from typing import Any
 
@@ -15,13 +15,13 @@ ENDED: dict[str, Any] = {"status": "failed", "error": "manifest.not_found: gone"
 
 @pytest.fixture
 def sql(database_url: str) -> Any:
-    """The operator's own connection."""
+    """Connect as the operator."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
 
 
 async def test_a_waiting_job_can_be_cancelled_once(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
-    """The reply is the cancelled job; a second cancel is refused and names the state."""
+    """The reply to a cancel is the cancelled job; a second cancel gives 409 with the state."""
     job_id = insert(sql)
     reply = await api.post(f"{JOBS}/{job_id}/cancel")
     assert (reply.status_code, reply.json()["status"]) == (200, "cancelled")
@@ -32,7 +32,7 @@ async def test_a_waiting_job_can_be_cancelled_once(api: httpx.AsyncClient, sql: 
 
 
 async def test_a_failed_job_can_be_retried(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
-    """It waits again as new; one that waits cannot be retried."""
+    """A retried job is queued as new; a queued job cannot be retried."""
     job_id = insert(sql, **ENDED, retryCount=2)
     reply = await api.post(f"{JOBS}/{job_id}/retry")
     assert reply.status_code == 200
@@ -43,7 +43,7 @@ async def test_a_failed_job_can_be_retried(api: httpx.AsyncClient, sql: psycopg.
 
 @pytest.mark.parametrize("step", ["cancel", "retry"])
 async def test_unknown_jobs_are_not_found(api: httpx.AsyncClient, step: str) -> None:
-    """An id that no job has, and a text that is no id, get the same 404."""
+    """An unknown id and a malformed id give the same 404."""
     for job_id in (str(new_job_id()), "1234567890"):
         reply = await api.post(f"{JOBS}/{job_id}/{step}")
         assert (reply.status_code, reply.json()) == (404, {"error": "Job not found"})
@@ -52,7 +52,7 @@ async def test_unknown_jobs_are_not_found(api: httpx.AsyncClient, step: str) -> 
 async def test_pausing_keeps_jobs_waiting_and_touches_none(
     api: httpx.AsyncClient, sql: psycopg.Connection[Any]
 ) -> None:
-    """The reason is there for operators to read, and no row of the queue changes."""
+    """A pause stores its reason for operators and changes no job."""
     job_id = insert(sql)
     before = read(sql, job_id)
     reply = await api.post(f"{JOBS}/pause", json={"reason": "gateway maintenance"})
@@ -65,7 +65,7 @@ async def test_pausing_keeps_jobs_waiting_and_touches_none(
 
 @pytest.mark.parametrize("reason", [7, ["x"], "x" * 501, "nul\0"])
 async def test_a_reason_is_short_text(api: httpx.AsyncClient, reason: object) -> None:
-    """Anything else is 400 and names the field."""
+    """A malformed reason gives 400 with the field's name."""
     reply = await api.post(f"{JOBS}/pause", json={"reason": reason})
     assert reply.status_code == 400
     assert reply.json()["errors"][0]["field"] == "reason"
@@ -75,7 +75,7 @@ async def test_a_reason_is_short_text(api: httpx.AsyncClient, reason: object) ->
 async def test_the_key_is_asked_for(
     serve_api: ServeApi, database_url: str, sql: psycopg.Connection[Any], path: str
 ) -> None:
-    """With API_KEY set, steering needs it, while submitting and reading do not."""
+    """With API_KEY set, changing the queue needs the key, while reading does not."""
     job_id = insert(sql, **(ENDED if path.endswith("retry") else {}))
     url = f"{JOBS}/" + path.format(id=job_id)
     async with serve_api(database_url=database_url, api_key="open sesame") as api:
@@ -87,7 +87,7 @@ async def test_the_key_is_asked_for(
 
 
 async def test_without_a_database_nothing_is_steered(lonely_api: httpx.AsyncClient) -> None:
-    """503 with Retry-After, and no word of Postgres' own."""
+    """Without a database a change gives 503 with Retry-After."""
     reply = await lonely_api.post(f"{JOBS}/{new_job_id()}/cancel")
     assert reply.status_code == 503
     assert int(reply.headers["retry-after"]) > 0

@@ -1,4 +1,4 @@
-"""GET /{jobId}/events: every watcher sees its job to the end, and watchers cost next to nothing."""
+"""Test GET /{jobId}/events: each stream follows its job to the end."""
 
 import asyncio
 import json
@@ -25,14 +25,14 @@ from tests.web.serving import JOBS, NO_LIMITS, ServeApi
 
 @pytest.fixture
 def sql(database_url: str) -> Any:
-    """A connection of psql, which plays the worker as well."""
+    """Connect to the database, also in the role of a worker."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hub polls more often than usual, because these tests send no notifications."""
+    """Poll more often than usual, because these tests send no notifications."""
     monkeypatch.setattr(hub, "POLL_SECONDS", 0.05)
 
 
@@ -40,7 +40,7 @@ FREE = {"workerId": None, "leaseUntil": None}
 
 
 class Stream:
-    """Server-sent events as a client reads them."""
+    """Server-sent events as read by a client."""
 
     def __init__(self, reply: httpx.Response) -> None:
         self.reply = reply
@@ -49,7 +49,7 @@ class Stream:
         self.retry_ms: int | None = None
 
     async def next(self) -> dict[str, Any] | None:
-        """The next event, or None at the stream's end."""
+        """Return the next event, or None at the stream's end."""
         told: dict[str, Any] = {}
         async with asyncio.timeout(15):
             async for line in self._lines:
@@ -67,7 +67,7 @@ class Stream:
 
 @asynccontextmanager
 async def watching(api: httpx.AsyncClient, job_id: object, last: str | None = None) -> AsyncIterator[Stream]:
-    """A client that watches a job."""
+    """Open the event stream of a job."""
     headers = {} if last is None else {"Last-Event-ID": last}
     async with api.stream("GET", f"{JOBS}/{job_id}/events", headers=headers) as reply:
         yield Stream(reply)
@@ -75,7 +75,7 @@ async def watching(api: httpx.AsyncClient, job_id: object, last: str | None = No
 
 @asynccontextmanager
 async def opened(**settings: Any) -> AsyncIterator[tuple[httpx.AsyncClient, Service]]:
-    """A client of an API, and that API's parts."""
+    """Start an API; yield a client and the service object."""
     defaults: dict[str, Any] = {"rpc_url": "http://rpc.invalid/", **NO_LIMITS}
     app = create_app(Settings(_env_file=None, **defaults, **settings))
     async with (
@@ -93,7 +93,7 @@ async def told(stream: Stream) -> dict[str, Any]:
 
 
 async def test_a_job_is_seen_to_its_end(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
-    """The present state comes at once, then each progress, then one event named after the end, and no more."""
+    """A stream sends the present state at once, then each progress, then one final event, and ends."""
     job_id = insert(sql, PROCESSING, progress=10)
     async with watching(api, job_id) as stream:
         first = await told(stream)
@@ -110,7 +110,7 @@ async def test_a_job_is_seen_to_its_end(api: httpx.AsyncClient, sql: psycopg.Con
 
 
 async def test_the_stream_passes_proxies_unbuffered(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
-    """Type, caching, buffering and the time to reconnect are said as browsers and nginx read them."""
+    """The stream has the headers against caching and buffering, and the time to reconnect."""
     async with watching(api, insert(sql, COMPLETED)) as stream:
         assert stream.reply.headers["content-type"] == "text/event-stream; charset=utf-8"
         assert stream.reply.headers["cache-control"] == "no-cache"
@@ -123,7 +123,7 @@ async def test_the_stream_passes_proxies_unbuffered(api: httpx.AsyncClient, sql:
 async def test_who_comes_late_gets_the_end(
     api: httpx.AsyncClient, sql: psycopg.Connection[Any], row: dict[str, Any], name: str
 ) -> None:
-    """A job that ended long ago is one event and the stream's end."""
+    """The stream of an ended job is one final event."""
     async with watching(api, insert(sql, row)) as stream:
         event = await told(stream)
         assert (event["event"], event["job"]["status"]) == (name, name)
@@ -133,12 +133,12 @@ async def test_who_comes_late_gets_the_end(
 async def test_nothing_that_was_seen_is_told_again(
     serve_api: ServeApi, database_url: str, sql: psycopg.Connection[Any]
 ) -> None:
-    """After a lost connection the client goes on behind the event it saw last, at another process as well."""
+    """After a reconnect with ``Last-Event-ID``, even to another process, seen events are not repeated."""
     job_id = insert(sql, PROCESSING, progress=30)
     async with serve_api(database_url=database_url) as one, serve_api(database_url=database_url) as other:
         async with watching(one, job_id) as stream:
             seen = (await told(stream))["id"]
-        # A renewed lease is no news.
+        # A renewed lease is no event.
         update(sql, job_id, updatedAt=Sql("now()"), leaseUntil=Sql("now() + interval '2 minutes'"))
         async with watching(other, job_id, seen) as stream:
             update(sql, job_id, progress=50)
@@ -148,7 +148,7 @@ async def test_nothing_that_was_seen_is_told_again(
 async def test_the_end_is_told_to_who_missed_it_and_only_once(
     api: httpx.AsyncClient, sql: psycopg.Connection[Any]
 ) -> None:
-    """Reconnecting after a progress brings the final event; after the final event 204, which ends a browser's tries."""
+    """A reconnect after a progress event brings the final event; after the final event the reply is 204."""
     job_id = insert(sql, PROCESSING, progress=30)
     async with watching(api, job_id) as stream:
         seen = (await told(stream))["id"]
@@ -162,7 +162,7 @@ async def test_the_end_is_told_to_who_missed_it_and_only_once(
 
 
 async def test_a_second_end_is_another_event(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
-    """Cancelled, retried by hand and cancelled again without an attempt: a client receives both ends."""
+    """A job cancelled, retried and cancelled again gives two final events with different ids."""
     job_id = insert(sql)
     seen = None
     for _ in range(2):
@@ -175,7 +175,7 @@ async def test_a_second_end_is_another_event(api: httpx.AsyncClient, sql: psycop
 
 
 async def test_a_row_that_goes_ends_the_stream(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
-    """Retention or an operator deleted it: there is no end to report, and the stream ends."""
+    """The stream of a deleted job ends without a final event."""
     job_id = insert(sql)
     async with watching(api, job_id) as stream:
         await told(stream)
@@ -184,7 +184,7 @@ async def test_a_row_that_goes_ends_the_stream(api: httpx.AsyncClient, sql: psyc
 
 
 async def test_cancel_and_retry_over_http_are_told(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
-    """A client that watches a waiting job sees the cancel of another client."""
+    """The stream of a waiting job shows a cancel by another client."""
     job_id = insert(sql)
     async with watching(api, job_id) as stream:
         await told(stream)
@@ -195,7 +195,7 @@ async def test_cancel_and_retry_over_http_are_told(api: httpx.AsyncClient, sql: 
 async def test_silence_is_broken_by_heartbeats(
     api: httpx.AsyncClient, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While nothing happens comments keep proxies from cutting the connection."""
+    """Heartbeat comments keep an idle stream open."""
     monkeypatch.setattr(events, "HEARTBEAT_SECONDS", 0.02)
     job_id = insert(sql)
     async with watching(api, job_id) as stream:
@@ -209,20 +209,23 @@ async def test_silence_is_broken_by_heartbeats(
 
 
 async def test_no_job_no_stream(api: httpx.AsyncClient) -> None:
-    """An id that no job has, and a text that is no id, get the usual 404."""
+    """An unknown id and a malformed id give the usual 404."""
     for job_id in (str(new_job_id()), "1234567890"):
         reply = await api.get(f"{JOBS}/{job_id}/events")
         assert (reply.status_code, reply.json()) == (404, {"error": "Job not found"})
 
 
 async def test_head_has_no_stream(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
-    """HEAD returns the headers and ends, also while the job runs."""
+    """HEAD returns the headers and ends, even while the job is queued."""
     reply = await api.head(f"{JOBS}/{insert(sql)}/events")
     assert (reply.status_code, reply.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
 
 
 async def test_watchers_are_bounded(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """Beyond the bound 503 with Retry-After; a leaving client makes room. Submissions are not refused."""
+    """A stream over the bound gives 503 with Retry-After; a closed stream frees its place.
+
+    Submissions are not refused.
+    """
     job_id = insert(sql)
     async with opened(database_url=database_url, max_watchers=1) as (api, service):
         async with watching(api, job_id) as stream:
@@ -238,7 +241,7 @@ async def test_watchers_are_bounded(database_url: str, sql: psycopg.Connection[A
 
 
 async def test_without_a_database_503(lonely_api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The state cannot be read: announced, not an endless silence."""
+    """Without a database the stream's reply is 503 with Retry-After."""
     monkeypatch.setattr(events, "_FIRST_STATE_SECONDS", 0.1)
     reply = await lonely_api.get(f"{JOBS}/{new_job_id()}/events")
     assert reply.status_code == 503
@@ -246,7 +249,7 @@ async def test_without_a_database_503(lonely_api: httpx.AsyncClient, monkeypatch
 
 
 async def test_streams_end_when_the_service_stops(database_url: str, sql: psycopg.Connection[Any]) -> None:
-    """Streams do not delay a shutdown; the client reconnects elsewhere with its last event."""
+    """At shutdown streams end, and a new stream gives 503."""
     async with opened(database_url=database_url) as (api, service):
         async with watching(api, insert(sql)) as stream:
             await told(stream)

@@ -1,4 +1,4 @@
-"""The replaced system's synchronous calls, on a real chain and a real manifest server, without any database."""
+"""Test the replaced system's synchronous calls, on a real chain and manifest server, without a database."""
 
 import hashlib
 from collections.abc import AsyncIterator
@@ -23,8 +23,11 @@ class World:
     """A client of the API, and one registered file."""
 
     api: httpx.AsyncClient
+    """A client of the API."""
     manifests: ManifestServer
+    """The manifest server."""
     fields: dict[str, str]
+    """The fields of a submission for the registered file."""
 
 
 @pytest.fixture
@@ -41,7 +44,7 @@ async def world(serve_api: ServeApi, development_chain: str) -> AsyncIterator[Wo
 
 
 async def test_verify_gives_the_bare_result(world: World) -> None:
-    """The verdict itself, by file and by hash; a changed file is FAIL, which is an answer too."""
+    """The reply is the bare verdict, by file and by hash; a changed file gives 200 with FAIL."""
     by_file = await world.api.post("/api/verify", data=world.fields, files={"file": ("x.txt", CONTENT)})
     by_hash = await world.api.post("/api/verify", json={**world.fields, "contentHash": CONTENT_HASH})
     changed = await world.api.post("/api/verify", data=world.fields, files={"file": ("x.txt", b"changed")})
@@ -53,7 +56,7 @@ async def test_verify_gives_the_bare_result(world: World) -> None:
 
 
 async def test_proof_gives_the_bare_proof(world: World) -> None:
-    """The portable proof, with the file's name."""
+    """The reply is the portable proof, with the file's name."""
     reply = await world.api.post("/api/proof", data=world.fields, files={"file": ("x.txt", CONTENT)})
     assert reply.status_code == 200
     assert (reply.json()["version"], reply.json()["content"]) == ("1.0", {"file": "x.txt", "hash": CONTENT_HASH})
@@ -61,7 +64,7 @@ async def test_proof_gives_the_bare_proof(world: World) -> None:
 
 
 async def test_a_permanent_fault_of_the_inputs_is_422(world: World) -> None:
-    """A manifest that is missing or malformed and an address without a registry: trying again cannot help."""
+    """A missing or malformed manifest, or an address without a registry, gives 422."""
     missing = world.fields["manifestURI"].replace("m.json", "none.json")
     malformed = world.manifests.publish("bad.json", b"[]")
     for change in ({"manifestURI": missing}, {"manifestURI": malformed}, {"registryAddress": NO_CODE}):
@@ -71,7 +74,7 @@ async def test_a_permanent_fault_of_the_inputs_is_422(world: World) -> None:
 
 
 async def test_a_temporary_fault_is_503_with_retry_after(serve_api: ServeApi) -> None:
-    """The manifest's address does not answer: 503 with Retry-After."""
+    """An unreachable upstream gives 503 with Retry-After."""
     fields = {"registryAddress": NO_CODE, "manifestURI": "http://127.0.0.1:9/m.json", "contentHash": CONTENT_HASH}
     async with serve_api(rpc_url="http://127.0.0.1:9/", fetch_allow_private=("127.0.0.1",)) as api:
         reply = await api.post("/api/verify", json=fields)

@@ -1,4 +1,4 @@
-"""GET /metrics as Prometheus scrapes it: from a real API on a real socket."""
+"""Test GET /metrics on a real API and a real socket."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ async def scrape(api: httpx.AsyncClient) -> str:
 
 
 async def test_requests_are_counted_by_route_and_status(api: httpx.AsyncClient) -> None:
-    """A request counts under its route's template, whatever its path and query; a duration goes with it."""
+    """A request counts under its route's template and status, for any path and query, with its duration."""
     before = await scrape(api)
     for path in ("a", "b?x=1", "0190b5a0-0000-7000-8000-000000000000"):
         assert (await api.get(f"{JOBS}/{path}")).status_code == 404
@@ -42,7 +42,7 @@ async def test_requests_are_counted_by_route_and_status(api: httpx.AsyncClient) 
 
 
 async def test_refused_requests_count_with_their_route(serve_api: ServeApi) -> None:
-    """401, 429, 414 and preflights, too, are found under the route that they would have met."""
+    """401, 429, 414 and preflights count under the route of the request."""
     async with serve_api(api_key="s3cret", api_key_scope="all", rate_limit_submit_per_minute=1) as api:
         key = {"x-api-key": "s3cret"}
         before = (await api.get("/metrics", headers=key)).text
@@ -63,7 +63,7 @@ async def test_refused_requests_count_with_their_route(serve_api: ServeApi) -> N
 
 
 async def test_uploads_are_counted(api: httpx.AsyncClient) -> None:
-    """A file that came in whole counts with its own bytes and its time."""
+    """A complete upload counts with its bytes and its duration."""
     before = await scrape(api)
     reply = await api.post(f"{JOBS}/verify", data=FIELDS, files={"file": ("x", b"x" * 12_345)})
     assert reply.status_code == 200
@@ -76,7 +76,7 @@ async def test_uploads_are_counted(api: httpx.AsyncClient) -> None:
 
 
 async def test_strangers_make_no_series(api: httpx.AsyncClient) -> None:
-    """Whatever paths, methods, statuses' causes and headers clients make up, the number of series stays small."""
+    """Paths, methods and headers made up by clients create no new series."""
     host, port = str(api.base_url.host), api.base_url.port
     draw = random.Random(8)
     words = []
@@ -96,7 +96,7 @@ async def test_strangers_make_no_series(api: httpx.AsyncClient) -> None:
     first = list(samples(await scrape(api)))
     await bother(150)
     second = list(samples(await scrape(api)))
-    # The second crowd met the same few routes, methods and statuses, give or take a rare pair.
+    # The second round meets the same few routes, methods and statuses, except for a rare pair.
     assert len(second) <= len(first) + 20
     templates = {sample.labels["route"] for sample in second if "route" in sample.labels}
     assert {"unmatched", f"{JOBS}/{{job_id}}"} <= templates
@@ -107,7 +107,7 @@ async def test_strangers_make_no_series(api: httpx.AsyncClient) -> None:
 
 
 async def test_the_queue_is_told_by_state(api: httpx.AsyncClient, database_url: str) -> None:
-    """Depth and age of each state come from the database, with workers, pause and upkeep."""
+    """The metrics show depth and age of each state from the database, with workers and pause."""
     with psycopg.connect(database_url, autocommit=True) as sql:
         insert(sql, copies=3)
         sql.execute('UPDATE "VerificationJob" SET "runAt" = now() - interval \'90 s\' WHERE ready')
@@ -122,7 +122,7 @@ async def test_the_queue_is_told_by_state(api: httpx.AsyncClient, database_url: 
 
 
 async def test_scrapes_share_a_query(api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many scrape within a second, the database is asked once."""
+    """Many scrapes within a second share one query."""
     asked = 0
     read = queue_health.read_health
 
@@ -139,7 +139,7 @@ async def test_scrapes_share_a_query(api: httpx.AsyncClient, monkeypatch: pytest
 
 
 async def test_metrics_survive_the_database(lonely_api: httpx.AsyncClient) -> None:
-    """Without a database the API's own metrics are served, and the loss is shown."""
+    """Without a database the API serves its own metrics and reports the loss."""
     text = await scrape(lonely_api)
     assert value(text, "iidq_database_up") == 0
     assert not [sample for sample in samples(text) if sample.name.startswith("iidq_queue_")]
@@ -156,7 +156,7 @@ async def test_metrics_need_the_key(serve_api: ServeApi) -> None:
 
 
 async def test_openmetrics_where_it_is_asked_for(lonely_api: httpx.AsyncClient) -> None:
-    """The format is negotiated, as Prometheus expects."""
+    """The metrics format depends on ``Accept``, as expected by Prometheus."""
     plain = await lonely_api.get("/metrics")
     modern = await lonely_api.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
     assert plain.headers["content-type"].startswith("text/plain")
@@ -175,7 +175,7 @@ async def test_synchronous_runs_are_counted(lonely_api: httpx.AsyncClient) -> No
 
 
 async def test_readiness_tells_who_listens(api: httpx.AsyncClient, database_url: str) -> None:
-    """``/readyz`` shows the database, how many workers live, and how many of them hear of jobs at once."""
+    """``/readyz`` shows the database, the number of live workers, and the number of listening workers."""
     with psycopg.connect(database_url, autocommit=True) as sql:
         sql.execute(
             "INSERT INTO iidq_queue_worker"

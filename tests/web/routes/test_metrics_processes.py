@@ -1,4 +1,4 @@
-"""Several processes of ``iidq serve`` count as one: each serves the sums of all, the dead included."""
+"""Test metrics of several ``iidq serve`` processes: each process serves the sums of all, ended processes included."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ _STOP_SECONDS = 30
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """``iidq serve`` in two processes, and its URL."""
+    """Start ``iidq serve`` in two processes; yield its URL and the process."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     environment = {
@@ -50,7 +50,7 @@ def served(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
 
 
 async def ask(url: str) -> httpx.Response | None:
-    """Over a connection of its own, so that any process may get it."""
+    """Request ``url`` on a new connection, so that any process may reply."""
     async with httpx.AsyncClient(timeout=10) as client:
         try:
             return await client.get(url)
@@ -59,7 +59,7 @@ async def ask(url: str) -> httpx.Response | None:
 
 
 async def asked(url: str, times: int) -> int:
-    """Ask that often at once; return how many were answered."""
+    """Send ``times`` simultaneous requests; return the number of replies."""
     return sum(reply is not None for reply in await asyncio.gather(*(ask(url) for _ in range(times))))
 
 
@@ -82,7 +82,7 @@ def exists(pid: int) -> bool:
 
 
 async def test_processes_add_up(served: tuple[str, subprocess.Popen[bytes]], tmp_path: Path) -> None:
-    """Sums are the same from every process, never fall when a process dies, and leave no files behind."""
+    """Each process serves the same sums, a killed process does not lower the sums, and no file is left."""
     url, process = served
     livez = {"route": "/livez", "status": "200"}
     sent = 0
@@ -101,7 +101,7 @@ async def test_processes_add_up(served: tuple[str, subprocess.Popen[bytes]], tmp
         everybody = await all_count()
 
     async def total() -> set[float]:
-        # Several scrapes, answered by one process or the other.
+        # Several scrapes, answered by either process.
         replies = [reply for reply in [await ask(f"{url}/metrics") for _ in range(4)] if reply is not None]
         assert all(reply.status_code == 200 for reply in replies)
         return {value(reply.text, "iidq_http_requests_total", **livez) for reply in replies}

@@ -1,4 +1,4 @@
-"""Reading: one job, pages of jobs, counts."""
+"""Test reads: one job, pages of jobs, counts."""
 
 from datetime import datetime
 from typing import Any
@@ -61,7 +61,7 @@ async def test_a_job_is_read_as_the_contract_says(api: httpx.AsyncClient, databa
 
 
 async def test_an_unknown_job_is_not_found(api: httpx.AsyncClient, database_url: str) -> None:
-    """An unknown id and a text that is no id get the same 404; case does not matter, form does."""
+    """An unknown id and a malformed id give the same 404; upper case is accepted."""
     job_id = await insert(database_url)
     for other in (str(uuid4()), "1234567890", "null", "verify", job_id.replace("-", ""), f"{{{job_id}}}"):
         reply = await api.get(f"{JOBS}/{other}")
@@ -70,7 +70,7 @@ async def test_an_unknown_job_is_not_found(api: httpx.AsyncClient, database_url:
 
 
 async def test_imported_jobs_answer_to_their_old_id(api: httpx.AsyncClient, database_url: str) -> None:
-    """Clients of the replaced system poll on with the ``jobId`` and ``pollUrl`` that they were given."""
+    """Imported jobs are found by the ``jobId`` and ``pollUrl`` of the replaced system."""
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as sql:
         for old in ("1234567890", "0F8FAD5B-d9cb-469f-a165-70867728950e"):
             await sql.execute(
@@ -88,7 +88,7 @@ async def test_imported_jobs_answer_to_their_old_id(api: httpx.AsyncClient, data
 
 
 async def test_the_list_is_newest_first_and_filtered(api: httpx.AsyncClient, database_url: str) -> None:
-    """Status, type and hash narrow the list; empty parameters do not."""
+    """The list is newest first, with filters by status, type and hash; empty parameters have no effect."""
     old = await insert(database_url, at="2024-01-01T00:00:00Z")
     proof = await insert(database_url, at="2024-01-02T00:00:00Z", type="proof", hash="0x" + "00" * 32)
     failed = {"status": "failed", "error": "rpc.unavailable: down", "ended": "2024-01-04T00:00:00Z"}
@@ -112,7 +112,7 @@ async def test_the_list_is_newest_first_and_filtered(api: httpx.AsyncClient, dat
 
 
 async def test_cursors_lead_through_all_pages(api: httpx.AsyncClient, database_url: str) -> None:
-    """Each job is seen once, also among rows of the same instant and with new rows coming in; the last page says so."""
+    """Cursors show each job once, even with equal times and new rows; the last page has no cursor."""
     expected = {await insert(database_url, at="2024-01-01T00:00:00Z") for _ in range(5)}
     seen: list[str] = []
     cursor = ""
@@ -130,9 +130,9 @@ async def test_cursors_lead_through_all_pages(api: httpx.AsyncClient, database_u
 
 
 async def test_a_rare_match_is_found_step_by_step(api: httpx.AsyncClient, database_url: str) -> None:
-    """A page ends after a bounded number of rows, empty or not; its cursor goes on to a job behind all of them.
+    """A page ends after a bounded number of rows; its cursor continues to a job after all these rows.
 
-    An offset that ends in the middle of that goes on with the cursor, too.
+    A page with an offset continues with the cursor, too.
     """
     wanted = await insert(database_url, at="2024-01-01T00:00:00Z", type="proof")
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
@@ -155,7 +155,7 @@ async def test_a_rare_match_is_found_step_by_step(api: httpx.AsyncClient, databa
 
 
 async def test_stats_count_by_state(api: httpx.AsyncClient, database_url: str) -> None:
-    """Waiting, running, completed and failed jobs."""
+    """The stats count jobs by state and give the age of the oldest waiting job."""
     before = (await api.get(f"{JOBS}/stats")).json()
     assert (before["available"], before["waiting"], before["oldestWaitingSeconds"]) == (True, 0, None)
     await insert(database_url)

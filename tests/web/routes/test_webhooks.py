@@ -1,4 +1,4 @@
-"""``callbackUrl`` in a submission: taken, refused with a reason, and shown in the job."""
+"""Test ``callbackUrl`` in a submission: accepted, refused with a reason, and shown in the job."""
 
 import json
 from collections.abc import AsyncIterator
@@ -27,7 +27,7 @@ WAITING = {
 
 @pytest.fixture
 async def api(serve_api: ServeApi, database_url: str) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an API that takes callbacks."""
+    """Return a client of an API with callbacks."""
     async with serve_api(
         database_url=database_url, webhook_secret=SECRET, fetch_allow_private=("10.1.0.0/16",)
     ) as client:
@@ -41,7 +41,7 @@ def stored_urls(database_url: str) -> list[str]:
 
 @pytest.mark.parametrize("form", ["json", "multipart", "proof"])
 async def test_a_callback_is_shown_in_the_job(api: httpx.AsyncClient, database_url: str, form: str) -> None:
-    """Sent as JSON or in a form, it is in the job and in the list; its query stays in the database."""
+    """A callback from JSON or a form is shown in the job and the list, without its query."""
     if form == "multipart":
         reply = await api.post(f"{JOBS}/verify", data={**FIELDS, "callbackUrl": URL}, files={"file": ("a", CONTENT)})
     else:
@@ -56,7 +56,7 @@ async def test_a_callback_is_shown_in_the_job(api: httpx.AsyncClient, database_u
 
 
 async def test_a_job_without_one_says_null(api: httpx.AsyncClient, database_url: str) -> None:
-    """The member is always there."""
+    """The ``callback`` of a job without a callback is null."""
     reply = await api.post(f"{JOBS}/verify", json=QUESTION)
     assert (await api.get(reply.json()["pollUrl"])).json()["callback"] is None
     assert stored_urls(database_url) == []
@@ -83,7 +83,7 @@ async def test_a_job_without_one_says_null(api: httpx.AsyncClient, database_url:
     ],
 )
 async def test_a_forbidden_url_is_refused_by_its_text(api: httpx.AsyncClient, database_url: str, url: object) -> None:
-    """400 names the field and the expected value, as for a manifest's URL; no job is made."""
+    """A forbidden callback URL gives 400 with the field's name and no job."""
     reply = await api.post(f"{JOBS}/verify", content=json.dumps({**QUESTION, "callbackUrl": url}), headers=AS_JSON)
     assert reply.status_code == 400
     [fault] = reply.json()["errors"]
@@ -97,14 +97,14 @@ AS_JSON = {"Content-Type": "application/json"}
 
 
 async def test_what_the_operator_opened_may_be_called(api: httpx.AsyncClient, database_url: str) -> None:
-    """FETCH_ALLOW_PRIVATE holds for callbacks, on any port."""
+    """``FETCH_ALLOW_PRIVATE`` applies to callbacks, on any port."""
     reply = await api.post(f"{JOBS}/verify", json={**QUESTION, "callbackUrl": "http://10.1.2.3:8080/hook#part"})
     assert reply.status_code == 200
     assert stored_urls(database_url) == ["http://10.1.2.3:8080/hook"]
 
 
 async def test_a_shared_job_has_no_callback(api: httpx.AsyncClient) -> None:
-    """Another caller's job would never notify this receiver: refused instead of merged."""
+    """A request with ``share`` and a callback gives 400, because a shared job may belong to another caller."""
     reply = await api.post(f"{JOBS}/verify", json={**QUESTION, "share": True, "callbackUrl": URL})
     assert reply.status_code == 400
     assert [fault["field"] for fault in reply.json()["errors"]] == ["callbackUrl"]
@@ -112,7 +112,7 @@ async def test_a_shared_job_has_no_callback(api: httpx.AsyncClient) -> None:
 
 
 async def test_without_a_secret_a_callback_is_refused(serve_api: ServeApi, database_url: str) -> None:
-    """Nothing unsigned is ever sent, and no promise is made that would not be kept."""
+    """Without a webhook secret, a callback gives 400, because no callback is sent unsigned."""
     async with serve_api(database_url=database_url) as api:
         reply = await api.post(f"{JOBS}/verify", json={**QUESTION, "callbackUrl": URL})
         assert reply.status_code == 400
@@ -123,7 +123,7 @@ async def test_without_a_secret_a_callback_is_refused(serve_api: ServeApi, datab
 
 
 async def test_a_key_stands_for_one_callback(api: httpx.AsyncClient, database_url: str) -> None:
-    """The same request with another callback is another request under the same Idempotency-Key: 422."""
+    """Under one Idempotency-Key the same request with another callback gives 422."""
     key = {"Idempotency-Key": "order-4711"}
     first = await api.post(f"{JOBS}/verify", json={**QUESTION, "callbackUrl": URL}, headers=key)
     again = await api.post(f"{JOBS}/verify", json={**QUESTION, "callbackUrl": URL}, headers=key)

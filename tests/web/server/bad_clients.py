@@ -22,32 +22,35 @@ _STATUS = re.compile(rb"(?:\A|\n|\}|\d)HTTP/1\.1 (\d{3}) ")
 
 @dataclass(frozen=True, slots=True)
 class BadClient:
-    """One client: what it sends piece by piece, how it ends, and the statuses of which its last reply has one.
-
-    ``None`` among them: it may also get no reply. ``pause_seconds`` lie between the pieces.
-    """
+    """One client and the allowed statuses of its last reply."""
 
     name: str
+    """The name in failure messages."""
     pieces: Sequence[bytes]
+    """The sent bytes, piece by piece."""
     statuses: tuple[int | None, ...]
+    """The allowed statuses of the last reply; ``None`` allows no reply."""
     then: Literal["reads", "leaves", "resets"] = "reads"
+    """The end: read until the server closes, close, or reset the connection."""
     pause_seconds: float = 0.0
+    """Seconds between the pieces."""
 
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """Replies to a client: all bytes, and the statuses in order, without 100."""
+    """The replies to a client."""
 
     received: bytes
+    """All received bytes."""
 
     @property
     def statuses(self) -> list[int]:
-        """Of all replies but 100."""
+        """The statuses of all replies in order, without 100."""
         return [status for status in map(int, _STATUS.findall(self.received)) if status != 100]
 
 
 async def play(host: str, port: int, client: BadClient) -> Played:
-    """Send, then read until the server closes; raises :class:`TimeoutError` where it never does."""
+    """Send, then read until the server closes. Raise :class:`TimeoutError` if the connection stays open."""
     reader, writer = await asyncio.open_connection(host, port)
     received = bytearray()
 
@@ -80,7 +83,7 @@ async def play(host: str, port: int, client: BadClient) -> Played:
 
 
 def part(disposition: str | bytes, value: bytes = b"x", *headers: bytes) -> bytes:
-    """One part of a form with the boundary ``b``."""
+    """Return one part of a form with the boundary ``b``."""
     text = disposition.encode() if isinstance(disposition, str) else disposition
     return (
         b"--b\r\n"
@@ -97,7 +100,7 @@ END: Final = b"--b--\r\n"
 
 
 def head(*headers: str, length: int | None = None, boundary: str = "boundary=b", close: bool = True) -> bytes:
-    """A submission's head; its last reply closes the connection by default."""
+    """Return the head of a submission; by default its last reply closes the connection."""
     lines = [f"POST {PATH} HTTP/1.1", "Host: api", f"Content-Type: multipart/form-data; {boundary}", *headers]
     if length is not None:
         lines.append(f"Content-Length: {length}")
@@ -107,7 +110,7 @@ def head(*headers: str, length: int | None = None, boundary: str = "boundary=b",
 
 
 def form(body: bytes, *, boundary: str = "boundary=b") -> list[bytes]:
-    """A whole submission of this body."""
+    """Return a whole submission with this body."""
     return [head(length=len(body), boundary=boundary) + body]
 
 
@@ -121,7 +124,7 @@ def _chunked(*pieces: bytes) -> list[bytes]:
 
 WHOLE: Final = FILE + GOOD_FIELDS + END
 ACCEPTED: Final = (200, 503)
-"""503 where the server has no database; it says when to come back."""
+"""503 with Retry-After is the reply of a server without a database."""
 SLOW_SECONDS: Final = 0.1
 _MIB: Final = 1 << 20
 

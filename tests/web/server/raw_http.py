@@ -1,4 +1,4 @@
-"""Requests as bytes, and the replies to them as the standard library reads them."""
+"""Send requests as bytes, and parse replies with the standard library."""
 
 import asyncio
 import http.client
@@ -13,12 +13,15 @@ class Reply:
     """One reply."""
 
     status: int
+    """The status code."""
     headers: dict[str, str]
+    """The headers by lower-case name."""
     body: bytes
+    """The decoded body."""
 
 
 class _Received(io.BytesIO):
-    """A connection's bytes as the standard library reads them; it closes after each reply, and the next one follows."""
+    """The bytes of a connection as a file; ``close`` has no effect, so that the next reply can be read."""
 
     def makefile(self, mode: str) -> "_Received":
         return self
@@ -31,7 +34,7 @@ class _Received(io.BytesIO):
 
 
 def replies_in(received: bytes, methods: Iterable[str]) -> list[Reply]:
-    """The replies to requests of these methods, as the standard library reads them."""
+    """Return the replies to requests with these methods. Fail if more bytes follow."""
     stream = _Received(received)
     found = []
     for method in methods:
@@ -64,7 +67,7 @@ def request(
 
 
 async def converse(host: str, port: int, sent: bytes) -> bytes:
-    """Send all of it, and read until the server closes."""
+    """Send all bytes, and read until the server closes; raise :class:`TimeoutError` after 30 s."""
     reader, writer = await asyncio.open_connection(host, port)
     try:
         async with asyncio.timeout(30):

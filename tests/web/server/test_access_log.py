@@ -1,4 +1,4 @@
-"""The access log: one line per request, in both forms, without forgeries and secrets."""
+"""Test the access log: one line per request, in both forms, without forgeries and secrets."""
 
 import asyncio
 import io
@@ -31,7 +31,7 @@ def lines(stream: io.StringIO) -> list[dict[str, object]]:
 
 
 async def test_a_request_is_one_line(lonely_api: httpx.AsyncClient, log: io.StringIO) -> None:
-    """Event, id, client, method, path, route, status, duration, level and time: all that an operator greps for."""
+    """A request gives one line with event, id, client, method, path, route, status, duration, level and time."""
     logs.configure_logging("info", "json", log)
     reply = await lonely_api.get("/livez", headers={"X-Correlation-ID": "abc-1"})
     assert reply.status_code == 200
@@ -53,7 +53,7 @@ async def test_a_request_is_one_line(lonely_api: httpx.AsyncClient, log: io.Stri
 
 @pytest.mark.parametrize("form", ["json", "text"])
 async def test_no_secret_reaches_the_log(serve_api: ServeApi, log: io.StringIO, form: Literal["json", "text"]) -> None:
-    """Query string, keys, body, and credentials in a path: none is written."""
+    """The log never contains the query string, keys, the body, or credentials in a path."""
     logs.configure_logging("info", form, log)
     async with serve_api(api_key="hidden-key") as api:
         await api.get(f"{JOBS}/stats?api_key=hidden-query", headers={"x-api-key": "hidden-key"})
@@ -85,14 +85,14 @@ async def test_no_request_forges_a_line(
 
 
 async def test_a_quiet_level_writes_none(lonely_api: httpx.AsyncClient, log: io.StringIO) -> None:
-    """``LOG_LEVEL=warning`` silences the access log, as it does every event of its level."""
+    """``LOG_LEVEL=warning`` silences the access log."""
     logs.configure_logging("warning", "json", log)
     await lonely_api.get("/livez")
     assert log.getvalue() == ""
 
 
 async def test_a_log_that_cannot_be_written_costs_no_reply(lonely_api: httpx.AsyncClient, log: io.StringIO) -> None:
-    """Requests are answered even if the log's reader ends."""
+    """Requests get replies even if the log cannot be written."""
     logs.configure_logging("info", "json", log)
     log.close()
     assert (await lonely_api.get("/livez")).status_code == 200
@@ -103,7 +103,7 @@ _anything = st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
 
 @given(_anything, _anything, _anything, st.integers(0, 599), st.floats(0, 1e6))
 def test_any_request_is_one_json_object(method: str, path: str, client: str, status: int, duration_ms: float) -> None:
-    """Whatever the values are, the line is one ASCII line of JSON, and each value stays in its field."""
+    """For any values the line is one ASCII line of JSON, with each value in its field."""
     line = access_log.json_line("id", method, path, "/r", status, duration_ms, client)
     assert line.isascii()
     assert line.count("\n") == 1
@@ -115,12 +115,12 @@ def test_any_request_is_one_json_object(method: str, path: str, client: str, sta
 
 @given(_anything, _anything, _anything)
 def test_any_request_is_one_text_line(method: str, path: str, client: str) -> None:
-    """For any values the line has its seven fields; values that are not plain are quoted."""
+    """For any values the line has its seven fields; values with special characters are quoted."""
     line = access_log.text_line("id", method, path, "/r", 200, 1.5, client)
     assert _LINE.fullmatch(line)
     assert len(re.findall(r"(?:^| )([a-z_]+)=", re.sub(r'"(?:[^"\\]|\\.)*"', '""', line))) == 7
 
 
 def test_a_long_path_is_cut() -> None:
-    """A path costs the log no more than a bounded number of characters."""
+    """A long path is cut to a bounded length in the log."""
     assert len(access_log.text_line("id", "GET", "/" + "x" * 8000, "/r", 200, 1.5, "c")) < 800

@@ -1,4 +1,4 @@
-"""Bad clients over real sockets: each gets an answer that fits, or none, and all of them together leave nothing."""
+"""Test bad clients over real sockets: correct replies or none, and no leftovers."""
 
 import asyncio
 import os
@@ -53,7 +53,7 @@ def wrong(client: BadClient, played: Played) -> str | None:
 
 
 async def test_bad_clients_leave_no_task_and_no_connection(serve_api: ServeApi, database_url: str) -> None:
-    """No client gets a 5xx, each connection ends in time, and so does every task."""
+    """No bad client gets a 5xx other than 503, and each connection and task ends in time."""
     async with serve_api(database_url=database_url, request_idle_seconds=IDLE_SECONDS, keep_alive_seconds=5) as api:
         assert (await api.get("/readyz")).status_code == 200
         before = asyncio.all_tasks()
@@ -66,13 +66,13 @@ async def test_bad_clients_leave_no_task_and_no_connection(serve_api: ServeApi, 
 
 
 def serves(task: asyncio.Task[object]) -> bool:
-    """A request's task, not one of the app's own."""
+    """Return whether the task serves a request."""
     return "run_asgi" in repr(task.get_coro())
 
 
 @asynccontextmanager
 async def api_process(folder: Path) -> AsyncIterator[tuple[str, int, int]]:
-    """``iidq serve`` with home and temporary files in ``folder``: host, port, process id."""
+    """Start ``iidq serve`` with home and temporary files in ``folder``; yield host, port and process id."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         environment = {
@@ -95,7 +95,7 @@ async def api_process(folder: Path) -> AsyncIterator[tuple[str, int, int]]:
     assert process.stderr is not None
     said = asyncio.create_task(process.stderr.read())
     try:
-        # The listener is bound already, so the first request waits until it is served.
+        # The listener is bound already, so the first request waits until the server is ready.
         async with httpx.AsyncClient(timeout=60) as client:
             assert (await client.get(f"http://127.0.0.1:{port}/livez")).status_code == 200
         yield "127.0.0.1", port, process.pid
@@ -106,7 +106,7 @@ async def api_process(folder: Path) -> AsyncIterator[tuple[str, int, int]]:
 
 
 def open_files(pid: int) -> dict[str, int]:
-    """Open files of a process, by kind; regular files by name."""
+    """Return the number of open files of a process by kind."""
     found: dict[str, int] = {}
     for link in Path(f"/proc/{pid}/fd").iterdir():
         try:
@@ -119,13 +119,13 @@ def open_files(pid: int) -> dict[str, int]:
 
 
 def all_below(folder: Path) -> list[Path]:
-    """Files and folders."""
+    """Return all files and folders below ``folder``."""
     return sorted(folder.rglob("*"))
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are read from /proc")
 async def test_bad_clients_leave_no_file_and_no_connection_in_a_real_process(tmp_path: Path) -> None:
-    """After all of them the server process has as much open as before, wrote no file, and logged no error."""
+    """After all bad clients the server process has no more open files, no new file and no logged error."""
     async with api_process(tmp_path) as (host, port, pid):
         await play(host, port, BadClient("warms up", form(GOOD_FIELDS + part('name="file"; filename="x"')), ()))
         before = await eventually(lambda: open_files(pid))
@@ -136,7 +136,7 @@ async def test_bad_clients_leave_no_file_and_no_connection_in_a_real_process(tmp
 
 
 async def test_slow_clients_do_not_slow_others(serve_api: ServeApi) -> None:
-    """While hundreds of connections drip heads and bodies, others are served as if they were alone."""
+    """Other clients are served while 200 connections send heads slowly."""
     slow = BadClient("drips", [head(length=9)[:-2], *[b"X: y\r\n"] * 20], (408,), pause_seconds=0.1)
     async with serve_api(request_idle_seconds=IDLE_SECONDS) as api:
         host, port = api.base_url.host, api.base_url.port or 0
@@ -147,7 +147,7 @@ async def test_slow_clients_do_not_slow_others(serve_api: ServeApi) -> None:
 
 
 async def test_a_good_request_before_garbage_keeps_its_reply(api: httpx.AsyncClient, database_url: str) -> None:
-    """Bytes behind a request never destroy its reply: the reply comes, and then the connection closes."""
+    """Bytes after a request never destroy its reply: the reply comes, and then the connection closes."""
     body = GOOD_FIELDS + part('name="file"; filename="x"') + b"--b--\r\n"
     client = BadClient("sends too much", [head(length=len(body), close=False) + body + b"\x00garbage"], (200,))
     played = await play(api.base_url.host, api.base_url.port or 0, client)
@@ -156,7 +156,7 @@ async def test_a_good_request_before_garbage_keeps_its_reply(api: httpx.AsyncCli
 
 
 async def test_pipelined_uploads_are_all_served(api: httpx.AsyncClient, database_url: str) -> None:
-    """Requests that arrive in one piece, behind bodies of both framings, each get their reply, in order."""
+    """Pipelined requests with bodies of both framings each get their reply, in order."""
     body = GOOD_FIELDS + part('name="file"; filename="x"', bytes(200_000)) + b"--b--\r\n"
     declared = head(length=len(body), close=False) + body
     chunked = head("Transfer-Encoding: chunked", close=False) + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
@@ -167,7 +167,7 @@ async def test_pipelined_uploads_are_all_served(api: httpx.AsyncClient, database
 
 
 async def test_a_connection_is_kept_for_its_time(serve_api: ServeApi) -> None:
-    """Idle connections stay open longer than those of load balancers (60 s), then close."""
+    """Idle connections close after the keep-alive time, by default longer than a load balancer's 60 s."""
     async with serve_api(keep_alive_seconds=0.05) as api:
         client = BadClient("stays", [b"GET /livez HTTP/1.1\r\nHost: api\r\n\r\n"], (200,))
         played = await play(api.base_url.host, api.base_url.port or 0, client)

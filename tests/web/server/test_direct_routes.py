@@ -1,4 +1,4 @@
-"""Direct routes behave as routed ones: same replies, same headers, in any form of request."""
+"""Test that direct routes and the router give the same replies and headers, for any form of request."""
 
 import asyncio
 import itertools
@@ -29,7 +29,7 @@ _VARYING = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f-]{17}|[0-9
 
 @pytest.fixture
 def sql(database_url: str) -> Any:
-    """A connection of psql."""
+    """Connect to the database."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
 
@@ -60,7 +60,7 @@ async def _ask_all(client: httpx.AsyncClient, job_id: str) -> list[tuple[int, li
 async def test_both_ways_answer_alike(
     serve_api: ServeApi, database_url: str, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Status, headers and body are those that the usual way through the router gives, good request or bad."""
+    """Status, headers and body of a direct route equal the router's, for good and bad requests."""
     job_id = str(insert(sql, COMPLETED))
     async with serve_api(database_url=database_url) as client:
         short = await _ask_all(client, job_id)
@@ -82,13 +82,18 @@ class _Lanes:
     """An API with a selectable lane, and its counts and logs."""
 
     client: httpx.AsyncClient
+    """A client of the API."""
     jobs: dict[str, str]
+    """The ids of the jobs, by state."""
     lane: str = LANES[0]
+    """The selected lane, one of ``LANES``. Default: the direct route."""
     logged: list[Any] = field(default_factory=list)
+    """The logged requests, without durations."""
     counted: list[Any] = field(default_factory=list)
+    """The counted requests, without durations."""
 
     async def ask(self, method: str, path: str, headers: list[tuple[str, str]], body: "_Body") -> Any:
-        """The visible reply, without values that differ by chance."""
+        """Return the visible reply without random values, with log and metrics."""
         self.logged.clear()
         self.counted.clear()
         reply = await self.client.request(
@@ -98,7 +103,7 @@ class _Lanes:
         keyed = reply.status_code == 200 and any(name == "Idempotency-Key" for name, _ in headers)
 
         def plain(text: bytes) -> bytes:
-            # Under one key all lanes come upon one job; without it each makes its own.
+            # Under one key all lanes find the same job; without a key each lane creates a job.
             return text if keyed else _VARYING.sub(b"ID", text)
 
         fields = sorted(
@@ -224,7 +229,7 @@ _EXAMPLES = itertools.count()
 async def test_no_request_can_tell_the_lanes_apart(
     lanes: _Lanes, method: str, path: str, headers: list[tuple[str, str]], body: tuple[_Body, list[tuple[str, str]]]
 ) -> None:
-    """Reply, headers (CORS and ``Connection`` among them), access log, metrics and keys are one on each lane."""
+    """Reply, headers (CORS and ``Connection`` included), access log, metrics and keys are the same on each lane."""
     content, described = body
     number = f"example-{next(_EXAMPLES)}"
     sent = [(name, value.format(key=number)) for name, value in headers]
@@ -236,13 +241,13 @@ async def test_no_request_can_tell_the_lanes_apart(
 
 
 async def _raw(client: httpx.AsyncClient, *pieces: bytes, replies: int = 1) -> list[bytes]:
-    """Send pieces, each after the one before has left; return the replies' status lines and bodies."""
+    """Send each piece after the previous piece; return the replies' status lines and bodies."""
     reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
     try:
         for piece in pieces:
             writer.write(piece)
             await writer.drain()
-            # The server reads it before the next one comes.
+            # The server reads the piece before the next piece.
             await client.get("/livez")
         found = []
         for _ in range(replies):
@@ -263,7 +268,7 @@ def _post(**headers: str) -> tuple[bytes, bytes]:
 
 
 async def test_a_body_may_come_in_pieces(api: httpx.AsyncClient) -> None:
-    """Whole, after its head, or split anywhere: the request is the same; the connection serves the next one."""
+    """A body split at any place gives the same request, and the connection serves the next request."""
     head, body = _post()
     for pieces in (
         [head + body],
@@ -281,7 +286,7 @@ async def test_a_body_may_come_in_pieces(api: httpx.AsyncClient) -> None:
 async def test_pollers_share_a_statement(
     api: httpx.AsyncClient, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Many concurrent reads each get their own job, in a few statements; later reads see every change."""
+    """Many concurrent reads share a few statements and each get the right job; later reads see every change."""
     ids = [str(insert(sql)) for _ in range(20)]
     statements = 0
     find_changed = readers.find_changed
@@ -304,7 +309,7 @@ async def test_pollers_share_a_statement(
 
 
 class _Cycle:
-    """As much of uvicorn's as a reply needs."""
+    """The part of uvicorn's cycle needed for a reply."""
 
     response_started = disconnected = response_complete = False
     keep_alive = True
@@ -314,13 +319,13 @@ class _Cycle:
 
 @pytest.mark.parametrize("value", [b"a\r\nSet-Cookie: b", b"a\nb", b"a\rb", b"a\0b"])
 def test_no_header_can_become_two(value: bytes) -> None:
-    """A value with a line break is a bug of ours, and never reaches the wire."""
+    """A header value with a line break raises an error and is never sent."""
     with pytest.raises(ValueError, match="more than one line"):
         SinglePieceIO(_Cycle()).reply(200, [(b"x", value)], b"")  # type: ignore[arg-type]
 
 
 def test_the_last_reply_goes_the_way_that_closes() -> None:
-    """A stopping server announces the end of the connection, and then closes it, which only the routed way does."""
+    """A reply with ``Connection: close`` goes through the router, because only the router closes the connection."""
     cycle = _Cycle()
     cycle.default_headers = [(b"date", b"today"), (b"connection", b"close")]
     assert not SinglePieceIO(cycle).reply(200, [(b"content-length", b"0")], b"")  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The garbage collector, which stops a process for as long as it looks, finds little to look at."""
+"""Test that the garbage collector, which blocks the process, has few objects to scan."""
 
 import gc
 import subprocess
@@ -45,7 +45,7 @@ asyncio.run(worker.work(load_settings("database_url", "rpc_url")))
 async def test_a_request_leaves_nothing_to_the_collector(
     api: httpx.AsyncClient, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All objects of a request are freed before the next one begins, without the collector, for any request."""
+    """All objects of a request are freed without the collector."""
     served: list[weakref.ref[RequestResponseCycle]] = []
     begin = RequestResponseCycle.__init__
 
@@ -66,7 +66,7 @@ async def test_a_request_leaves_nothing_to_the_collector(
             await api.get(f"{JOBS}/stats")
             await api.get("/nowhere")
         await api.get("/livez")
-        # The last one may still be on its way out.
+        # The last requests may still be in progress.
         assert [ref() for ref in served[:-2]] == [None] * (len(served) - 2)
     finally:
         gc.enable()
@@ -74,7 +74,7 @@ async def test_a_request_leaves_nothing_to_the_collector(
 
 @pytest.mark.parametrize("program", [_API, _WORKER], ids=["api", "worker"])
 def test_what_lasts_is_spared(program: str) -> None:
-    """A process that is ready has put modules and wiring, nine tenths of its objects, out of the collector's sight."""
+    """A ready process has frozen its modules and wiring, at least nine tenths of its objects, for the collector."""
     environment = {"DATABASE_URL": NO_DATABASE, "RPC_URL": "http://127.0.0.1:9", "DRAIN_TIMEOUT_SECONDS": "1"}
     told = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60, check=False

@@ -1,4 +1,4 @@
-"""With any number of connections, the process keeps the descriptors that it needs."""
+"""Test that the process keeps its own file descriptors under any number of connections."""
 
 import asyncio
 import contextlib
@@ -22,13 +22,13 @@ print(before, resource.getrlimit(resource.RLIMIT_NOFILE), most_connections() == 
 
 
 def test_a_process_takes_what_the_hard_limit_allows() -> None:
-    """The system's cautious soft limit does not bound the clients; some descriptors are never theirs."""
+    """The process raises the soft limit of open files to the hard limit, and reserves some files for itself."""
     told = subprocess.run([sys.executable, "-c", _LIMITS], capture_output=True, text=True, check=True, timeout=60)
     assert told.stdout == "128 (1024, 1024) True\n"
 
 
 async def test_one_connection_too_many_is_turned_away(serve_api: ServeApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One connection too many gets a 503 with Retry-After, and is closed; the others are served, and leave room."""
+    """A connection over the limit gets 503 with Retry-After and is closed; the others are served."""
     monkeypatch.setattr(http_protocol, "most_connections", lambda: 3)
     async with serve_api() as api:
         host, port = str(api.base_url.host), api.base_url.port
@@ -44,7 +44,7 @@ async def test_one_connection_too_many_is_turned_away(serve_api: ServeApi, monke
         idle[1][1].close()
 
         async def is_let_in() -> None:
-            # Whoever is turned away while still sending may see no more than a reset.
+            # A client refused while sending may see only a reset.
             while True:
                 with contextlib.suppress(httpx.TransportError):
                     if (await api.get("/livez")).status_code == 200:

@@ -1,4 +1,4 @@
-"""Where a request ends: Content-Length and Transfer-Encoding alone say so, and each request gets one reply."""
+"""Test the end of requests: only Content-Length and Transfer-Encoding count, and each request gets one reply."""
 
 import asyncio
 import itertools
@@ -29,7 +29,7 @@ from tests.web.server.raw_http import chunked, converse, replies_in, request
 from tests.web.serving import JOBS, endpoints
 
 SMUGGLED = f"POST {JOBS}/pause HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n".encode()
-"""A body that pauses the queue where it is taken for a request."""
+"""A body that would pause the queue if taken for a request."""
 UPGRADES = ("websocket", "h2c", "TLS/1.0", "unknown/7")
 GOODBYE = b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
@@ -48,7 +48,7 @@ def is_paused(sql: psycopg.Connection[Any]) -> bool:
 
 
 async def test_no_endpoint_takes_a_body_for_a_request(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
-    """Whatever upgrade a request asks for, it gets one reply, and its body is never executed."""
+    """A request with any upgrade header gets one reply, and its body is never executed."""
     host, port = api.base_url.host, api.base_url.port or 0
     asked = [
         (method, path, upgrade, framing)
@@ -65,7 +65,7 @@ async def test_no_endpoint_takes_a_body_for_a_request(api: httpx.AsyncClient, sq
         sent = request(f"{method} {path} HTTP/1.1", *headers, **cast("Any", form)) + GOODBYE
         async with turns:
             replies = replies_in(await converse(host, port, sent), [method, "GET"])
-        # A reply that goes out before the body is read is the last one.
+        # A reply sent before the whole body was read is the last reply.
         closed = bool(replies) and replies[0].headers.get("connection") == "close"
         if len(replies) == (1 if closed else 2) and all(reply.status < 500 for reply in replies):
             return None
@@ -76,7 +76,7 @@ async def test_no_endpoint_takes_a_body_for_a_request(api: httpx.AsyncClient, sq
 
 
 async def test_every_endpoint_speaks_http_1_0(api: httpx.AsyncClient, sql: psycopg.Connection[Any]) -> None:
-    """One reply without chunks, whatever the client says of its connection, which then closes; HEAD has no body."""
+    """An HTTP/1.0 request gets one reply without chunks, and the connection closes; HEAD has no body."""
     host, port = api.base_url.host, api.base_url.port or 0
     ended = insert(sql, COMPLETED)
     seen = "If-None-Match: *\r\nLast-Event-ID: none"
@@ -98,7 +98,7 @@ async def test_every_endpoint_speaks_http_1_0(api: httpx.AsyncClient, sql: psyco
 async def test_who_offers_an_upgrade_is_served(
     api: httpx.AsyncClient, sql: psycopg.Connection[Any], upgrade: str, framing: str
 ) -> None:
-    """A client that would rather speak another protocol submits as every other one, and the connection goes on."""
+    """A client with an upgrade header submits as any other client, and the connection stays open."""
     form = FILE + GOOD_FIELDS + END
     sent = request(
         f"POST {JOBS}/verify HTTP/1.1",
@@ -114,7 +114,7 @@ async def test_who_offers_an_upgrade_is_served(
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 async def test_curl_that_offers_http2_is_served(api: httpx.AsyncClient) -> None:
-    """`curl --http2` over plain HTTP asks for an upgrade to h2c, and sends its body in HTTP/1.1."""
+    """`curl --http2` over plain HTTP, with an upgrade header for h2c, is served in HTTP/1.1."""
     fields = {"contentHash": "0x" + "ab" * 32, "manifestURI": "https://example.org/m"}
     body = httpx.Request("POST", "http://a", json={**fields, "registryAddress": "0x" + "cd" * 20}).content.decode()
     url = str(api.base_url.join(f"{JOBS}/verify"))
@@ -157,7 +157,7 @@ _FOR_WEBSOCKETS = """
 
 @asynccontextmanager
 async def nginx_before(api: httpx.AsyncClient, folder: Path, proxying: str = "") -> AsyncIterator[httpx.AsyncClient]:
-    """A real nginx, and one path that it keeps to itself; without ``proxying`` it speaks HTTP/1.0 to the API."""
+    """Start a real nginx with one refused path; without ``proxying`` nginx speaks HTTP/1.0 to the API."""
     address = f"{api.base_url.host}:{api.base_url.port}"
     text = _NGINX_CONFIGURATION.format(folder=folder, api=address, pause=f"{JOBS}/pause", proxying=proxying)
     async with running_nginx(folder, text, folder / "nginx"):
@@ -170,7 +170,7 @@ async def nginx_before(api: httpx.AsyncClient, folder: Path, proxying: str = "")
 async def test_nginx_keeps_its_paths_to_itself(
     api: httpx.AsyncClient, sql: psycopg.Connection[Any], tmp_path: Path
 ) -> None:
-    """A path that nginx refuses cannot be reached within the body of a request that asks for an upgrade."""
+    """A path refused by nginx cannot be reached through the body of a request with an upgrade header."""
     async with nginx_before(api, tmp_path, _FOR_WEBSOCKETS) as proxied:
         assert (await proxied.post(f"{JOBS}/pause")).status_code == 403
         for upgrade in UPGRADES:
@@ -187,7 +187,7 @@ async def test_nginx_keeps_its_paths_to_itself(
 async def test_nginx_as_it_comes_is_served(
     api: httpx.AsyncClient, sql: psycopg.Connection[Any], tmp_path: Path
 ) -> None:
-    """By default nginx asks in HTTP/1.0: uploads, streams and slashes pass it as they are."""
+    """With nginx's default of HTTP/1.0, uploads, streams and slashes pass unchanged."""
     ended = insert(sql, COMPLETED)
     async with nginx_before(api, tmp_path) as proxied:
         form = {"Content-Type": "multipart/form-data; boundary=b"}
@@ -200,11 +200,11 @@ async def test_nginx_as_it_comes_is_served(
                 assert through.content == direct.content
 
 
-# The protocol alone, with an app that tells what it was asked
+# The protocol alone, with an app that echoes the request
 
 
 async def tell(scope: Scope, receive: Receive, send: Send) -> None:
-    """Reply with the method, the path and the body; for ``/early`` before the body is read, ``/streamed`` in pieces."""
+    """Reply with method, path and body; for ``/early`` before the body is read, for ``/streamed`` in pieces."""
     scope["context"] = RequestContext("id", 0.0)
     await LingeringClose(_tell)(scope, receive, send)
 
@@ -231,7 +231,7 @@ async def _tell(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def talk(pieces: Iterable[bytes]) -> bytes:
-    """Send each piece after the server has read the one before; all that comes back until it closes."""
+    """Send each piece after the server has read the previous piece; return all bytes until the server closes."""
     configuration = uvicorn.Config(tell, lifespan="off", ws="none", log_config=None, access_log=False)
 
     def protocol() -> BoundedHttp:
@@ -258,7 +258,7 @@ async def talk(pieces: Iterable[bytes]) -> bytes:
             try:
                 for piece in pieces:
                     await loop.sock_sendall(ours, piece)
-                    # A socket pair hands on at once: the server's next turn reads this piece alone.
+                    # A socket pair delivers at once: the server's next turn reads this piece alone.
                     for _ in range(3):
                         await asyncio.sleep(0)
             except ConnectionError:
@@ -277,7 +277,7 @@ END_OF_TALK = request("GET /end HTTP/1.1", "Connection: close")
 
 @pytest.mark.parametrize("upgrade", UPGRADES)
 async def test_a_split_anywhere_changes_nothing(upgrade: str) -> None:
-    """One reply per request, each to its own body, wherever the bytes are cut in two."""
+    """A split at any byte changes no reply: one reply per request, with its own body."""
     asks = f"Connection: Upgrade\r\nUpgrade: {upgrade}"
     sent = (
         request("POST /one HTTP/1.1", asks, body=SMUGGLED)
@@ -343,7 +343,7 @@ MALFORMED = {
 @pytest.mark.parametrize("name", MALFORMED)
 @pytest.mark.parametrize("asks", [b"", b"Connection: upgrade\r\nUpgrade: websocket\r\n"], ids=["plain", "upgrade"])
 async def test_a_doubtful_end_is_refused(name: str, asks: bytes) -> None:
-    """A request that another reader could end elsewhere is 400, alone or behind others, and the last one."""
+    """A request with a doubtful end gives 400 as the last reply, alone or after other requests."""
     line, newline, rest = MALFORMED[name].partition(b"\n")
     bad = line + newline + (asks if line.endswith(b"HTTP/1.1\r") else b"") + rest
     [refused] = replies_in(await talk([bad + END_OF_TALK]), ["POST", "GET"])
@@ -362,7 +362,7 @@ async def test_a_doubtful_end_is_refused(name: str, asks: bytes) -> None:
     [("GET", b"GET /streamed "), ("POST", b"POST /streamed "), ("HEAD", b""), ("OPTIONS", b"OPTIONS /")],
 )
 async def test_http_1_0_is_not_sent_chunks(line: str, body: bytes, asks: str) -> None:
-    """A reply of unknown length goes out as it is, and ends with the connection (RFC 9112, section 6.3)."""
+    """An HTTP/1.0 reply of unknown length has no chunks and ends with the connection (RFC 9112, section 6.3)."""
     path = "/" if line == "OPTIONS" else "/streamed"
     received = await talk([f"{line} {path} HTTP/1.0\r\n{asks}\r\n".encode(), b"GET /next HTTP/1.1\r\n\r\n"])
     head, _, rest = received.partition(b"\r\n\r\n")
@@ -372,7 +372,7 @@ async def test_http_1_0_is_not_sent_chunks(line: str, body: bytes, asks: str) ->
 
 
 async def test_a_streamed_reply_to_http_1_0_waits_its_turn() -> None:
-    """Pipelined behind another request, it comes after that one's reply, and is the last."""
+    """A streamed HTTP/1.0 reply comes after the reply to the request before, and is the last."""
     received = await talk([request("GET /streamed HTTP/1.1") + request("GET /streamed HTTP/1.0") + END_OF_TALK])
     first, second = replies_in(received, ["GET", "GET"])
     assert (first.body, second.body) == (b"GET /streamed ", b"GET /streamed ")
@@ -392,7 +392,7 @@ async def test_a_streamed_reply_to_http_1_0_waits_its_turn() -> None:
     ],
 )
 async def test_a_target_may_be_in_any_form(target: str, told: bytes) -> None:
-    """The absolute form is served as the path in it (RFC 9112, section 3.2.2), and none is the root."""
+    """The absolute form of a target is served as its path, or as the root without a path (RFC 9112, section 3.2.2)."""
     for asks in ("X: y", "Connection: Upgrade\r\nUpgrade: h2c"):
         replies = replies_in(await talk([request(f"GET {target} HTTP/1.1", asks) + END_OF_TALK]), ["GET", "GET"])
         assert [reply.body for reply in replies] == [told, b"GET /end "]
@@ -412,21 +412,21 @@ async def test_a_target_may_be_in_any_form(target: str, told: bytes) -> None:
     ],
 )
 async def test_another_protocol_is_told_what_was_expected(sent: bytes, error: bytes) -> None:
-    """One reply of 400 names the fault, and the connection closes."""
+    """Another protocol gets one 400 with the cause, and the connection closes."""
     [refused] = replies_in(await talk([sent]), ["GET"])
     assert (refused.status, refused.headers["connection"]) == (400, "close")
     assert error in refused.body
 
 
 async def test_http_1_0_is_not_asked_to_continue() -> None:
-    """Such a client would take the 100 for its reply (RFC 9110, section 10.1.1)."""
+    """An HTTP/1.0 client gets no 100, which the client would take for the reply (RFC 9110, section 10.1.1)."""
     received = await talk([request("POST /x HTTP/1.0", "Expect: 100-continue", body=b"abc")])
     assert received.startswith(b"HTTP/1.1 200 ")
     assert received.endswith(b"POST /x abc")
 
 
 async def test_a_chunked_body_behind_a_larger_one_is_no_attack() -> None:
-    """The bound on framing counts one body's bytes, also where the next one begins in the same read."""
+    """The bound on framing counts one body's bytes, even if the next body begins in the same read."""
     large = b"x" * (MAX_HEAD_BYTES * (MAX_FRAMING_PER_BYTE + 2))
     first = request("POST /first HTTP/1.1", chunks=[large, b"end"])
     second = request("POST /second HTTP/1.1", chunks=[b"a", b"b"])
@@ -436,7 +436,7 @@ async def test_a_chunked_body_behind_a_larger_one_is_no_attack() -> None:
 
 
 async def test_many_upgrades_in_one_read() -> None:
-    """Thousands of them pipelined are thousands of requests: no bound of the interpreter is met."""
+    """Thousands of pipelined requests with upgrade headers in one read are all served."""
     one = request("GET /a HTTP/1.1", "Connection: upgrade\r\nUpgrade: h2c")
     count = 3000
     received = await talk([one * count + END_OF_TALK])
@@ -445,12 +445,16 @@ async def test_many_upgrades_in_one_read() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One request of a conversation, its reply, and whether the reply is the last."""
+    """One request of a conversation and its reply."""
 
     sent: bytes
+    """The bytes of the request."""
     method: str
+    """The method."""
     told: bytes | None
+    """The body of the reply; ``None`` for 400."""
     last: bool
+    """Whether the reply is the last."""
 
 
 BODIES = st.sampled_from([b"", b"0\r\n\r\n", SMUGGLED, SMUGGLED * 2, b"\r\n", b"x" * 3000]) | st.binary(max_size=40)
@@ -495,7 +499,7 @@ def asks(draw: st.DrawFn) -> Ask:
 @given(st.lists(asks(), min_size=1, max_size=5), st.lists(st.integers(0, 4000), max_size=6))
 @example([Ask(request("POST /read HTTP/1.1", body=b"a"), "POST", b"POST /read a", last=False)] * 3, [1])
 def test_replies_match_requests(conversation: list[Ask], cuts: list[int]) -> None:
-    """Pipelined, with any bodies and cut anywhere, requests are answered in order, up to the first doubtful one."""
+    """Pipelined requests with any bodies and any splits get replies in order, up to the first doubtful request."""
     sent = b"".join(ask.sent for ask in conversation) + END_OF_TALK
     whole = [*conversation, Ask(END_OF_TALK, "GET", b"GET /end ", last=True)]
     served = list(itertools.takewhile(lambda ask: not ask.last, whole))

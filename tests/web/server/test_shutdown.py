@@ -1,4 +1,4 @@
-"""One API process stops: running requests end, late ones are refused, nothing is lost."""
+"""Test the stop of an API process: running requests end, late requests are refused, no job is lost."""
 
 import asyncio
 import contextlib
@@ -32,12 +32,12 @@ HEAD = b"POST %b/verify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\
 class _Server(ApiServer):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        # Signals are for pytest.
+        # pytest handles the signals.
         yield
 
 
 class Serving:
-    """A running API process, without the process."""
+    """A running API server inside the test process."""
 
     def __init__(self, app: Starlette, server: ApiServer, task: asyncio.Task[None], port: int) -> None:
         self.app = app
@@ -47,11 +47,11 @@ class Serving:
         self.url = f"http://127.0.0.1:{port}"
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A connection of one's own."""
+        """Open a new connection."""
         return await asyncio.open_connection("127.0.0.1", self.port)
 
     async def stops_listening(self) -> None:
-        """Wait until no connection is accepted any more."""
+        """Wait until no connection is accepted."""
         await eventually(self._is_deaf)
 
     def _is_deaf(self) -> bool:
@@ -64,7 +64,7 @@ Serve = Callable[..., AbstractAsyncContextManager[Serving]]
 
 @pytest.fixture
 def serve(database_url: str) -> Serve:
-    """Starts API processes; each is stopped at the end of its ``async with`` and must then end."""
+    """Start API servers; each is stopped at the end of its ``async with`` and must then end."""
 
     @asynccontextmanager
     async def run(**variables: Any) -> AsyncIterator[Serving]:
@@ -87,20 +87,20 @@ def serve(database_url: str) -> Serve:
 
 
 async def read_reply(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], Any]:
-    """Status, headers and JSON of the next reply."""
+    """Return status, headers and JSON of the next reply."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
     headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
     return int(head[0].split()[1]), headers, json.loads(await reader.readexactly(int(headers["content-length"])))
 
 
 def stored(database_url: str) -> set[str]:
-    """The ids of all jobs."""
+    """Return the ids of all jobs."""
     with psycopg.connect(database_url) as connection:
         return {str(job_id) for (job_id,) in connection.execute('SELECT id FROM "VerificationJob"')}
 
 
 async def test_readiness_goes_first(serve: Serve) -> None:
-    """For ``SHUTDOWN_DELAY_SECONDS`` /readyz is 503, and requests are still served."""
+    """For ``SHUTDOWN_DELAY_SECONDS`` /readyz gives 503, and requests are still served."""
     async with serve(shutdown_delay_seconds=300) as serving, httpx.AsyncClient(base_url=serving.url) as client:
         assert (await client.get("/readyz")).status_code == 200
         serving.server.ask_to_stop()
@@ -115,7 +115,7 @@ async def test_readiness_goes_first(serve: Serve) -> None:
 
 
 async def test_an_upload_under_way_may_end(serve: Serve, database_url: str) -> None:
-    """Half of a body has come: the rest is awaited, the reply is sent and says that it is the last."""
+    """At shutdown the server waits for the rest of a body; the reply is sent and closes the connection."""
     async with serve() as serving:
         reader, writer = await serving.connect()
         writer.write(HEAD + BODY[:20])
@@ -132,7 +132,7 @@ async def test_an_upload_under_way_may_end(serve: Serve, database_url: str) -> N
 
 
 async def test_an_upload_that_does_not_end_is_told_to_come_back(serve: Serve, database_url: str) -> None:
-    """After ``DRAIN_TIMEOUT_SECONDS`` the client gets a 503 as of any other fault, not a cut connection."""
+    """After ``DRAIN_TIMEOUT_SECONDS`` an unfinished upload gets a 503, not a cut connection."""
     async with serve(drain_timeout_seconds=0.2) as serving:
         reader, writer = await serving.connect()
         writer.write(HEAD + BODY[:20])
@@ -148,7 +148,7 @@ async def test_an_upload_that_does_not_end_is_told_to_come_back(serve: Serve, da
 
 
 async def test_a_kept_connection_may_bring_one_more_request(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its client may be sending at this moment; the request is served, with ``Connection: close``."""
+    """A kept connection may bring one more request during shutdown, served with ``Connection: close``."""
     monkeypatch.setattr(server_module, "QUIET_SECONDS", 3600.0)
     async with serve() as serving:
         connections = [await serving.connect() for _ in range(2)]
@@ -168,7 +168,7 @@ async def test_a_kept_connection_may_bring_one_more_request(serve: Serve, monkey
 
 
 async def test_silent_connections_do_not_hold_up_the_end(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither one that has been used nor one that has not: both are closed, and the process ends."""
+    """Idle connections, used or unused, are closed at shutdown, and the process ends."""
     monkeypatch.setattr(server_module, "QUIET_SECONDS", 0.0)
     async with serve(drain_timeout_seconds=3600) as serving:
         used, unused = await serving.connect(), await serving.connect()
@@ -183,7 +183,7 @@ async def test_silent_connections_do_not_hold_up_the_end(serve: Serve, monkeypat
 
 
 async def test_who_waits_for_a_job_is_answered_at_once(serve: Serve) -> None:
-    """A wait of a minute ends with the stop, as if its time were up."""
+    """A request waiting for a job gets its reply at shutdown, as after its wait."""
     async with serve(drain_timeout_seconds=3600) as serving, httpx.AsyncClient(base_url=serving.url) as client:
         waiting = asyncio.create_task(client.post(f"{JOBS}/verify", json=FIELDS, headers={"Prefer": "wait=60"}))
         service = serving.app.state.service
@@ -194,7 +194,7 @@ async def test_who_waits_for_a_job_is_answered_at_once(serve: Serve) -> None:
 
 
 async def test_acknowledged_is_stored(serve: Serve, database_url: str) -> None:
-    """Submissions wait for their commit when the stop comes: each gets its reply, and its row is there."""
+    """At shutdown each submission waiting for a commit gets its reply, and its row is stored."""
     async with serve() as serving, httpx.AsyncClient(base_url=serving.url, timeout=30) as client:
         async with await psycopg.AsyncConnection.connect(database_url) as lock:
             await lock.execute('LOCK TABLE "VerificationJob" IN ACCESS EXCLUSIVE MODE')

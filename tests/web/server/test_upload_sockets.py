@@ -1,4 +1,4 @@
-"""Uploads over real sockets, by clients that stop, lie, hurry or go away."""
+"""Test uploads over real sockets, by clients that stop, lie, hurry or disconnect."""
 
 import asyncio
 import hashlib
@@ -58,7 +58,7 @@ async def reply_of(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], b
 
 
 async def test_a_file_over_the_limit_is_refused_before_it_has_all_come(serve_api: ServeApi) -> None:
-    """413 at the byte that breaks the limit, with the rest still unsent, and the connection closes."""
+    """A file over the limit gives 413 at the first excess byte, and the connection closes."""
     async with serve_api(max_upload_bytes=100_000) as api, connected(api) as (reader, writer):
         writer.write(head(length=None))
         for piece in (FILE_START, b"x" * 100_001):
@@ -70,7 +70,7 @@ async def test_a_file_over_the_limit_is_refused_before_it_has_all_come(serve_api
 
 
 async def test_a_declared_giant_is_refused_unread(serve_api: ServeApi) -> None:
-    """A client that asks first (Expect: 100-continue) never sends a byte of a body that would be too long."""
+    """A too long declared body gives 413 before a byte of the body, with Expect: 100-continue."""
     async with serve_api(max_upload_bytes=1000) as api, connected(api) as (reader, writer):
         writer.write(head(length=10 * MIB, Expect="100-continue"))
         status, headers, _ = await reply_of(reader)
@@ -79,7 +79,7 @@ async def test_a_declared_giant_is_refused_unread(serve_api: ServeApi) -> None:
 
 
 async def test_a_client_that_sends_on_still_gets_its_reply(serve_api: ServeApi) -> None:
-    """The reply is not lost to a reset while more of the file arrives; excessive bytes are cut off."""
+    """A client still sending gets its reply without a reset; the connection of an endless body is cut."""
     async with serve_api(max_upload_bytes=1000) as api:
         body = fields() + FILE_START + b"x" * (lingering_close.LINGER_BYTES // 2) + END
         reply = await api.post(
@@ -95,7 +95,7 @@ async def test_a_client_that_sends_on_still_gets_its_reply(serve_api: ServeApi) 
 
 
 async def test_a_wrong_field_is_told_before_the_file_has_all_come(lonely_api: httpx.AsyncClient) -> None:
-    """A typing error in a field is reported without a gigabyte of upload."""
+    """A wrong field is reported before the upload of the file ends."""
     async with connected(lonely_api) as (reader, writer):
         writer.write(head(length=1 << 29))
         writer.write(fields(registryAddress="0x12") + FILE_START + b"x" * (2 * MIB))
@@ -106,7 +106,7 @@ async def test_a_wrong_field_is_told_before_the_file_has_all_come(lonely_api: ht
 
 
 async def test_expect_continue_and_chunked_bodies_work(api: httpx.AsyncClient, database_url: str) -> None:
-    """The go-ahead comes, chunks of any size are joined, and the connection stays usable."""
+    """A client with Expect gets 100, chunks of any size are joined, and the connection stays usable."""
     content = os.urandom(300_000)
     async with connected(api) as (reader, writer):
         for _ in range(2):
@@ -128,7 +128,7 @@ async def test_expect_continue_and_chunked_bodies_work(api: httpx.AsyncClient, d
 async def test_a_client_that_goes_away_leaves_nothing(
     api: httpx.AsyncClient, database_url: str, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
-    """Wherever an upload breaks off: no job, no task, one line in the log."""
+    """An upload broken off at any stage leaves no job and one line in the log."""
     gone = asyncio.Event()
     lines: list[str] = []
 
@@ -148,7 +148,7 @@ async def test_a_client_that_goes_away_leaves_nothing(
 
 
 async def test_a_silent_client_is_let_go(serve_api: ServeApi) -> None:
-    """A body that stops coming is 408 after the idle time, and the connection closes."""
+    """A body without progress gives 408 after the idle time, and the connection closes."""
     async with serve_api(request_idle_seconds=0.05) as api, connected(api) as (reader, writer):
         writer.write(head(length=500_000) + FILE_START)
         status, headers, _ = await reply_of(reader)
@@ -160,7 +160,7 @@ async def test_a_silent_client_is_let_go(serve_api: ServeApi) -> None:
 async def test_an_upload_is_kept_neither_in_memory_nor_on_disk(
     api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Several uploads of 128 MiB at once cost a few MiB of memory; a temporary file could not even be made."""
+    """Three simultaneous uploads of 128 MiB cost less than 50 MiB of memory and no temporary file."""
     monkeypatch.setattr("tempfile.tempdir", "/nowhere/at/all")
 
     async def body() -> AsyncIterator[bytes]:

@@ -1,4 +1,4 @@
-"""The database goes away and comes back while the API serves."""
+"""Test the loss and return of the database while the API serves."""
 
 import asyncio
 import time
@@ -25,8 +25,8 @@ SUBMISSION = {
 
 @pytest.fixture
 def postgres() -> Iterator[EmbeddedPostgres]:
-    """A server of this test's own, to be stopped and started at will; its database is empty."""
-    # Where user nobody can reach it, if we are root.
+    """Start a separate, empty Postgres server for the test to stop and start."""
+    # As root, Postgres runs as an unprivileged user and must reach the folder.
     with TemporaryDirectory(prefix="iidq-test-", dir="/tmp") as folder:
         Path(folder).chmod(0o755)
         server = EmbeddedPostgres(Path(folder) / "postgres")
@@ -36,7 +36,7 @@ def postgres() -> Iterator[EmbeddedPostgres]:
 
 
 async def eventually(ask: Callable[[], Coroutine[Any, Any, httpx.Response]], status: int) -> httpx.Response:
-    """Ask again and again until the status is the wanted one, for at most 20 s."""
+    """Repeat the request until the status is ``status``, for at most 20 s."""
     deadline = time.monotonic() + 20
     while True:
         reply = await ask()
@@ -46,7 +46,10 @@ async def eventually(ask: Callable[[], Coroutine[Any, Any, httpx.Response]], sta
 
 
 async def test_without_a_database_every_call_has_its_answer(lonely_api: httpx.AsyncClient) -> None:
-    """Alive but not ready; stats say so; the queue's endpoints are 503 with Retry-After; invalid ids stay 404."""
+    """Without a database the API is alive but not ready, and queue endpoints give 503 with Retry-After.
+
+    Stats report the loss; an invalid id still gives 404.
+    """
     paths = (f"{JOBS}/stats", "/api/health", "/readyz", JOBS, f"{JOBS}/{uuid4()}")
     stats, health, *refused = await asyncio.gather(*map(lonely_api.get, paths))
     assert (stats.status_code, stats.json()["available"], stats.json()["waiting"]) == (200, False, 0)
@@ -61,7 +64,7 @@ async def test_without_a_database_every_call_has_its_answer(lonely_api: httpx.As
 async def test_an_unmigrated_database_is_no_database_until_it_is_migrated(
     serve_api: ServeApi, empty_database_url: str
 ) -> None:
-    """The API may be started before the migrations; it is ready once they are done, without a restart."""
+    """An API started before the migrations is ready after the migrations, without a restart."""
     async with serve_api(database_url=empty_database_url) as api:
         assert (await api.get("/readyz")).status_code == 503
         assert (await api.get(f"{JOBS}/stats")).json()["available"] is False
@@ -74,7 +77,7 @@ async def test_an_unmigrated_database_is_no_database_until_it_is_migrated(
 
 @pytest.mark.parametrize("missing", ["TABLE iidq_idempotency_key", 'INDEX "VerificationJob_line"'])
 async def test_half_of_the_migrations_are_not_enough(serve_api: ServeApi, database_url: str, missing: str) -> None:
-    """Ready means that everything this version needs is there, not only the table of jobs."""
+    """The API is ready only with every table and index of its version."""
     async with serve_api(database_url=database_url) as api:
         ready = (await api.get("/readyz")).json()
         assert (ready["status"], ready["database"], ready["circuit"]) == ("ready", "ok", "closed")
@@ -87,7 +90,7 @@ async def test_half_of_the_migrations_are_not_enough(serve_api: ServeApi, databa
 
 
 async def test_a_dropped_function_is_no_outage(serve_api: ServeApi, database_url: str) -> None:
-    """Where all migrations were applied none makes it again: 503, no synchronous fallback, and a true remedy."""
+    """A dropped function, restored by no migration, gives 503 without a fallback, and the right remedy."""
     async with serve_api(database_url=database_url) as api:
         assert (await api.post(f"{JOBS}/verify", json=SUBMISSION)).status_code == 200
         async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
@@ -103,13 +106,13 @@ async def test_a_dropped_function_is_no_outage(serve_api: ServeApi, database_url
 async def test_a_slow_read_ends_cleanly(
     serve_api: ServeApi, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Past the statement timeout readers get 503 and Retry-After, and the next request is served as ever."""
+    """A read over the statement timeout gives 503 with Retry-After, and the next request is served."""
     monkeypatch.setattr("iidq.web.app.STATEMENT_TIMEOUT_SECONDS", 0.2)
     async with serve_api(database_url=database_url) as api:
         job_id = (await api.post(f"{JOBS}/verify", json=SUBMISSION)).json()["jobId"]
         async with await psycopg.AsyncConnection.connect(database_url) as connection:
             await connection.execute('LOCK TABLE "VerificationJob" IN ACCESS EXCLUSIVE MODE')
-            # More of them than the pool has connections: none is lost with its statement.
+            # More reads than connections in the pool: no connection is lost with its statement.
             for _ in range(2):
                 replies = await asyncio.gather(*(api.get(f"{JOBS}/{job_id}") for _ in range(5)), api.get(JOBS))
                 assert {reply.status_code for reply in replies} == {503}
@@ -122,7 +125,7 @@ async def test_a_slow_read_ends_cleanly(
 
 
 async def test_the_database_stops_and_starts_while_serving(serve_api: ServeApi, postgres: EmbeddedPostgres) -> None:
-    """503 in JSON while it is away, service again when it is back; acknowledged jobs are still there."""
+    """During an outage the API gives 503 in JSON; after the outage the API works, with all acknowledged jobs."""
     await asyncio.to_thread(migrate, postgres.url)
     async with serve_api(database_url=postgres.url, sync_fallback="off") as api:
         accepted = await api.post(f"{JOBS}/verify", json=SUBMISSION)

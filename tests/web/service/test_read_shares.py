@@ -1,4 +1,4 @@
-"""Costly reads have a share of the connections: they wait and are refused, and submissions never notice."""
+"""Test the connection share of costly reads: reads wait and are refused, without any effect on submissions."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -26,21 +26,21 @@ QUESTION = {"contentHash": CONTENT_HASH, "manifestURI": MANIFEST_URI, "registryA
 
 @pytest.fixture
 def sql(database_url: str) -> Iterator[psycopg.Connection[Any]]:
-    """A connection that looks on: the activity that it sees is that of the moment only outside of a transaction."""
+    """Connect as an observer, outside of transactions for the present activity."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
 
 
 @pytest.fixture
 def locker(database_url: str) -> Iterator[psycopg.Connection[Any]]:
-    """A connection that keeps locks."""
+    """Open a connection for locks."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
 
 
 @pytest.fixture
 def settings(database_url: str) -> Settings:
-    """Settings that reach the test's own database."""
+    """Return settings for the test's database."""
     return load_settings(database_url=database_url)
 
 
@@ -48,9 +48,9 @@ def settings(database_url: str) -> Settings:
 async def held(
     locker: psycopg.Connection[Any], sql: psycopg.Connection[Any], api: httpx.AsyncClient, path: str
 ) -> AsyncIterator[list[Any]]:
-    """Far more reads of ``path`` than the pool has connections, while a lock keeps their statements from ending.
+    """Start many more reads of ``path`` than connections, blocked by a lock.
 
-    The lock is on a table that lists and counts read and inserts of jobs do not.
+    The lock is on a table used by lists and counts, but not by inserts of jobs.
     """
     with locker.transaction():
         locker.execute("LOCK TABLE iidq_webhook_delivery, iidq_queue_worker IN ACCESS EXCLUSIVE MODE")
@@ -69,8 +69,8 @@ async def test_submissions_keep_their_connections(
     monkeypatch: pytest.MonkeyPatch,
     path: str,
 ) -> None:
-    """While reads hang, jobs are queued as ever and found by their ids, and no circuit opens."""
-    # No read gives up while the test looks.
+    """During blocked reads, submissions are queued as usual, without a synchronous fallback."""
+    # No read times out during the test.
     monkeypatch.setattr(reads, "WAIT_SECONDS", 60.0)
     hold_reads_of_jobs(sql)
     async with serve_api(database_url=database_url) as api, held(locker, sql, api, path):
@@ -92,7 +92,7 @@ async def test_reads_without_a_turn_are_refused(
     limit: str,
     value: float,
 ) -> None:
-    """503 with Retry-After and a reason, for lists and counts alike; afterwards all are served again."""
+    """A list or count without a turn gives 503 with Retry-After and a code; afterwards all reads are served."""
     monkeypatch.setattr(reads, limit, value)
     hold_reads_of_jobs(sql)
     async with serve_api(database_url=database_url) as api:
@@ -108,7 +108,7 @@ async def test_reads_without_a_turn_are_refused(
 
 
 async def test_a_full_pool_is_not_a_lost_database(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where all connections are lent the error says so, so that no caller takes it for an outage."""
+    """A full pool raises ``DatabaseBusy``, so that no caller assumes an outage."""
     monkeypatch.setattr(pool, "WAIT_SECONDS", 0.2)
     async with pool.open_database(settings, pool_size=2) as opened:
         async with opened.connection(), opened.connection():
@@ -124,7 +124,7 @@ async def test_a_full_pool_sets_no_synchronous_run_off(
     locker: psycopg.Connection[Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A submission that finds all connections lent gets 503 with Retry-After, and the next one is queued."""
+    """A submission without a free connection gives 503 with Retry-After, and the next submission is queued."""
     monkeypatch.setattr(pool, "WAIT_SECONDS", 0.2)
     batch = {"jobs": [{"type": "verify", **QUESTION}]}
     async with serve_api(database_url=database_url) as api:
@@ -141,7 +141,7 @@ async def test_a_full_pool_sets_no_synchronous_run_off(
 
 
 def hold_reads_of_jobs(sql: psycopg.Connection[Any]) -> None:
-    """One job with a callback: its state in the list comes from a separate table."""
+    """Insert one job with a callback, because the list reads its state from a separate table."""
     sql.execute(
         """WITH job AS (
           INSERT INTO "VerificationJob" (type, "contentHash", "manifestUri", "registryAddress", "hasCallback")

@@ -1,4 +1,4 @@
-"""``rpcUrl``: endpoints that differ in their credentials alone are never taken for one another."""
+"""Test ``rpcUrl``: endpoints with different credentials are always distinguished."""
 
 import json
 from collections import Counter
@@ -23,7 +23,7 @@ from tests.job_rows import insert, read, scalar
 from tests.web.serving import JOBS, ServeApi
 
 KEYS = {"alpha": 1, "beta": 2}
-"""The chain that each key's owner is served."""
+"""The chain of each key."""
 FIELDS = {
     "registryAddress": "0x" + "ab" * 20,
     "contentHash": "0x" + "cd" * 32,
@@ -48,7 +48,7 @@ class TwoEndpoints:
 
 @pytest.fixture(params=["/?apikey={}", "/v3/path-key-of-{}-----"])
 async def endpoints(request: pytest.FixtureRequest) -> AsyncIterator[TwoEndpoints]:
-    """Real endpoints, distinguished by a parameter or by a segment of the path."""
+    """Start real endpoints, distinguished by a parameter or by a segment of the path."""
     two = TwoEndpoints()
     routes = [Route(path, two.reply, methods=["POST"]) for path in ("/", "/v3/{key}")]
     async with serve_locally(Starlette(routes=routes)) as base:
@@ -58,7 +58,7 @@ async def endpoints(request: pytest.FixtureRequest) -> AsyncIterator[TwoEndpoint
 
 @pytest.fixture
 def sql(database_url: str) -> Iterator[psycopg.Connection[Any]]:
-    """The operator's own connection."""
+    """Connect as the operator."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
 
@@ -70,7 +70,7 @@ def _other_chain(key: str) -> int:
 async def test_a_job_reads_the_endpoint_that_was_asked_for(
     endpoints: TwoEndpoints, database_url: str, sql: psycopg.Connection[Any], serve_api: ServeApi
 ) -> None:
-    """Both are shown alike; each job still reaches its own, queued and at once, and the rows hold no credential."""
+    """Each job uses the named endpoint, queued or synchronous; replies and rows hold no credential."""
     allowed = tuple(endpoints.urls.values())
     settings = load_settings(rpc_url="http://127.0.0.1:9/", rpc_allowed_urls=",".join(allowed))
     async with (
@@ -89,7 +89,7 @@ async def test_a_job_reads_the_endpoint_that_was_asked_for(
             assert job["error"] == f"rpc.chain_mismatch: {wrong_chain}"
             assert key not in json.dumps(job)
             assert wrong_chain in (await api.post("/api/verify", json=asked)).text
-            # Asked once by the worker, once by the API; each then knows.
+            # Asked once by the worker and once by the API; each then caches the chain.
             assert endpoints.asked[key] == 2
         rows = str(sql.execute('SELECT * FROM "VerificationJob"').fetchall())
     assert [key for key in KEYS if key in rows] == []
@@ -98,7 +98,7 @@ async def test_a_job_reads_the_endpoint_that_was_asked_for(
 async def test_what_means_several_endpoints_is_refused(
     endpoints: TwoEndpoints, database_url: str, sql: psycopg.Connection[Any], serve_api: ServeApi
 ) -> None:
-    """The shown form of two endpoints is 400 over HTTP, and a clear permanent fault in a row of plain SQL."""
+    """The redacted form of two endpoints gives 400 over HTTP, and a permanent fault in a row from plain SQL."""
     allowed = tuple(endpoints.urls.values())
     settings = load_settings(rpc_url="http://127.0.0.1:9/", rpc_allowed_urls=",".join(allowed))
     async with (
@@ -143,7 +143,7 @@ async def test_a_worker_without_the_endpoint_takes_no_other(
 
 
 async def test_a_key_stands_for_one_endpoint(endpoints: TwoEndpoints, database_url: str, serve_api: ServeApi) -> None:
-    """The same Idempotency-Key with the other endpoint is another request; ``share`` shares no job with it."""
+    """The same request with another endpoint is another request for Idempotency-Key and ``share``."""
     one, two = endpoints.urls.values()
     async with serve_api(database_url=database_url, rpc_url="http://127.0.0.1:9/", rpc_allowed_urls=(one, two)) as api:
         key = {"Idempotency-Key": "k"}

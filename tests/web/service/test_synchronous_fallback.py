@@ -1,4 +1,4 @@
-"""Submissions while the queue is not available: processed at once, as the replaced system's document promises."""
+"""Test submissions without a queue: processed synchronously, as documented for the replaced system."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ NOBODY = {"registryAddress": NO_CODE, "manifestURI": "http://127.0.0.1:9/m.json"
 
 
 async def test_the_reply_is_the_mode_and_the_result(world: World) -> None:  # noqa: F811
-    """`{"mode": "sync", "result": …}`, for a file and for a hash, with the result that the synchronous call gives."""
+    """The reply is `{"mode": "sync", "result": …}`, with the result of the synchronous call, for a file and a hash."""
     for kind in ("verify", "proof"):
         bare = (await world.api.post(f"/api/{kind}", data=world.fields, files={"file": ("x.txt", CONTENT)})).json()
         reply = await world.api.post(f"{JOBS}/{kind}", data=world.fields, files={"file": ("x.txt", CONTENT)})
@@ -45,7 +45,7 @@ async def test_what_needs_a_job_is_left_out(world: World) -> None:  # noqa: F811
 
 
 async def test_faults_are_told_as_by_the_synchronous_calls(world: World) -> None:  # noqa: F811
-    """Wrong fields are 400, a permanent fault of the inputs is 422, a temporary one 503 with Retry-After."""
+    """Wrong fields give 400, a permanent fault of the inputs 422, a temporary fault 503 with Retry-After."""
     fields = {**world.fields, "contentHash": CONTENT_HASH}
     wrong = await world.api.post(f"{JOBS}/verify", json={**fields, "registryAddress": "0x"})
     permanent = await world.api.post(f"{JOBS}/verify", json={**fields, "registryAddress": NO_CODE})
@@ -60,10 +60,10 @@ async def test_not_migrated_is_not_available(
     serve_api: ServeApi,
     empty_database_url: str,
 ) -> None:
-    """Without its tables the queue is no queue; once they are there submissions are jobs, without a restart."""
+    """Without its tables the queue is unavailable; after the migrations submissions are jobs, without a restart."""
     settings = {"rpc_url": "http://127.0.0.1:9/", "fetch_allow_private": ("127.0.0.1",)}
     async with serve_api(database_url=empty_database_url, **settings) as api:
-        # Nobody answers there: only the synchronous way comes to know.
+        # No server listens there: only a synchronous run finds the fault.
         assert (await api.post(f"{JOBS}/verify", json=NOBODY)).json()["code"].startswith(("fetch.", "rpc."))
         await asyncio.to_thread(migrate, empty_database_url)
         reply = await api.post(f"{JOBS}/verify", json=NOBODY)
@@ -71,7 +71,7 @@ async def test_not_migrated_is_not_available(
 
 
 async def test_it_can_be_switched_off(serve_api: ServeApi) -> None:
-    """``SYNC_FALLBACK=off``: a job or 503. The legacy calls stay synchronous."""
+    """With ``SYNC_FALLBACK=off`` a submission gives a job or 503. The legacy calls stay synchronous."""
     async with serve_api(sync_fallback="off", fetch_allow_private=("127.0.0.1",)) as api:
         for kind in ("verify", "proof"):
             reply = await api.post(f"{JOBS}/{kind}", json=NOBODY)
@@ -82,7 +82,7 @@ async def test_it_can_be_switched_off(serve_api: ServeApi) -> None:
 
 
 async def test_too_many_at_once_are_asked_to_come_back(serve_api: ServeApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bound holds for fallback and legacy calls together; a place that becomes free can be had again."""
+    """Fallback and legacy calls share one bound; over the bound they give 503, and a free place can be used again."""
     monkeypatch.setattr(synchronous, "MAX_AT_ONCE", 2)
     started, release = asyncio.Semaphore(0), asyncio.Event()
 

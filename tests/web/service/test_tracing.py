@@ -1,4 +1,4 @@
-"""One trace from the request through the queue to the worker, on a real server, database, chain and worker."""
+"""Test a trace from the request through the queue to the worker, on a real server, database, chain and worker."""
 
 import asyncio
 import contextlib
@@ -43,7 +43,7 @@ TRACEPARENT = f"00-{TRACE_ID}-{PARENT_ID}-01"
 
 @pytest.fixture
 def spans() -> Iterator[InMemorySpanExporter]:
-    """Spans that end while traces are on."""
+    """Return the exporter of all ended spans; traces are on during the test."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -58,8 +58,11 @@ class World:
     """A client of an API with a worker, the fields of a registered content, and the database."""
 
     api: httpx.AsyncClient
+    """A client of the API."""
     fields: dict[str, str]
+    """The fields of a submission with the verdict OK."""
     sql: psycopg.Connection[Any]
+    """A connection to the database."""
 
     async def submit(self, headers: list[tuple[str, str]] | None = None, **fields: str) -> str:
         """Submit, wait for the end, return the job's id."""
@@ -122,7 +125,7 @@ def own_id(span: ReadableSpan) -> str:
 
 
 async def test_a_trace_goes_through_the_queue(world: World, spans: InMemorySpanExporter) -> None:
-    """The caller's trace holds the request, the attempt that another process may run, and each step of it."""
+    """The caller's trace contains the request, the worker's attempt and each step of the attempt."""
     job_id = await world.submit([("traceparent", TRACEPARENT)])
     await eventually(lambda: named(spans, "attempt verify"))
     [request] = named(spans, f"POST {JOBS}/verify")
@@ -150,7 +153,7 @@ async def test_a_trace_goes_through_the_queue(world: World, spans: InMemorySpanE
 
 
 async def test_every_attempt_is_in_the_trace(world: World, spans: InMemorySpanExporter) -> None:
-    """A retried job has one span per attempt, each with the fault's code and nothing of its text."""
+    """A retried job has one span per attempt, with the code of the fault and without its text."""
     await world.submit([("traceparent", TRACEPARENT)], manifestURI="http://127.0.0.1:9/secret-path.json")
     attempts = await eventually(lambda: len(found := named(spans, "attempt verify")) == 2 and found)
     assert attempts
@@ -170,7 +173,7 @@ async def test_every_attempt_is_in_the_trace(world: World, spans: InMemorySpanEx
 async def test_a_bad_traceparent_begins_anew(
     lonely_api: httpx.AsyncClient, spans: InMemorySpanExporter, sent: list[str]
 ) -> None:
-    """A forbidden W3C Trace Context is ignored: the request begins a new trace, and is served."""
+    """A malformed ``traceparent`` is ignored: the request starts a new trace, and is served."""
     reply = await lonely_api.get("/livez", headers=[("traceparent", value) for value in sent])
     assert reply.status_code == 200
     [span] = named(spans, "GET /livez")
@@ -178,7 +181,7 @@ async def test_a_bad_traceparent_begins_anew(
 
 
 async def test_failures_mark_the_request(lonely_api: httpx.AsyncClient, spans: InMemorySpanExporter) -> None:
-    """A reply of 5xx makes the request's span an error; one of 4xx is the client's."""
+    """A 5xx reply marks the request's span as an error; a 4xx reply does not."""
     await lonely_api.get(JOBS)
     await lonely_api.get("/nowhere")
     [broken], [unknown] = named(spans, f"GET {JOBS}"), named(spans, "GET unmatched")
@@ -186,7 +189,7 @@ async def test_failures_mark_the_request(lonely_api: httpx.AsyncClient, spans: I
 
 
 async def test_without_traces_nothing_is_stored(api: httpx.AsyncClient, database_url: str) -> None:
-    """Off, a ``traceparent`` is not looked at, and the column stays null."""
+    """With traces off, ``traceparent`` is ignored, and the column stays null."""
     fields = {"registryAddress": "0x" + "11" * 20, "manifestURI": "https://example.org/m", "contentHash": CONTENT_HASH}
     reply = await api.post(f"{JOBS}/verify", json=fields, headers={"traceparent": TRACEPARENT})
     assert reply.status_code == 200
@@ -195,7 +198,7 @@ async def test_without_traces_nothing_is_stored(api: httpx.AsyncClient, database
 
 
 def test_only_a_traceparent_is_stored(database_url: str) -> None:
-    """Postgres itself refuses anything else, so a worker never reads a stranger's text."""
+    """Postgres refuses any other text in the column, so a worker reads only a ``traceparent``."""
     with psycopg.connect(database_url, autocommit=True) as sql:
         insert(sql, traceContext=TRACEPARENT)
         with pytest.raises(psycopg.errors.CheckViolation):
@@ -203,14 +206,14 @@ def test_only_a_traceparent_is_stored(database_url: str) -> None:
 
 
 def test_off_means_not_even_imported() -> None:
-    """API and worker load nothing of OpenTelemetry unless the environment asks for traces."""
+    """API and worker load no OpenTelemetry module unless traces are on."""
     code = "import sys, iidq.web.app, iidq.worker; print([name for name in sys.modules if 'opentelemetry' in name])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
 
 
 async def test_missing_packages_cost_the_traces_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Asked for traces without the extra, iidq says so once and runs."""
+    """With traces on but without the packages, iidq logs one message and runs."""
     said: list[str] = []
     monkeypatch.setattr(logs, "traces_unavailable", said.append)
     find_spec = importlib.util.find_spec
@@ -221,7 +224,7 @@ async def test_missing_packages_cost_the_traces_alone(monkeypatch: pytest.Monkey
 
 
 async def test_spans_reach_the_collector() -> None:
-    """Over OTLP/HTTP to the endpoint's ``/v1/traces``, with the service's name; the last ones at the shutdown."""
+    """Spans go over OTLP/HTTP to ``/v1/traces`` with the service's name, the last spans at shutdown."""
     received: list[bytes] = []
 
     async def collect(request: Request) -> Response:
