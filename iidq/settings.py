@@ -215,8 +215,8 @@ class Settings(BaseSettings):
     )
     trusted_proxies: Annotated[CommaSeparated, AfterValidator(checks.networks)] = Field(
         (),
-        description="addresses or CIDRs of proxies whose `X-Forwarded-For` and `X-Forwarded-Prefix` are trusted; else "
-        "the client is the connection's peer",
+        description="addresses or CIDRs of proxies with trusted `X-Forwarded-For` and `X-Forwarded-Prefix`; else the "
+        "client is the connection's peer",
     )
     root_path: Annotated[str, AfterValidator(checks.root_path)] = Field(
         "",
