@@ -43,6 +43,7 @@ def mined(rpc: RpcCall, tx_hash: str) -> dict[str, Any]:
         ("eth_chainId", []),
         ("eth_blockNumber", []),
         ("eth_maxPriorityFeePerGas", []),
+        ("eth_getBalance", [ACCOUNT, "latest"]),
         ("eth_getTransactionCount", [ACCOUNT, "pending"]),
         ("eth_estimateGas", [{"from": ACCOUNT, "to": OTHER, "value": "0x1"}]),
     ],

@@ -70,6 +70,7 @@ class EvmChain:
             "eth_call": self._call,
             "eth_chainId": lambda: hex(self._chain_id),
             "eth_estimateGas": self._estimate_gas,
+            "eth_getBalance": self._balance,
             "eth_getBlockByHash": self._block_by_hash,
             "eth_getBlockByNumber": self._block_by_number,
             "eth_getCode": self._code,
@@ -109,6 +110,9 @@ class EvmChain:
 
     def _code(self, address: str, block: str = "latest") -> str:
         return _hex(self._state(block).get_code(_bytes(address)))
+
+    def _balance(self, address: str, block: str = "latest") -> str:
+        return hex(self._state(block).get_balance(_bytes(address)))
 
     def _transaction_count(self, address: str, block: str = "latest") -> str:
         return hex(self._state(block).get_nonce(_bytes(address)))
