@@ -77,8 +77,8 @@ class Settings(BaseSettings):
     )
     redis_use: Annotated[CommaSeparated, AfterValidator(checks.redis_uses)] = Field(
         REDIS_USES,
-        description="parts that Redis accelerates: `wakeups` of workers, live `progress`, reads of ended `jobs`, shared "
-        "`caches` of manifests and verdicts, shared rate `limits`",
+        description="parts that Redis accelerates: `wakeups` of workers, live `progress`, reads of ended `jobs`, "
+        "shared `caches` of manifests and verdicts, shared rate `limits`",
     )
     redis_timeout_ms: int = Field(50, ge=1, le=5000, description="longest wait for Redis, in ms")
     redis_bull_keys: Literal["on", "off"] = Field(

@@ -66,7 +66,10 @@ async def test_watchers_of_all_processes_see_each_step_before_it_is_stored(
 
         watchers = [asyncio.create_task(watch(number)) for number in range(2)]
         working = Working(loop, asyncio.create_task(loop.run()))
-        await eventually(lambda: loop._changes._watched_until > 0 and own.relay.is_up(PROGRESS_CHANNEL))
+        # A call that comes before the worker listens is repeated after 20 s.
+        await eventually(
+            lambda: loop._changes._watched_until > 0 and own.relay.is_up(PROGRESS_CHANNEL), timeout_seconds=60
+        )
         begin.set()
         told = await asyncio.gather(*watchers)
         await working.stop()
